@@ -1,0 +1,189 @@
+"""The pixel convention, and everything that follows from it. No other module knows about half pixels.
+
+Coordinates are (x, y) in pixels; the integer (0, 0) is the *centre* of the top left pixel, so a frame of width W
+covers x from -0.5 to W-0.5 and its pixel centres run from 0 to W-1. Sizes are always (height, width).
+Knows nothing of videos, trackers or models; NumPy, and torch only inside the functions that take tensors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+Size = tuple[int, int]
+FitRule = Literal["crop", "pad", "stretch"]
+FIT_RULES: tuple[str, ...] = ("crop", "pad", "stretch")
+
+
+def check_size(size: Size, name: str = "size") -> None:
+    """Raise `ValueError` unless `size` is a (height, width) of two positive integers."""
+    if len(size) != 2 or any(int(side) != side or side < 1 for side in size):
+        raise ValueError(f"{name}: expected (height, width) of two positive integers, got {tuple(size)}")
+
+
+def cell_grid(size: Size, rows: int, columns: int | None = None) -> np.ndarray:
+    """The centres of `rows` × `columns` equal cells that tile a frame, row by row.
+
+    With as many cells as pixels these are the pixel centres themselves, so a dense field and a coarse grid
+    follow one rule.
+
+    Args:
+        size: (height, width) of the frame in pixels.
+        rows: cells from top to bottom.
+        columns: cells from left to right; as many as `rows` if None.
+
+    Returns:
+        float32 [rows·columns 2], (x, y) in pixels.
+
+    >>> cell_grid((4, 8), 1, 2).tolist()
+    [[1.5, 1.5], [5.5, 1.5]]
+    """
+    check_size(size)
+    columns = rows if columns is None else columns
+    check_size((rows, columns), "rows and columns of the grid")
+    height, width = size
+    x = (np.arange(columns) + 0.5) * width / columns - 0.5
+    y = (np.arange(rows) + 0.5) * height / rows - 0.5
+    return np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2).astype(np.float32)
+
+
+def pixel_grid(size: Size) -> np.ndarray:
+    """The (x, y) of every pixel centre of a frame: float32 [H W 2]."""
+    height, width = size
+    return cell_grid(size, height, width).reshape(height, width, 2)
+
+
+def inside(xy: np.ndarray, size: Size) -> np.ndarray:
+    """Which points lie on the frame, its border pixels' outer halves included: xy [... 2] -> bool [...]."""
+    height, width = size
+    x, y = xy[..., 0], xy[..., 1]
+    return (x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5)
+
+
+def rescale_points(xy, source: Size, target: Size):
+    """Carry points from a frame of size `source` to the same frame resized to `target`.
+
+    Args:
+        xy: [... 2] (x, y) in pixels, NumPy array or torch tensor of a floating dtype.
+        source: (height, width) of the frame the points are in.
+        target: (height, width) of the resized frame.
+
+    Returns:
+        The same type and shape as `xy`.
+
+    >>> rescale_points(np.array([0.0, 0.0]), (10, 10), (20, 20)).tolist()   # one pixel became four
+    [0.5, 0.5]
+    """
+    scale = scale_vectors(xy + 0.5, source, target)
+    return scale - 0.5
+
+
+def scale_vectors(vectors, source: Size, target: Size):
+    """Carry displacements [... 2] in pixels of `source` to pixels of `target`; unlike points they have no origin."""
+    check_size(source, "source")
+    check_size(target, "target")
+    scaled = vectors * 1.0
+    scaled[..., 0] *= target[1] / source[1]
+    scaled[..., 1] *= target[0] / source[0]
+    return scaled
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How a source frame becomes a frame of the working size: crop a box, resize it, set it into the target.
+
+    `source_box` (in the source) is resized to `target_box` (in the target); both are (top, left, height, width)
+    in whole pixels. Under "crop" the target box is the whole target, under "pad" the source box the whole source.
+    """
+
+    source: Size
+    target: Size
+    source_box: tuple[int, int, int, int]
+    target_box: tuple[int, int, int, int]
+
+    def to_target(self, xy: np.ndarray) -> np.ndarray:
+        """Points [... 2] of the source frame, in pixels of the target frame."""
+        return self._carry(xy, self.source_box, self.target_box)
+
+    def to_source(self, xy: np.ndarray) -> np.ndarray:
+        """Points [... 2] of the target frame, in pixels of the source frame."""
+        return self._carry(xy, self.target_box, self.source_box)
+
+    @staticmethod
+    def _carry(xy: np.ndarray, origin: tuple, destination: tuple) -> np.ndarray:
+        moved = rescale_points(xy - np.array([origin[1], origin[0]]), origin[2:], destination[2:])
+        return moved + np.array([destination[1], destination[0]])
+
+
+def fit_frame(source: Size, target: Size, rule: FitRule = "crop") -> Fit:
+    """Decide how frames of size `source` are brought to size `target`.
+
+    - "crop" (default): keep the aspect ratio, cover the whole target, cut what sticks out evenly on both sides.
+    - "pad": keep the aspect ratio, show the whole source, centred, black bars around it.
+    - "stretch": resize each axis on its own, as the PIPs demo does; the aspect ratio is lost.
+
+    Args:
+        source, target: (height, width) in pixels.
+        rule: one of the above.
+
+    Raises:
+        ValueError: a size is not positive, or the rule is unknown.
+
+    >>> fit_frame((480, 640), (360, 640)).source_box        # 4:3 into 16:9: 60 rows go at the top and the bottom
+    (60, 0, 360, 640)
+    """
+    check_size(source, "source")
+    check_size(target, "target")
+    whole_source, whole_target = (0, 0, *source), (0, 0, *target)
+    if rule == "stretch":
+        return Fit(source, target, whole_source, whole_target)
+    if rule == "crop":
+        return Fit(source, target, _centred_box(source, target), whole_target)
+    if rule == "pad":
+        return Fit(source, target, whole_source, _centred_box(target, source))
+    raise ValueError(f"fit: expected one of {', '.join(FIT_RULES)}, got {rule!r}")
+
+
+def _centred_box(outer: Size, shape: Size) -> tuple[int, int, int, int]:
+    """The largest centred box inside `outer` that has the aspect ratio of `shape`, in whole pixels."""
+    scale = min(outer[0] / shape[0], outer[1] / shape[1])
+    height = min(outer[0], max(1, round(shape[0] * scale)))
+    width = min(outer[1], max(1, round(shape[1] * scale)))
+    return (outer[0] - height) // 2, (outer[1] - width) // 2, height, width
+
+
+def bilinear_sample(
+    image: torch.Tensor, xy: torch.Tensor, *, padding: Literal["border", "zeros"] = "border"
+) -> torch.Tensor:
+    """Read an image between its pixels.
+
+    Args:
+        image: [B C H W], floating.
+        xy: [B N 2] (x, y) in pixels of `image`, same dtype and device.
+        padding: what lies beyond the outermost pixel centres: the nearest one ("border"), or zero ("zeros").
+
+    Returns:
+        [B C N]; differentiable in both arguments.
+    """
+    import torch.nn.functional as F
+
+    size = xy.new_tensor([image.shape[-1], image.shape[-2]])
+    normalised = (2 * xy + 1) / size - 1  # align_corners=False: -1 and 1 are the outer edges of the frame
+    sampled = F.grid_sample(image, normalised[:, :, None], "bilinear", padding, align_corners=False)
+    return sampled[..., 0]
+
+
+def resize_field(displacement: torch.Tensor, size: Size) -> torch.Tensor:
+    """Resize a dense displacement [... 2 H W] bilinearly to `size` and scale its vectors to the new pixels."""
+    import torch.nn.functional as F
+
+    *lead, two, height, width = displacement.shape
+    assert two == 2, f"expected 2 channels (x, y), got {two}"
+    resized = F.interpolate(displacement.reshape(-1, 2, height, width), size, mode="bilinear", align_corners=False)
+    scaled = scale_vectors(resized.movedim(1, -1), (height, width), size).movedim(-1, 1)
+    return scaled.reshape(*lead, 2, *size)

@@ -1,0 +1,120 @@
+"""`Tracks`: where points go in a clip, and when they can be seen. The currency between trackers, shards and metrics.
+
+NumPy only. Knows nothing of images, files or networks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from flowlib.geometry import Size, rescale_points
+
+
+@dataclass(frozen=True, eq=False)
+class Tracks:
+    """The trajectories of N points over the S frames of a clip.
+
+    Attributes:
+        tracks: [S N 2] absolute (x, y) in pixels, float32 (float64 is kept).
+        visibility: [S N] bool, True = visible.
+        queries: [N 3] (t, x, y): the frame each point was asked for in, and its position there; t is a whole number.
+
+    Raises:
+        ValueError: shapes that do not belong together, visibility that is not boolean, a query outside the clip's
+            frames, or positions that are not finite.
+
+    >>> still = Tracks.still(np.array([[0, 3.0, 4.0]]), num_frames=8)
+    >>> still.tracks.shape, still.visibility.shape
+    ((8, 1, 2), (8, 1))
+    """
+
+    tracks: Float[np.ndarray, "S N 2"]
+    visibility: Bool[np.ndarray, "S N"]
+    queries: Float[np.ndarray, "N 3"]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tracks", _as_float(self.tracks, "tracks"))
+        object.__setattr__(self, "queries", _as_float(self.queries, "queries"))
+        object.__setattr__(self, "visibility", np.asarray(self.visibility))
+        if self.tracks.ndim != 3 or self.tracks.shape[2] != 2:
+            raise ValueError(f"tracks: expected shape [S N 2], got {list(self.tracks.shape)}")
+        S, N, _ = self.tracks.shape
+        if self.visibility.shape != (S, N) or self.visibility.dtype != bool:
+            got = f"{self.visibility.dtype} {list(self.visibility.shape)}"
+            raise ValueError(f"visibility: expected bool [{S} {N}] to go with the tracks, got {got}")
+        check_queries(self.queries, S)
+        if len(self.queries) != N:
+            raise ValueError(f"queries: expected {N} to go with the tracks, got {len(self.queries)}")
+        if not np.isfinite(self.tracks).all():
+            raise ValueError("tracks: expected finite positions, got NaN or infinity")
+
+    @classmethod
+    def still(cls, queries: np.ndarray, num_frames: int) -> Tracks:
+        """Points that never move and are always visible: queries [N 3] -> Tracks over `num_frames` frames."""
+        queries = _as_float(queries, "queries")
+        tracks = np.repeat(queries[None, :, 1:], num_frames, axis=0)
+        return cls(tracks, np.ones(tracks.shape[:2], bool), queries)
+
+    @property
+    def num_frames(self) -> int:
+        return self.tracks.shape[0]
+
+    @property
+    def num_points(self) -> int:
+        return self.tracks.shape[1]
+
+    @property
+    def displacement(self) -> Float[np.ndarray, "S N 2"]:
+        """Pixels from the query's position; exactly zero in the query's own frame."""
+        return self.tracks - self.queries[None, :, 1:]
+
+    def points(self, index) -> Tracks:
+        """The points that `index` (slice, integer array or boolean mask over N) selects, in its order."""
+        return Tracks(self.tracks[:, index], self.visibility[:, index], self.queries[index])
+
+    def frames(self, start: int, stop: int) -> Tracks:
+        """Frames `start` to `stop` (not included) as a clip of its own; points queried outside it are left out."""
+        if not 0 <= start < stop <= self.num_frames:
+            raise ValueError(f"frames: expected 0 <= start < stop <= {self.num_frames}, got {start} and {stop}")
+        kept = (self.queries[:, 0] >= start) & (self.queries[:, 0] < stop)
+        queries = self.queries[kept] - np.array([start, 0, 0], self.queries.dtype)
+        return Tracks(self.tracks[start:stop, kept], self.visibility[start:stop, kept], queries)
+
+    def resize(self, source: Size, target: Size) -> Tracks:
+        """The same tracks in a clip resized from `source` to `target`, both (height, width)."""
+        return self._moved(lambda xy: rescale_points(xy, source, target))
+
+    def flip(self, width: int) -> Tracks:
+        """The same tracks in a clip mirrored left to right, of the given width in pixels."""
+        return self._moved(lambda xy: np.stack([width - 1 - xy[..., 0], xy[..., 1]], axis=-1))
+
+    def reverse(self) -> Tracks:
+        """The same tracks in the clip played backwards."""
+        queries = self.queries.copy()
+        queries[:, 0] = self.num_frames - 1 - queries[:, 0]
+        return Tracks(self.tracks[::-1], self.visibility[::-1], queries)
+
+    def _moved(self, move) -> Tracks:
+        queries = np.concatenate([self.queries[:, :1], move(self.queries[:, 1:])], axis=1)
+        return Tracks(move(self.tracks), self.visibility, queries)
+
+
+def check_queries(queries: np.ndarray, num_frames: int) -> None:
+    """Raise `ValueError` unless `queries` is finite [N 3] with whole-numbered t in 0..num_frames-1."""
+    if queries.ndim != 2 or queries.shape[1] != 3:
+        raise ValueError(f"queries: expected shape [N 3] with (t, x, y), got {list(queries.shape)}")
+    if not np.isfinite(queries).all():
+        raise ValueError("queries: expected finite (t, x, y), got NaN or infinity")
+    t = queries[:, 0]
+    if ((t < 0) | (t > num_frames - 1) | (t != np.round(t))).any():
+        raise ValueError(f"queries: expected t to be a frame from 0 to {num_frames - 1}, got {t.min()} to {t.max()}")
+
+
+def _as_float(array: np.ndarray, name: str) -> np.ndarray:
+    array = np.asarray(array)
+    if array.dtype.kind not in "fiu":
+        raise ValueError(f"{name}: expected numbers, got {array.dtype}")
+    return array if array.dtype == np.float64 else array.astype(np.float32, copy=False)

@@ -1,0 +1,36 @@
+"""Shared fixtures. Shapes in public signatures are checked while tests run (jaxtyping + beartype), free otherwise."""
+
+from contextlib import contextmanager
+from pathlib import Path
+
+import jaxtyping
+import pytest
+from jaxtyping import install_import_hook
+
+hook = install_import_hook("flowlib", "beartype.beartype")
+
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of reference data beside the checkout; a user's clone has none, and the test is skipped."""
+    if not SHARED.is_dir():
+        pytest.skip("no ../shared beside this checkout (reference data of the developers)")
+    return SHARED
+
+
+@pytest.fixture
+def refuses():
+    """`with refuses("regex"):` expects a ValueError as a user meets it, that is without the checks of the tests."""
+
+    @contextmanager
+    def context(match: str, error: type[Exception] = ValueError):
+        jaxtyping.config.update("jaxtyping_disable", True)
+        try:
+            with pytest.raises(error, match=match):
+                yield
+        finally:
+            jaxtyping.config.update("jaxtyping_disable", False)
+
+    return context
