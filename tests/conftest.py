@@ -5,9 +5,11 @@ from pathlib import Path
 
 import jaxtyping
 import pytest
+from beartype import BeartypeConf, beartype
 from jaxtyping import install_import_hook
 
-hook = install_import_hook("flowlib", "beartype.beartype")
+typechecked = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int will do where a float is asked for
+hook = install_import_hook("flowlib", "conftest.typechecked")
 
 SHARED = Path(__file__).parents[2] / "shared"
 

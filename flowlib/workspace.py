@@ -1,0 +1,167 @@
+"""Where artefacts live, and how a file gets there whole or not at all.
+
+A `Workspace` is one folder: on the mounted Drive in Colab, wherever `$FLOWLIB_ROOT` says, or `workspace/` in the clone.
+Knows paths and bytes; knows nothing of videos, shards or checkpoints. It never mounts a Drive: that waits for a person.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+DRIVE = Path("/content/drive/MyDrive")
+
+
+class Workspace:
+    """The folder that holds a project's artefacts, with one sub-folder for each kind.
+
+    Args:
+        root: the folder; if empty, the first of `$FLOWLIB_ROOT`, `flowlib/` on the mounted Drive, and `workspace/`
+            in the clone (found from the working folder upwards) or, outside a clone, in the working folder.
+
+    >>> workspace = Workspace("/tmp/flowlib-example")
+    >>> workspace.runs.name
+    'runs'
+    """
+
+    def __init__(self, root: str | Path = "") -> None:
+        self.root = Path(root).expanduser().absolute() if str(root) else default_root()
+        if self.root.exists() and not self.root.is_dir():
+            raise NotADirectoryError(f"root: expected a folder, got the file {self.root}")
+
+    def __repr__(self) -> str:
+        return f"Workspace({str(self.root)!r})"
+
+    @property
+    def videos(self) -> Path:
+        return self.root / "videos"
+
+    @property
+    def frames(self) -> Path:
+        return self.root / "frames"
+
+    @property
+    def datasets(self) -> Path:
+        return self.root / "datasets"
+
+    @property
+    def runs(self) -> Path:
+        return self.root / "runs"
+
+    @property
+    def weights(self) -> Path:
+        return self.root / "weights"
+
+    @property
+    def reports(self) -> Path:
+        return self.root / "reports"
+
+    @property
+    def scratch(self) -> Path:
+        """A folder on a local disk for work in progress: the root's own, or a temporary one where the root is a Drive.
+
+        Files that grow on a mounted Drive may never be synchronised, so work there happens beside it.
+        """
+        if self.root.is_relative_to(DRIVE.parent):
+            key = hashlib.sha256(str(self.root).encode()).hexdigest()[:12]
+            return Path(tempfile.gettempdir()) / f"flowlib-{key}"
+        return self.root / "scratch"
+
+    def writable(self) -> Workspace:
+        """This workspace, its root made and tried by writing a file.
+
+        Raises:
+            OSError: the root can't be made or written; the message names it.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=self.root, prefix=".write-test-"):
+                pass
+        except OSError as error:
+            reason = error.strerror or error
+            raise OSError(f"root: expected a folder that can be written, got {self.root} ({reason})") from error
+        return self
+
+
+def default_root() -> Path:
+    """The workspace's folder when none is named; see `Workspace`."""
+    if os.environ.get("FLOWLIB_ROOT"):
+        return Path(os.environ["FLOWLIB_ROOT"]).expanduser().absolute()
+    if DRIVE.is_dir():
+        return DRIVE / "flowlib"
+    return (find_clone() or Path.cwd()) / "workspace"
+
+
+def find_clone() -> Path | None:
+    """The flowlib checkout that the working folder lies in, or None.
+
+    papermill's working folder is the shell's and a notebook's its own, so both must lead to the same place.
+    """
+    for folder in (Path.cwd(), *Path.cwd().parents):
+        if (folder / "flowlib" / "workspace.py").is_file() and (folder / "pyproject.toml").is_file():
+            return folder
+    return None
+
+
+@contextmanager
+def atomic_write(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; what is written there takes its place when the block ends without an error.
+
+    The file is fsynced before the rename and the folder after it, so a reader, a kill or a power cut finds the old
+    file, the new file or none, never half a one. After an error the temporary file is removed.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield temporary
+        _fsync(temporary)
+        os.replace(temporary, path)
+        _fsync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: str | Path, content: dict | list) -> Path:
+    """Write `content` as readable JSON, atomically."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return Path(path)
+
+
+def publish(source: str | Path, target: str | Path) -> Path:
+    """Copy a closed file to where it is to stay: under a temporary name, read back, compared, then renamed.
+
+    Raises:
+        OSError: the copy's SHA-256 differs from the source's, or the disk refuses; `target` is then untouched.
+    """
+    source, target = Path(source), Path(target)
+    with atomic_write(target) as temporary:
+        shutil.copyfile(source, temporary)
+        _fsync(temporary)
+        if sha256_file(temporary) != sha256_file(source):
+            raise OSError(f"{target}: the copy differs from its source {source}; nothing was replaced")
+    return target
+
+
+def sha256_file(path: str | Path) -> str:
+    """The SHA-256 of a file's bytes as 64 hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        if not path.is_dir():  # some mounted Drives can't sync a folder; a file must be synced
+            raise
+    finally:
+        os.close(descriptor)

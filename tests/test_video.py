@@ -1,0 +1,190 @@
+"""Videos: every kind is read upright and whole, every broken one is named with a reason."""
+
+import shutil
+import zipfile
+
+import av
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flowlib import video
+from flowlib.video import VideoError, probe
+
+
+@pytest.fixture
+def clip() -> np.ndarray:
+    """Nine frames 48×72 that differ from one another, with a red top left corner."""
+    frames = np.stack([np.full((48, 72, 3), 10 * i, np.uint8) for i in range(9)])
+    frames[:, :12, :12] = [255, 0, 0]
+    return frames
+
+
+@pytest.fixture
+def mp4(clip, tmp_path):
+    return video.write_video(tmp_path / "clip.mp4", clip, fps=12)
+
+
+def remux(source, target, change) -> None:
+    """Copy a video without coding it again, after `change` was applied to the new stream."""
+    with av.open(str(source)) as old, av.open(str(target), "w") as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        change(stream)
+        for packet in old.demux(old.streams.video[0]):
+            if packet.dts is not None:
+                packet.stream = stream
+                new.mux(packet)
+
+
+def test_probe_says_what_there_is(mp4):
+    found = probe(mp4)
+    assert (found.name, found.size, found.fps, found.num_frames) == ("clip", (48, 72), 12.0, 9)
+    assert video.Video.from_dict(found.to_dict()) == found
+
+
+def test_lossless_video_gives_every_value_back(clip, tmp_path):
+    path = video.write_video(tmp_path / "clip.mkv", clip, lossless=True)
+    np.testing.assert_array_equal(np.stack(list(video.iterate_frames(path))), clip)
+
+
+def test_frames_are_the_ones_asked_for(clip, tmp_path):
+    path = video.write_video(tmp_path / "clip.mkv", clip, lossless=True)
+    np.testing.assert_array_equal(video.read_frames(path, [2, 5, 8]), clip[[2, 5, 8]])
+    np.testing.assert_array_equal(np.stack(list(video.iterate_frames(path, 1, 8, 3))), clip[1:8:3])
+
+
+@pytest.mark.parametrize("turn, corner", [(90, (-6, 5)), (-90, (5, -6)), (180, (-6, -6))])
+def test_rotation_flag_is_obeyed(mp4, tmp_path, turn, corner):
+    turned = tmp_path / "turned.mp4"
+    remux(mp4, turned, lambda stream: stream.set_display_rotation(turn))
+    frame = next(video.iterate_frames(turned))
+    assert frame.shape[:2] == probe(turned).size == ((72, 48) if turn % 180 else (48, 72))
+    assert frame[corner][0] > 200 and frame[corner][1] < 50
+
+
+@pytest.mark.parametrize("pixel_format", ["yuv444p", "yuv422p10le", "gray"])
+def test_pixel_formats_become_rgb(clip, tmp_path, pixel_format):
+    path = tmp_path / "clip.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=10)
+        stream.height, stream.width, stream.pix_fmt = 48, 72, pixel_format
+        for frame in clip:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format=pixel_format)))
+        container.mux(stream.encode())
+    np.testing.assert_allclose(video.read_frames(path, [4])[0, 30, 30], 40, atol=2)
+
+
+def test_pictures_and_their_zip_are_one_and_the_same_video(clip, mp4, tmp_path):
+    source = probe(mp4, "Söö 1")
+    folder = video.write_frames(source, tmp_path / "frames", archive=True)
+    archive = tmp_path / "frames" / "Söö 1.zip"
+    assert probe(folder).fingerprint == probe(archive).fingerprint
+    np.testing.assert_array_equal(video.read_frames(folder, [3]), video.read_frames(archive, [3]))
+    np.testing.assert_allclose(video.read_frames(folder, [3])[0, 30, 30], 30, atol=4)
+    assert list(video.find_videos(tmp_path / "frames")) == ["Söö 1"]
+    (folder / "frames" / "00004.jpg").unlink()
+    video.write_frames(source, tmp_path / "frames")
+    assert probe(folder).num_frames == 9
+
+
+def test_pictures_are_ordered_by_number(clip, tmp_path):
+    (tmp_path / "v" / "frames").mkdir(parents=True)
+    for i in (2, 10, 1):
+        (tmp_path / "v" / "frames" / f"{i}.jpg").write_bytes(video.encode_image(clip[i % 9]))
+    means = [frame[30, 30, 0] for frame in video.iterate_frames(tmp_path / "v")]
+    np.testing.assert_allclose(means, [10, 20, 10], atol=2)
+
+
+def test_names_are_unique_and_stay_readable(mp4, tmp_path):
+    for name in ("a b é.mp4", "twin.mp4", "twin.mov", "deep/twin.mp4", "notes.txt", ".hidden.mp4"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(mp4, tmp_path / "in" / name)
+    assert list(video.find_videos(tmp_path / "in")) == ["a b é", "deep/twin", "twin.mov", "twin.mp4"]
+    assert list(video.find_videos(mp4)) == ["clip"]
+
+
+def test_every_bad_video_is_listed_with_its_reason_and_the_others_go_on(mp4, clip, tmp_path):
+    source = tmp_path / "in"
+    source.mkdir()
+    shutil.copy(mp4, source / "good.mp4")
+    (source / "text.mp4").write_text("not a video")
+    (source / "empty.mp4").touch()
+    (source / "cut.mp4").write_bytes(mp4.read_bytes()[:600])
+    (source / "bad.zip").write_text("not a zip")
+    video.write_video(source / "tiny.mkv", clip[:, :1, :1], lossless=True)
+    with zipfile.ZipFile(source / "rotten.zip", "w") as file:
+        file.writestr("rotten/frames/1.jpg", b"not a picture")
+    good, bad = video.probe_all(source)
+    assert [one.name for one in good] == ["good"]
+    reasons = {one.name: one.reason for one in bad}
+    assert sorted(reasons) == ["bad", "cut", "empty", "rotten", "text", "tiny"]
+    assert "1×1" in reasons["tiny"] and "1.jpg is not a picture" in reasons["rotten"]
+    assert all(str(source / name) in reason for name, reason in reasons.items())
+
+
+def test_a_video_that_breaks_off_is_refused(shared, tmp_path):
+    whole = (shared / "data/videos/basketball.mp4").read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) * 6 // 10])
+    with pytest.raises(VideoError, match=r"cut.mp4: breaks off after \d+ of 333 frames"):
+        probe(tmp_path / "cut.mp4")
+
+
+def test_flipped_bytes_are_noticed(shared, tmp_path):
+    content = bytearray((shared / "data/videos/cat.mp4").read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 2000 : 7] = bytes(0x5A ^ byte for byte in content[middle : middle + 2000 : 7])
+    (tmp_path / "flipped.mp4").write_bytes(content)
+    with pytest.raises(VideoError, match="flipped.mp4"):
+        probe(tmp_path / "flipped.mp4")
+
+
+def test_no_videos_no_quiet_success(tmp_path):
+    with pytest.raises(FileNotFoundError, match="expected video files.*found none"):
+        video.find_videos(tmp_path)
+    with pytest.raises(FileNotFoundError, match="found nothing at"):
+        video.find_videos(tmp_path / "missing")
+    with pytest.raises(VideoError, match="found nothing there"):
+        probe(tmp_path / "missing.mp4")
+
+
+def test_asking_for_too_many_frames_is_refused(mp4, refuses):
+    with refuses("expected at least 13 frames"):
+        video.read_frames(mp4, [1, 12])
+    with refuses("ascending"):
+        video.read_frames(mp4, [3, 1])
+
+
+@given(st.tuples(st.integers(1, 90), st.integers(1, 90)), st.sampled_from(["crop", "pad", "stretch"]))
+def test_resizing_always_gives_the_size_asked_for(size, fit):
+    assert video.resize_frame(np.zeros((30, 50, 3), np.uint8), size, fit).shape == (*size, 3)
+
+
+def test_resizing_agrees_with_the_geometry_of_the_fit():
+    frame = np.zeros((60, 80, 3), np.uint8)
+    frame[20:24, 40:44] = 255
+    for fit in ("crop", "pad", "stretch"):
+        resized = video.resize_frame(frame, (90, 160), fit)[..., 0].astype(float)
+        y, x = (np.mgrid[:90, :160] * resized).sum(axis=(1, 2)) / resized.sum()
+        expected = video.fit_frame((60, 80), (90, 160), fit).to_target(np.array([41.5, 21.5]))
+        np.testing.assert_allclose([x, y], expected, atol=0.05)
+
+
+def test_image_bytes(clip, refuses):
+    np.testing.assert_array_equal(video.decode_image(video.encode_image(clip[5], "webp")), clip[5])
+    assert np.abs(video.decode_image(video.encode_image(clip[5])).astype(int) - clip[5]).max() < 12
+    with refuses("expected the bytes of a picture"):
+        video.decode_image(b"no")
+    with refuses("expected 'jpeg' or 'webp'"):
+        video.encode_image(clip[0], "bmp")
+
+
+def test_gif_and_progress(clip, tmp_path, refuses):
+    seen = []
+    video.write_video(tmp_path / "a.gif", clip, progress=lambda frames: (seen.append(1) or f for f in frames))
+    assert len(seen) == 9 and probe(tmp_path / "a.gif").num_frames == 9
+    with refuses("at least one frame"):
+        video.write_video(tmp_path / "b.mp4", [])
+    with refuses("expected a name ending in"):
+        video.write_video(tmp_path / "b.xyz", clip)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.gif"]
