@@ -331,7 +331,7 @@ def _opened(path: Path) -> Iterator[_FileReader | _PictureReader]:
     except (FileNotFoundError, av.FileNotFoundError) as error:
         raise VideoError(f"{path}: expected a video, found nothing there") from error
     except (av.FFmpegError, zipfile.BadZipFile, zlib.error) as error:
-        raise VideoError(f"{path}: expected a video, can't be decoded ({getattr(error, "strerror", None) or error})") from error
+        raise VideoError(f"{path}: expected a video, can't be decoded ({getattr(error, 'strerror', None) or error})") from error
 
 
 @dataclass(frozen=True)
