@@ -1,0 +1,312 @@
+"""How far a prediction is from the truth: points, visibility, fields and rebuilt frames.
+
+Pure functions, NumPy arrays in, numbers out; nothing is read, cached or drawn. What can't be measured (no visible
+point, no pixel in the mask) is NaN, never zero. Knows nothing of models, datasets or reports.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from flowlib.tracks import Tracks
+
+THRESHOLDS = (1, 2, 4, 8, 16)  # pixels; TAP-Vid (Doersch et al. 2022), section 4
+MISS_DISTANCE = 8.0  # pixels; beyond it a point at the end of the clip counts as lost
+QueryMode = Literal["first", "strided"]
+
+
+def tapvid_metrics(true: Tracks, predicted: Tracks, query_mode: QueryMode = "first") -> dict[str, float]:
+    """Occlusion accuracy, position accuracy and Jaccard of one video, as TAP-Vid defines them.
+
+    The benchmark's figures are on videos of 256×256; resize both tracks to that to compare with published ones.
+
+    Args:
+        true: the ground truth; its `queries` say in which frame each point was asked for.
+        predicted: the same points in the same frames.
+        query_mode: "first" measures the frames after the query's, "strided" all but the query's.
+
+    Returns:
+        `occlusion_accuracy`, `pts_within_{1,2,4,8,16}` and `jaccard_{…}` (pixels), `average_pts_within_thresh`
+        (δ_avg) and `average_jaccard` (AJ), all from 0 to 1; NaN where no frame of any point is measured.
+
+    Raises:
+        ValueError: tracks of different shapes, or an unknown query mode.
+
+    >>> still = Tracks.still(np.array([[0, 3.0, 4.0]]), num_frames=8)
+    >>> tapvid_metrics(still, still)["average_jaccard"]
+    1.0
+    """
+    _check_same("predicted", predicted.tracks, true.tracks)
+    measured = _measured_frames(true.queries[:, 0], true.num_frames, query_mode)
+    seen, claimed = true.visibility & measured, predicted.visibility & measured
+    squared = np.square(predicted.tracks - true.tracks).sum(axis=-1)
+    agreement = (true.visibility == predicted.visibility) & measured
+    result = {"occlusion_accuracy": _ratio(agreement.sum(), measured.sum())}
+    for threshold in THRESHOLDS:
+        near = squared < threshold**2
+        hits = (near & seen & claimed).sum()
+        false_alarms = (claimed & ~(near & seen)).sum()
+        result[f"pts_within_{threshold}"] = _ratio((near & seen).sum(), seen.sum())
+        result[f"jaccard_{threshold}"] = _ratio(hits, seen.sum() + false_alarms)
+    result["average_pts_within_thresh"] = float(np.mean([result[f"pts_within_{t}"] for t in THRESHOLDS]))
+    result["average_jaccard"] = float(np.mean([result[f"jaccard_{t}"] for t in THRESHOLDS]))
+    return result
+
+
+def _measured_frames(query_frames: np.ndarray, num_frames: int, query_mode: str) -> np.ndarray:
+    frames, asked = np.arange(num_frames)[:, None], np.round(query_frames).astype(int)[None]
+    if query_mode == "first":
+        return frames > asked  # S N
+    if query_mode == "strided":
+        return frames != asked
+    raise ValueError(f"query_mode: expected 'first' or 'strided', got {query_mode!r}")
+
+
+def displacement_metrics(
+    true: np.ndarray, predicted: np.ndarray, visible: np.ndarray, *, miss_distance: float = MISS_DISTANCE
+) -> dict[str, float]:
+    """Errors of a prediction over the frames after frame 0, on the points that are truly visible.
+
+    Args:
+        true, predicted: [S N 2] positions or displacements in pixels, frame 0 being the query's.
+        visible: bool [S N], the truth.
+        miss_distance: pixels beyond which a point of the last frame is missed.
+
+    Returns:
+        `ade` mean error over all frames (px), `fde` in the last frame (px), `miss_rate` (0 to 1), `mse` mean squared
+        error of a coordinate (px², as `torch.nn.MSELoss` counts it), and `mse_last` the same in the last frame.
+    """
+    errors = point_errors(true, predicted, visible)[1:]
+    squares = np.square(np.asarray(predicted, np.float64) - true)[1:].mean(axis=-1)
+    seen, last = np.asarray(visible)[1:], np.asarray(visible)[-1]
+    return {
+        "ade": _mean(errors[seen]),
+        "fde": _mean(errors[-1][last]),
+        "miss_rate": _mean(errors[-1][last] > miss_distance),
+        "mse": _mean(squares[seen]),
+        "mse_last": _mean(squares[-1][last]),
+    }
+
+
+def epe_per_frame(true: np.ndarray, predicted: np.ndarray, visible: np.ndarray) -> np.ndarray:
+    """Mean end-point error in pixels for each frame ahead, 1 to S-1, on visible points: float64 [S-1]."""
+    errors = point_errors(true, predicted, visible)
+    return np.array([_mean(errors[s][np.asarray(visible)[s]]) for s in range(1, len(errors))])
+
+
+def point_errors(true: np.ndarray, predicted: np.ndarray, visible: np.ndarray) -> np.ndarray:
+    """Distance in pixels between [S N 2] and [S N 2]: float64 [S N]; the door of all displacement errors.
+
+    Raises:
+        ValueError: shapes that do not belong together, fewer than two frames, or a prediction that isn't finite.
+    """
+    true, predicted, visible = np.asarray(true), np.asarray(predicted), np.asarray(visible)
+    if true.ndim != 3 or true.shape[2] != 2 or len(true) < 2:
+        raise ValueError(f"true: expected shape [S N 2] with 2 frames or more, got {list(true.shape)}")
+    _check_same("predicted", predicted, true)
+    if visible.shape != true.shape[:2] or visible.dtype != bool:
+        raise ValueError(f"visible: expected bool {list(true.shape[:2])}, got {visible.dtype} {list(visible.shape)}")
+    return np.linalg.norm(predicted.astype(np.float64) - true, axis=-1)
+
+
+def min_ade(true: np.ndarray, samples: np.ndarray, visible: np.ndarray) -> dict[str, float]:
+    """The best of K predictions, for each point on its own and for all points together.
+
+    Args:
+        true: [S N 2] pixels, frame 0 being the query's.
+        samples: [K S N 2], K predictions of it.
+        visible: bool [S N], the truth.
+
+    Returns:
+        `min_ade`: mean over points of the least ADE that one sample has for this point; points never seen after
+        frame 0 do not count. `min_ade_joint`: the least mean over points that one sample has (never below `min_ade`).
+        Both weigh every point alike, so with K = 1 they agree, but not with `ade`, which weighs every sighting alike.
+    """
+    samples = np.asarray(samples)
+    if samples.ndim != 4 or len(samples) == 0:
+        raise ValueError(f"samples: expected shape [K S N 2] with K of 1 or more, got {list(samples.shape)}")
+    errors = np.stack([point_errors(true, sample, visible)[1:] for sample in samples])  # K S-1 N
+    seen = np.asarray(visible)[1:]
+    counted = seen.any(axis=0)
+    per_point = (errors * seen).sum(axis=1)[:, counted] / seen.sum(axis=0)[counted]  # K N
+    if not counted.any():
+        return {"min_ade": np.nan, "min_ade_joint": np.nan}
+    return {"min_ade": float(per_point.min(axis=0).mean()), "min_ade_joint": float(per_point.mean(axis=1).min())}
+
+
+def visibility_metrics(visible: np.ndarray, logits: np.ndarray) -> dict[str, float]:
+    """How well visibility is told, over the frames after frame 0.
+
+    Args:
+        visible: bool [S N], the truth.
+        logits: [S N], visible where positive; boolean predictions are welcome, too.
+
+    Returns:
+        `visibility_accuracy` (0 to 1) and `visibility_auroc`: the chance that a visible point has a higher logit than
+        an invisible one, ties counting half; NaN if the truth has only one of the two.
+    """
+    visible, logits = np.asarray(visible), np.asarray(logits)
+    if visible.dtype != bool or visible.ndim != 2 or visible.shape != logits.shape:
+        got = f"{visible.dtype} {list(visible.shape)} and {list(logits.shape)}"
+        raise ValueError(f"visible: expected bool [S N] and logits of the same shape, got {got}")
+    truth, scores = visible[1:].ravel(), logits[1:].ravel()
+    return {"visibility_accuracy": _mean((scores > 0) == truth), "visibility_auroc": auroc(truth, scores)}
+
+
+def auroc(truth: np.ndarray, scores: np.ndarray) -> float:
+    """Area under the ROC curve of `scores` [M] for `truth` bool [M], by the rank sum of Mann and Whitney."""
+    from scipy.stats import rankdata
+
+    positives, negatives = int(truth.sum()), int((~truth).sum())
+    if positives == 0 or negatives == 0:
+        return float("nan")
+    rank_sum = rankdata(scores)[truth].sum()
+    return float((rank_sum - positives * (positives + 1) / 2) / (positives * negatives))
+
+
+def field_metrics(true: np.ndarray, predicted: np.ndarray, *, spacing: float = 1.0) -> dict[str, float]:
+    """Is a predicted field as rough as the true one? Too smooth shows as ratios below 1, artefacts as above 1.
+
+    Args:
+        true, predicted: [... 2 H W] displacement in pixels on one regular lattice.
+        spacing: pixels between neighbours of the lattice.
+
+    Returns:
+        `tv_ratio`, `divergence_ratio`, `curl_ratio`: mean absolute value of the predicted field's total variation,
+        divergence and curl over the true one's (NaN where the true one has none); `divergence_error`, `curl_error`:
+        mean absolute difference, pixels of displacement per pixel of distance.
+    """
+    _check_same("predicted", np.asarray(predicted), np.asarray(true))
+    if np.ndim(true) < 3 or np.shape(true)[-3] != 2 or min(np.shape(true)[-2:]) < 2:
+        raise ValueError(f"true: expected shape [... 2 H W] with sides of 2 or more, got {list(np.shape(true))}")
+    measured = {name: (_derivatives(true, spacing)[name], _derivatives(predicted, spacing)[name]) for name in _FIELDS}
+    result = {f"{name}_ratio": _ratio(np.abs(ours).mean(), np.abs(truth).mean()) for name, (truth, ours) in measured.items()}
+    errors = {f"{name}_error": _mean(np.abs(ours - truth)) for name, (truth, ours) in measured.items() if name != "tv"}
+    return {**result, **errors}
+
+
+_FIELDS = ("tv", "divergence", "curl")
+
+
+def _derivatives(field: np.ndarray, spacing: float) -> dict[str, np.ndarray]:
+    """Total variation, divergence and curl by forward differences, each [... H-1 W-1]."""
+    field = np.asarray(field, np.float64)
+    along_x = np.diff(field, axis=-1)[..., :-1, :] / spacing
+    along_y = np.diff(field, axis=-2)[..., :, :-1] / spacing
+    return {
+        "tv": np.sqrt((along_x**2 + along_y**2).sum(axis=-3)),
+        "divergence": along_x[..., 0, :, :] + along_y[..., 1, :, :],
+        "curl": along_x[..., 1, :, :] - along_y[..., 0, :, :],
+    }
+
+
+def blockiness(field: np.ndarray, period: int = 8) -> float:
+    """Grid artefacts of a dense field [... H W]: bends every `period` pixels against bends everywhere else.
+
+    A network of stride `period` that upsamples badly bends its field in the same columns and rows again and again. The
+    mean absolute second difference is taken for each phase of the period; returned is that of the worst phase over
+    the median phase: 1 for a field without a grid, NaN for one without any bend.
+    """
+    field = np.asarray(field, np.float64)
+    if period < 2 or min(field.shape[-2:]) < 2 * period + 2:
+        raise ValueError(f"period: expected 2 or more and sides of two periods, got {period} and {list(field.shape)}")
+    worst = []
+    for bends in (np.abs(np.diff(field, 2, axis=-1)), np.abs(np.diff(field, 2, axis=-2)).swapaxes(-1, -2)):
+        phases = [bends[..., phase::period].mean() for phase in range(period)]
+        worst.append(_ratio(np.max(phases), np.median(phases)))
+    return float(np.mean(worst))
+
+
+def frame_metrics(
+    true: np.ndarray, rebuilt: np.ndarray, masks: dict[str, np.ndarray] | None = None, *, lpips: Lpips | None = None
+) -> dict[str, float]:
+    """PSNR, SSIM and, with its network at hand, LPIPS of one rebuilt frame; over everything and within masks.
+
+    Args:
+        true, rebuilt: uint8 [H W 3].
+        masks: name -> bool [H W], for instance "covered" and "moving"; measured besides the whole frame ("all").
+        lpips: from `Lpips(path)`; without it the result has no LPIPS.
+
+    Returns:
+        `psnr_all` (dB, infinite for equal frames), `ssim_all`, `lpips_all`, and the same for each mask. SSIM and LPIPS
+        within a mask are means of their maps over its pixels; the maps look some pixels around each.
+    """
+    import torch
+    from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+
+    _check_frames(true, rebuilt, masks or {})
+    pair = [torch.from_numpy(np.ascontiguousarray(frame)).movedim(-1, 0)[None].float() for frame in (rebuilt, true)]
+    ssim = structural_similarity_index_measure(*pair, data_range=255.0, return_full_image=True)[1].mean(dim=1)[0]
+    maps = {"ssim": ssim.numpy(), **({"lpips": lpips.map(true, rebuilt)} if lpips else {})}
+    result = {}
+    for name, mask in {"all": np.ones(true.shape[:2], bool), **(masks or {})}.items():
+        inside = [image[0][:, torch.from_numpy(mask)] for image in pair]
+        result[f"psnr_{name}"] = float(peak_signal_noise_ratio(*inside, data_range=255.0)) if mask.any() else np.nan
+        result |= {f"{kind}_{name}": _mean(values[mask]) for kind, values in maps.items()}
+    return result
+
+
+class Lpips:
+    """Learned perceptual distance (Zhang et al. 2018, AlexNet, version 0.1) by torchmetrics, weights from a file.
+
+    Nothing is downloaded: torchmetrics brings the heads, the file brings AlexNet's `features.*` (torchvision's own
+    `alexnet` checkpoint, or the one of the LPIPS authors).
+
+    Args:
+        weights: the file.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not AlexNet's weights.
+    """
+
+    def __init__(self, weights: str | Path) -> None:
+        import torch
+        from torchmetrics.functional.image.lpips import _LPIPS  # the public class would download AlexNet
+
+        path = Path(weights)
+        if not path.is_file():
+            raise FileNotFoundError(f"LPIPS weights: no file {path}")
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        self.network = _LPIPS(pretrained=True, net="alex", pnet_rand=True, spatial=True).eval()
+        own = dict(self.network.net.named_parameters())
+        names = {name: "features." + name.split(".", 1)[1] for name in own}  # slice2.3.weight is features.3.weight
+        missing = sorted(set(names.values()) - set(state))
+        if missing:
+            raise ValueError(f"{path}: expected AlexNet's weights, but {', '.join(missing[:3])} … are missing")
+        self.network.net.load_state_dict({name: state[theirs] for name, theirs in names.items()})
+
+    def map(self, true: np.ndarray, rebuilt: np.ndarray) -> np.ndarray:
+        """The distance at every pixel: uint8 [H W 3] twice -> float32 [H W]; its mean is LPIPS."""
+        import torch
+
+        pair = [torch.from_numpy(np.ascontiguousarray(frame)).movedim(-1, 0)[None] / 127.5 - 1 for frame in (true, rebuilt)]
+        with torch.no_grad():
+            return self.network(*pair)[0, 0].numpy()
+
+
+def _check_frames(true: np.ndarray, rebuilt: np.ndarray, masks: dict[str, np.ndarray]) -> None:
+    if true.ndim != 3 or true.shape[2] != 3 or true.dtype != np.uint8 or rebuilt.dtype != np.uint8:
+        raise ValueError(f"true: expected uint8 [H W 3] frames, got {true.dtype} {list(true.shape)} and {rebuilt.dtype}")
+    _check_same("rebuilt", rebuilt, true)
+    for name, mask in masks.items():
+        if mask.shape != true.shape[:2] or mask.dtype != bool:
+            raise ValueError(f"mask {name!r}: expected bool {list(true.shape[:2])}, got {mask.dtype} {list(mask.shape)}")
+
+
+def _check_same(name: str, array: np.ndarray, like: np.ndarray) -> None:
+    if array.shape != like.shape:
+        raise ValueError(f"{name}: expected shape {list(like.shape)} as the truth has, got {list(array.shape)}")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name}: expected finite numbers, got NaN or infinity")
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(np.mean(values, dtype=np.float64)) if np.size(values) else float("nan")
+
+
+def _ratio(count: float | np.number, total: float | np.number) -> float:
+    return float(count) / float(total) if total else float("nan")

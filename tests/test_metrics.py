@@ -1,0 +1,197 @@
+"""Metrics against the benchmark authors' outputs, against cases worked out by hand, and against bad input."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from flowlib import metrics
+from flowlib.geometry import pixel_grid
+from flowlib.tracks import Tracks
+
+ALL_SEEN = np.ones((3, 2), bool)
+
+
+def walk(*steps: float) -> np.ndarray:
+    """Two points that walk to the right, at x = `steps` in each frame: [S 2 2]."""
+    return np.stack([np.stack([np.array(steps), np.zeros(len(steps))], axis=-1)] * 2, axis=1)
+
+
+def test_tapvid_equals_the_authors_outputs(shared):
+    with np.load(shared / "conformance" / "tapvid_metrics.npz", allow_pickle=False) as stored:
+        data = dict(stored)
+    cases = sorted({name.split("/")[0] for name in data})
+    compared = 0
+    for case in cases:
+        for video in range(len(data[f"{case}/gt_tracks"])):
+            t, y, x = np.moveaxis(data[f"{case}/query_points"][video], -1, 0)
+            true, predicted = (
+                Tracks(
+                    np.swapaxes(data[f"{case}/{who}_tracks"][video], 0, 1),
+                    ~data[f"{case}/{who}_occluded"][video].T,
+                    np.stack([t, x, y], axis=-1),
+                )
+                for who in ("gt", "pred")
+            )
+            ours = metrics.tapvid_metrics(true, predicted, str(data[f"{case}/query_mode"]))
+            for name, value in ours.items():
+                np.testing.assert_allclose(value, data[f"{case}/expected/{name}"][video], atol=1e-12, rtol=0)
+                compared += 1
+    assert compared == len(cases) * 3 * 13
+
+
+def test_tapvid_by_hand():
+    queries = np.array([[0, 0.0, 0], [1, 0, 0]])
+    visible = np.array([[True, True], [True, True], [True, False], [False, True]])
+    true = Tracks(np.zeros((4, 2, 2)), visible, queries)
+    moved = np.zeros((4, 2, 2))
+    moved[1, 0, 0] = 3  # frame 1 of point 0: 3 px off, the only error
+    result = metrics.tapvid_metrics(true, Tracks(moved, np.ones((4, 2), bool), queries))
+    assert result["occlusion_accuracy"] == 3 / 5  # frames after the query: 3 of point 0, 2 of point 1
+    assert result["pts_within_2"] == 2 / 3 and result["pts_within_4"] == 1
+    assert result["jaccard_2"] == 2 / (3 + 3) and result["jaccard_4"] == 3 / (3 + 2)
+    strided = metrics.tapvid_metrics(true, Tracks(moved, np.ones((4, 2), bool), queries), "strided")
+    assert strided["occlusion_accuracy"] == 4 / 6  # frame 0 of point 1 counts as well
+
+
+def test_a_clip_without_a_visible_point_is_nan_not_zero():
+    nobody = Tracks(np.zeros((3, 2, 2)), np.zeros((3, 2), bool), np.zeros((2, 3)))
+    result = metrics.tapvid_metrics(nobody, nobody)
+    assert np.isnan(result["average_pts_within_thresh"]) and result["occlusion_accuracy"] == 1
+    assert all(np.isnan(value) for value in metrics.displacement_metrics(walk(0, 1, 2), walk(0, 1, 2), ~ALL_SEEN).values())
+
+
+def test_displacement_metrics_by_hand():
+    result = metrics.displacement_metrics(walk(0, 1, 2), walk(0, 2, 12), ALL_SEEN)
+    assert result == {"ade": 5.5, "fde": 10, "miss_rate": 1, "mse": (1 + 100) / 4, "mse_last": 50}
+    np.testing.assert_allclose(metrics.epe_per_frame(walk(0, 1, 2), walk(0, 2, 12), ALL_SEEN), [1, 10])
+    half = ALL_SEEN.copy()
+    half[2, 1] = False
+    assert metrics.displacement_metrics(walk(0, 1, 2), walk(0, 2, 12), half)["ade"] == 4  # (1 + 1 + 10) / 3
+
+
+@given(arrays(np.float64, (4, 5, 2), elements=st.floats(-50, 50)), arrays(bool, (4, 5)))
+def test_zero_motion_has_the_mean_displacement_as_its_error(displacement, visible):
+    displacement[0] = 0
+    ade = metrics.displacement_metrics(displacement, np.zeros_like(displacement), visible)["ade"]
+    seen = visible[1:]
+    expected = np.linalg.norm(displacement[1:], axis=-1)[seen].mean() if seen.any() else np.nan
+    np.testing.assert_allclose(ade, expected)
+
+
+@settings(max_examples=30)
+@given(arrays(np.float64, (3, 4, 5, 2), elements=st.floats(-50, 50)), arrays(bool, (4, 5)))
+def test_more_samples_never_hurt_and_the_joint_form_is_never_better(samples, visible):
+    true = np.zeros((4, 5, 2))
+    three, one = metrics.min_ade(true, samples, visible), metrics.min_ade(true, samples[:1], visible)
+    if not visible[1:].any():
+        assert np.isnan(three["min_ade"]) and np.isnan(three["min_ade_joint"])
+        return
+    assert three["min_ade"] <= three["min_ade_joint"] + 1e-9 and three["min_ade_joint"] <= one["min_ade_joint"] + 1e-9
+    np.testing.assert_allclose(one["min_ade"], one["min_ade_joint"])
+
+
+def test_min_ade_picks_for_each_point_or_for_all():
+    true, left = walk(0, 0, 0), walk(0, 0, 0)
+    left[1:, 0, 0], right = 4, walk(0, 0, 0)
+    right[1:, 1, 0] = 2
+    assert metrics.min_ade(true, np.stack([left, right]), ALL_SEEN) == {"min_ade": 0, "min_ade_joint": 1}
+
+
+def test_visibility():
+    visible = np.array([[True, True], [True, False], [True, False]])
+    logits = np.array([[0, 0], [2, -1], [-3, -2.0]])
+    assert metrics.visibility_metrics(visible, logits) == {"visibility_accuracy": 0.75, "visibility_auroc": 0.5}
+    assert np.isnan(metrics.visibility_metrics(ALL_SEEN, logits)["visibility_auroc"])
+
+
+@given(arrays(bool, 12), arrays(np.int64, 12, elements=st.integers(-3, 3)))
+def test_auroc_counts_pairs(truth, scores):
+    pairs = [(a > b) + 0.5 * (a == b) for a in scores[truth] for b in scores[~truth]]
+    np.testing.assert_allclose(metrics.auroc(truth, scores), np.mean(pairs) if pairs else np.nan)
+
+
+def test_field_metrics_of_a_rotation_and_a_zoom():
+    x, y = np.moveaxis(pixel_grid((12, 16)).astype(float), -1, 0)
+    rotation, zoom = np.stack([-y, x]) * 0.1, np.stack([x, y]) * 0.1
+    half = metrics.field_metrics(rotation, rotation / 2)
+    assert half["tv_ratio"] == pytest.approx(0.5) and half["curl_ratio"] == pytest.approx(0.5)
+    assert np.isnan(metrics.field_metrics(rotation, zoom)["divergence_ratio"])
+    mixed = metrics.field_metrics(rotation + zoom, zoom)
+    assert mixed["divergence_error"] == pytest.approx(0) and mixed["curl_error"] == pytest.approx(0.2)
+    assert metrics.field_metrics(rotation, rotation, spacing=4)["curl_error"] == 0
+
+
+def test_blockiness_sees_the_grid_of_a_stride():
+    rng = np.random.default_rng(0)
+    smooth = rng.normal(size=(2, 48, 64))
+    steps = np.repeat(np.repeat(rng.normal(size=(2, 6, 8)), 8, axis=1), 8, axis=2) * 20
+    assert metrics.blockiness(smooth) < 1.3 < 4 < metrics.blockiness(smooth + steps)
+
+
+def test_frame_metrics():
+    rng = np.random.default_rng(0)
+    frame = rng.integers(0, 256, (32, 40, 3), dtype=np.uint8)
+    left = np.zeros((32, 40), bool)
+    left[:, :20] = True
+    spoiled = frame.copy()
+    spoiled[:, 20:] = 255 - spoiled[:, 20:]
+    result = metrics.frame_metrics(frame, spoiled, {"left": left, "nothing": np.zeros_like(left)})
+    assert result["psnr_left"] == np.inf and result["ssim_left"] > 0.9 > result["ssim_all"]
+    squared = np.square(frame.astype(float) - spoiled).mean()
+    assert result["psnr_all"] == pytest.approx(10 * np.log10(255**2 / squared), abs=1e-3)
+    assert np.isnan(result["psnr_nothing"]) and np.isnan(result["ssim_nothing"]) and "lpips_all" not in result
+
+
+def test_lpips_is_a_distance_that_grows(shared):
+    lpips = metrics.Lpips(shared / "data" / "weights" / "lpips_alex_v0.1.pth")
+    x, y = np.moveaxis(pixel_grid((64, 80)), -1, 0)
+    frame = np.stack([x * 3, y * 3, (x * 7 + y * 5) % 256], axis=-1).astype(np.uint8)
+    noise = np.random.default_rng(0).normal(size=frame.shape)
+    a_bit, a_lot = (np.clip(frame + noise * sigma, 0, 255).astype(np.uint8) for sigma in (5, 60))
+    values = [metrics.frame_metrics(frame, other, lpips=lpips)["lpips_all"] for other in (frame, a_bit, a_lot)]
+    assert values[0] == pytest.approx(0, abs=1e-6) and values[0] < values[1] < values[2]
+
+
+def test_lpips_without_the_right_weights(refuses, tmp_path):
+    import torch
+
+    with refuses("no file", FileNotFoundError):
+        metrics.Lpips(tmp_path / "none.pth")
+    torch.save({"features.0.weight": torch.zeros(1)}, tmp_path / "other.pth")
+    with refuses("expected AlexNet's weights"):
+        metrics.Lpips(tmp_path / "other.pth")
+
+
+BAD_POINTS = SimpleNamespace(
+    shapes=(walk(0, 1, 2), walk(0, 1), ALL_SEEN, r"predicted: expected shape \[3, 2, 2\]"),
+    nan=(walk(0, 1, 2), walk(0, np.nan, 2), ALL_SEEN, "predicted: expected finite"),
+    visible=(walk(0, 1, 2), walk(0, 1, 2), ALL_SEEN.astype(int), "visible: expected bool"),
+    one_frame=(walk(0), walk(0), ALL_SEEN[:1], "2 frames or more"),
+)
+
+
+@pytest.mark.parametrize("case", vars(BAD_POINTS))
+def test_bad_points_are_refused(case, refuses):
+    true, predicted, visible, message = getattr(BAD_POINTS, case)
+    with refuses(message):
+        metrics.displacement_metrics(true, predicted, visible)
+
+
+def test_other_bad_input_is_refused(refuses):
+    still, frame = Tracks.still(np.zeros((1, 3)), 3), np.zeros((16, 16, 3), np.uint8)
+    with refuses("query_mode: expected 'first' or 'strided', got 'all'"):
+        metrics.tapvid_metrics(still, still, "all")
+    with refuses("predicted: expected shape"):
+        metrics.tapvid_metrics(still, Tracks.still(np.zeros((1, 3)), 4))
+    with refuses(r"samples: expected shape \[K S N 2\]"):
+        metrics.min_ade(walk(0, 1), walk(0, 1), ALL_SEEN[:2])
+    with refuses("uint8"):
+        metrics.frame_metrics(frame / 255, frame)
+    with refuses("mask 'left': expected bool"):
+        metrics.frame_metrics(frame, frame, {"left": np.zeros((16, 15), bool)})
+    with refuses("period"):
+        metrics.blockiness(np.zeros((9, 9)))
