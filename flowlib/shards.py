@@ -1,0 +1,363 @@
+"""The shard: one HDF5 file that holds a run of labelled clips, and is never changed once it is closed.
+
+    attributes   format = "flowlib-shard", version = 1, flowlib, tracker and config (JSON), content_sha256
+    /index       uint8: JSON, one entry a clip in order: key, video, fingerprint, first_frame, frame_step, num_frames,
+                 num_points, kept (the frames of the clip whose pictures are stored), source_size, fps, source_frames
+    /frames/<fingerprint>/<number>   uint8: JPEG (q95, 4:4:4) or lossless WebP bytes of one frame at the working size
+    /clips/<key>/queries             float32 [N 3] (t, x, y)
+    /clips/<key>/displacement        int16 [S N 2] from the query's position, in 1/64 px; int32 where ±512 px don't do
+    /clips/<key>/visibility          uint8 [S ceil(N/8)], packed along the points, first point in the highest bit
+
+Each frame is stored once, however many clips use it. Readable by anything that reads HDF5; nothing is pickled.
+A shard of one clip and a shard of thousands are the same format, so a killed job's pieces are merged, not rewritten.
+Knows the format; knows nothing of trackers, plans or torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from flowlib import __version__
+from flowlib.geometry import Size
+from flowlib.tracks import Tracks
+from flowlib.video import Video, decode_image, encode_image
+from flowlib.workspace import atomic_write, write_json
+
+FORMAT, VERSION = "flowlib-shard", 1
+UNIT = 64  # steps a pixel: rounding costs at most 1/128 px, an eighth of what float32 costs inside PIPs
+PACKED = {"compression": "gzip", "compression_opts": 4, "shuffle": True}
+SPLITS = ("train", "val", "test")
+
+
+class ShardError(ValueError):
+    """A file that is no whole shard of this format. The message starts with the file."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """S frames of a video: `first_frame`, `first_frame + frame_step`, …
+
+    Attributes:
+        video: name of the video in its source.
+        fingerprint: SHA-256 of the video's content.
+        first_frame, frame_step, num_frames: which frames; counted in the video's own.
+        source_size: (height, width) of the video in pixels.
+        fps: frames a second of the video.
+        source_frames: how many frames the video has.
+        num_points: N; 0 as long as the clip isn't labelled.
+        kept: indices into the clip of the frames whose pictures are stored.
+    """
+
+    video: str
+    fingerprint: str
+    first_frame: int
+    frame_step: int
+    num_frames: int
+    source_size: Size
+    fps: float
+    source_frames: int
+    num_points: int = 0
+    kept: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, video: Video, first_frame: int, frame_step: int, num_frames: int) -> Clip:
+        """The clip of `num_frames` frames of `video` that begins at `first_frame`."""
+        about = (video.size, video.fps, video.num_frames)
+        return cls(video.name, video.fingerprint, first_frame, frame_step, num_frames, *about)
+
+    @classmethod
+    def from_dict(cls, content: dict) -> Clip:
+        fields = {name: value for name, value in content.items() if name != "key"}
+        return cls(**fields | {"source_size": tuple(content["source_size"]), "kept": tuple(content["kept"])})
+
+    @property
+    def key(self) -> str:
+        """Names the clip: equal keys, same content of the same frames."""
+        return f"{self.fingerprint[:16]}-{self.first_frame:08d}-{self.frame_step}-{self.num_frames}"
+
+    @property
+    def frame_numbers(self) -> list[int]:
+        """The numbers of its frames in the video."""
+        return [self.first_frame + i * self.frame_step for i in range(self.num_frames)]
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledClip:
+    """A clip with its frames and tracks.
+
+    Attributes:
+        clip: what it is.
+        frames: uint8 [K H W 3], the frames `clip.kept` at the working size.
+        tracks: in pixels of the working size.
+    """
+
+    clip: Clip
+    frames: np.ndarray
+    tracks: Tracks
+
+
+def write_shard(
+    path: str | Path, samples: Iterable[LabelledClip], *, tracker: dict, config: dict, encoding: str = "jpeg"
+) -> Path:
+    """Write labelled clips as one shard, atomically.
+
+    Args:
+        path: where; an existing file is replaced only by a whole one.
+        samples: the clips, all of one working size.
+        tracker: who labelled them (`Tracker.describe()`), JSON values.
+        config: the settings of the stage, JSON values.
+        encoding: of the pictures, "jpeg" or "webp".
+    """
+    with atomic_write(path) as temporary:
+        with h5py.File(temporary, "w") as file:
+            clips = [_write_clip(file, sample, encoding) for sample in samples]
+            _finish(file, clips, {"tracker": json.dumps(tracker), "config": json.dumps(config)})
+    return Path(path)
+
+
+def merge_shards(paths: Sequence[str | Path], target: str | Path) -> Path:
+    """Put shards of the same config and tracker together into one, atomically; nothing is coded again.
+
+    Raises:
+        ShardError: one of them is no whole shard, or they were made with different settings.
+    """
+    with atomic_write(target) as temporary, h5py.File(temporary, "w") as merged:
+        clips, settings = [], None
+        for path in paths:
+            with Shard(path) as shard:
+                settings = settings or shard.settings
+                if shard.settings != settings:
+                    raise ShardError(f"{path}: expected the config and tracker of {paths[0]}, got others")
+                _copy_new(shard.file, merged)
+                clips += [clip for clip in shard.clips if clip.key not in {known.key for known in clips}]
+        _finish(merged, clips, settings)
+    return Path(target)
+
+
+class Shard:
+    """A closed shard, opened for reading. Use it as a context manager, or `close()` it.
+
+    Attributes:
+        path: the file.
+        clips: what it holds, in order.
+        tracker, config: as given to `write_shard`.
+
+    Raises:
+        ShardError: the file is no whole shard.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        try:
+            # Closed shards never change, and mounted Drives often have no locks to give.
+            self.file = h5py.File(self.path, "r", locking=False)
+            if self.file.attrs["format"] != FORMAT or self.file.attrs["version"] > VERSION:
+                raise ShardError(f"{self.path}: expected {FORMAT} up to version {VERSION}")
+            self.settings = {name: self.file.attrs[name] for name in ("tracker", "config")}
+            self.clips = [Clip.from_dict(entry) for entry in json.loads(self.file["index"][()].tobytes())]
+        except FileNotFoundError:
+            raise
+        except (OSError, KeyError, RuntimeError, json.JSONDecodeError) as error:
+            raise ShardError(f"{self.path}: expected a shard, got a file that is truncated, damaged or none") from error
+        self.tracker, self.config = (json.loads(self.settings[name]) for name in ("tracker", "config"))
+
+    def __enter__(self) -> Shard:
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.file.close()
+
+    def tracks(self, clip: Clip) -> Tracks:
+        """The tracks of one of its clips, in pixels of the working size."""
+        group = self._group(clip)
+        queries = group["queries"][()]
+        positions = queries[:, 1:] + group["displacement"][()].astype(np.float32) / UNIT
+        visibility = np.unpackbits(group["visibility"][()], axis=1, count=len(queries)).astype(bool)
+        return Tracks(positions, visibility, queries)
+
+    def frames(self, clip: Clip) -> np.ndarray:
+        """The stored frames of one of its clips: uint8 [K H W 3], K = len(clip.kept)."""
+        return np.stack([decode_image(self.picture(clip, i)) for i in clip.kept])
+
+    def picture(self, clip: Clip, index: int) -> np.ndarray:
+        """The bytes, as uint8, of the picture of frame `index` of a clip."""
+        return self.file[_frame_name(clip, index)][()]
+
+    def read(self, clip: Clip) -> LabelledClip:
+        """One of its clips, whole."""
+        return LabelledClip(clip, self.frames(clip), self.tracks(clip))
+
+    def _group(self, clip: Clip) -> h5py.Group:
+        if clip.key not in self.file["clips"]:
+            raise KeyError(f"{self.path}: holds no clip {clip.key}")
+        return self.file["clips"][clip.key]
+
+
+def check_shard(path: str | Path) -> list[Clip]:
+    """Read a shard to the last byte: format, content hash, ranges, pictures. Returns its clips.
+
+    Raises:
+        ShardError: what is wrong with it.
+    """
+    with Shard(path) as shard:
+        try:
+            intact = _content_sha256(shard.file) == shard.file.attrs["content_sha256"]
+        except (OSError, RuntimeError, KeyError) as error:
+            raise ShardError(f"{path}: expected a whole shard, a part of it can't be read") from error
+        if not intact:
+            raise ShardError(f"{path}: the content differs from the hash that was stored with it")
+        for clip in shard.clips:
+            try:
+                sample = shard.read(clip)
+            except ValueError as error:
+                raise ShardError(f"{path}: clip {clip.key}: {error}") from error
+            if (sample.tracks.num_frames, sample.tracks.num_points) != (clip.num_frames, clip.num_points):
+                raise ShardError(f"{path}: clip {clip.key} has other tracks than its index says")
+        return shard.clips
+
+
+def find_shards(folder: str | Path) -> tuple[dict[Path, list[Clip]], list[str]]:
+    """The shards of a dataset's folder with their clips, and a sentence for each file that is no whole shard.
+
+    A clip that stands in several shards (chunks cut differently in two runs) is counted in the first.
+    """
+    good, bad, seen = {}, [], set()
+    for path in sorted((Path(folder) / "shards").glob("[!.]*.h5")):
+        try:
+            with Shard(path) as shard:
+                good[path] = [clip for clip in shard.clips if clip.key not in seen]
+                seen.update(clip.key for clip in good[path])
+        except ShardError as error:
+            bad.append(str(error))
+    return good, bad
+
+
+def assign_splits(videos: Sequence[str], *, seed: int = 0, known: dict[str, str] | None = None) -> dict[str, str]:
+    """Assign whole videos to "train", "val" and "test": about 80, 10 and 10 %, so no video is learned and tested.
+
+    Decided by the names and the seed alone. One video is all for training; of two the second is for testing; from
+    three on each split has one at least. Videos in `known` stay where they are, later ones fill what is short.
+
+    >>> sorted(assign_splits(["a", "b", "c"]).values())
+    ['test', 'train', 'val']
+    """
+    splits = dict(known or {})
+    new = sorted(set(videos) - set(splits), key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest())
+    for name in new:
+        counts = {split: list(splits.values()).count(split) for split in SPLITS}
+        splits[name] = _shortest_split(counts, total=len(splits) + len(new) - new.index(name))
+    return {name: splits[name] for name in sorted(splits)}
+
+
+def _shortest_split(counts: dict[str, int], total: int) -> str:
+    """The split to fill next, so that `total` videos end as one for training first, then test, then validation."""
+    if counts["train"] == 0:
+        return "train"
+    if counts["test"] < max(1, round(0.1 * total)):
+        return "test"
+    if counts["val"] < max(1, round(0.1 * total)):
+        return "val"
+    return "train"
+
+
+def load_splits(folder: str | Path, videos: Sequence[str]) -> dict[str, str]:
+    """Which split each of `videos` is in, by `splits.json` in the dataset's folder; a person may edit that file.
+
+    Videos that it doesn't name, or all if there is no file, are assigned by `assign_splits`.
+
+    Raises:
+        ValueError: the file is no JSON object of names and "train", "val" or "test".
+    """
+    splits = assign_splits(videos, known=_read_splits(folder))
+    return {name: splits[name] for name in videos}
+
+
+def save_splits(folder: str | Path, videos: Sequence[str], *, seed: int = 0) -> dict[str, str]:
+    """Write `splits.json` for `videos`; what the file says already stays."""
+    known = _read_splits(folder)
+    splits = assign_splits(videos, seed=seed, known=known)
+    if splits != known:
+        write_json(Path(folder) / "splits.json", splits)
+    return splits
+
+
+def _read_splits(folder: str | Path) -> dict[str, str]:
+    path = Path(folder) / "splits.json"
+    if not path.exists():
+        return {}
+    try:
+        splits = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: expected JSON, {error}") from error
+    if not isinstance(splits, dict) or not set(splits.values()) <= set(SPLITS):
+        raise ValueError(f"{path}: expected an object of video names and one of {', '.join(SPLITS)} for each")
+    return splits
+
+
+def _write_clip(file: h5py.File, sample: LabelledClip, encoding: str) -> Clip:
+    clip, tracks = sample.clip, sample.tracks
+    clip = replace(clip, num_points=tracks.num_points, kept=clip.kept or tuple(range(clip.num_frames)))
+    assert tracks.num_frames == clip.num_frames and len(sample.frames) == len(clip.kept), "a clip and its parts"
+    for index, frame in zip(clip.kept, sample.frames):
+        if _frame_name(clip, index) not in file:
+            file[_frame_name(clip, index)] = np.frombuffer(encode_image(frame, encoding), np.uint8)
+    group = file.create_group(f"clips/{clip.key}")
+    for name, array in _encode_tracks(tracks).items():
+        group.create_dataset(name, data=array, **(PACKED if array.size else {}))
+    return clip
+
+
+def _encode_tracks(tracks: Tracks) -> dict[str, np.ndarray]:
+    steps = np.round(tracks.displacement.astype(np.float64) * UNIT)
+    limits = np.iinfo(np.int16)
+    fits = steps.size == 0 or (steps.min() >= limits.min and steps.max() <= limits.max)
+    return {
+        "queries": tracks.queries.astype(np.float32),
+        "displacement": steps.astype(np.int16 if fits else np.int32),
+        "visibility": np.packbits(tracks.visibility, axis=1),
+    }
+
+
+def _frame_name(clip: Clip, index: int) -> str:
+    return f"frames/{clip.fingerprint[:16]}/{clip.first_frame + index * clip.frame_step:08d}"
+
+
+def _copy_new(source: h5py.File, target: h5py.File) -> None:
+    """Copy the frames and clips that `target` lacks."""
+    for room in ("frames", "clips"):
+        for group in source[room].values():
+            place = target.require_group(group.name)
+            for item in group.values():
+                if item.name not in target:
+                    source.copy(item, place)
+
+
+def _finish(file: h5py.File, clips: list[Clip], settings: dict[str, str]) -> None:
+    if not clips:
+        raise ValueError("expected at least one clip for a shard, got none")
+    entries = [{"key": clip.key} | asdict(clip) for clip in clips]
+    file["index"] = np.frombuffer(json.dumps(entries, ensure_ascii=False).encode(), np.uint8)
+    file.attrs.update({"format": FORMAT, "version": VERSION, "flowlib": __version__, **settings})
+    file.attrs["content_sha256"] = _content_sha256(file)
+
+
+def _content_sha256(file: h5py.File) -> str:
+    """A hash of everything a reader gets to see, whatever the layout of the file."""
+    digest = hashlib.sha256("".join(str(file.attrs[name]) for name in ("tracker", "config")).encode())
+
+    def add(name: str, item: h5py.HLObject) -> None:
+        if isinstance(item, h5py.Dataset):
+            digest.update(f"{name} {item.dtype} {item.shape}\n".encode() + item[()].tobytes())
+
+    file.visititems(add)
+    return digest.hexdigest()

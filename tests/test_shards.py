@@ -1,0 +1,180 @@
+"""Shards: what goes in comes out, twice the same bytes, and a damaged file is never taken for a whole one."""
+
+import json
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flowlib import shards
+from flowlib.shards import Clip, LabelledClip, Shard, ShardError
+from flowlib.tracks import Tracks
+from flowlib.video import Video
+
+TRACKER, CONFIG = {"name": "test"}, {"grid": 5}
+
+
+def labelled(first: int = 0, *, S: int = 4, N: int = 9, reach: float = 20, seed: int = 0, name: str = "é 1") -> LabelledClip:
+    rng = np.random.default_rng(seed)
+    video = Video(name, "somewhere", (48, 64), 25.0, 100, f"{name}".encode().hex().ljust(64, "0"))
+    queries = np.concatenate([np.zeros((N, 1)), rng.uniform(0, 64, (N, 2))], axis=1)
+    moved = queries[None, :, 1:] + rng.uniform(-reach, reach, (S, N, 2))
+    moved[0] = queries[:, 1:]
+    frames = np.random.default_rng(first).integers(0, 255, (100, 48, 64, 3), np.uint8)[first : first + S]
+    return LabelledClip(Clip.of(video, first, 1, S), frames, Tracks(moved, rng.random((S, N)) > 0.3, queries))
+
+
+def assert_same(got: LabelledClip, given: LabelledClip) -> None:
+    assert np.abs(got.tracks.tracks - given.tracks.tracks).max(initial=0) <= 1 / 128 + 1e-4
+    np.testing.assert_array_equal(got.tracks.visibility, given.tracks.visibility)
+    np.testing.assert_array_equal(got.tracks.queries, given.tracks.queries.astype(np.float32))
+    assert (got.tracks.displacement[0] == 0).all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 9), st.integers(0, 20), st.sampled_from([5.0, 511.0, 5000.0]), st.integers(0, 999))
+def test_what_goes_in_comes_out(tmp_path_factory, S, N, reach, seed):
+    path = tmp_path_factory.mktemp("shard") / "a.h5"
+    given_ = labelled(S=S, N=N, reach=reach, seed=seed)
+    shards.write_shard(path, [given_], tracker=TRACKER, config=CONFIG, encoding="webp")
+    with Shard(path) as shard:
+        (clip,) = shard.clips
+        got = shard.read(clip)
+        assert (shard.tracker, shard.config) == (TRACKER, CONFIG)
+        assert shard.file[f"clips/{clip.key}/displacement"].dtype == (np.int32 if reach > 512 and N and S > 1 else np.int16)
+    assert_same(got, given_)
+    np.testing.assert_array_equal(got.frames, given_.frames)
+    assert (clip.video, clip.kept, clip.num_points) == ("é 1", tuple(range(S)), N)
+
+
+def test_the_format_is_what_the_docstring_says(tmp_path):
+    path = shards.write_shard(tmp_path / "a.h5", [labelled()], tracker=TRACKER, config=CONFIG)
+    with h5py.File(path) as file:
+        assert (file.attrs["format"], file.attrs["version"]) == ("flowlib-shard", 1)
+        entry = json.loads(file["index"][()].tobytes())[0]
+        group = file["clips"][entry["key"]]
+        assert group["queries"].dtype == np.float32 and group["displacement"].dtype == np.int16
+        assert group["visibility"].shape == (4, 2)
+        jpeg = file["frames"][entry["fingerprint"][:16]]["00000002"][()]
+        assert bytes(jpeg[:2]) == b"\xff\xd8"
+
+
+def test_overlapping_clips_share_their_frames(tmp_path):
+    path = shards.write_shard(tmp_path / "a.h5", [labelled(i) for i in range(5)], tracker=TRACKER, config=CONFIG)
+    with Shard(path) as shard:
+        assert sum(len(group) for group in shard.file["frames"].values()) == 8
+        assert shard.frames(shard.clips[4]).shape == (4, 48, 64, 3)
+
+
+def test_pieces_merge_into_what_one_go_would_have_written(tmp_path):
+    samples = [labelled(0), labelled(2), labelled(0, name="other")]
+    whole = shards.write_shard(tmp_path / "whole.h5", samples, tracker=TRACKER, config=CONFIG)
+    pieces = [
+        shards.write_shard(tmp_path / f"{i}.h5", [sample], tracker=TRACKER, config=CONFIG)
+        for i, sample in enumerate(samples)
+    ]
+    merged = shards.merge_shards([*pieces, pieces[0]], tmp_path / "merged.h5")
+    assert [clip.key for clip in shards.check_shard(merged)] == [clip.key for clip in shards.check_shard(whole)]
+    with Shard(merged) as a, Shard(whole) as b:
+        assert a.file.attrs["content_sha256"] == b.file.attrs["content_sha256"]
+
+
+def test_pieces_of_other_settings_are_refused(tmp_path):
+    pieces = [
+        shards.write_shard(tmp_path / f"{i}.h5", [labelled(i)], tracker=TRACKER, config={"grid": i}) for i in range(2)
+    ]
+    with pytest.raises(ShardError, match="1.h5: expected the config and tracker of"):
+        shards.merge_shards(pieces, tmp_path / "merged.h5")
+    assert not (tmp_path / "merged.h5").exists()
+
+
+def test_writing_twice_gives_the_same_bytes(tmp_path):
+    paths = [
+        shards.write_shard(tmp_path / name, [labelled()], tracker=TRACKER, config=CONFIG) for name in ("a.h5", "b.h5")
+    ]
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.floats(0, 1), st.sampled_from(["cut", "flip"]))
+def test_no_damage_goes_unnoticed(tmp_path_factory, place, kind):
+    folder = tmp_path_factory.mktemp("damage")
+    path = shards.write_shard(folder / "a.h5", [labelled(N=200)], tracker=TRACKER, config=CONFIG)
+    with Shard(path) as shard:
+        expected = shard.read(shard.clips[0])
+    content = bytearray(path.read_bytes())
+    position = min(int(place * len(content)), len(content) - 1)
+    if kind == "cut":
+        content = content[:position]
+    else:
+        content[position] ^= 0x10
+    path.write_bytes(content)
+    try:
+        shards.check_shard(path)
+        with Shard(path) as shard:  # a flipped bit in unused space changes nothing that is read
+            got = shard.read(shard.clips[0])
+        np.testing.assert_array_equal(got.frames, expected.frames)
+        np.testing.assert_array_equal(got.tracks.tracks, expected.tracks.tracks)
+        assert kind == "flip"
+    except ShardError as error:
+        assert str(path) in str(error)
+
+
+def test_what_is_no_shard_is_listed_apart(tmp_path):
+    folder = tmp_path / "shards"
+    good = shards.write_shard(folder / "good.h5", [labelled(0), labelled(2)], tracker=TRACKER, config=CONFIG)
+    shards.write_shard(folder / "later.h5", [labelled(2), labelled(4)], tracker=TRACKER, config=CONFIG)
+    (folder / "empty.h5").touch()
+    (folder / "half.h5").write_bytes(good.read_bytes()[:2000])
+    (folder / ".part.h5").touch()
+    with h5py.File(folder / "other.h5", "w") as file:
+        file["data"] = np.zeros(3)
+    found, bad = shards.find_shards(tmp_path)
+    assert [len(clips) for clips in found.values()] == [2, 1]
+    assert len(bad) == 3 and all(name in " ".join(bad) for name in ("empty.h5", "half.h5", "other.h5"))
+
+
+def test_size_at_ten_thousand_points(tmp_path):
+    """A smoothly moving grid of 100×100 points with the noise of a real tracker: at most 170 KB a clip."""
+    rng = np.random.default_rng(0)
+    S, n = 8, 100
+    y, x = np.mgrid[:n, :n] * 1.0
+    queries = np.stack([np.zeros(n * n), x.ravel() * 6.4 + 2.7, y.ravel() * 3.6 + 1.3], axis=1)
+    field = np.stack([np.sin(y / 20) * 3, np.cos(x / 15) * 2], axis=-1).reshape(-1, 2)
+    walk = np.cumsum(rng.normal(0, 0.1, (S, n * n, 2)), axis=0) + np.arange(S)[:, None, None] * field
+    tracks = Tracks(queries[None, :, 1:] + walk - walk[0], rng.random((S, n * n)) > 0.05, queries)
+    sample = LabelledClip(Clip.of(Video("v", "", (360, 640), 25.0, 8, "0" * 64), 0, 1, S), np.zeros((S, 16, 16, 3), np.uint8), tracks)
+    path = shards.write_shard(tmp_path / "a.h5", [sample], tracker=TRACKER, config=CONFIG)
+    assert path.stat().st_size < 300_000
+
+
+@given(st.lists(st.text(min_size=1, max_size=5), unique=True, min_size=1, max_size=60), st.integers(0, 99))
+def test_splits_cover_all_and_are_decided_by_names_and_seed(names, seed):
+    splits = shards.assign_splits(names, seed=seed)
+    assert set(splits) == set(names) and splits == shards.assign_splits(names[::-1], seed=seed)
+    counts = [list(splits.values()).count(split) for split in shards.SPLITS]
+    assert counts[0] >= 1 and (len(names) < 2 or counts[2] >= 1) and (len(names) < 3 or counts[1] >= 1)
+    assert counts[0] >= 0.6 * len(names) or len(names) < 6
+
+
+@given(st.integers(1, 20), st.integers(1, 20))
+def test_new_videos_move_no_old_one(before, after):
+    names = [f"v{i}" for i in range(before + after)]
+    old = shards.assign_splits(names[:before])
+    new = shards.assign_splits(names, known=old)
+    assert old.items() <= new.items() and set(new) == set(names)
+
+
+def test_a_person_may_edit_the_splits(tmp_path, refuses):
+    shards.save_splits(tmp_path, ["a", "b"])
+    (tmp_path / "splits.json").write_text('{"a": "test", "b": "train"}')
+    assert shards.load_splits(tmp_path, ["b", "a"]) == {"b": "train", "a": "test"}
+    assert shards.save_splits(tmp_path, ["a", "b", "c"])["a"] == "test"
+    (tmp_path / "splits.json").write_text('{"a": "validation"}')
+    with refuses("expected an object of video names and one of train, val, test"):
+        shards.load_splits(tmp_path, ["a"])
+    (tmp_path / "splits.json").write_text("{")
+    with refuses("expected JSON"):
+        shards.load_splits(tmp_path, ["a"])
