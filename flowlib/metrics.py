@@ -183,7 +183,8 @@ def field_metrics(true: np.ndarray, predicted: np.ndarray, *, spacing: float = 1
     if np.ndim(true) < 3 or np.shape(true)[-3] != 2 or min(np.shape(true)[-2:]) < 2:
         raise ValueError(f"true: expected shape [... 2 H W] with sides of 2 or more, got {list(np.shape(true))}")
     measured = {name: (_derivatives(true, spacing)[name], _derivatives(predicted, spacing)[name]) for name in _FIELDS}
-    result = {f"{name}_ratio": _ratio(np.abs(ours).mean(), np.abs(truth).mean()) for name, (truth, ours) in measured.items()}
+    sizes = {name: [np.abs(values).mean() for values in pair] for name, pair in measured.items()}
+    result = {f"{name}_ratio": _ratio(ours, truth) for name, (truth, ours) in sizes.items()}
     errors = {f"{name}_error": _mean(np.abs(ours - truth)) for name, (truth, ours) in measured.items() if name != "tv"}
     return {**result, **errors}
 
@@ -283,18 +284,20 @@ class Lpips:
         """The distance at every pixel: uint8 [H W 3] twice -> float32 [H W]; its mean is LPIPS."""
         import torch
 
-        pair = [torch.from_numpy(np.ascontiguousarray(frame)).movedim(-1, 0)[None] / 127.5 - 1 for frame in (true, rebuilt)]
+        pair = [torch.from_numpy(np.ascontiguousarray(frame)).movedim(-1, 0)[None] for frame in (true, rebuilt)]
         with torch.no_grad():
-            return self.network(*pair)[0, 0].numpy()
+            return self.network(*(image / 127.5 - 1 for image in pair))[0, 0].numpy()
 
 
 def _check_frames(true: np.ndarray, rebuilt: np.ndarray, masks: dict[str, np.ndarray]) -> None:
     if true.ndim != 3 or true.shape[2] != 3 or true.dtype != np.uint8 or rebuilt.dtype != np.uint8:
-        raise ValueError(f"true: expected uint8 [H W 3] frames, got {true.dtype} {list(true.shape)} and {rebuilt.dtype}")
+        got = f"{true.dtype} {list(true.shape)} and {rebuilt.dtype}"
+        raise ValueError(f"true and rebuilt: expected uint8 [H W 3] frames, got {got}")
     _check_same("rebuilt", rebuilt, true)
+    size = list(true.shape[:2])
     for name, mask in masks.items():
-        if mask.shape != true.shape[:2] or mask.dtype != bool:
-            raise ValueError(f"mask {name!r}: expected bool {list(true.shape[:2])}, got {mask.dtype} {list(mask.shape)}")
+        if list(mask.shape) != size or mask.dtype != bool:
+            raise ValueError(f"mask {name!r}: expected bool {size}, got {mask.dtype} {list(mask.shape)}")
 
 
 def _check_same(name: str, array: np.ndarray, like: np.ndarray) -> None:

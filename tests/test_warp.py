@@ -1,0 +1,152 @@
+"""Rebuilt frames: exact where they can be, honest about holes, differentiable."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flowlib.geometry import cell_grid, pixel_grid
+from flowlib.warp import dense_field, interpolate_colours, lattice, rebuild, splat
+
+SIZE = (24, 32)
+FRAME = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
+
+
+def uniform(dx: float, dy: float, size=SIZE) -> np.ndarray:
+    return np.stack([np.full(size, dx), np.full(size, dy)]).astype(np.float32)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(-40, 40), st.integers(-30, 30), st.sampled_from(["splat", "nearest", "clough_tocher"]))
+def test_whole_pixel_motion_is_exact(dx, dy, method):
+    x, y = np.moveaxis(pixel_grid(SIZE).astype(int), -1, 0)
+    arrives = (x - dx >= 0) & (x - dx < SIZE[1]) & (y - dy >= 0) & (y - dy < SIZE[0])
+    if arrives.sum() == 0 and method != "splat":
+        with pytest.raises(ValueError, match="got none"):
+            rebuild(FRAME, uniform(dx, dy), method=method)
+        return
+    if method == "clough_tocher" and min(np.ptp(x[arrives]), np.ptp(y[arrives])) == 0:
+        return  # one row or column has no surface
+    result = rebuild(FRAME, uniform(dx, dy), method=method)
+    expected = FRAME[(y - dy)[arrives], (x - dx)[arrives]]
+    np.testing.assert_array_equal(result.frame[arrives], expected)
+    assert result.covered[arrives].all() and (method == "nearest" or not result.covered[~arrives].any())
+
+
+def test_half_a_pixel_is_the_mean_of_neighbours():
+    result = splat(FRAME, uniform(0.5, 0))
+    means = (FRAME[:, :-1].astype(float) + FRAME[:, 1:]) / 2
+    np.testing.assert_allclose(result.frame[:, 1:], means, atol=0.51)
+    assert result.covered.all()  # the outermost columns get half a weight each
+
+
+def test_the_visible_one_is_in_front():
+    frame = np.zeros((1, 4, 3), np.uint8)
+    frame[0, 0], frame[0, 2] = 100, 200
+    onto = np.zeros((2, 1, 4), np.float32)
+    onto[0, 0, 0] = 2  # the pixel at 0 lands where the one at 2 stays
+    assert splat(frame, onto).frame[0, 2, 0] == 150
+    order = np.array([[5.0, 0, -5, 0]], np.float32)
+    assert splat(frame, onto, importance=order * 4).frame[0, 2, 0] == 100
+    assert splat(frame, onto, importance=-order * 100).frame[0, 2, 0] == 200
+    assert splat(frame, onto, visible=np.array([[False, True, True, True]])).frame[0, 2, 0] == 200
+    for method in ("splat", "nearest"):
+        assert rebuild(frame, onto, order, method=method).frame[0, 2, 0] == 100
+        assert rebuild(frame, onto, order > 0, method=method, invisible="drop").frame[0, 2, 0] == 100
+
+
+def test_holes_are_open_or_filled():
+    right = uniform(5, 0)
+    for method in ("splat", "nearest"):
+        open_holes = rebuild(FRAME, right, method=method)
+        hole = ~open_holes.covered
+        assert hole.any() and (open_holes.frame[hole] == 0).all()
+        np.testing.assert_array_equal(rebuild(FRAME, right, method=method, fill="frame").frame[hole], FRAME[hole])
+        filled = rebuild(FRAME, right, method=method, fill="nearest")
+        np.testing.assert_array_equal(filled.frame[:, 0], FRAME[:, 0])  # the leftmost column that is covered
+        np.testing.assert_array_equal(filled.covered, open_holes.covered)
+
+
+def test_invisible_points_are_dropped_or_kept():
+    half = np.ones(SIZE, bool)
+    half[:, :16] = False
+    for method in ("splat", "nearest"):
+        assert not rebuild(FRAME, uniform(0, 0), half, method=method).covered[:, :14].any()
+        assert rebuild(FRAME, uniform(0, 0), half, method=method, invisible="keep").covered.all()
+
+
+def test_tensors_in_batches_equal_arrays_one_by_one():
+    rng = np.random.default_rng(1)
+    motion = rng.normal(size=(2, 2, *SIZE)).astype(np.float32) * 3
+    importance = rng.normal(size=(2, *SIZE)).astype(np.float32) * 30
+    frames = torch.from_numpy(np.stack([FRAME, FRAME[::-1].copy()])).movedim(-1, 1).float()
+    batch = splat(frames, torch.from_numpy(motion), importance=torch.from_numpy(importance))
+    for index, frame in enumerate((FRAME, FRAME[::-1].copy())):
+        single = splat(frame, motion[index], importance=importance[index])
+        np.testing.assert_allclose(batch.frame[index].movedim(0, -1), single.frame, atol=0.51)
+        np.testing.assert_array_equal(batch.covered[index], single.covered)
+
+
+def test_gradients_are_right():
+    torch.manual_seed(0)
+    frame = torch.rand(1, 2, 4, 5, dtype=torch.float64, requires_grad=True)
+    motion = torch.empty(1, 2, 4, 5, dtype=torch.float64).uniform_(0.1, 0.4).requires_grad_()
+    importance = torch.randn(1, 4, 5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda f, d, z: splat(f, d, importance=z).frame, (frame, motion, importance))
+
+
+@given(st.integers(2, 9), st.integers(2, 9))
+def test_dense_field_from_a_lattice_keeps_planes(rows, columns):
+    size = (36, 40)
+    points = cell_grid(size, rows, columns)
+    assert lattice(points, size) == (rows, columns)
+    field = dense_field(points, np.stack([2 * points[:, 0] - points[:, 1], points[:, 1]], axis=-1), size)
+    x, y = np.moveaxis(pixel_grid(size), -1, 0)
+    (left, top), (right, bottom) = points.min(axis=0), points.max(axis=0)
+    within = (x >= left) & (x <= right) & (y >= top) & (y <= bottom)
+    np.testing.assert_allclose(field[0][within], (2 * x - y)[within], atol=1e-3)
+    np.testing.assert_allclose(field[1][within], y[within], atol=1e-3)
+
+
+def test_dense_field_from_scattered_points():
+    points = np.random.default_rng(2).uniform(0, 20, (60, 2)).astype(np.float32)
+    assert lattice(points, SIZE) is None
+    field = dense_field(points, points, SIZE)
+    np.testing.assert_allclose(field[:, 10, 10], [10, 10], atol=1e-3)
+    assert np.isfinite(field).all()
+    np.testing.assert_array_equal(dense_field(points[:1], points[:1], SIZE)[:, 3, 4], points[0])
+    everywhere = np.random.default_rng(3).normal(size=(SIZE[0] * SIZE[1], 2)).astype(np.float32)
+    np.testing.assert_array_equal(
+        dense_field(pixel_grid(SIZE).reshape(-1, 2), everywhere, SIZE), everywhere.T.reshape(2, *SIZE)
+    )
+
+
+def test_from_a_grid_of_points():
+    x, y = np.moveaxis(pixel_grid((48, 64)), -1, 0)
+    frame = np.stack([x * 2 + 20, y * 3 + 20, x + y], axis=-1).astype(np.uint8)
+    for method in ("splat", "clough_tocher"):
+        result = rebuild(frame, uniform(3, 2, (48, 64)), method=method, grid=(12, 16))
+        assert np.abs(result.frame.astype(int)[8:44, 8:60] - frame.astype(int)[6:42, 5:57]).max() <= 1
+        assert result.covered[8:44, 8:60].all()
+
+
+def test_bad_input(refuses):
+    with refuses("frame: expected uint8"):
+        splat(FRAME / 255, uniform(0, 0))
+    with refuses(r"displacement: expected \[2 24 32\], got \[2, 24, 31\]"):
+        splat(FRAME, uniform(0, 0)[:, :, :-1])
+    with refuses("displacement: expected finite"):
+        splat(FRAME, uniform(np.nan, 0))
+    with refuses("fill: expected one of none"):
+        splat(FRAME, uniform(0, 0), fill="blur")
+    with refuses("method: expected one of"):
+        rebuild(FRAME, uniform(0, 0), method="cubic")
+    with refuses("importance: expected"):
+        splat(FRAME, uniform(0, 0), importance=np.zeros((3, 3), np.float32))
+    with refuses("floating tensor"):
+        splat(torch.zeros(1, 3, 4, 5, dtype=torch.uint8), torch.zeros(1, 2, 4, 5))
+    with refuses("three points or more"):
+        interpolate_colours(np.zeros((2, 3)), np.array([[0, 0], [5, 5.0]]), SIZE, method="clough_tocher")
+    with refuses("points: expected one or more"):
+        dense_field(np.zeros((0, 2)), np.zeros((0, 2)), SIZE)
