@@ -7,7 +7,7 @@ A point's result must not depend on the other points of the call. Trackers know 
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from flowlib.tracks import Tracks, check_queries
 NAMES = ("lucas_kanade", "raft", "pips")
 
 
+@runtime_checkable
 class Tracker(Protocol):
     """What every tracker is: a callable, and a description of itself that goes into the shards."""
 
