@@ -9,14 +9,13 @@ Knows nothing of files, codecs or networks.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, replace
-from dataclasses import fields as dataclass_fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from flowlib.geometry import Fit, Size, check_size, inside, pixel_grid
+from flowlib.geometry import Fit, Size, check_size, fit_frame, inside, pixel_grid
 from flowlib.tracks import Tracks, check_queries
 from flowlib.trackers import check_clip
 
@@ -34,11 +33,9 @@ class Motion:
     """An affine map that changes smoothly with time: where a layer's own pixels are in the world at frame t.
 
     Attributes:
-        position: (x, y) pixels of the layer's centre at t = 0, apart from its sway.
-        velocity: (x, y) pixels per frame.
+        position, velocity: (x, y) of the layer's centre at t = 0 in pixels, and what it moves per frame.
         sway: (x, y) amplitude in pixels of a swinging motion on top.
-        angle: radians at t = 0, clockwise on the screen.
-        spin: radians per frame.
+        angle, spin: radians at t = 0, clockwise on the screen, and per frame.
         rock: amplitude in radians of a swinging rotation.
         swell: amplitude of the swinging logarithm of the scale; the two axes swing apart, so shapes shear, too.
         period: frames of one swing.
@@ -57,7 +54,7 @@ class Motion:
 
     def matrix(self, t: float) -> Float[np.ndarray, "3 3"]:
         """From the layer's (x, y, 1) to the world's at frame t."""
-        swing = 2 * math.pi * t / self.period + self.phase
+        swing = math.tau * t / self.period + self.phase
         angle = self.angle + self.spin * t + self.rock * math.sin(GOLDEN * swing + 1)
         scale_x = math.exp(self.swell * math.sin(swing))
         scale_y = math.exp(self.swell * math.sin(swing + 0.7))
@@ -87,11 +84,10 @@ class Layer:
         if not self.outline:
             return np.full(len(xy), np.inf)
         radii = np.array(self.outline)
-        turn = np.arctan2(xy[:, 1], xy[:, 0]) * (len(radii) / (2 * math.pi))
+        turn = np.arctan2(xy[:, 1], xy[:, 0]) * (len(radii) / (math.tau))
         low = np.floor(turn)
         here, there = radii[low.astype(int) % len(radii)], radii[(low.astype(int) + 1) % len(radii)]
-        radius = here + (turn - low) * (there - here)
-        slope = (there - here) * (len(radii) / (2 * math.pi))
+        radius, slope = here + (turn - low) * (there - here), (there - here) * (len(radii) / (math.tau))
         # the radial distance, shortened where the outline is steep, is the distance to the edge to first order
         return (radius - np.hypot(xy[:, 0], xy[:, 1])) * radius / np.hypot(radius, slope)
 
@@ -130,7 +126,7 @@ class Scene:
         return np.rint(canvas).clip(0, 255).astype(np.uint8)
 
     def clip(self, num_frames: int | None = None, first_frame: int = 0, frame_step: int = 1) -> np.ndarray:
-        """[S H W 3] uint8: every `frame_step`-th picture from `first_frame` on, `num_frames` of them (None: to the scene's end)."""
+        """[S H W 3] uint8: every `frame_step`-th picture from `first_frame` on; None: to the scene's end."""
         return np.stack([self.render(t) for t in self._times(num_frames, first_frame, frame_step)])
 
     def layer_at(self, t: float, xy: Float[np.ndarray, "N 2"]) -> Int[np.ndarray, " N"]:
@@ -149,11 +145,9 @@ class Scene:
         frame and its layer is the foremost one there. Points queried outside the frame follow what is there.
 
         Args:
-            queries: [N 3] (t, x, y); t counts the frames of the clip, (x, y) in pixels of the scene.
+            queries: [N 3] (t, x, y); t counts the frames of the clip, (x, y) in pixels of the scene. The tracks are
+                float64 if they are, else float32.
             num_frames, first_frame, frame_step: the clip, as in `clip`.
-
-        Returns:
-            Tracks over the clip's frames, float64 for float64 queries, else float32.
 
         Raises:
             ValueError: queries of another shape or outside the clip, or a clip outside the scene.
@@ -161,6 +155,7 @@ class Scene:
         times = self._times(num_frames, first_frame, frame_step)
         queries = np.asarray(queries)
         check_queries(queries, len(times))
+        queries = queries.astype(np.float64 if queries.dtype == np.float64 else np.float32)
         asked, start = queries[:, 1:].astype(np.float64), queries[:, 0].astype(int)
         matrices = np.stack([self._matrices(t) for t in times])  # S L 3 3
         own = np.zeros(len(queries), int)
@@ -168,14 +163,11 @@ class Scene:
         for s in np.unique(start):
             here = start == s
             own[here] = self.layer_at(times[s], asked[here])
-            for index in np.unique(own[here]):
-                of_layer = here & (own == index)
-                local[of_layer] = _apply(np.linalg.inv(matrices[s, index]), asked[of_layer])
+            local[here] = _apply(np.linalg.inv(matrices[s])[own[here]], asked[here])
         tracks = np.stack([_apply(frame[own], local) for frame in matrices])  # S N 2
         tracks[start, np.arange(len(queries))] = asked  # exact there, free of rounding
         top = np.stack([self.layer_at(t, xy) for t, xy in zip(times, tracks)])
-        dtype = np.float64 if queries.dtype == np.float64 else np.float32
-        return Tracks(tracks.astype(dtype), (top == own) & inside(tracks, self.size), queries)
+        return Tracks(tracks.astype(queries.dtype), (top == own) & inside(tracks, self.size), queries)
 
     def displacement(self, num_frames: int | None = None) -> Float[np.ndarray, "S 2 H W"]:
         """Where every pixel of frame 0 goes: float32 displacement in pixels, exactly zero in frame 0."""
@@ -189,16 +181,16 @@ class Scene:
         return {"format": FORMAT} | asdict(self)
 
     @classmethod
-    def from_dict(cls, fields: dict) -> Scene:
+    def from_dict(cls, values: dict) -> Scene:
         """The scene that `to_dict` gave, also after a round through JSON.
 
         Raises:
             ValueError: not such a dict, or of another version; names the field at fault.
         """
-        if not isinstance(fields, dict) or fields.get("format") != FORMAT:
-            got = fields.get("format") if isinstance(fields, dict) else type(fields).__name__
-            raise ValueError(f"scene: expected a dict of format {FORMAT!r}, got {got!r}")
-        return _revive(cls, {name: value for name, value in fields.items() if name != "format"}, "scene")
+        found = values.get("format") if isinstance(values, dict) else type(values).__name__
+        if found != FORMAT:
+            raise ValueError(f"scene: expected a dict of format {FORMAT!r}, got {found!r}")
+        return _revive(cls, {name: value for name, value in values.items() if name != "format"}, "scene")
 
     def _matrices(self, t: float) -> Float[np.ndarray, "L 3 3"]:
         """From each layer's own (x, y, 1) to that of frame t."""
@@ -207,19 +199,17 @@ class Scene:
         return camera @ np.stack([layer.motion.matrix(t) for layer in self.layers])
 
     def _times(self, num_frames: int | None, first_frame: int, frame_step: int) -> range:
-        if first_frame < 0 or frame_step < 1 or (num_frames is not None and num_frames < 1):
-            got = f"{first_frame}, {frame_step} and {num_frames}"
-            raise ValueError(f"first_frame >= 0, frame_step >= 1 and num_frames >= 1 expected, got {got}")
+        for name, number, least in (("first_frame", first_frame, 0), ("frame_step", frame_step, 1)):
+            if number < least:
+                raise ValueError(f"{name}: expected at least {least}, got {number}")
         stop = self.num_frames if num_frames is None else first_frame + (num_frames - 1) * frame_step + 1
-        if stop > self.num_frames or first_frame >= self.num_frames:
+        if not first_frame < stop <= self.num_frames:
             raise ValueError(f"clip: expected frames of a scene of {self.num_frames}, got {first_frame} to {stop - 1}")
         return range(first_frame, stop, frame_step)
 
 
-def synthetic_clip(
-    num_frames: int = 8, size: Size = (120, 160), seed: int = 0, **options
-) -> tuple[UInt8[np.ndarray, "S H W 3"], Scene]:
-    """A rendered clip and the scene that knows where every point of it goes. Arguments as in `random_scene`.
+def synthetic_clip(num_frames: int = 8, size: Size = (120, 160), seed: int = 0, **options) -> tuple[np.ndarray, Scene]:
+    """Frames [S H W 3] uint8 and the scene that knows where every point of them goes; arguments as in `random_scene`.
 
     >>> frames, scene = synthetic_clip(num_frames=8, size=(120, 160), seed=0)
     >>> frames.shape, scene.tracks(np.array([[0, 40.0, 30.0]])).tracks.shape
@@ -265,12 +255,13 @@ def random_scene(
     rng = np.random.default_rng(int(seed))
     unit = min(size)
     view = _random_motion(rng, camera, unit, strength=0.4)
-    layers = [Layer(_random_seed(rng), Motion())]
+    textures = (rng.random(num_sprites + 1) * 2**32).astype(int).tolist()
+    layers = [Layer(textures[0], Motion())]
     for index in range(num_sprites):
-        x, y = (rng.random(2) - 0.5) * (size[1], size[0])
+        x, y = ((rng.random(2) - 0.5) * (size[1], size[0])).tolist()
         moving, when = _random_motion(rng, motion, unit, strength=1.0), rng.random() * (num_frames - 1)
-        start = (float(x) - moving.velocity[0] * when, float(y) - moving.velocity[1] * when)  # at (x, y) at that time
-        layers.append(Layer(_random_seed(rng), replace(moving, position=start), _outline(rng, index, unit)))
+        start = (x - moving.velocity[0] * when, y - moving.velocity[1] * when)  # at (x, y) at that time
+        layers.append(Layer(textures[index + 1], replace(moving, position=start), _outline(rng, index, unit)))
     return Scene((int(size[0]), int(size[1])), int(num_frames), tuple(layers), view)
 
 
@@ -288,23 +279,23 @@ class SceneTracker:
     def __init__(self, scene: Scene, first_frame: int = 0, frame_step: int = 1, fit: Fit | None = None) -> None:
         if fit is not None and tuple(fit.source) != tuple(scene.size):
             raise ValueError(f"fit: expected one from the scene's size {tuple(scene.size)}, got {tuple(fit.source)}")
-        self.scene, self.first_frame, self.frame_step, self.fit = scene, first_frame, frame_step, fit
+        self.scene, self.first_frame, self.frame_step = scene, first_frame, frame_step
+        self.fit = fit or fit_frame(scene.size, scene.size)
 
     def __call__(self, frames: np.ndarray, queries: np.ndarray) -> Tracks:
         """Follow `queries` [N 3] (t, x, y) in pixels of `frames` [S H W 3] uint8.
 
         Raises:
-            ValueError: as `flowlib.trackers.check_clip`; frames of another size; a clip that outlasts the scene.
+            ValueError: as `check_clip`; frames of another size; a clip that outlasts the scene.
         """
         frames, queries = check_clip(frames, queries)
-        size = tuple(self.scene.size if self.fit is None else self.fit.target)
+        size = tuple(self.fit.target)
         if frames.shape[1:3] != size:
             raise ValueError(f"frames: expected the scene's size {size}, got {frames.shape[1:3]}")
         asked = queries.astype(np.float64)
-        if self.fit is not None:
-            asked[:, 1:] = self.fit.to_source(asked[:, 1:])
+        asked[:, 1:] = self.fit.to_source(asked[:, 1:])
         exact = self.scene.tracks(asked, len(frames), self.first_frame, self.frame_step)
-        tracks = exact.tracks if self.fit is None else self.fit.to_target(exact.tracks)
+        tracks = self.fit.to_target(exact.tracks)
         tracks[queries[:, 0].astype(int), np.arange(len(queries))] = queries[:, 1:]
         return Tracks(tracks.astype(np.float32), exact.visibility & inside(tracks, size), queries)
 
@@ -321,12 +312,9 @@ def _paint(canvas: np.ndarray, layer: Layer, matrix: np.ndarray) -> None:
         reach = max(layer.outline) * np.linalg.norm(matrix[:2, :2], ord=2) + 1
         left, top = np.floor(matrix[:2, 2] - reach).astype(int).clip(0, (width, height))
         right, bottom = np.ceil(matrix[:2, 2] + reach).astype(int).clip(-1, (width - 1, height - 1)) + 1
-    if right <= left or bottom <= top:
-        return
     inverse = np.linalg.inv(matrix)
     columns, rows = np.arange(left, right), np.arange(top, bottom)[:, None]
-    x = inverse[0, 0] * columns + inverse[0, 1] * rows + inverse[0, 2]
-    y = inverse[1, 0] * columns + inverse[1, 1] * rows + inverse[1, 2]
+    x, y = (row[0] * columns + row[1] * rows + row[2] for row in inverse[:2])
     box = canvas[top:bottom, left:right]
     if not layer.outline:
         box[:] = _sample(_texture(layer.texture, BACKGROUND_TILE), x, y)
@@ -345,7 +333,7 @@ def _sample(texture: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     texels = texture.reshape(-1, 3)
     left, top = np.floor(x), np.floor(y)
     right_part, lower_part = (x - left).astype(np.float32)[..., None], (y - top).astype(np.float32)[..., None]
-    i, j = left.astype(np.int64) % tile, top.astype(np.int64) % tile
+    i, j = left.astype(int) % tile, top.astype(int) % tile
     i_next, upper, lower = (i + 1) % tile, j * tile, (j + 1) % tile * tile
     above, below = texels[upper + i], texels[lower + i]
     above += right_part * (texels[upper + i_next] - above)
@@ -359,7 +347,7 @@ def _texture(seed: int, tile: int) -> Float[np.ndarray, "T T 3"]:
     rng = np.random.default_rng(seed)
     palette = 55 + 145 * rng.random((3, 1)) + 110 * (rng.random((3, 3)) - 0.5)
     coarse = [cell for cell in (128, 64, 32, 16) if cell <= tile // 4]
-    veins = np.sin(1.5 * _noise(rng, tile, coarse) + 2 * math.pi * rng.random())[..., None]
+    veins = np.sin(1.5 * _noise(rng, tile, coarse) + math.tau * rng.random())[..., None]
     blend = 0.5 + 0.5 * np.sin(1.2 * _noise(rng, tile, coarse))[..., None]
     colour = palette[0] + (0.5 + 0.5 * veins) * (palette[1] - palette[0])
     colour = colour + 0.6 * blend * (palette[2] - colour)
@@ -390,21 +378,16 @@ def _spline_matrix(tile: int, cell: int) -> Float[np.ndarray, "T n"]:
     return matrix
 
 
-def _random_seed(rng: np.random.Generator) -> int:
-    return int(rng.random() * 2**32)
-
-
 def _random_motion(rng: np.random.Generator, kind: str, unit: float, strength: float) -> Motion:
     """A motion of the given kind; `unit` is the frame's shorter side, `strength` scales how lively it is."""
-    heading, pace, turn, swell, period, phase, sway_x, sway_y = rng.random(8)
+    heading, pace, turn, swell, period, phase, sway_x, sway_y = rng.random(8).tolist()
     if kind == "still":
         return Motion()
     speed = strength * unit * (0.005 + 0.02 * pace)
-    heading = 2 * math.pi * heading
-    velocity = (speed * math.cos(heading), speed * math.sin(heading))
+    velocity = (speed * math.cos(math.tau * heading), speed * math.sin(math.tau * heading))
     if kind == "linear":
         return Motion(velocity=velocity)
-    swings = dict(swell=strength * (0.1 + 0.15 * swell), period=32 + 32 * period, phase=2 * math.pi * phase)
+    swings = dict(swell=strength * (0.1 + 0.15 * swell), period=32 + 32 * period, phase=math.tau * phase)
     if kind == "affine":
         spin = strength * math.copysign(0.01 + 0.1 * abs(turn - 0.5), turn - 0.5)
         return Motion(velocity=velocity, spin=spin, **swings)
@@ -414,10 +397,10 @@ def _random_motion(rng: np.random.Generator, kind: str, unit: float, strength: f
 
 def _outline(rng: np.random.Generator, index: int, unit: float) -> tuple[float, ...]:
     """By turns a blob, a polygon of 3 to 6 corners and an ellipse, of a radius from an eighth to a quarter of unit."""
-    angles = np.arange(OUTLINE_ANGLES) * (2 * math.pi / OUTLINE_ANGLES)
+    angles = np.arange(OUTLINE_ANGLES) * (math.tau / OUTLINE_ANGLES)
     largest = max(2.0, unit * (0.125 + 0.125 * rng.random()))
     if index % 3 == 0:
-        waves = [rng.random() * np.cos(k * angles + 2 * math.pi * rng.random()) / k for k in (2, 3, 4, 5)]
+        waves = [rng.random() * np.cos(k * angles + math.tau * rng.random()) / k for k in (2, 3, 4, 5)]
         radii = 1 + 0.5 * sum(waves)
     elif index % 3 == 1:
         radii = _polygon(angles, rng, corners=3 + int(rng.random() * 4))
@@ -429,7 +412,7 @@ def _outline(rng: np.random.Generator, index: int, unit: float) -> tuple[float, 
 
 def _polygon(angles: np.ndarray, rng: np.random.Generator, corners: int) -> np.ndarray:
     """Distances from the centre to the edge of a polygon with corners at uneven angles and distances."""
-    at = (np.arange(corners) + 0.3 * rng.random(corners)) * (2 * math.pi / corners)
+    at = (np.arange(corners) + 0.3 * rng.random(corners)) * (math.tau / corners)
     points = (0.7 + 0.3 * rng.random(corners)) * np.exp(1j * at)
     edge = (np.searchsorted(at, angles, side="right") - 1) % corners
     start, along = points[edge], np.roll(points, -1)[edge] - points[edge]
@@ -441,13 +424,13 @@ def _apply(matrix: np.ndarray, xy: np.ndarray) -> np.ndarray:
     return np.einsum("...ij,...j->...i", matrix[..., :2, :2], xy) + matrix[..., :2, 2]
 
 
-def _revive(kind: type, fields: dict, name: str):
+def _revive(kind: type, values: dict, name: str):
     """The dataclass `kind` from what `asdict` and JSON made of it, each field checked for its type."""
-    known = {field.name: field.type for field in dataclass_fields(kind)}
-    if not isinstance(fields, dict) or set(fields) != set(known):
-        got = sorted(fields) if isinstance(fields, dict) else type(fields).__name__
+    known = {field.name: field.type for field in fields(kind)}
+    if not isinstance(values, dict) or set(values) != set(known):
+        got = sorted(values) if isinstance(values, dict) else type(values).__name__
         raise ValueError(f"{name}: expected the fields {sorted(known)}, got {got}")
-    return kind(**{field: _value(value, f"{name} {field}", known[field]) for field, value in fields.items()})
+    return kind(**{field: _value(value, f"{name} {field}", known[field]) for field, value in values.items()})
 
 
 def _value(value, name: str, kind: str):
