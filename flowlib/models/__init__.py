@@ -7,7 +7,7 @@ of the clip, RGB from 0 to 255, uint8 or floating. Knows nothing of files, losse
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -41,6 +41,7 @@ class TrajectoryPrediction:
         return values[..., :2], values[..., 2]
 
 
+@runtime_checkable
 class Predictor(Protocol):
     """What every model and baseline is."""
 
