@@ -1,0 +1,352 @@
+"""Predictors that learn little or nothing, behind the same call as the networks: what a model has to beat.
+
+Each takes `images` [B n 3 H W] for the frames it names in `input_frames` and returns a `TrajectoryPrediction` over the
+whole clip. Those that are fitted say on which videos (`trained_on`), so that an evaluation can refuse them there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from flowlib.geometry import Size, cell_grid, pixel_grid, resize_field
+from flowlib.models import Predictor, TrajectoryPrediction
+from flowlib.warp import dense_field
+
+SURE = 4.0  # logit of a visibility that is known: sigmoid(4) = 0.98
+Flow = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+class ZeroMotion:
+    """Nothing moves, everything stays visible; the frame rebuilt from it is a copy of frame 0.
+
+    Args:
+        num_frames: frames of a clip.
+
+    >>> ZeroMotion(8)(torch.zeros(1, 1, 3, 4, 5)).displacement.shape
+    torch.Size([1, 8, 2, 4, 5])
+    """
+
+    input_frames = (0,)
+
+    def __init__(self, num_frames: int = 8) -> None:
+        self.num_frames = _check_length(num_frames)
+
+    def __call__(self, images: Tensor) -> TrajectoryPrediction:
+        """Predict from `images` [B 1 3 H W]."""
+        B, H, W = _check_images(images, self.input_frames)
+        still = torch.zeros(B, self.num_frames, 2, H, W, device=images.device)
+        return _whole_clip(still, torch.full_like(still[:, :, 0], SURE))
+
+    def describe(self) -> dict[str, Any]:
+        return {"name": "zero motion", "num_frames": self.num_frames}
+
+
+class MeanMotion:
+    """The mean motion of the training set: every point moves as the points of its part of the frame did there.
+
+    Use `MeanMotion.fit(dataset)`.
+
+    Args:
+        motion: [S 3 rows columns]: displacement in shares of the frame's width and height, and visibility (0 to 1).
+        trained_on: names or fingerprints of the videos.
+        source: fingerprint of the training set.
+    """
+
+    input_frames = (0,)
+
+    def __init__(self, motion: np.ndarray, trained_on: tuple[str, ...] = (), source: str = "") -> None:
+        motion = np.asarray(motion, np.float32)
+        if motion.ndim != 4 or motion.shape[1] != 3:
+            raise ValueError(f"motion: expected shape [S 3 rows columns], got {list(motion.shape)}")
+        self.motion, self.trained_on, self.source = motion, trained_on, source
+
+    @classmethod
+    def fit(cls, dataset: Any, cells: tuple[int, int] = (9, 16)) -> MeanMotion:
+        """Average the visible points of `dataset` (samples as `TrajectoryDataset` gives them) in rows × columns cells.
+
+        A cell that no point starts in takes the mean of all others; so does a frame in which none is visible.
+        """
+        sums = 0.0
+        for sample in _samples(dataset):
+            H, W = sample["frames"].shape[1:3]
+            tracks, queries = np.asarray(sample["tracks"]), np.asarray(sample["queries"])
+            moved = (tracks - queries[None, :, 1:]) / np.array([W, H])
+            sums = sums + _cell_sums(queries[:, 1:], moved, np.asarray(sample["visibility"]), (H, W), cells)
+        seen, started = sums[:, 2:3], sums[:, 3:4]
+        overall = sums.sum(axis=(2, 3), keepdims=True)
+        general = overall[:, :2] / np.maximum(overall[:, 2:3], 1)
+        displacement = np.where(seen > 0, sums[:, :2] / np.maximum(seen, 1), general)
+        share = overall[:, 2:3] / np.maximum(overall[:, 3:], 1)
+        visibility = np.where(started > 0, seen / np.maximum(started, 1), share)
+        displacement[0] = 0
+        return cls(np.concatenate([displacement, visibility], axis=1), **_origin(dataset))
+
+    def __call__(self, images: Tensor) -> TrajectoryPrediction:
+        """Predict from `images` [B 1 3 H W]."""
+        B, H, W = _check_images(images, self.input_frames)
+        S, _, rows, columns = self.motion.shape
+        values = self.motion.reshape(S * 3, -1).T
+        field = dense_field(cell_grid((H, W), rows, columns), values, (H, W)).reshape(S, 3, H, W)
+        field = torch.from_numpy(field).to(images.device).expand(B, -1, -1, -1, -1)
+        displacement = field[:, :, :2] * field.new_tensor([W, H])[:, None, None]
+        return _whole_clip(displacement, torch.logit(field[:, :, 2], eps=1e-3))
+
+    def describe(self) -> dict[str, Any]:
+        return {"name": "mean motion", "cells": list(self.motion.shape[2:]), "fitted_on": self.source}
+
+
+class NearestNeighbour:
+    """The training clip that looks most alike, and its motion.
+
+    Alike is the least mean squared difference of the input frames, shrunk to 18×32 pixels. Use
+    `NearestNeighbour.fit(dataset)`; the dataset stays at hand, for its tracks are read when they are needed.
+
+    Args:
+        pictures: [M n·3·18·32], the shrunk input frames of M clips.
+        clips: the M samples, by index.
+        input_frames: the frames that are compared.
+    """
+
+    shrunk = (18, 32)
+
+    def __init__(self, pictures: np.ndarray, clips: Any, input_frames: tuple[int, ...] = (0,)) -> None:
+        if len(pictures) == 0:
+            raise ValueError("pictures: expected at least one training clip, got none")
+        self.pictures, self.clips, self.input_frames = pictures, clips, tuple(input_frames)
+        self.trained_on, self.source = _origin(clips).values()
+
+    @classmethod
+    def fit(cls, dataset: Any, input_frames: Sequence[int] = (0,)) -> NearestNeighbour:
+        """Shrink the input frames of every clip of `dataset`."""
+        pictures = [cls._shrink(_input_images(sample, input_frames))[0] for sample in _samples(dataset)]
+        return cls(np.stack(pictures), dataset, tuple(input_frames))
+
+    def __call__(self, images: Tensor) -> TrajectoryPrediction:
+        """Predict from `images` [B n 3 H W]."""
+        _, H, W = _check_images(images, self.input_frames)
+        found = [self.clips[self.nearest(image[None])] for image in images]
+        return _concatenate([densify(sample, (H, W)) for sample in found], images.device)
+
+    def nearest(self, images: Tensor) -> int:
+        """Index of the clip most like `images` [1 n 3 H W]."""
+        return int(np.square(self.pictures - self._shrink(images)).mean(axis=1).argmin())
+
+    @classmethod
+    def _shrink(cls, images: Tensor) -> Float[np.ndarray, "B D"]:
+        B, n, C, H, W = images.shape
+        small = torch.nn.functional.interpolate(images.float().reshape(B * n, C, H, W), cls.shrunk, mode="area")
+        return small.reshape(B, -1).cpu().numpy()
+
+    def describe(self) -> dict[str, Any]:
+        name = f"nearest neighbour of {len(self.pictures)} clips"
+        return {"name": name, "input_frames": list(self.input_frames), "fitted_on": self.source}
+
+
+class ConstantVelocity:
+    """Every point keeps the velocity it has between the two input frames, as optical flow measures it.
+
+    Frames between the inputs are interpolated, those after extrapolated. A point that leaves the frame is invisible.
+
+    Args:
+        flow: (first, second) uint8 [H W 3] -> displacement [2 H W] in pixels; `dis_flow` if None.
+        num_frames: frames of a clip.
+        input_frames: the frame the trajectories start in, and a later one.
+        name: of the flow, for reports and caches; two flows that differ need names that differ.
+    """
+
+    def __init__(
+        self,
+        flow: Flow | None = None,
+        *,
+        num_frames: int = 8,
+        input_frames: Sequence[int] = (0, 1),
+        name: str | None = None,
+    ) -> None:
+        self.flow, self.num_frames, self.input_frames = flow or dis_flow, _check_length(num_frames), tuple(input_frames)
+        if len(self.input_frames) != 2 or not 0 == self.input_frames[0] < self.input_frames[1] < num_frames:
+            raise ValueError(f"input_frames: expected 0 and a later frame below {num_frames}, got {self.input_frames}")
+        self.name = name or getattr(self.flow, "__name__", type(self.flow).__name__)
+
+    def __call__(self, images: Tensor) -> TrajectoryPrediction:
+        """Predict from `images` [B 2 3 H W]."""
+        _check_images(images, self.input_frames)
+        pairs = images.round().clamp(0, 255).to(torch.uint8).movedim(2, -1).cpu().numpy()
+        flows = np.stack([np.asarray(self.flow(first, second), np.float32) for first, second in pairs])
+        times = torch.arange(self.num_frames, device=images.device) / self.input_frames[1]
+        displacement = torch.from_numpy(flows).to(images.device)[:, None] * times[:, None, None, None]
+        return _whole_clip(displacement, _inside_logits(displacement))
+
+    def describe(self) -> dict[str, Any]:
+        setup = {"num_frames": self.num_frames, "input_frames": list(self.input_frames)}
+        return {"name": "constant velocity", "flow": self.name, **setup}
+
+
+class Scaled:
+    """Another predictor, its displacements multiplied by one gain for each frame.
+
+    Errors of a flow grow with the time it is extrapolated over; the best gain falls below 1. Use `Scaled.fit`.
+
+    Args:
+        predictor: the one that is scaled.
+        gains: [S], one for each frame of the clip; that of frame 0 has no effect.
+        trained_on: names or fingerprints of the videos that the gains were fitted on.
+        source: fingerprint of the training set.
+    """
+
+    def __init__(
+        self, predictor: Predictor, gains: Sequence[float], trained_on: tuple[str, ...] = (), source: str = ""
+    ) -> None:
+        self.predictor, self.gains, self.source = predictor, [float(gain) for gain in gains], source
+        self.trained_on = tuple(getattr(predictor, "trained_on", ())) + tuple(trained_on)
+        self.input_frames = predictor.input_frames
+
+    @classmethod
+    def fit(cls, predictor: Predictor, dataset: Any) -> Scaled:
+        """Least squares over the visible points of `dataset`; 1 for a frame where the predictor moves nothing."""
+        products = 0.0
+        for sample in _samples(dataset):
+            predicted, true, seen = _read_at_queries(predictor, sample)
+            both = np.stack([(predicted * true).sum(axis=-1), np.square(predicted).sum(axis=-1)])  # 2 S N
+            products = products + (both * seen).sum(axis=-1)
+        gains = np.where(products[1] > 0, products[0] / np.maximum(products[1], 1e-12), 1.0)
+        return cls(predictor, gains.tolist(), **_origin(dataset))
+
+    def __call__(self, images: Tensor) -> TrajectoryPrediction:
+        """Predict from `images` [B n 3 H W]."""
+        prediction = self.predictor(images)
+        length = max(prediction.frames) + 1
+        if length > len(self.gains):
+            raise ValueError(f"gains: expected one for each of {length} frames, got {len(self.gains)}")
+        gains = prediction.displacement.new_tensor([self.gains[frame] for frame in prediction.frames])
+        return replace(prediction, displacement=prediction.displacement * gains[:, None, None, None])
+
+    def describe(self) -> dict[str, Any]:
+        inner = self.predictor.describe() if hasattr(self.predictor, "describe") else type(self.predictor).__name__
+        return {"name": "scaled", "predictor": inner, "gains": self.gains, "fitted_on": self.source}
+
+
+class OwnTracks:
+    """The ceiling: the very tracks a prediction is compared with. It sees the sample, not only the input frames.
+
+    Its point errors are next to nothing (a field over pixels is read between them), its rebuilt frames say how good a
+    rebuilt frame can be.
+    """
+
+    input_frames = (0,)
+
+    def from_sample(self, sample: dict[str, Any]) -> TrajectoryPrediction:
+        """The sample's own tracks as a dense prediction."""
+        return densify(sample, tuple(sample["frames"].shape[1:3]))
+
+    def __call__(self, images: Tensor) -> TrajectoryPrediction:
+        """Always refused: pictures alone do not hold the answer."""
+        raise ValueError("OwnTracks: expected the sample with its tracks, got images; call from_sample")
+
+    def describe(self) -> dict[str, Any]:
+        return {"name": "the tracker's own tracks"}
+
+
+def dis_flow(first: UInt8[np.ndarray, "H W 3"], second: UInt8[np.ndarray, "H W 3"]) -> Float[np.ndarray, "2 H W"]:
+    """Dense optical flow by inverse search (Kroeger et al. 2016, OpenCV's medium preset), in pixels."""
+    import cv2
+
+    grey = [cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY) for frame in (first, second)]
+    flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(*grey, None)
+    return np.ascontiguousarray(flow.transpose(2, 0, 1))
+
+
+def densify(sample: dict[str, Any], size: Size) -> TrajectoryPrediction:
+    """A sample's tracks as a prediction for every pixel of a frame of `size`, interpolated between its points.
+
+    Args:
+        sample: `tracks` [S N 2], `visibility` [S N], `queries` [N 3] with t = 0 and `frames` [S H W 3].
+        size: (height, width) wanted; tracks are carried over from the size of the sample's frames.
+    """
+    tracks, queries = (np.asarray(sample[name], np.float32) for name in ("tracks", "queries"))
+    if (queries[:, 0] != 0).any():
+        raise ValueError(f"queries: expected all in frame 0, got up to frame {queries[:, 0].max():.0f}")
+    S, N, _ = tracks.shape
+    own = tuple(sample["frames"].shape[1:3])
+    visible = np.where(np.asarray(sample["visibility"]), SURE, -SURE)[..., None]
+    values = np.concatenate([tracks - queries[None, :, 1:], visible], axis=-1).transpose(1, 0, 2).reshape(N, -1)
+    field = torch.from_numpy(dense_field(queries[:, 1:], values, own).reshape(S, 3, *own))
+    if own != tuple(size):
+        logits = torch.nn.functional.interpolate(field[:, 2:], size, mode="bilinear", align_corners=False)
+        field = torch.cat([resize_field(field[:, :2], size), logits], dim=1)
+    return _whole_clip(field[None, :, :2].contiguous(), field[None, :, 2].contiguous())
+
+
+def _read_at_queries(predictor: Predictor, sample: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(predicted [S N 2], true [S N 2], visible [S N]) displacements in pixels; frames not predicted stay zero."""
+    prediction = predictor(_input_images(sample, predictor.input_frames))
+    queries = np.asarray(sample["queries"], np.float32)
+    at_queries = prediction.at(torch.from_numpy(queries[None, :, 1:]))[0][0].cpu().numpy()
+    true = np.asarray(sample["tracks"]) - queries[None, :, 1:]
+    predicted = np.zeros_like(true)
+    predicted[list(prediction.frames)] = at_queries
+    return predicted, true, np.asarray(sample["visibility"])
+
+
+def _input_images(sample: dict[str, Any], input_frames: Sequence[int]) -> Tensor:
+    return torch.as_tensor(np.asarray(sample["frames"])[list(input_frames)]).movedim(-1, 1)[None]  # 1 n 3 H W
+
+
+def _samples(dataset: Any) -> Iterable[dict[str, Any]]:
+    """One sample after the other; by length, for not every dataset raises IndexError at its end."""
+    if len(dataset) == 0:
+        raise ValueError("dataset: expected at least one clip to fit on, got none")
+    return (dataset[index] for index in range(len(dataset)))
+
+
+def _origin(dataset: Any) -> dict[str, Any]:
+    return {"trained_on": tuple(getattr(dataset, "videos", ())), "source": str(getattr(dataset, "fingerprint", ""))}
+
+
+def _cell_sums(
+    xy: np.ndarray, moved: np.ndarray, visible: np.ndarray, size: Size, cells: tuple[int, int]
+) -> Float[np.ndarray, "S 4 rows columns"]:
+    """Per frame and cell: summed x and y of the visible points, how many are visible, how many started there."""
+    index = ((xy[:, ::-1] + 0.5) / np.array(size) * np.array(cells)).astype(int)
+    row, column = np.clip(index, 0, np.array(cells) - 1).T
+    S = len(moved)
+    values = np.stack([moved[..., 0] * visible, moved[..., 1] * visible, visible, np.ones_like(visible)], axis=1)
+    sums = np.zeros((S, 4, *cells))
+    np.add.at(sums, (slice(None), slice(None), row, column), values)
+    return sums
+
+
+def _inside_logits(displacement: Float[Tensor, "B S 2 H W"]) -> Float[Tensor, "B S H W"]:
+    """Visible where the point is still inside the frame."""
+    H, W = displacement.shape[-2:]
+    grid = torch.from_numpy(pixel_grid((H, W))).to(displacement).permute(2, 0, 1)
+    x, y = (displacement + grid).unbind(2)
+    inside = (x >= -0.5) & (x <= W - 0.5) & (y >= -0.5) & (y <= H - 0.5)
+    return torch.where(inside, SURE, -SURE)
+
+
+def _whole_clip(displacement: Tensor, logits: Tensor) -> TrajectoryPrediction:
+    return TrajectoryPrediction(displacement, logits, frames=tuple(range(displacement.shape[1])))
+
+
+def _concatenate(predictions: list[TrajectoryPrediction], device: torch.device) -> TrajectoryPrediction:
+    parts = [[getattr(p, name) for p in predictions] for name in ("displacement", "visibility_logits")]
+    return _whole_clip(*(torch.cat(part).to(device) for part in parts))
+
+
+def _check_images(images: Tensor, input_frames: tuple[int, ...]) -> tuple[int, int, int]:
+    if images.ndim != 5 or images.shape[1] != len(input_frames) or images.shape[2] != 3:
+        raise ValueError(f"images: expected shape [B {len(input_frames)} 3 H W], got {list(images.shape)}")
+    return images.shape[0], images.shape[3], images.shape[4]
+
+
+def _check_length(num_frames: int) -> int:
+    if num_frames < 2:
+        raise ValueError(f"num_frames: expected 2 or more, got {num_frames}")
+    return num_frames

@@ -1,0 +1,181 @@
+"""Baselines: exact where their assumption holds, fitted where they say so, and always the models' own call."""
+
+import numpy as np
+import pytest
+import torch
+
+from flowlib.geometry import cell_grid
+from flowlib.metrics import displacement_metrics
+from flowlib.models import TrajectoryPrediction
+from flowlib.models.baselines import (
+    ConstantVelocity,
+    MeanMotion,
+    NearestNeighbour,
+    OwnTracks,
+    Scaled,
+    ZeroMotion,
+    densify,
+    dis_flow,
+)
+from flowlib.synthetic import synthetic_clip
+
+SIZE = (48, 64)
+
+
+class SyntheticClips:
+    """A dataset of rendered clips with exact tracks, one clip of each video, as `TrajectoryDataset` gives samples."""
+
+    def __init__(self, seeds=range(3), num_frames=8, size=SIZE, grid=(12, 16), clips_per_video=1, **options):
+        self.num_frames, self.size, self.grid, self.options = num_frames, size, grid, options
+        self.items = [(seed, clip) for seed in seeds for clip in range(clips_per_video)]
+        self.videos = tuple(f"scene_{seed}" for seed in seeds)
+        self.fingerprint = f"synthetic {list(seeds)} {options}"
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, index):
+        seed, clip = self.items[index]
+        frames, scene = synthetic_clip(self.num_frames, self.size, seed * 10 + clip, **self.options)
+        tracks = scene.tracks(np.insert(cell_grid(self.size, *self.grid), 0, 0, axis=1))
+        sample = {"frames": frames, "tracks": tracks.tracks, "visibility": tracks.visibility, "queries": tracks.queries}
+        tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in sample.items()}
+        return {**tensors, "video": f"scene_{seed}", "clip": f"scene_{seed}/{clip:03d}"}
+
+
+def errors(predictor, sample):
+    """The errors of one predictor on one sample."""
+    if hasattr(predictor, "from_sample"):
+        prediction = predictor.from_sample(sample)
+    else:
+        prediction = predictor(sample["frames"][list(predictor.input_frames)].movedim(-1, 1)[None])
+    assert isinstance(prediction, TrajectoryPrediction) and prediction.frames == tuple(range(8))
+    assert (prediction.displacement[:, 0] == 0).all() and prediction.displacement.shape[-2:] == SIZE
+    predicted = prediction.at(sample["queries"][None, :, 1:])[0][0]
+    true = sample["tracks"] - sample["queries"][None, :, 1:]
+    return displacement_metrics(true.numpy(), predicted.numpy(), sample["visibility"].numpy())
+
+
+def test_zero_motion_has_the_mean_displacement_as_its_error():
+    sample = SyntheticClips()[0]
+    moved = torch.linalg.norm(sample["tracks"] - sample["queries"][:, 1:], dim=-1)[1:][sample["visibility"][1:]]
+    assert errors(ZeroMotion(), sample)["ade"] == pytest.approx(float(moved.mean()), rel=1e-5)
+
+
+@pytest.mark.parametrize("second", [1, 3])
+def test_constant_velocity_is_exact_on_constant_motion(second):
+    """With the exact flow, and before as well as after the second input frame."""
+    clips = SyntheticClips(num_frames=8, motion="linear", camera="linear", grid=SIZE)
+    for index in range(len(clips)):
+        sample = clips[index]
+        flow = (sample["tracks"][second] - sample["tracks"][0]).T.reshape(2, *SIZE).numpy()
+        predictor = ConstantVelocity(lambda a, b: flow, input_frames=(0, second), name="exact")
+        assert errors(predictor, sample)["ade"] < 1e-4 < errors(ZeroMotion(), sample)["ade"]
+
+
+def test_dis_flow_finds_a_shift():
+    frames = synthetic_clip(2, (96, 128), seed=1, num_sprites=0)[0]
+    flow = dis_flow(frames[0], np.roll(frames[0], (2, 3), axis=(0, 1)))
+    np.testing.assert_allclose(np.median(flow, axis=(1, 2)), [3, 2], atol=0.1)
+
+
+def test_constant_velocity_with_dis_beats_zero_motion():
+    sample = SyntheticClips(motion="linear", camera="linear")[1]
+    assert errors(ConstantVelocity(), sample)["ade"] < 0.8 * errors(ZeroMotion(), sample)["ade"]
+
+
+def test_what_leaves_the_frame_is_invisible():
+    out = np.stack([np.full(SIZE, 20.0), np.zeros(SIZE)])
+    logits = ConstantVelocity(lambda a, b: out, num_frames=3)(torch.zeros(1, 2, 3, *SIZE)).visibility_logits
+    assert (logits[0, 1, :, :44] > 0).all() and (logits[0, 1, :, 44:] < 0).all() and (logits[0, 0] > 0).all()
+
+
+def test_mean_motion_is_the_mean():
+    clips = SyntheticClips(seeds=range(4), num_sprites=0, camera="linear")
+    mean = MeanMotion.fit(clips, cells=(1, 1))
+    samples = [clips[index] for index in range(4)]
+    moved = sum((s["tracks"] - s["queries"][:, 1:])[s["visibility"]].sum(0) for s in [_last(s) for s in samples])
+    count = sum(int(s["visibility"][-1].sum()) for s in samples)
+    predicted = mean(samples[0]["frames"][:1].movedim(-1, 1)[None])
+    np.testing.assert_allclose(predicted.displacement[0, -1, :, 5, 7], moved / count, rtol=1e-4)
+    assert mean.trained_on == clips.videos and errors(mean, samples[0])["ade"] > 0
+
+
+def _last(sample):
+    return {**sample, "tracks": sample["tracks"][-1:], "visibility": sample["visibility"][-1:]}
+
+
+def test_mean_motion_fills_cells_that_nothing_starts_in():
+    clips = SyntheticClips(seeds=[1], grid=(2, 2), num_sprites=0, camera="linear")
+    field = MeanMotion.fit(clips, cells=(9, 16)).motion
+    assert np.isfinite(field).all() and np.abs(field[-1, :2]).min() > 0
+
+
+def test_nearest_neighbour_finds_the_clip_itself():
+    clips = SyntheticClips(seeds=range(4))
+    neighbour = NearestNeighbour.fit(clips, input_frames=(0, 1))
+    for index in range(4):
+        assert errors(neighbour, clips[index])["ade"] == errors(OwnTracks(), clips[index])["ade"]
+    noisy = clips[2]
+    noisy["frames"] = (noisy["frames"].float() * 0.9).to(torch.uint8)
+    assert neighbour.nearest(noisy["frames"][:2].movedim(-1, 1)[None]) == 2
+
+
+def test_gains_put_back_what_was_halved():
+    clips = SyntheticClips(seeds=[3], motion="linear", camera="linear", grid=SIZE)
+    sample = clips[0]
+    halved = (sample["tracks"][1] - sample["tracks"][0]).T.reshape(2, *SIZE).numpy() / 2
+    scaled = Scaled.fit(ConstantVelocity(lambda a, b: halved, name="halved"), clips)
+    np.testing.assert_allclose(scaled.gains[1:], 2, atol=1e-3)
+    assert errors(scaled, sample)["ade"] < 1e-3 and scaled.trained_on == clips.videos
+    assert Scaled.fit(ZeroMotion(), clips).gains == [1] * 8
+
+
+def test_own_tracks_are_the_ceiling():
+    assert errors(OwnTracks(), SyntheticClips(grid=SIZE)[0])["ade"] < 1e-6
+    for grid in ((12, 16), (5, 7)):  # points between pixels, where a field over pixels is rounded off
+        assert errors(OwnTracks(), SyntheticClips(grid=grid)[0])["ade"] < 0.1
+
+
+def test_densify_to_another_size():
+    sample = SyntheticClips(num_sprites=0, camera="linear")[0]
+    small, large = densify(sample, SIZE), densify(sample, (96, 128))
+    doubled = 2 * small.displacement[0, -1, :, 20, 20]
+    np.testing.assert_allclose(large.displacement[0, -1, :, 40, 40], doubled, rtol=1e-3)
+
+
+def test_a_batch_equals_its_parts():
+    clips = SyntheticClips()
+    images = torch.stack([clips[i]["frames"][:2].movedim(-1, 1) for i in range(2)])
+    for predictor in (ConstantVelocity(), NearestNeighbour.fit(clips, (0, 1))):
+        both = predictor(images).displacement
+        for index in range(2):
+            torch.testing.assert_close(both[index], predictor(images[index : index + 1]).displacement[0])
+
+
+def test_every_baseline_describes_itself_in_json():
+    import json
+
+    clips = SyntheticClips()
+    fitted = [MeanMotion.fit(clips), NearestNeighbour.fit(clips), Scaled.fit(ConstantVelocity(), clips)]
+    for predictor in (ZeroMotion(), ConstantVelocity(), OwnTracks(), *fitted):
+        assert json.loads(json.dumps(predictor.describe()))["name"]
+
+
+def test_bad_input(refuses):
+    with refuses(r"images: expected shape \[B 1 3 H W\]"):
+        ZeroMotion()(torch.zeros(1, 2, 3, 4, 5))
+    with refuses("input_frames: expected 0 and a later frame"):
+        ConstantVelocity(input_frames=(0, 8))
+    with refuses("num_frames: expected 2 or more"):
+        ZeroMotion(1)
+    with refuses("at least one clip"):
+        MeanMotion.fit(SyntheticClips(seeds=[]))
+    with refuses("gains: expected one for each of 8"):
+        Scaled(ZeroMotion(8), [1.0] * 7)(torch.zeros(1, 1, 3, 4, 5))
+    with refuses("expected the sample"):
+        OwnTracks()(torch.zeros(1, 1, 3, 4, 5))
+    late = SyntheticClips()[0]
+    late["queries"] = late["queries"] + torch.tensor([1.0, 0, 0])
+    with refuses("queries: expected all in frame 0"):
+        densify(late, SIZE)
