@@ -84,10 +84,10 @@ class Layer:
         if not self.outline:
             return np.full(len(xy), np.inf)
         radii = np.array(self.outline)
-        turn = np.arctan2(xy[:, 1], xy[:, 0]) * (len(radii) / (math.tau))
+        turn = np.arctan2(xy[:, 1], xy[:, 0]) * (len(radii) / math.tau)
         low = np.floor(turn)
         here, there = radii[low.astype(int) % len(radii)], radii[(low.astype(int) + 1) % len(radii)]
-        radius, slope = here + (turn - low) * (there - here), (there - here) * (len(radii) / (math.tau))
+        radius, slope = here + (turn - low) * (there - here), (there - here) * (len(radii) / math.tau)
         # the radial distance, shortened where the outline is steep, is the distance to the edge to first order
         return (radius - np.hypot(xy[:, 0], xy[:, 1])) * radius / np.hypot(radius, slope)
 
