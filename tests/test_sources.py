@@ -1,0 +1,42 @@
+"""Sources: the sample is there and whole, rendered videos keep their truth beside them."""
+
+import numpy as np
+
+from flowlib import sources
+from flowlib.synthetic import random_scene
+from flowlib.video import iterate_frames, probe_all
+from flowlib.workspace import Workspace
+
+
+def test_the_sample_is_whole(tmp_path):
+    good, bad = probe_all(sources.find_source("sample", Workspace(tmp_path)))
+    assert not bad
+    assert [(video.name, video.size, video.num_frames) for video in good] == [
+        ("basketball", (360, 640), 333),
+        ("bikes", (272, 640), 250),
+    ]
+
+
+def test_a_rendered_video_is_its_scene(tmp_path):
+    scene = random_scene(5, (48, 64), seed=3)
+    path = sources.write_scene(tmp_path / "a.mkv", scene)
+    assert sources.read_scene(path) == scene
+    np.testing.assert_array_equal(np.stack(list(iterate_frames(path))), scene.clip())
+
+
+def test_rendering_again_keeps_what_is_there(tmp_path):
+    options = {"count": 2, "num_frames": 3, "size": (32, 48)}
+    folder = sources.write_synthetic(tmp_path, **options)
+    times = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    sources.write_synthetic(tmp_path, **options)
+    assert len(times) == 4 and times == {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+
+
+def test_missing_sources_are_named(tmp_path, refuses):
+    workspace = Workspace(tmp_path)
+    with refuses("expected 'sample', 'synthetic' or a path, found nothing at .*nope", FileNotFoundError):
+        sources.find_source(str(tmp_path / "nope"), workspace)
+    (tmp_path / "videos").mkdir()
+    assert sources.find_source("", workspace) == tmp_path / "videos"
+    with refuses("a.mp4: expected a rendered video", FileNotFoundError):
+        sources.read_scene(tmp_path / "a.mp4")
