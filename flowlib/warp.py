@@ -41,7 +41,7 @@ def splat(
     visible: np.ndarray | torch.Tensor | None = None,
     importance: np.ndarray | torch.Tensor | None = None,
     fill: Fill = "none",
-    min_coverage: float = 0.1,
+    min_coverage: float = 0.5,
 ) -> Rebuilt:
     """Move every pixel by its displacement; where several land, the important ones prevail (softmax splatting).
 
@@ -55,7 +55,8 @@ def splat(
         visible: bool [H W] or [B H W]; pixels that cannot be seen in the new frame are left out. All if None.
         importance: [H W] or [B H W], logarithm of a pixel's weight, such as visibility logits. All alike if None.
         fill: what holes get: zeros ("none"), the frame's own pixels there ("frame"), or the nearest covered ones.
-        min_coverage: sum of bilinear weights from which on a pixel counts as covered.
+        min_coverage: sum of bilinear weights from which on a pixel counts as covered; lower closes the gaps of a zoom
+            (at 0.5 a zoom of 1.29 has none), and smears edges.
 
     Returns:
         The rebuilt frame, of the type and shape of `frame`, and where it is covered.
