@@ -1,0 +1,89 @@
+"""The dataset: whole videos to one split, the shards' own numbers, the same in every worker."""
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from flowlib import sources
+from flowlib.dataset import TrajectoryDataset
+from flowlib.labelling import LabelConfig, label, make_plan
+from flowlib.shards import find_shards
+from flowlib.synthetic import random_scene
+from flowlib.workspace import Workspace
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory) -> Workspace:
+    """Four rendered videos in two shards, 2 clips each."""
+    root = tmp_path_factory.mktemp("workspace")
+    for number in range(4):
+        sources.write_scene(root / "videos" / f"v{number}.mkv", random_scene(8, (48, 64), seed=number))
+    config = LabelConfig(frames=4, grid=3, height=48, width=64, tracker="exact", encoding="webp")
+    for chunk in range(2):
+        plan = make_plan(root / "videos", config)
+        label(plan, Workspace(root), chunk=chunk, num_chunks=2, progress=False)
+    return Workspace(root)
+
+
+def test_a_sample_is_what_the_docstring_says(workspace):
+    dataset = TrajectoryDataset(workspace.root, split="all")
+    sample = dataset[1]
+    assert len(dataset) == 8 and (dataset.num_frames, dataset.size) == (4, (48, 64))
+    assert sample["frames"].shape == (4, 48, 64, 3) and sample["frames"].dtype == torch.uint8
+    assert sample["tracks"].shape == (4, 9, 2) and sample["tracks"].dtype == torch.float32
+    assert sample["visibility"].shape == (4, 9) and sample["visibility"].dtype == torch.bool
+    assert sample["queries"].shape == (9, 3) and (sample["video"], sample["clip"]) == ("v0", dataset.clips[1].key)
+    scene = sources.read_scene(workspace.videos / "v0.mkv")
+    np.testing.assert_array_equal(sample["frames"], scene.clip(4, first_frame=4))
+    exact = scene.tracks(sample["queries"].numpy(), 4, first_frame=4)
+    np.testing.assert_allclose(sample["tracks"], exact.tracks, atol=1 / 64)
+
+
+def test_no_video_is_in_two_splits(workspace):
+    videos = [set(TrajectoryDataset(workspace.root, split=split).videos) for split in ("train", "val", "test")]
+    assert sum(map(len, videos)) == 4 and set.union(*videos) == {"v0", "v1", "v2", "v3"}
+
+
+def test_workers_give_what_the_process_itself_gives(workspace):
+    dataset = TrajectoryDataset(workspace.root, split="all")
+    dataset[0]  # opens a shard before the workers are forked
+    alone = list(DataLoader(dataset, batch_size=2))
+    workers = list(DataLoader(dataset, batch_size=2, num_workers=2))
+    assert len(alone) == 4
+    for a, b in zip(alone, workers):
+        assert a["clip"] == b["clip"] and all(torch.equal(a[k], b[k]) for k in ("frames", "tracks", "visibility"))
+
+
+def test_fingerprint_tells_data_apart(workspace):
+    one, same = (TrajectoryDataset(workspace.root, split="all").fingerprint for _ in range(2))
+    assert one == same != TrajectoryDataset(workspace.root, split="train").fingerprint
+
+
+def test_transform_is_applied(workspace):
+    dataset = TrajectoryDataset(workspace.root, split="all", transform=lambda sample: {"n": sample["queries"][:, 0]})
+    assert list(dataset[0]) == ["n"] and len(dataset[0]["n"]) == 9
+
+
+def test_a_damaged_shard_is_named_and_left_out(workspace, tmp_path):
+    import shutil
+
+    folder = tmp_path / "copy"
+    shutil.copytree(workspace.datasets / "default", folder)
+    victim = next(iter(find_shards(folder)[0]))
+    victim.write_bytes(b"")
+    with pytest.warns(UserWarning, match=victim.name):
+        assert len(TrajectoryDataset(folder, split="all")) == 4
+
+
+def test_what_is_missing_is_named(workspace, tmp_path, refuses):
+    with refuses("expected one of train, val, test, all; got 'dev'"):
+        TrajectoryDataset(workspace.root, split="dev")
+    with refuses("expected a dataset's folder", FileNotFoundError):
+        TrajectoryDataset(tmp_path)
+    for name in ("a", "b"):
+        (tmp_path / "datasets" / name / "shards").mkdir(parents=True)
+    with refuses("found a, b; name one"):
+        TrajectoryDataset(tmp_path)
+    with refuses("found none; label some first", FileNotFoundError):
+        TrajectoryDataset(tmp_path / "datasets" / "a")
