@@ -1,0 +1,53 @@
+"""The parameter check, on namespaces as IPython makes them."""
+
+import pytest
+
+from flowlib.notebook import check_parameters, parse_parameters
+
+CELL = 'steps: int = 100  # how long\nrate: float = 0.1  # how fast\nname: str = ""  # of the run\nslow: bool = False  # or not'
+
+
+def namespace(**passed) -> dict:
+    injected = "# Parameters\n" + "\n".join(f"{name} = {value!r}" for name, value in passed.items()) + "\n"
+    cells = ["", "get_ipython().system('true')", CELL] + ([injected] if passed else []) + ["check_parameters(globals())"]
+    return {"steps": 100, "rate": 0.1, "name": "", "slow": False} | passed | {"In": cells}
+
+
+def test_the_cell_is_read():
+    steps, rate, _, slow = parse_parameters(CELL)
+    assert (steps.name, steps.kind, steps.default, steps.help) == ("steps", "int", 100, "how long")
+    assert (rate.default, slow.default, slow.help) == (0.1, False, "or not")
+
+
+@pytest.mark.parametrize("cell", ["", "x = 1", "x: int = 1\nprint(x)", "x: list = []", "import os", "%magic", "x: int"])
+def test_other_cells_are_not(cell):
+    assert parse_parameters(cell) == []
+
+
+def test_good_values_pass_and_are_shown_with_their_meaning(capsys):
+    check_parameters(namespace(steps=5, rate=1, slow=True))
+    shown = capsys.readouterr().out
+    assert "steps = 5" in shown and "how long" in shown and "slow = True" in shown
+    check_parameters(namespace())
+
+
+@pytest.mark.parametrize(
+    "passed, message",
+    [
+        ({"stps": 3}, "parameter stps: unknown, expected one of steps, rate, name, slow; did you mean steps"),
+        ({"steps": "many"}, "parameter steps: expected int, got str 'many'"),
+        ({"steps": True}, "parameter steps: expected int, got bool"),
+        ({"steps": 1.5}, "parameter steps: expected int, got float 1.5"),
+        ({"slow": "true"}, "expected bool, got str 'true'; papermill takes True or False"),
+        ({"name": 7}, "expected str, got int 7; papermill's -r name 7"),
+        ({"rate": None}, "expected float, got NoneType"),
+    ],
+)
+def test_bad_ones_are_named(passed, message, refuses):
+    with refuses(message):
+        check_parameters(namespace(**passed))
+
+
+def test_a_missing_parameters_cell_is_noticed(refuses):
+    with refuses("expected a cell of lines like"):
+        check_parameters({"In": ["", "x = 1"]})
