@@ -1,0 +1,203 @@
+"""Augmentation of clips that moves images, positions and visibility together.
+
+Every function takes and gives a sample: a dict with torch tensors `frames` uint8 [S H W 3], `tracks` float32 [S N 2],
+`visibility` bool [S N], `queries` float32 [N 3] with t = 0; other entries pass through. Displacements need no care of
+their own, since they are always read off tracks and queries. Knows nothing of shards or models.
+
+The trap this module is built around: an image shifted by (x, y) whose labels move by (y, x). Here one number pair
+(left, top) moves both, and the tests ask that the pixel at the track still looks like the pixel at the query.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from flowlib.geometry import Size, check_size, rescale_points
+
+GREY = (0.299, 0.587, 0.114)  # of Rec. 601
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """How much to change clips. Ranges are drawn from evenly; one draw for all frames of a clip."""
+
+    flip_x: float = 0.5  # probability of mirroring left and right
+    flip_y: float = 0.0  # probability of mirroring top and bottom
+    reverse: float = 0.0  # probability of playing the clip backwards; for models that see more than one frame
+    scale: tuple[float, float] = (1.0, 1.0)  # enlargement before the crop; below 1 black borders come in
+    shift: float = 0.0  # how far the crop may leave the frame, as a part of its side
+    crop: tuple[int, int] | None = None  # (H, W) of what is cut out; None: the clip's own size
+    colour: float = 0.0  # how far brightness, contrast and saturation may leave 1
+
+    def __post_init__(self) -> None:
+        for name in ("flip_x", "flip_y", "reverse", "shift", "colour"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}: expected a number from 0 to 1, got {getattr(self, name)!r}")
+        low, high = self.scale
+        if not 0 < low <= high:
+            raise ValueError(f"scale: expected two numbers above 0, the smaller one first, got {self.scale}")
+        object.__setattr__(self, "scale", (low, high))
+        if self.crop is not None:
+            check_size(self.crop, "crop")
+            object.__setattr__(self, "crop", tuple(self.crop))
+
+
+def augment(sample: dict, config: AugmentConfig, generator: torch.Generator) -> dict:
+    """Draw a changed version of a clip.
+
+    Points whose query leaves the frame (or is hidden in the new first frame) make room for copies of others, so the
+    number of points stays; points outside the frame in a later frame become invisible. If a draw leaves no point at
+    all, the clip stays as it is but for its size and colour.
+
+    Args:
+        sample: see the module's header.
+        config: the ranges.
+        generator: what to draw from; the same state gives the same result.
+
+    Returns:
+        A new sample; the one given is left alone.
+    """
+    draw = _Draw(generator)
+    changed = sample
+    if draw.chance(config.reverse):
+        changed = reverse(changed)
+    if draw.chance(config.flip_x):
+        changed = flip(changed, "x")
+    if draw.chance(config.flip_y):
+        changed = flip(changed, "y")
+    height, width = changed["frames"].shape[1:3]
+    factor = draw.between(*config.scale)
+    scaled = (max(1, round(height * factor)), max(1, round(width * factor)))
+    changed = resize(changed, scaled)
+    target = config.crop or (height, width)
+    left, top = (draw.offset(scaled[axis], target[axis], config.shift) for axis in (1, 0))
+    changed = crop(changed, left, top, target)
+    if not usable(changed).any():
+        changed = crop(sample, (width - target[1]) // 2, (height - target[0]) // 2, target)
+    factors = [1 + config.colour * draw.between(-1, 1) for _ in range(3)]
+    changed = colour(changed, *factors) if config.colour else changed
+    return refill(changed, draw.generator)
+
+
+class _Draw:
+    """Random numbers from one generator; each call takes a draw whatever its arguments, so streams stay in step."""
+
+    def __init__(self, generator: torch.Generator) -> None:
+        self.generator = generator
+
+    def between(self, low: float, high: float) -> float:
+        return low + (high - low) * float(torch.rand((), generator=self.generator))
+
+    def chance(self, probability: float) -> bool:
+        return self.between(0, 1) < probability
+
+    def offset(self, side: int, target: int, shift: float) -> int:
+        """Where a crop of `target` pixels begins on a side: anywhere inside, and `shift` of it beyond."""
+        low, high = sorted((0, side - target))
+        beyond = shift * target
+        return round(self.between(low - beyond, high + beyond))
+
+
+def flip(sample: dict, axis: str) -> dict:
+    """Mirror a clip: axis "x" swaps left and right, "y" top and bottom."""
+    if axis not in ("x", "y"):
+        raise ValueError(f"axis: expected 'x' or 'y', got {axis!r}")
+    S, H, W, _ = sample["frames"].shape
+    column, dimension, side = (0, 2, W) if axis == "x" else (1, 1, H)
+
+    def mirrored(xy: Tensor) -> Tensor:
+        xy = xy.clone()
+        xy[..., column] = side - 1 - xy[..., column]
+        return xy
+
+    return _moved(sample, sample["frames"].flip(dimension), mirrored)
+
+
+def reverse(sample: dict) -> dict:
+    """Play a clip backwards: each point's query becomes its position in what was the last frame.
+
+    Points hidden there have no query any more; `usable` tells them, `refill` replaces them.
+    """
+    tracks, visibility = sample["tracks"].flip(0), sample["visibility"].flip(0)
+    queries = torch.cat([sample["queries"][:, :1], tracks[0]], dim=1)
+    return sample | {"frames": sample["frames"].flip(0), "tracks": tracks, "visibility": visibility, "queries": queries}
+
+
+def resize(sample: dict, size: Size) -> dict:
+    """Bring a clip to `size` (H, W); positions follow `geometry.rescale_points`."""
+    check_size(size)
+    source = tuple(sample["frames"].shape[1:3])
+    if source == tuple(size):
+        return sample
+    images = sample["frames"].movedim(-1, 1).float()
+    # Without aligned corners: the rule that rescale_points follows. Antialiased, as downscaling by half needs.
+    images = F.interpolate(images, tuple(size), mode="bilinear", align_corners=False, antialias=True)
+    frames = images.round().clamp(0, 255).to(torch.uint8).movedim(1, -1)
+    return _moved(sample, frames, lambda xy: rescale_points(xy, source, tuple(size)))
+
+
+def crop(sample: dict, left: int, top: int, size: Size) -> dict:
+    """Cut out the box of `size` (H, W) whose first pixel is (left, top); what lies beyond the frame is black.
+
+    Points outside the box in a frame are invisible there.
+    """
+    check_size(size)
+    S, H, W, C = sample["frames"].shape
+    height, width = size
+    frames = sample["frames"].new_zeros(S, height, width, C)
+    rows, columns = (max(0, top), min(H, top + height)), (max(0, left), min(W, left + width))
+    if rows[0] < rows[1] and columns[0] < columns[1]:
+        window = sample["frames"][:, slice(*rows), slice(*columns)]
+        frames[:, rows[0] - top : rows[1] - top, columns[0] - left : columns[1] - left] = window
+    offset = sample["tracks"].new_tensor([left, top])
+    moved = _moved(sample, frames, lambda xy: xy - offset)
+    on_picture = _inside(moved["tracks"], size) & _inside(sample["tracks"], (H, W))
+    return moved | {"visibility": sample["visibility"] & on_picture}
+
+
+def shift(sample: dict, dx: int, dy: int) -> dict:
+    """Move a clip's content by (dx, dy) whole pixels within its frame; black comes in."""
+    return crop(sample, -dx, -dy, tuple(sample["frames"].shape[1:3]))
+
+
+def colour(sample: dict, brightness: float, contrast: float, saturation: float) -> dict:
+    """Multiply a clip's brightness, contrast (around its mean grey) and saturation; 1 leaves them alone."""
+    images = sample["frames"].float() * brightness
+    grey = (images * images.new_tensor(GREY)).sum(dim=-1, keepdim=True)
+    images = grey + saturation * (images - grey)
+    images = grey.mean() + contrast * (images - grey.mean())
+    return sample | {"frames": images.round().clamp(0, 255).to(torch.uint8)}
+
+
+def usable(sample: dict) -> Tensor:
+    """Which points can be asked for: their query lies in frame 0 and they are seen there. bool [N]"""
+    size = tuple(sample["frames"].shape[1:3])
+    return _inside(sample["queries"][:, 1:], size) & sample["visibility"][0]
+
+
+def refill(sample: dict, generator: torch.Generator) -> dict:
+    """Replace points that are not `usable` by copies of ones that are, drawn evenly; all stay where none is."""
+    good = usable(sample)
+    kept = good.nonzero()[:, 0]
+    if len(kept) in (0, len(good)):
+        return sample
+    index = torch.arange(len(good))
+    index[~good] = kept[torch.randint(len(kept), (int((~good).sum()),), generator=generator)]
+    points = {"tracks": sample["tracks"][:, index], "visibility": sample["visibility"][:, index]}
+    return sample | points | {"queries": sample["queries"][index]}
+
+
+def _moved(sample: dict, frames: Tensor, move) -> dict:
+    queries = torch.cat([sample["queries"][:, :1], move(sample["queries"][:, 1:])], dim=1)
+    return sample | {"frames": frames, "tracks": move(sample["tracks"]), "queries": queries}
+
+
+def _inside(xy: Tensor, size: Size) -> Tensor:
+    """As `geometry.inside`, for tensors."""
+    height, width = size
+    x, y = xy[..., 0], xy[..., 1]
+    return (x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5)

@@ -1,0 +1,249 @@
+"""`TrajectoryFCN`: a torchvision segmentation network that says where every pixel of a frame goes.
+
+Images of one, two or more frames go in as they are (RGB, 0 to 255); displacement in pixels and visibility logits come
+out for every pixel and frame, as a `TrajectoryPrediction`. Normalisation, the stem for n frames and the scale of the
+output are inside. Knows nothing of losses, data or files other than pretrained weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models import segmentation
+
+from flowlib.geometry import check_size, resize_field
+from flowlib.models import TrajectoryPrediction
+from flowlib.models.heads import CoarseHead, FineHead
+from flowlib.models.pretrained import fill_backbone
+
+BACKBONES = {
+    "fcn_resnet50": segmentation.fcn_resnet50,
+    "deeplabv3_resnet50": segmentation.deeplabv3_resnet50,
+    "lraspp_mobilenet_v3_large": segmentation.lraspp_mobilenet_v3_large,
+}
+CHOICES = {
+    "backbone": tuple(BACKBONES),
+    "head": ("torchvision", "fine"),
+    "conv1": ("duplicate", "mean", "zero"),
+    "output": ("all", "last"),
+    "batch_norm": ("train", "frozen", "group"),
+    "stride_in": ("3x3", "1x1"),
+}
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, which torchvision's weights expect
+LOG_SCALE_RANGE = 6.0  # e**±6 times the target scale; keeps the Laplace likelihood finite from the first step on
+
+
+class TrajectoryFCN(nn.Module):
+    """Dense trajectories from one or more frames, by a fully convolutional network.
+
+    Args:
+        num_frames: S, the frames of a clip.
+        input_frames: which of them the network sees, for example (0,), (0, 3).
+        backbone: "fcn_resnet50", "deeplabv3_resnet50" or "lraspp_mobilenet_v3_large", torchvision's.
+        head: "torchvision" (stride 8, enlarged bilinearly) or "fine" (skip of stride 4, convex upsampling).
+        conv1: how the first convolution's weights serve n frames: "duplicate" (repeated; sums of n frames, so n times
+            as large), "mean" (repeated and divided by n), or "zero" (frames after the first start with no effect).
+        weights: "auto", "none", "imagenet", "coco", a path, a URL or a Google Drive id; see `fill_backbone`.
+        output: "all" frames 0..S-1, or only the "last" one (3 channels).
+        log_scale: also predict the logarithm of a Laplace scale for each pixel and frame.
+        batch_norm: "train" (statistics of the batch, running ones in evaluation), "frozen" (the running ones in both),
+            or "group" (group norm of 32 groups, which needs no statistics; pretrained scale and shift are kept).
+        stride_in: which convolution of a ResNet's stage strides: "3x3" as torchvision trains, or "1x1" as He et al.
+            2015 did. The shapes are alike, so a weights file cannot tell; say "1x1" for weights of the latter kind.
+        working_size: (H, W) the images are resized to inside, None for their own; the output has the images' size.
+
+    Raises:
+        ValueError: an argument outside these; the message names it.
+
+    >>> model = TrajectoryFCN(num_frames=8, input_frames=(0, 3), backbone="lraspp_mobilenet_v3_large", weights="none")
+    >>> model(torch.zeros(1, 2, 3, 64, 96, dtype=torch.uint8)).displacement.shape
+    torch.Size([1, 8, 2, 64, 96])
+    """
+
+    def __init__(
+        self,
+        *,
+        num_frames: int = 8,
+        input_frames: Sequence[int] = (0,),
+        backbone: str = "fcn_resnet50",
+        head: str = "torchvision",
+        conv1: str = "duplicate",
+        weights: str = "auto",
+        output: str = "all",
+        log_scale: bool = False,
+        batch_norm: str = "train",
+        stride_in: str = "3x3",
+        working_size: tuple[int, int] | None = None,
+    ) -> None:
+        super().__init__()
+        chosen = {"backbone": backbone, "head": head, "conv1": conv1}
+        chosen |= {"output": output, "batch_norm": batch_norm, "stride_in": stride_in}
+        _check_choices(chosen)
+        self.input_frames = _checked_frames(input_frames, num_frames)
+        self.num_frames, self.conv1, self.log_scale, self.batch_norm = num_frames, conv1, log_scale, batch_norm
+        self.working_size = None if working_size is None else tuple(working_size)
+        if self.working_size is not None:
+            check_size(self.working_size, "working_size")
+        self.frames = tuple(range(num_frames)) if output == "all" else (num_frames - 1,)
+        self.config = chosen | {"num_frames": num_frames, "input_frames": list(self.input_frames)}
+        self.config |= {"log_scale": log_scale, "working_size": working_size and list(working_size)}
+
+        network = BACKBONES[backbone](weights=None, weights_backbone=None, num_classes=self.channels)
+        self.weights = fill_backbone(network, backbone, str(weights))
+        self.backbone = network.backbone
+        self.head = _make_head(network, backbone, head, self.channels)
+        _move_stride(self.backbone, backbone, stride_in)
+        _widen_stem(self.backbone, len(self.input_frames), conv1)
+        if batch_norm == "group":
+            _use_group_norm(self)
+        _start_near_zero(self.head)
+        self.register_buffer("mean", torch.tensor(MEAN).reshape(3, 1, 1) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(STD).reshape(3, 1, 1) * 255, persistent=False)
+        moves = torch.tensor([float(frame > 0) for frame in self.frames])
+        self.register_buffer("moves", moves.reshape(-1, 1, 1, 1), persistent=False)  # frame 0 stays where it is
+        self.register_buffer("target_scale", torch.ones(()))  # pixels; training fits it to its data
+
+    @property
+    def channels(self) -> int:
+        """Output channels: displacement x, y, visibility and perhaps log scale, for each frame."""
+        return (4 if self.log_scale else 3) * len(self.frames)
+
+    @property
+    def parts(self) -> dict[str, list[nn.Parameter]]:
+        """The parameters by part: "stem" (first convolution and its norm), "second" (the first stage after it), the
+        rest of the "backbone", and "head"."""
+        stages = list(self.backbone.children())
+        first = 4 if "layer1" in self.backbone else 1  # a ResNet's stem has four modules, MobileNet's is one
+        groups = {"stem": stages[:first], "second": stages[first : first + 1], "backbone": stages[first + 1 :]}
+        groups["head"] = [self.head]
+        return {name: [p for module in modules for p in module.parameters()] for name, modules in groups.items()}
+
+    def forward(self, images: Tensor) -> TrajectoryPrediction:
+        """Predict from images [B n 3 H W] of the frames `input_frames`, uint8 or floating from 0 to 255."""
+        B, n, _, H, W = self._check_images(images).shape
+        inputs = (images.to(self.mean.dtype) - self.mean) / self.std
+        inputs = inputs.reshape(B, n * 3, H, W)
+        size = self.working_size or (H, W)
+        if size != (H, W):
+            inputs = F.interpolate(inputs, size, mode="bilinear", align_corners=False, antialias=True)
+        values = self.head(self.backbone(inputs), size)
+        return self._to_pixels(values.reshape(B, len(self.frames), -1, *size), (H, W))
+
+    def _to_pixels(self, values: Tensor, size: tuple[int, int]) -> TrajectoryPrediction:
+        """The prediction that raw values [B F 3|4 h w] stand for, at the images' size."""
+        field = values[:, :, :2] * self.moves
+        visibility, log_scale = values[:, :, 2], values[:, :, 3] if self.log_scale else None
+        if values.shape[-2:] != size:
+            # The network speaks in units of `target_scale` pixels of the images, so nothing but the lattice changes.
+            B, S, _, h, w = field.shape
+            per_cell = field.new_tensor([w / size[1], h / size[0]]).reshape(2, 1, 1)
+            field = resize_field(field * per_cell, size)
+            visibility = _enlarge(visibility, size)
+            log_scale = None if log_scale is None else _enlarge(log_scale, size)
+        if log_scale is not None:
+            log_scale = log_scale.clamp(-LOG_SCALE_RANGE, LOG_SCALE_RANGE) + self.target_scale.log()
+        return TrajectoryPrediction(field * self.target_scale, visibility, self.frames, log_scale)
+
+    def _check_images(self, images: Tensor) -> Tensor:
+        n = len(self.input_frames)
+        if images.ndim != 5 or images.shape[1:3] != (n, 3):
+            got = list(images.shape)
+            raise ValueError(f"images: expected shape [B {n} 3 H W] for frames {self.input_frames}, got {got}")
+        return images
+
+    def train(self, mode: bool = True) -> TrajectoryFCN:
+        """Training or evaluation mode. Batch norm uses and updates statistics of the batch only where it is trained:
+        with `batch_norm="frozen"`, and in layers whose parameters are held, it keeps the running ones."""
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.train(mode and self.batch_norm == "train" and module.weight.requires_grad)
+        return self
+
+    def extra_repr(self) -> str:
+        return ", ".join(f"{key}={value!r}" for key, value in self.config.items()) + f", weights={self.weights!r}"
+
+
+def _check_choices(chosen: dict[str, str]) -> None:
+    for name, value in chosen.items():
+        if value not in CHOICES[name]:
+            raise ValueError(f"{name}: expected one of {', '.join(CHOICES[name])}, got {value!r}")
+
+
+def _checked_frames(input_frames: Sequence[int], num_frames: int) -> tuple[int, ...]:
+    if int(num_frames) != num_frames or num_frames < 2:
+        raise ValueError(f"num_frames: expected 2 or more, got {num_frames}")
+    frames = tuple(input_frames)
+    if not frames or any(frame not in range(num_frames) for frame in frames):
+        raise ValueError(f"input_frames: expected indices from 0 to {num_frames - 1}, got {frames}")
+    return tuple(int(frame) for frame in frames)
+
+
+def _make_head(network: nn.Module, backbone: str, head: str, channels: int) -> nn.Module:
+    is_lraspp = backbone == "lraspp_mobilenet_v3_large"
+    if head == "torchvision":
+        return CoarseHead(network.classifier, takes_all_features=is_lraspp)
+    # torchvision's backbones return what they are asked for by layer name; features of stride 4 come on top.
+    network.backbone.return_layers |= {"2" if is_lraspp else "layer1": "skip"}
+    if is_lraspp:
+        context, name, channels_in, skip = nn.Identity(), "high", 960, 24
+    else:
+        *before, last = network.classifier
+        context, name, channels_in, skip = nn.Sequential(*before), "out", last.in_channels, 256
+    return FineHead(context, context_name=name, context_channels=channels_in, skip_channels=skip, channels=channels)
+
+
+def _move_stride(network: nn.Module, backbone: str, stride_in: str) -> None:
+    """Let the first 1×1 convolution of layer2 stride, as in He et al. 2015; layer3 and layer4 are dilated instead."""
+    if stride_in == "3x3":
+        return
+    if backbone == "lraspp_mobilenet_v3_large":
+        raise ValueError(f"stride_in: expected '3x3' with {backbone}, which is no ResNet, got '1x1'")
+    block = network["layer2"][0]
+    block.conv1.stride, block.conv2.stride = (2, 2), (1, 1)
+
+
+def _widen_stem(network: nn.Module, n: int, rule: str) -> None:
+    """Make the first convolution take n frames, 3n channels."""
+    convolution = stem_convolution(network)
+    convolution.weight = nn.Parameter(widen(convolution.weight.detach(), n, rule))
+    convolution.in_channels = 3 * n
+
+
+def stem_convolution(network: nn.Module) -> nn.Conv2d:
+    """The first convolution of a backbone."""
+    return network["conv1"] if "conv1" in network else network["0"][0]
+
+
+def widen(weight: Tensor, n: int, rule: str) -> Tensor:
+    """A convolution's weight [O 3 k k] made to take n frames [O 3n k k] by `rule`, see `TrajectoryFCN`."""
+    if rule == "zero":
+        return torch.cat([weight, *[torch.zeros_like(weight)] * (n - 1)], dim=1)
+    repeated = weight.repeat(1, n, 1, 1)
+    return repeated / n if rule == "mean" else repeated
+
+
+def _use_group_norm(network: nn.Module) -> None:
+    """Replace every batch norm by a group norm that starts with its scale and shift."""
+    for module in list(network.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.BatchNorm2d):
+                channels = child.num_features
+                groups = max(g for g in range(1, 33) if channels % g == 0)
+                norm = nn.GroupNorm(groups, channels, eps=child.eps)
+                norm.load_state_dict({"weight": child.weight, "bias": child.bias})
+                setattr(module, name, norm)
+
+
+def _start_near_zero(head: nn.Module) -> None:
+    """Start close to "nothing moves", from where the first steps lead somewhere and not back."""
+    for layer in head.last_layers():
+        nn.init.normal_(layer.weight, std=0.01)
+        nn.init.zeros_(layer.bias)
+
+
+def _enlarge(values: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(values, size, mode="bilinear", align_corners=False)

@@ -1,0 +1,132 @@
+"""Pretrained weights for a backbone: torchvision's from ImageNet or COCO, a file, or none at all.
+
+Takes a torchvision segmentation network and a word or place, fills the network, and says in one phrase what it did.
+Files are read with `weights_only=True`, so nothing in them is run. Knows nothing of trajectories.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+import socket
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import MobileNet_V3_Large_Weights, ResNet50_Weights, segmentation
+
+from flowlib.downloads import fetch_weights
+from flowlib.workspace import Workspace
+
+WORDS = ("auto", "none", "imagenet", "coco")
+PROBE_SECONDS = 3.0  # how long "auto" waits for the server to answer before it goes on without
+IMAGENET = {
+    "fcn_resnet50": ResNet50_Weights.IMAGENET1K_V1.url,
+    "deeplabv3_resnet50": ResNet50_Weights.IMAGENET1K_V1.url,
+    "lraspp_mobilenet_v3_large": MobileNet_V3_Large_Weights.IMAGENET1K_V1.url,
+}
+COCO = {
+    "fcn_resnet50": segmentation.FCN_ResNet50_Weights.DEFAULT.url,
+    "deeplabv3_resnet50": segmentation.DeepLabV3_ResNet50_Weights.DEFAULT.url,
+    "lraspp_mobilenet_v3_large": segmentation.LRASPP_MobileNet_V3_Large_Weights.DEFAULT.url,
+}
+
+
+def fill_backbone(network: nn.Module, name: str, weights: str) -> str:
+    """Load pretrained weights into a torchvision segmentation network.
+
+    Args:
+        network: has `.backbone` and `.classifier`.
+        name: the backbone's name, a key of `IMAGENET`.
+        weights: "auto" (ImageNet if it can be had at once, else none, said in one printed sentence), "none",
+            "imagenet", "coco", or a path, a URL or a Google Drive id of a backbone's or a segmentation network's file.
+
+    Returns:
+        What was loaded, for the config: "imagenet", "coco", "none", "none (no ImageNet weights: …)" or the source.
+
+    Raises:
+        FileNotFoundError, DownloadError: the file cannot be had.
+        ValueError: it is not a file of weights, or of another network.
+    """
+    if weights == "none":
+        return "none"
+    if weights == "auto":
+        return _fill_if_reachable(network, name)
+    url = {"imagenet": IMAGENET[name], "coco": COCO[name]}.get(weights, "")
+    path = fetch_weights(url or str(weights), sha256=_hash_in_name(url))
+    load_into(network, read_weights(path), path)
+    return str(weights)
+
+
+def _fill_if_reachable(network: nn.Module, name: str) -> str:
+    url = IMAGENET[name]
+    try:
+        _probe(url)
+        path = fetch_weights(url, sha256=_hash_in_name(url))
+    except OSError as error:  # DownloadError is one, too
+        reason = f"{urlsplit(url).hostname} gave no answer ({type(error).__name__})"
+        print(f"No ImageNet weights: {reason}; the backbone starts from random numbers, and learns more slowly.")
+        return f"none (no ImageNet weights: {reason})"
+    load_into(network, read_weights(path), path)
+    return "imagenet"
+
+
+def _probe(url: str) -> None:
+    """Raise `OSError` unless the weights are in the cache or their server answers within a moment."""
+    cached = Workspace().weights.glob(f"{Path(urlsplit(url).path).stem}-*.pth")
+    if not any(cached):
+        socket.create_connection((urlsplit(url).hostname, 443), timeout=PROBE_SECONDS).close()
+
+
+def _hash_in_name(url: str) -> str:
+    """torchvision's file names end in the first digits of the SHA-256: resnet50-0676ba61.pth."""
+    found = re.search(r"-([0-9a-f]{8,})\.pth$", url)
+    return found.group(1) if found else ""
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """A file's tensors by name, as float32 where they are floating.
+
+    Raises:
+        ValueError: not a file that torch wrote, or not a dict of tensors; the message names it.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
+        raise ValueError(f"{path}: expected weights that torch.save wrote, got {_first_line(error)}") from error
+    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(f"{path}: expected a dict of tensors by name, got {_kind(state)}")
+    return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def _kind(state: object) -> str:
+    if isinstance(state, dict) and "meta" in state:
+        return "a checkpoint of a training run (flowlib.training.load_checkpoint reads those)"
+    return f"{type(state).__name__} without tensors only"
+
+
+def load_into(network: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+    """Fill `network` from a segmentation network's or a backbone's tensors; what classifies is left out.
+
+    A backbone's names may lack the prefix, MobileNet's have `features.` in its place.
+
+    Raises:
+        ValueError: a tensor of the backbone is missing or has another shape.
+    """
+    if not any(key.startswith("backbone.") for key in state):
+        state = {f"backbone.{key.removeprefix('features.')}": value for key, value in state.items()}
+    wanted = network.state_dict()
+    found = {key: value for key, value in state.items() if key in wanted and value.shape == wanted[key].shape}
+    counters = (key for key in wanted if key.endswith("num_batches_tracked"))  # old files lack them; nothing reads them
+    missing = {key for key in wanted if key.startswith("backbone.")} - found.keys() - set(counters)
+    if missing:
+        first = min(missing, key=list(wanted).index)
+        got = list(state[first].shape) if first in state else "none"
+        expected = list(wanted[first].shape)
+        raise ValueError(f"{path}: expected weights of this backbone, with {first} of shape {expected}, got {got}")
+    network.load_state_dict(found, strict=False)

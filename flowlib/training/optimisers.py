@@ -1,0 +1,91 @@
+"""What is trained, how fast, and the averaged copy of it: parameter groups, schedules, clipping, EMA.
+
+A schedule is a function of the step alone, so a resumed run needs no state of it.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import torch
+from torch import nn
+
+from flowlib.training.config import FitConfig
+
+TRAINED_PARTS = {
+    "last": ("head",),
+    "first+last": ("stem", "head"),
+    "first+second+last": ("stem", "second", "head"),
+    "all": ("stem", "second", "backbone", "head"),
+}
+
+
+def choose_trained(model: nn.Module, trained: str) -> None:
+    """Let only the parts that `trained` names take gradients; a held layer's batch norm holds its statistics, too."""
+    for name, parameters in model.parts.items():
+        for parameter in parameters:
+            parameter.requires_grad_(name in TRAINED_PARTS[trained])
+
+
+def make_optimizer(model: nn.Module, config: FitConfig) -> torch.optim.Optimizer:
+    """The optimiser, with one group for each trained part and its own learning rate, kept as `base_lr`."""
+    rates = {"stem": config.stem_learning_rate, "second": config.backbone_learning_rate}
+    rates |= {"backbone": config.backbone_learning_rate, "head": None}
+    groups = []
+    for name, parameters in model.parts.items():
+        if name in TRAINED_PARTS[config.trained]:
+            rate = config.learning_rate if rates[name] is None else rates[name]
+            groups.append({"params": parameters, "lr": rate, "base_lr": rate, "name": name})
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(groups, momentum=config.momentum, weight_decay=config.weight_decay)
+    kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
+    return kind(groups, weight_decay=config.weight_decay)
+
+
+def rate_factor(step: int, config: FitConfig) -> float:
+    """What the learning rates are multiplied by at optimiser step `step` (0, 1, …, steps-1).
+
+    >>> [round(rate_factor(step, FitConfig(steps=4)), 3) for step in range(4)]
+    [1.0, 0.854, 0.5, 0.146]
+    """
+    warmup = config.warmup_steps
+    if config.schedule == "one_cycle":
+        warmup = warmup or math.ceil(config.steps / 3)
+        rise = 0.5 - 0.5 * math.cos(math.pi * min(1.0, step / warmup))
+        return (0.04 + 0.96 * rise) * _fall(step - warmup, config.steps - warmup)
+    rise = min(1.0, (step + 1) / (warmup + 1))
+    return rise * _fall(step - warmup, config.steps - warmup) if config.schedule == "cosine" else rise
+
+
+def _fall(step: int, steps: int) -> float:
+    """Half a cosine from 1 at step 0 to 0 at `steps`."""
+    return 0.5 + 0.5 * math.cos(math.pi * min(1.0, max(0.0, step / max(1, steps))))
+
+
+def set_rates(optimizer: torch.optim.Optimizer, step: int, config: FitConfig) -> float:
+    """Give every group its learning rate for `step`; returns the head's."""
+    factor = rate_factor(step, config)
+    for group in optimizer.param_groups:
+        group["lr"] = group["base_lr"] * factor
+    return optimizer.param_groups[-1]["lr"]
+
+
+class Averaged:
+    """An exponential moving average of a model's weights; what isn't trained, and statistics, are copied."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        """Take in the weights after optimiser step `step`; early on the average is short, so the start fades fast."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+        source = model.state_dict()
+        for name, value in self.model.state_dict().items():
+            if name in trained:
+                value.lerp_(source[name], 1 - decay)
+            else:
+                value.copy_(source[name])
