@@ -241,35 +241,68 @@ def write_video(
     return path
 
 
-def write_frames(video: Video, folder: str | Path, *, quality: int = 95, archive: bool = False) -> Path:
-    """Write a video as `<folder>/<name>/frames/00000.jpg …`, and as `<folder>/<name>.zip` of these if asked.
+def write_frames(
+    videos: Iterable[Video],
+    folder: str | Path,
+    *,
+    layout: str = "folder",
+    quality: int = 95,
+    progress: Callable[[Iterable], Iterable] | None = None,
+) -> list[Path]:
+    """Write videos as numbered pictures, for those who work with frames; `find_videos` reads them back as videos.
 
-    Pictures that are there already are kept, so an interrupted call goes on where it stopped.
+    Args:
+        videos: which.
+        folder: where `<name>/frames/00000.jpg …` or `<name>.zip` (of the same) go.
+        layout: "folder", "zip", "both", or "none" to write nothing. A mounted Drive wants few, large files: "zip".
+        quality: of the JPEGs, 1 to 100.
+        progress: wraps the videos, for example `tqdm`.
 
     Returns:
-        The folder `<folder>/<name>`.
+        What was written or was there already: an interrupted call goes on where it stopped.
     """
-    target = Path(folder) / video.name
-    pictures = target / "frames"
-    pictures.mkdir(parents=True, exist_ok=True)
-    missing = [i for i in range(video.num_frames) if not (pictures / f"{i:05d}.jpg").exists()]
-    if missing:
-        for i, frame in enumerate(iterate_frames(video, start=missing[0]), start=missing[0]):
-            with atomic_write(pictures / f"{i:05d}.jpg") as temporary:
+    if layout not in ("none", "folder", "zip", "both"):
+        raise ValueError(f"layout: expected none, folder, zip or both, got {layout!r}")
+    written = []
+    for video in (progress(videos) if progress else videos) if layout != "none" else ():
+        if layout in ("folder", "both"):
+            written.append(_write_pictures(video, Path(folder) / video.name, quality))
+        if layout in ("zip", "both"):
+            written.append(_write_archive(video, Path(folder) / f"{video.name}.zip", quality))
+    return written
+
+
+def _write_pictures(video: Video, target: Path, quality: int) -> Path:
+    paths = [target / "frames" / f"{i:05d}.jpg" for i in range(video.num_frames)]
+    first = next((i for i, path in enumerate(paths) if not path.exists()), video.num_frames)
+    if first < video.num_frames:
+        for path, frame in zip(paths[first:], iterate_frames(video, start=first)):
+            with atomic_write(path) as temporary:
                 temporary.write_bytes(encode_image(frame, quality=quality))
-    if archive:
-        _write_archive(target)
     return target
 
 
-def _write_archive(folder: Path) -> None:
-    pictures = sorted((folder / "frames").glob("*.jpg"))
-    with (
-        atomic_write(folder.parent / f"{folder.name}.zip") as temporary,
-        zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as file,
-    ):
-        for picture in pictures:
-            file.write(picture, f"{folder.name}/frames/{picture.name}")
+def _write_archive(video: Video, target: Path, quality: int) -> Path:
+    if not target.exists():
+        with atomic_write(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+            for i, frame in enumerate(iterate_frames(video)):
+                archive.writestr(f"{Path(video.name).name}/frames/{i:05d}.jpg", encode_image(frame, quality=quality))
+    return target
+
+
+def middle_frames(videos: Iterable[Video], size: Size, fit: FitRule = "crop") -> list[np.ndarray]:
+    """The frame in the middle of each video, at `size`: what a contact sheet shows."""
+    return [read_frames(video, [video.num_frames // 2], size, fit)[0] for video in videos]
+
+
+def describe_videos(videos: Iterable[Video], skipped: Iterable[Skipped] = ()) -> str:
+    """A line for each video, and for each that is left out its reason."""
+    lines = [
+        f"{video.name}: {video.size[1]}×{video.size[0]}, {video.fps:.4g} frames/s, {video.num_frames} frames"
+        for video in videos
+    ]
+    left_out = [f"left out: {one.name}: {one.reason}" for one in skipped]
+    return "\n".join([*lines, *left_out, f"{len(lines)} videos, {len(left_out)} left out"])
 
 
 def _write_gif(path: Path, suffix: str, first: Frame, rest: Iterator[Frame], fps: float, lossless: bool) -> None:

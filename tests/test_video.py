@@ -77,15 +77,33 @@ def test_pixel_formats_become_rgb(clip, tmp_path, pixel_format):
 
 def test_pictures_and_their_zip_are_one_and_the_same_video(clip, mp4, tmp_path):
     source = probe(mp4, "Söö 1")
-    folder = video.write_frames(source, tmp_path / "frames", archive=True)
-    archive = tmp_path / "frames" / "Söö 1.zip"
+    folder, archive = video.write_frames([source], tmp_path / "frames", layout="both")
+    assert archive == tmp_path / "frames" / "Söö 1.zip"
     assert probe(folder).fingerprint == probe(archive).fingerprint
     np.testing.assert_array_equal(video.read_frames(folder, [3]), video.read_frames(archive, [3]))
     np.testing.assert_allclose(video.read_frames(folder, [3])[0, 30, 30], 30, atol=4)
     assert list(video.find_videos(tmp_path / "frames")) == ["Söö 1"]
     (folder / "frames" / "00004.jpg").unlink()
-    video.write_frames(source, tmp_path / "frames")
-    assert probe(folder).num_frames == 9
+    before = archive.stat().st_mtime_ns
+    video.write_frames([source], tmp_path / "frames", layout="both")
+    assert probe(folder).num_frames == 9 and archive.stat().st_mtime_ns == before
+
+
+def test_layouts(mp4, tmp_path, refuses):
+    assert video.write_frames([probe(mp4)], tmp_path / "none", layout="none") == [] and not (tmp_path / "none").exists()
+    assert video.write_frames([probe(mp4)], tmp_path, layout="zip") == [tmp_path / "clip.zip"]
+    with refuses("layout: expected none, folder, zip or both, got 'tar'"):
+        video.write_frames([probe(mp4)], tmp_path, layout="tar")
+
+
+def test_videos_are_described(mp4):
+    text = video.describe_videos([probe(mp4)], [video.Skipped("bad", "bad.mp4: is empty")])
+    assert text.splitlines() == [
+        "clip: 72×48, 12 frames/s, 9 frames",
+        "left out: bad: bad.mp4: is empty",
+        "1 videos, 1 left out",
+    ]
+    assert [frame.shape for frame in video.middle_frames([probe(mp4)], (20, 30))] == [(20, 30, 3)]
 
 
 def test_pictures_are_ordered_by_number(clip, tmp_path):
