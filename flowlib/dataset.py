@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch.utils.data import Dataset
 
-from flowlib.shards import SPLITS, Clip, Shard, find_shards, load_splits
+from flowlib.shards import SPLITS, Clip, LabelledClip, Shard, find_shards, load_splits
 
 Sample = dict[str, torch.Tensor | str]
 
@@ -71,18 +71,21 @@ class TrajectoryDataset(Dataset):
         return len(self.entries)
 
     def __getitem__(self, index: int) -> Sample:
-        path, clip = self.entries[index]
-        shard = self._shard(path)
-        tracks = shard.tracks(clip)
+        one = self.read(index)
         sample: Sample = {
-            "frames": torch.from_numpy(shard.frames(clip)),
-            "tracks": torch.from_numpy(tracks.tracks),
-            "visibility": torch.from_numpy(tracks.visibility),
-            "queries": torch.from_numpy(tracks.queries),
-            "video": clip.video,
-            "clip": clip.key,
+            "frames": torch.from_numpy(one.frames),
+            "tracks": torch.from_numpy(one.tracks.tracks),
+            "visibility": torch.from_numpy(one.tracks.visibility),
+            "queries": torch.from_numpy(one.tracks.queries),
+            "video": one.clip.video,
+            "clip": one.clip.key,
         }
         return self.transform(sample) if self.transform else sample
+
+    def read(self, index: int) -> LabelledClip:
+        """A clip as NumPy arrays and `Tracks`, without the transform: for looking at and measuring."""
+        path, clip = self.entries[index]
+        return self._shard(path).read(clip)
 
     @property
     def clips(self) -> list[Clip]:

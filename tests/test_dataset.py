@@ -87,3 +87,11 @@ def test_what_is_missing_is_named(workspace, tmp_path, refuses):
         TrajectoryDataset(tmp_path)
     with refuses("found none; label some first", FileNotFoundError):
         TrajectoryDataset(tmp_path / "datasets" / "a")
+
+
+def test_clips_are_read_as_arrays_too(workspace):
+    dataset = TrajectoryDataset(workspace.root, split="all")
+    one, sample = dataset.read(3), dataset[3]
+    np.testing.assert_array_equal(one.frames, sample["frames"])
+    np.testing.assert_array_equal(one.tracks.tracks, sample["tracks"])
+    assert one.clip.key == sample["clip"]
