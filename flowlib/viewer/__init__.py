@@ -1,0 +1,268 @@
+"""The trajectory viewer: a live widget in notebooks, a picture in saved ones, one HTML file anywhere else.
+
+In: a clip, its trajectories, optionally a second set of the same points. Out: something to look at, and what a person
+picked. Frames and tracks travel once; playing, colouring and picking happen in the browser (`viewer.js`).
+Knows nothing of models, datasets or networks; what it draws it is handed.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import uuid
+from collections.abc import Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import numpy as np
+import traitlets as t
+
+from flowlib import colours
+from flowlib.tracks import Tracks
+from flowlib.video import write_video
+from flowlib.viewer import page, raster
+from flowlib.viewer.packing import PackedFrames, as_tracks, fixed_step, pack_frames, pack_tracks
+from flowlib.viewer.scene import BACKGROUNDS, COLOURS, COMPARISONS, HIDDEN, Scene, View
+from flowlib.workspace import atomic_write
+
+FOLDER = Path(__file__).parent
+SETTINGS = ("frame", "colour", "compare", "background", "trail", "point_size", "density", "hidden", "selected")
+LUGGAGE = ("_header", "_frames", "_rebuilt", "_tracks", "_prediction", "_palette")
+SNAPSHOT_WIDTH = 960  # pixels
+
+
+class Picture(bytes):
+    """A PNG file's bytes, which a notebook shows as a picture."""
+
+    def _repr_png_(self) -> bytes:
+        return bytes(self)
+
+
+class _Indices(t.List):
+    """Point numbers: any sequence of them, an array, or a boolean mask; kept sorted, each once."""
+
+    def validate(self, viewer: Any, value: Any) -> list[int]:
+        points = np.asarray(value)
+        if points.dtype == bool and points.shape == (viewer.num_points,):
+            points = np.flatnonzero(points)
+        if points.ndim != 1 or (points.size and points.dtype.kind not in "iu"):
+            raise ValueError(f"selected: expected point numbers or a mask of {viewer.num_points}, got {value!r}")
+        if points.size and not 0 <= points.min() <= points.max() < viewer.num_points:
+            raise ValueError(f"selected: expected points from 0 to {viewer.num_points - 1}, got {value!r}")
+        return sorted({int(point) for point in points})
+
+
+class TrajectoryViewer(anywidget.AnyWidget):
+    """Look at trajectories: play, scrub, zoom, colour, compare, pick.
+
+    Args:
+        frames: uint8 [S H W 3], or an iterable of uint8 [H W 3] (frames are kept as JPEG, one at a time is decoded).
+        tracks: `Tracks` over these frames, or a dense trajectory [S 2 H W] (displacement in pixels from frame 0; read
+            at a grid of up to 100 points across).
+        prediction: a second set of the same points: `Tracks`, or a dense trajectory, read at the tracks' queries.
+        rebuilt: the frames a prediction rebuilds, as `frames`; gives the backgrounds "rebuilt" and "difference".
+        title: shown above, as plain text.
+        names: what the two sets are called.
+        fps: frames a second at speed 1.
+        quality: of the JPEGs, 1 to 100.
+        **settings: first values of the traits below.
+
+    Traits, readable and settable at any time, in step with the browser:
+        frame: the frame shown. playing: whether it runs. speed: times fps.
+        selected: numbers of the picked points; set it to numbers or to a mask of all points.
+        colour: "position" (where a point starts), "displacement", "direction", "speed", "error", "occlusion".
+        compare: "side by side", "overlay", "errors", "truth", "prediction".
+        background: "video", "first frame", "rebuilt", "difference", "none".
+        trail: its length in frames. point_size: diameter in pixels of the screen. density: share of points shown.
+        hidden: "hollow" or "off". theme: "auto", "light", "dark".
+
+    Raises:
+        ValueError: shapes that do not belong together, values that are not finite, an unknown setting.
+
+    >>> tracks = Tracks.still(np.array([[0, 3.0, 4.0]]), num_frames=2)
+    >>> TrajectoryViewer(np.zeros((2, 20, 30, 3), np.uint8), tracks)
+    TrajectoryViewer(2 frames of 20x30, 1 point)
+    """
+
+    _esm = FOLDER / "viewer.js"
+    _css = FOLDER / "viewer.css"
+
+    _header = t.Dict().tag(sync=True)
+    _frames = t.Bytes().tag(sync=True)
+    _rebuilt = t.Bytes().tag(sync=True)
+    _tracks = t.Bytes().tag(sync=True)
+    _prediction = t.Bytes().tag(sync=True)
+    _palette = t.Bytes().tag(sync=True)
+
+    frame = t.Int(0).tag(sync=True)
+    playing = t.Bool(False).tag(sync=True)
+    speed = t.Float(1.0).tag(sync=True, range=(0.01, 100))
+    selected = _Indices().tag(sync=True)
+    colour = t.Unicode("position").tag(sync=True, choices=COLOURS)
+    compare = t.Unicode("side by side").tag(sync=True, choices=COMPARISONS)
+    background = t.Unicode("video").tag(sync=True, choices=BACKGROUNDS)
+    trail = t.Int(7).tag(sync=True, range=(0, 100_000))
+    point_size = t.Float(4.0).tag(sync=True, range=(1, 40))
+    density = t.Float(1.0).tag(sync=True, range=(0, 1))
+    hidden = t.Unicode("hollow").tag(sync=True, choices=HIDDEN)
+    theme = t.Unicode("auto").tag(sync=True, choices=("auto", "light", "dark"))
+
+    def __init__(
+        self,
+        frames: np.ndarray | Iterable[np.ndarray],
+        tracks: Any,
+        prediction: Any = None,
+        *,
+        rebuilt: np.ndarray | Iterable[np.ndarray] | None = None,
+        title: str = "",
+        names: tuple[str, str] = ("truth", "prediction"),
+        fps: float = 8.0,
+        quality: int = 80,
+        **settings: Any,
+    ) -> None:
+        unknown = set(settings) - {*SETTINGS, "playing", "speed", "theme"}
+        if unknown:
+            raise TypeError(f"unknown settings: {', '.join(sorted(unknown))}; see the traits of TrajectoryViewer")
+        if not fps > 0:
+            raise ValueError(f"fps: expected more than 0, got {fps}")
+        self._scene = _gather(frames, tracks, prediction, rebuilt, tuple(map(str, names)), str(title), quality)
+        self._fps = float(fps)
+        super().__init__(**self._luggage(), **settings)
+
+    @property
+    def num_points(self) -> int:
+        return self._scene.truth.num_points
+
+    @property
+    def num_frames(self) -> int:
+        return len(self._scene.frames)
+
+    def to_html(self, path: str | Path) -> Path:
+        """Write one self-contained page, as the viewer stands now; it needs neither a network nor a kernel."""
+        state = {name: getattr(self, name) for name in (*SETTINGS, "speed", "theme", *LUGGAGE)}
+        with atomic_write(Path(path)) as temporary:
+            temporary.write_text(page.build(self._scene.title, state, FOLDER), encoding="utf-8")
+        return Path(path)
+
+    def snapshot(self, frame: int | None = None, *, width: int = SNAPSHOT_WIDTH) -> Picture:
+        """A picture of `frame` (default: the one shown), drawn as the viewer is set: PNG bytes that notebooks show."""
+        frame = self.frame if frame is None else self._check_frame(frame)
+        return Picture(raster.draw_png(self._scene, self._view(frame), width))
+
+    def to_video(
+        self, path: str | Path, *, fps: float | None = None, width: int = SNAPSHOT_WIDTH, progress: bool = True
+    ) -> Path:
+        """Write all frames, drawn as the viewer is set, as .mp4 or .gif."""
+        from tqdm.auto import tqdm
+
+        bar = partial(tqdm, total=self.num_frames, desc=Path(path).name, unit="frame", disable=not progress)
+        return write_video(path, self._drawn_frames(width), fps=fps or self._fps, progress=bar)
+
+    def __repr__(self) -> str:
+        points = f"{self.num_points} point{'' if self.num_points == 1 else 's'}"
+        height, width = self._scene.size
+        second = "" if self._scene.prediction is None else ", two sets"
+        frames = f"{self.num_frames} frame{'' if self.num_frames == 1 else 's'}"
+        return f"TrajectoryViewer({frames} of {height}x{width}, {points}{second})"
+
+    def _ipython_display_(self, **kwargs: Any) -> None:
+        """Show a picture first, then the widget; the live widget hides the picture, a saved notebook keeps it."""
+        from IPython.display import display
+
+        encoded = base64.b64encode(self.snapshot()).decode()
+        alt = html.escape(f"{self!r}, frame {self.frame}")
+        picture = f'<img class="{self._header["snapshot"]}" alt="{alt}" src="data:image/png;base64,{encoded}">'
+        display({"text/html": picture, "text/plain": repr(self)}, raw=True)
+        bundle, metadata = self._repr_mimebundle_(**kwargs)
+        display(bundle, metadata=metadata, raw=True)
+
+    def _luggage(self) -> dict[str, Any]:
+        """What travels once: the header and the packed frames, tracks and colours."""
+        scene = self._scene
+        step = fixed_step(scene.sets, scene.size)
+        second = b"" if scene.prediction is None else pack_tracks(scene.prediction, scene.size, step, "prediction")
+        tables = colours.magnitude_table(), colours.position_table(), colours.direction_table()
+        return {
+            "_header": self._make_header(step),
+            "_frames": b"".join(scene.frames.images),
+            "_rebuilt": b"".join(scene.rebuilt.images) if scene.rebuilt else b"",
+            "_tracks": pack_tracks(scene.truth, scene.size, step),
+            "_prediction": second,
+            "_palette": b"".join(table.tobytes() for table in tables),
+        }
+
+    def _make_header(self, step: float) -> dict[str, Any]:
+        scene = self._scene
+        return {
+            "size": list(scene.size),
+            "num_frames": len(scene.frames),
+            "num_points": scene.truth.num_points,
+            "step": step,
+            "frame_bytes": [len(image) for image in scene.frames.images],
+            "rebuilt_bytes": [len(image) for image in scene.rebuilt.images] if scene.rebuilt else [],
+            "limits": scene.limits,
+            "names": list(scene.names),
+            "title": scene.title,
+            "fps": self._fps,
+            "set_colours": [list(colours.TRUTH), list(colours.PREDICTION), list(colours.NEVER)],
+            "snapshot": f"flowlib-snapshot-{uuid.uuid4().hex}",
+        }
+
+    def _view(self, frame: int) -> View:
+        settings = {name: getattr(self, name) for name in SETTINGS}
+        return View(**(settings | {"frame": frame, "selected": tuple(self.selected)}))
+
+    def _drawn_frames(self, width: int) -> Iterator[np.ndarray]:
+        for frame in range(self.num_frames):
+            yield raster.draw(self._scene, self._view(frame), width)
+
+    def _check_frame(self, frame: int) -> int:
+        if not 0 <= frame < self.num_frames:
+            raise ValueError(f"frame: expected 0 to {self.num_frames - 1}, got {frame}")
+        return int(frame)
+
+    @t.validate("frame")
+    def _validate_frame(self, proposal: Any) -> int:
+        return self._check_frame(proposal["value"])
+
+    @t.validate("colour", "compare", "background", "hidden", "theme")
+    def _validate_choice(self, proposal: Any) -> str:
+        name, value, choices = proposal["trait"].name, proposal["value"], proposal["trait"].metadata["choices"]
+        if value not in choices:
+            raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")
+        missing = self._scene.prediction is None if value == "error" else self._scene.rebuilt is None
+        if value in ("error", "rebuilt", "difference") and missing:
+            needed = "prediction" if value == "error" else "rebuilt"
+            raise ValueError(f"{name}: {value!r} needs the argument {needed}, which this viewer was not given")
+        return value
+
+    @t.validate("speed", "trail", "point_size", "density")
+    def _validate_range(self, proposal: Any) -> float:
+        low, high = proposal["trait"].metadata["range"]
+        if not low <= proposal["value"] <= high:
+            raise ValueError(f"{proposal['trait'].name}: expected {low} to {high}, got {proposal['value']}")
+        return proposal["value"]
+
+
+def _gather(frames, tracks, prediction, rebuilt, names: tuple, title: str, quality: int) -> Scene:
+    """Check everything and bring it into one form."""
+    if len(names) != 2:
+        raise ValueError(f"names: expected two, got {names}")
+    packed = pack_frames(frames, quality)
+    truth = as_tracks(tracks, packed.size, len(packed), "tracks")
+    second = None
+    if prediction is not None:
+        second = as_tracks(prediction, packed.size, len(packed), "prediction", truth.queries)
+    return Scene(packed, truth, second, _pack_rebuilt(rebuilt, packed, quality), names, title)
+
+
+def _pack_rebuilt(rebuilt, frames: PackedFrames, quality: int) -> PackedFrames | None:
+    if rebuilt is None:
+        return None
+    packed = pack_frames(rebuilt, quality, "rebuilt")
+    if (len(packed), packed.size) != (len(frames), frames.size):
+        got = f"{len(packed)} of {packed.size}"
+        raise ValueError(f"rebuilt: expected {len(frames)} frames of {frames.size} as the clip has, got {got}")
+    return packed

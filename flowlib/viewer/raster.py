@@ -1,0 +1,226 @@
+"""Pictures of a scene without a browser: for `snapshot`, for films, and for notebooks that are only read.
+
+In: a `Scene` and a `View`. Out: uint8 [height width 3]. Drawn with matplotlib, imported only when something is drawn.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import UInt8
+
+from flowlib.colours import PREDICTION, TRUTH, direction_table, magnitude_table, position_table
+from flowlib.viewer.scene import Scene, View, shown_points
+
+DPI = 100
+GAP = 8  # pixels between panels, and around the page
+TITLE, LEGEND = 28, 40  # heights in pixels
+PAPER, INK, QUIET = "#ffffff", "#1c2024", "#60646c"
+CAPTIONS = {
+    "position": "start position (left to right, darker downwards)",
+    "displacement": "displacement, px",
+    "direction": "displacement, px (right = yellow, left = blue, down = darker)",
+    "speed": "speed, px / frame",
+    "error": "error, px",
+    "occlusion": "frame of first occlusion (grey: never)",
+}
+
+
+@dataclass(frozen=True)
+class _Page:
+    """Where things go, in pixels of the picture."""
+
+    panel: tuple[int, int]  # (height, width)
+    columns: int
+    title: int
+
+    @property
+    def size(self) -> tuple[int, int]:
+        height, width = self.panel
+        return self.title + height + LEGEND + 2 * GAP, self.columns * (width + GAP) + GAP
+
+
+def draw(scene: Scene, view: View, width: int = 960) -> UInt8[np.ndarray, "height width 3"]:
+    """The viewer's picture of one frame, `width` pixels wide (to within a few), with title, names and legend."""
+    figure = _figure(scene, view, width)
+    return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
+
+
+def draw_png(scene: Scene, view: View, width: int = 960) -> bytes:
+    """The same as the bytes of a PNG file."""
+    buffer = io.BytesIO()
+    _figure(scene, view, width).savefig(buffer, format="png", dpi=DPI, facecolor=PAPER)
+    return buffer.getvalue()
+
+
+def _figure(scene: Scene, view: View, width: int):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    panels = scene.panels(view.compare)
+    page = _page(scene, len(panels), width)
+    height, width = page.size
+    figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor=PAPER)
+    FigureCanvasAgg(figure)
+    if scene.title:
+        _text(figure, page, GAP, page.title / 2 + GAP / 2, _plain(scene.title), size=11, weight="bold")
+    limits = scene.limits
+    for column, sets in enumerate(panels):
+        left = GAP + column * (page.panel[1] + GAP)
+        axes = _axes(figure, page, left, page.title + GAP, page.panel[1], page.panel[0])
+        _draw_panel(axes, scene, view, sets, limits)
+    _draw_legend(figure, page, scene, view, limits)
+    figure.canvas.draw()
+    return figure
+
+
+def _page(scene: Scene, columns: int, width: int) -> _Page:
+    """Panels of whole, even sizes, so that a film of them has them too."""
+    H, W = scene.size
+    across = max(40, (width - GAP) // columns - GAP) // 2 * 2
+    return _Page((max(2, round(across * H / W / 2) * 2), across), columns, TITLE if scene.title else 0)
+
+
+def _axes(figure, page: _Page, left: float, top: float, width: float, height: float):
+    page_height, page_width = page.size
+    box = left / page_width, 1 - (top + height) / page_height, width / page_width, height / page_height
+    axes = figure.add_axes(box)
+    axes.set_axis_off()
+    return axes
+
+
+def _text(figure, page: _Page, x: float, y: float, text: str, **style) -> None:
+    height, width = page.size
+    style = {"color": INK, "va": "center", "family": "sans-serif"} | style
+    figure.text(x / width, 1 - y / height, text, parse_math=False, **style)
+
+
+def _plain(text: str) -> str:
+    """A title on one line, short enough to stay on the page."""
+    text = " ".join(text.split())
+    return text if len(text) <= 90 else text[:89] + "…"
+
+
+def _draw_panel(axes, scene: Scene, view: View, sets: tuple[int, ...], limits: dict[str, float]) -> None:
+    H, W = scene.size
+    shrinks = axes.bbox.width < W
+    axes.imshow(scene.background(view.background, view.frame), interpolation="antialiased" if shrinks else "bilinear")
+    for which in sets:
+        _draw_trails(axes, scene, view, which, _set_colours(scene, view, sets, which, limits))
+    if view.compare == "errors" and len(sets) == 2:
+        _draw_errors(axes, scene, view, limits)
+    else:
+        for which in sets:
+            _draw_points(axes, scene, view, which, _set_colours(scene, view, sets, which, limits), "oD"[which % len(sets)])
+    axes.set(xlim=(-0.5, W - 0.5), ylim=(H - 0.5, -0.5))
+    name = " and ".join(scene.names[which] for which in sets) if scene.prediction is not None else ""
+    if name:
+        chip = {"facecolor": "#000000", "alpha": 0.55, "edgecolor": "none", "boxstyle": "round,pad=0.35"}
+        style = {"color": "white", "size": 8, "va": "top", "bbox": chip, "parse_math": False}
+        axes.text(0.012, 0.978, _plain(name), transform=axes.transAxes, **style)
+
+
+def _set_colours(scene: Scene, view: View, sets: tuple[int, ...], which: int, limits: dict[str, float]) -> np.ndarray:
+    """[N 3] from 0 to 1; overlaid sets keep one colour each, so that they can be told apart."""
+    if len(sets) == 2 and view.compare == "overlay":
+        return np.tile(np.array((TRUTH, PREDICTION)[which]) / 255, (scene.truth.num_points, 1))
+    colour = "error" if len(sets) == 2 else view.colour
+    return scene.colours(colour, which, view.frame, limits) / 255
+
+
+def _kept(scene: Scene, view: View) -> np.ndarray:
+    return np.flatnonzero(shown_points(scene.truth.num_points, view.density))
+
+
+def _opacity(scene: Scene, view: View) -> np.ndarray:
+    """[N]: what is not selected steps back, once something is."""
+    opacity = np.ones(scene.truth.num_points)
+    if view.selected:
+        opacity[:] = 0.3
+        opacity[list(view.selected)] = 1
+    return opacity
+
+
+def _draw_trails(axes, scene: Scene, view: View, which: int, colours: np.ndarray) -> None:
+    from matplotlib.collections import LineCollection
+
+    tracks, kept = scene.sets[which], _kept(scene, view)
+    first = max(0, view.frame - view.trail)
+    if first == view.frame or not len(kept):
+        return
+    xy = tracks.tracks[first : view.frame + 1, kept]
+    seen = tracks.visibility[first : view.frame + 1, kept]
+    age = np.linspace(0.15, 0.85, len(xy) - 1)[:, None]  # the past fades
+    alpha = age * _opacity(scene, view)[kept] * np.where(seen[1:] & seen[:-1], 1, 0 if view.hidden == "off" else 0.4)
+    segments = np.stack([xy[:-1], xy[1:]], axis=2).reshape(-1, 2, 2)
+    rgba = np.concatenate([np.tile(colours[kept], (len(age), 1)), alpha.reshape(-1, 1)], axis=1)
+    drawn = (alpha.reshape(-1) > 0) & (np.abs(segments[:, 0] - segments[:, 1]).max(axis=1) > 0.2)
+    axes.add_collection(LineCollection(segments[drawn], colors=rgba[drawn], linewidths=0.3 * view.point_size ** 0.8))
+
+
+def _draw_points(axes, scene: Scene, view: View, which: int, colours: np.ndarray, marker: str) -> None:
+    tracks, kept, opacity = scene.sets[which], _kept(scene, view), _opacity(scene, view)
+    kept = np.union1d(kept, np.array(view.selected, int)).astype(int)  # a selected point is always shown
+    xy, seen = tracks.tracks[view.frame], tracks.visibility[view.frame]
+    rgba = np.concatenate([colours, opacity[:, None]], axis=1)
+    area = (view.point_size * 72 / DPI) ** 2
+    filled, hollow = kept[seen[kept]], kept[~seen[kept]]
+    style = {"marker": marker, "s": area}
+    axes.scatter(*xy[filled].T, c=rgba[filled], edgecolors=(0, 0, 0, 0.35), linewidths=0.4, **style)
+    if view.hidden == "hollow":
+        axes.scatter(*xy[hollow].T, facecolors="none", edgecolors=rgba[hollow], linewidths=0.7, **style)
+    chosen = np.array(view.selected, int)
+    axes.scatter(*xy[chosen].T, marker=marker, s=area * 3, facecolors="none", edgecolors="white", linewidths=1)
+
+
+def _draw_errors(axes, scene: Scene, view: View, limits: dict[str, float]) -> None:
+    """Lines from the truth, where a dot is, to the prediction."""
+    from matplotlib.collections import LineCollection
+
+    kept = _kept(scene, view)
+    kept = kept[scene.truth.visibility[view.frame, kept]] if view.hidden == "off" else kept
+    ends = np.stack([tracks.tracks[view.frame, kept] for tracks in scene.sets], axis=1)  # N 2 2
+    colours = scene.colours("error", 0, view.frame, limits)[kept] / 255
+    rgba = np.concatenate([colours, _opacity(scene, view)[kept, None]], axis=1)
+    axes.add_collection(LineCollection(ends, colors=rgba, linewidths=0.35 * view.point_size))
+    axes.scatter(*ends[:, 0].T, c=rgba, s=(view.point_size * 0.6 * 72 / DPI) ** 2, linewidths=0)
+
+
+def _draw_legend(figure, page: _Page, scene: Scene, view: View, limits: dict[str, float]) -> None:
+    top, middle = page.title + page.panel[0] + 2 * GAP, page.title + page.panel[0] + 2 * GAP + LEGEND / 2 - GAP / 2
+    paired = len(scene.panels(view.compare)[0]) == 2
+    x = GAP
+    if paired and view.compare == "overlay":
+        for name, colour, marker in zip(scene.names, (TRUTH, PREDICTION), "●◆"):
+            _text(figure, page, x, middle, marker, size=9, color=np.array(colour) / 255, family="DejaVu Sans")
+            _text(figure, page, x + 16, middle, _plain(name), size=8.5)
+            x += 40 + 7 * len(_plain(name))
+    else:
+        colour = "error" if paired else view.colour
+        bar = {"position": position_table(), "direction": direction_table()}.get(colour, magnitude_table()[None])
+        wide = 28 if len(bar) > 1 else 130
+        start, end = {"occlusion": ("1", f"{scene.truth.num_frames - 1}"), "position": ("", "")}.get(
+            colour, ("0", f"{limits.get(colour, limits['displacement']):g}")
+        )
+        x = _legend_bar(figure, page, (x, top, wide, middle), bar, (start, end))
+        _text(figure, page, x, middle, CAPTIONS[colour], size=8.5, color=QUIET)
+    counter = f"frame {view.frame} of {scene.truth.num_frames - 1}"
+    _text(figure, page, page.size[1] - GAP, middle, counter, size=8.5, color=QUIET, ha="right")
+
+
+def _legend_bar(figure, page: _Page, box: tuple, bar: np.ndarray, ends: tuple[str, str]) -> float:
+    """A strip or a square of colours with the numbers at its ends; the x where the next thing may begin."""
+    x, top, wide, middle = box
+    if ends[0]:
+        _text(figure, page, x, middle, ends[0], size=8.5)
+        x += 12
+    high = 10 if len(bar) == 1 else LEGEND - 12
+    axes = _axes(figure, page, x, middle - high / 2, wide, high)
+    axes.imshow(bar, aspect="auto", interpolation="nearest")
+    x += wide + 6
+    if ends[1]:
+        _text(figure, page, x, middle, ends[1], size=8.5)
+        x += 8 + 7 * len(ends[1])
+    return x + 4
