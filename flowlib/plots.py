@@ -1,0 +1,309 @@
+"""Static figures in the viewer's colours. Every function takes arrays and `ax=None`, draws, and returns the Axes.
+
+Nothing is shown or saved here; in a notebook the last Axes of a cell shows its figure. Knows nothing of files,
+datasets or models.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.colors import ListedColormap
+from matplotlib.ticker import MaxNLocator
+
+from flowlib.colours import (
+    PREDICTION,
+    TRUTH,
+    direction_colours,
+    direction_table,
+    magnitude_table,
+    nice_limit,
+    position_colours,
+)
+from flowlib.tracks import Tracks
+
+MAGNITUDE = ListedColormap(magnitude_table() / 255, name="flowlib magnitude")
+UNKNOWN = "#b9bbc6"  # where a field or a map has no value
+# Lines: distinct in lightness as well as in hue (after Okabe and Ito's set), so they survive a grey printer.
+LINES = ("#1f6fb4", "#e8761a", "#2b9c77", "#b44c97", "#e0b000", "#5b5f6b", "#7cc4ee", "#8a2f1d")
+TILE = 160  # pixels of a picture's longer side on a contact sheet
+
+
+def tracks_over_frame(
+    frame: np.ndarray,
+    tracks: Tracks,
+    prediction: Tracks | None = None,
+    *,
+    at: int | None = None,
+    trail: int | None = None,
+    size: float | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Points and their trails over a frame; hidden points are hollow.
+
+    Args:
+        frame: uint8 [H W 3].
+        tracks: coloured by where each point starts; all in one blue if a prediction is given.
+        prediction: a second set, in orange.
+        at: which frame's positions are drawn, -1 for the last (default).
+        trail: its length in frames; all of them by default.
+        size: a point's diameter in typographic points; by default as large as the points' number allows.
+    """
+    _check_image(frame, "frame")
+    ax = show_image(frame, ax=ax)
+    sets = [tracks] if prediction is None else [tracks, prediction]
+    for which, (drawn, flat) in enumerate(zip(sets, (TRUTH, PREDICTION))):
+        own = position_colours(drawn.queries[:, 1:], frame.shape[:2])
+        colours = own / 255 if len(sets) == 1 else np.tile(np.array(flat) / 255, (drawn.num_points, 1))
+        _draw_tracks(ax, drawn, colours, at, trail, size, "oD"[which])
+    if prediction is not None:
+        _name_sets(ax)
+    height, width = frame.shape[:2]
+    ax.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+    return ax
+
+
+def _draw_tracks(ax: Axes, tracks: Tracks, colours: np.ndarray, at: int | None, trail: int | None, size, marker) -> None:
+    S, N = tracks.visibility.shape
+    at = S - 1 if at is None else at
+    if not -S <= at < S:
+        raise ValueError(f"at: expected a frame from 0 to {S - 1} (or counted from the end), got {at}")
+    at %= S
+    first = 0 if trail is None else max(0, at - trail)
+    size = float(np.clip(120 / math.sqrt(max(N, 1)), 1.0, 5.0)) if size is None else size
+    path = tracks.tracks[first : at + 1]
+    if len(path) > 1 and N:
+        fading = np.linspace(0.15, 0.85, len(path) - 1)[:, None]
+        rgba = np.concatenate([np.tile(colours, (len(fading), 1)), np.repeat(fading, N)[:, None]], axis=1)
+        segments = np.stack([path[:-1], path[1:]], axis=2).reshape(-1, 2, 2)
+        ax.add_collection(LineCollection(segments, colors=rgba, linewidths=0.3 * size))
+    seen = tracks.visibility[at]
+    ax.scatter(*tracks.tracks[at, seen].T, c=colours[seen], s=size**2, marker=marker, linewidths=0)
+    hollow = {"facecolors": "none", "edgecolors": colours[~seen], "linewidths": 0.2 * size}
+    ax.scatter(*tracks.tracks[at, ~seen].T, s=size**2, marker=marker, **hollow)
+
+
+def _name_sets(ax: Axes) -> None:
+    for name, colour, marker in (("truth", TRUTH, "o"), ("prediction", PREDICTION, "D")):
+        ax.scatter([], [], color=np.array(colour) / 255, s=25, marker=marker, label=name)
+    ax.legend(loc="upper left", fontsize=8, framealpha=0.85)
+
+
+def show_image(image: np.ndarray, title: str = "", *, ax: Axes | None = None) -> Axes:
+    """A picture [H W 3] (uint8) without axes around it."""
+    _check_image(image, "image")
+    height, width = image.shape[:2]
+    ax = ax or plt.subplots(figsize=(7, 7 * height / width), layout="constrained")[1]
+    ax.imshow(image, interpolation="antialiased")
+    ax.set_title(title, fontsize=9, parse_math=False)
+    ax.set_axis_off()
+    return ax
+
+
+def dense_field(
+    displacement: np.ndarray, *, limit: float | None = None, legend: bool = True, ax: Axes | None = None
+) -> Axes:
+    """A dense displacement [2 H W] in pixels, coloured by direction and length, with its colour wheel.
+
+    Args:
+        displacement: x to the right and y down; NaN = unknown, drawn grey-blue.
+        limit: length in pixels at the wheel's rim; a round number by default that nearly all lengths stay under.
+        legend: whether to draw the wheel into a corner.
+    """
+    displacement = np.asarray(displacement, np.float32)
+    if displacement.ndim != 3 or displacement.shape[0] != 2 or 0 in displacement.shape:
+        raise ValueError(f"displacement: expected shape [2 H W], got {list(displacement.shape)}")
+    vectors = np.moveaxis(displacement, 0, -1)
+    known = np.isfinite(vectors).all(axis=-1)
+    limit = nice_limit(np.linalg.norm(vectors[known], axis=-1)) if limit is None else limit
+    image = direction_colours(np.where(known[..., None], vectors, 0), limit)
+    image[~known] = [int(UNKNOWN[i : i + 2], 16) for i in (1, 3, 5)]
+    ax = show_image(image, ax=ax)
+    if legend:
+        colour_wheel(limit, ax=ax.inset_axes((0.015, 0.03, 0.2, 0.2 * ax.get_data_ratio() ** -1)))
+    return ax
+
+
+def colour_wheel(limit: float, *, ax: Axes | None = None) -> Axes:
+    """The legend of `dense_field`: the colour at a place is that of a displacement from the centre to there."""
+    ax = ax or plt.subplots(figsize=(2, 2), layout="constrained")[1]
+    side = 129
+    table = direction_table(side) / 255
+    axis = np.linspace(-1, 1, side)
+    distance = np.hypot(*np.meshgrid(axis, axis))
+    rim = np.clip((1 - distance) * side / 4 + 0.5, 0, 1)  # fades out over a pixel or two
+    ax.imshow(np.dstack([table, rim]), extent=(-1, 1, 1, -1), interpolation="bilinear")
+    ax.text(0, 0, f"{limit:g} px", ha="center", va="center", fontsize=7, color="#17181c")
+    ax.set_aspect("equal")
+    ax.set_axis_off()
+    return ax
+
+
+def error_map(
+    error: np.ndarray,
+    *,
+    limit: float | None = None,
+    label: str = "error, px",
+    ax: Axes | None = None,
+) -> Axes:
+    """A map [H W] of errors with its scale; NaN = not measured, drawn grey-blue.
+
+    Args:
+        error: from 0 upwards.
+        limit: where the scale ends; a round number by default that nearly all errors stay under.
+        label: the quantity and its unit.
+    """
+    error = np.asarray(error, np.float32)
+    if error.ndim != 2 or 0 in error.shape:
+        raise ValueError(f"error: expected shape [H W], got {list(error.shape)}")
+    known = error[np.isfinite(error)]
+    limit = nice_limit(known) if limit is None else limit
+    height, width = error.shape
+    ax = ax or plt.subplots(figsize=(7.6, 7 * height / width), layout="constrained")[1]
+    colours = MAGNITUDE.with_extremes(bad=UNKNOWN)
+    image = ax.imshow(np.ma.masked_invalid(error), cmap=colours, vmin=0, vmax=limit, interpolation="antialiased")
+    extend = "max" if known.size and known.max() > limit else "neither"
+    ax.figure.colorbar(image, ax=ax, label=label, extend=extend, shrink=0.85, pad=0.02)
+    ax.set_axis_off()
+    return ax
+
+
+def learning_curves(
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    *,
+    label: str = "loss",
+    log: bool = True,
+    ax: Axes | None = None,
+) -> Axes:
+    """Values against optimiser steps.
+
+    Args:
+        curves: name -> (steps, values); values that are not finite leave a gap.
+        label: what the values are, with their unit.
+        log: whether the vertical axis is logarithmic.
+    """
+    ax = _line_axes(ax)
+    for (name, (steps, values)), colour in zip(curves.items(), _line_colours(len(curves))):
+        _check_lengths(name, steps, values)
+        marker = "o" if len(steps) < 25 else None
+        ax.plot(steps, values, color=colour, label=name, marker=marker, markersize=3.5, linewidth=1.6)
+    if log and any(np.any(np.asarray(values) > 0) for _, values in curves.values()):
+        ax.set_yscale("log")
+    ax.set(xlabel="step", ylabel=label)
+    return _finish_lines(ax, len(curves))
+
+
+def error_by_frame(
+    errors: Mapping[str, Sequence[float]],
+    *,
+    intervals: Mapping[str, tuple[Sequence[float], Sequence[float]]] | None = None,
+    label: str = "error, px",
+    ax: Axes | None = None,
+) -> Axes:
+    """Errors against how many frames ahead they were made.
+
+    Args:
+        errors: name -> one value per frame ahead, from frame 0 on.
+        intervals: name -> (lower, upper) of the same length, shaded.
+        label: what the values are, with their unit.
+    """
+    ax = _line_axes(ax)
+    for (name, values), colour in zip(errors.items(), _line_colours(len(errors))):
+        ahead = range(len(values))
+        ax.plot(ahead, values, color=colour, label=name, marker="o", markersize=3.5, linewidth=1.6)
+        if intervals and name in intervals:
+            lower, upper = intervals[name]
+            _check_lengths(name, values, lower)
+            _check_lengths(name, values, upper)
+            ax.fill_between(ahead, lower, upper, color=colour, alpha=0.16, linewidth=0)
+    ax.set(xlabel="frames ahead", ylabel=label)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set_ylim(bottom=0)
+    return _finish_lines(ax, len(errors))
+
+
+def contact_sheet(
+    pictures: Sequence[np.ndarray],
+    titles: Sequence[str] | None = None,
+    *,
+    columns: int | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Many pictures on one sheet, each with its name below; pictures may differ in size.
+
+    Args:
+        pictures: uint8 [H W 3] each.
+        titles: as many names, drawn as plain text.
+        columns: pictures in a row; by default the sheet gets wider than high.
+    """
+    pictures = list(pictures)
+    if not pictures:
+        raise ValueError("pictures: expected at least one, got none")
+    for picture in pictures:
+        _check_image(picture, "pictures")
+    if titles is not None and len(titles) != len(pictures):
+        raise ValueError(f"titles: expected {len(pictures)}, one for each picture, got {len(titles)}")
+    columns = columns or min(len(pictures), max(1, math.ceil(math.sqrt(len(pictures) * 1.3))))
+    sizes = [_fitted(picture) for picture in pictures]
+    caption = 0 if titles is None else 22
+    rows = [sizes[i : i + columns] for i in range(0, len(sizes), columns)]
+    bottoms = np.cumsum([max(height for height, _ in row) + caption + 6 for row in rows])
+    wide = columns * (TILE + 6)
+    ax = ax or plt.subplots(figsize=(columns * 2.1, bottoms[-1] / wide * columns * 2.1), layout="constrained")[1]
+    for index, (picture, (height, width)) in enumerate(zip(pictures, sizes)):
+        x = index % columns * (TILE + 6) + (TILE - width) / 2
+        bottom = bottoms[index // columns] - caption - 6  # pictures of a row stand on one line
+        ax.imshow(picture, extent=(x, x + width, bottom, bottom - height), interpolation="antialiased")
+        if titles is not None:
+            name = _shortened(str(titles[index]))
+            ax.text(x + width / 2, bottom + 4, name, ha="center", va="top", fontsize=7, parse_math=False)
+    ax.set(xlim=(-3, wide - 3), ylim=(bottoms[-1] - 3, -3))
+    ax.set_aspect("equal")
+    ax.set_axis_off()
+    return ax
+
+
+def _fitted(picture: np.ndarray) -> tuple[float, float]:
+    """(height, width) on the sheet, its longer side being `TILE`."""
+    height, width = picture.shape[:2]
+    return height * TILE / max(height, width), width * TILE / max(height, width)
+
+
+def _shortened(name: str, letters: int = 30) -> str:
+    name = " ".join(name.split())
+    return name if len(name) <= letters else f"{name[: letters // 2]}…{name[-letters // 2 + 1 :]}"
+
+
+def _check_image(image: np.ndarray, name: str) -> None:
+    if getattr(image, "ndim", 0) != 3 or image.shape[2] != 3 or 0 in image.shape or image.dtype != np.uint8:
+        got = f"{image.dtype} {list(image.shape)}" if hasattr(image, "shape") else type(image).__name__
+        raise ValueError(f"{name}: expected uint8 [H W 3], got {got}")
+
+
+def _check_lengths(name: str, first: Sequence[float], second: Sequence[float]) -> None:
+    if len(first) != len(second):
+        raise ValueError(f"{name}: expected two sequences of one length, got {len(first)} and {len(second)}")
+
+
+def _line_axes(ax: Axes | None) -> Axes:
+    return ax or plt.subplots(figsize=(6.4, 3.6), layout="constrained")[1]
+
+
+def _line_colours(count: int) -> list[str]:
+    return [LINES[i % len(LINES)] for i in range(count)]
+
+
+def _finish_lines(ax: Axes, count: int) -> Axes:
+    ax.grid(color="#e3e4e8", linewidth=0.7)
+    ax.set_axisbelow(True)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.spines[["left", "bottom"]].set_color("#a8abb5")
+    ax.tick_params(color="#a8abb5")
+    if count:
+        ax.legend(frameon=False, fontsize=9)
+    return ax
