@@ -100,7 +100,12 @@ stamped() {
 
 install_in_venv() {
   local log
-  check_space
+  if has_torch; then
+    say "installing what is missing"
+  else
+    check_space
+    say "installing the libraries, PyTorch with CUDA among them: about 6 GB, some minutes"
+  fi
   if ! usable_venv; then
     find_python
     [ ! -e "$VENV" ] || say "making .venv anew: the old one is incomplete, too old or from another place"
@@ -112,7 +117,6 @@ install_in_venv() {
   WORK="$VENV/setup"
   rm -rf "$WORK" && mkdir -p "$WORK/tmp"
   drop_half_installed
-  say "installing the libraries, PyTorch with CUDA among them: about 6 GB, some minutes"
   # Temporary files beside the environment: one disk to check, and /tmp is small on many machines.
   TMPDIR="$WORK/tmp" install_packages --editable "${CLONE}[$EXTRAS]"
   finish venv
@@ -162,12 +166,17 @@ usable_venv() {
     "$VENV/bin/python" -c 'import pip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
 }
 
-check_space() {
-  local installed kilobytes
-  [ "$(uname)" = Linux ] || return 0 # PyTorch comes without CUDA there
-  for installed in "$VENV"/lib/python*/site-packages/torch; do
-    [ ! -d "$installed" ] || return 0
+has_torch() {
+  local folder
+  for folder in "$VENV"/lib/python*/site-packages/torch; do
+    [ ! -d "$folder" ] || return 0
   done
+  return 1
+}
+
+check_space() {
+  local kilobytes
+  [ "$(uname)" = Linux ] || return 0 # PyTorch comes without CUDA there
   kilobytes="$(df -Pk "$CLONE" 2>/dev/null | awk 'NR == 2 { print $4 }')"
   case "$kilobytes" in
     "" | *[!0-9]*) return 0 ;; # a df that says something else; pip will notice
@@ -223,7 +232,7 @@ explain_failure() {
   elif grep -qE 'NewConnectionError|NameResolutionError|ConnectTimeout|ReadTimeout|ProxyError|Max retries exceeded' "$log"; then
     die "no network: the package index can't be reached; once it can, the same command goes on from here ($log)"
   fi
-  die "installing failed: $(grep -iE '^ *error' "$log" | tail -n 1 || tail -n 1 "$log") (all of it: $log)"
+  die "installing failed: $(grep -iE '^ *error' "$log" | grep -v ResolutionImpossible | tail -n 1 || tail -n 1 "$log") (all of it: $log)"
 }
 
 # Only what can be imported from elsewhere than the clone counts as installed.

@@ -234,7 +234,8 @@ def test_killed_at_any_moment_the_same_command_goes_on(machine):
 
 FAKE = 'shift\nexec "{python}" -c \'import sys; {change}; exec(sys.argv[1])\' "$1"'
 OLD = FAKE.format(python=PYTHON, change='sys.version_info = (3, 9, 18, "final", 0)')
-BARE = FAKE.format(python=PYTHON, change='sys.version_info = (3, 12, 4, "final", 0); sys.modules["ensurepip"] = None')
+WITHOUT_VENV = 'sys.version_info = (3, 12, 4, "final", 0); sys.modules["ensurepip"] = None'
+BARE = FAKE.format(python=PYTHON, change=WITHOUT_VENV)
 
 
 def test_too_old_a_python_is_named(machine):
@@ -253,7 +254,8 @@ def test_a_python_that_serves_is_found_behind_those_that_do_not(machine):
     machine.add("python3.13", 'echo "python3.13: command not found" >&2; exit 127')
     machine.add("python3.12", BARE)
     machine.add("python3.11", OLD)
-    machine.add("python3", 'case "$*" in *venv*--clear*) echo "the right one"; exit 3 ;; esac\n' + f'exec {PYTHON} "$@"')
+    making = 'case "$*" in *venv*--clear*) echo "the right one"; exit 3 ;; esac'
+    machine.add("python3", f'{making}\nexec "{PYTHON}" "$@"')
     one_sentence(machine.run(), "the right one")
 
 
@@ -269,7 +271,7 @@ def test_too_little_space_is_said_before_anything_is_made(machine):
         ("ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device", "no space left"),
         ("OSError: [Errno 122] Disk quota exceeded", "no space left"),
         ("ERROR: Operation cancelled by user", "interrupted; the same command goes on"),
-        ("ERROR: No matching distribution found for av>=14\nmore", "installing failed: .*distribution found for av>=14"),
+        ("ERROR: No matching distribution found for av>=14\nmore", "installing failed: .*matching .* for av>=14"),
         ("Killed", "installing failed: Killed"),
     ],
 )
@@ -335,7 +337,7 @@ def test_colab_keeps_what_it_has_when_something_wants_it_changed(colab, wheels):
     result = colab.run()
     plain.rename(wheels / "papermill-99.0-py3-none-any.whl")
     greedy.unlink()
-    one_sentence(result, "installing failed: .*")
+    one_sentence(result, "installing failed: .*conflicting dependencies")
     assert colab_versions(colab) == colab.before
 
 

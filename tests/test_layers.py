@@ -1,0 +1,210 @@
+"""The laws of the layout, read from the syntax: who may import whom, what loads torch, how long things may be."""
+
+import ast
+import doctest
+import importlib
+import os
+import re
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+CLONE = Path(__file__).parents[1]
+PACKAGE = CLONE / "flowlib"
+
+# Every room of the package, from the ground up: a module imports only from lines above its own.
+# Modules that share a folder may import each other.
+LAYERS = (
+    "geometry workspace notebook",
+    "downloads tracks colours video",
+    "trackers shards warp metrics plots viewer augmentation",
+    "synthetic",
+    "sources",
+    "labelling dataset",
+    "models",
+    "training evaluation",
+)
+RANK = {room: rank for rank, line in enumerate(LAYERS) for room in line.split()}
+
+# What a script that only labels, reads or measures imports: none of it may load these two.
+LIGHT = "geometry workspace downloads notebook tracks video trackers trackers.lucas_kanade synthetic shards metrics"
+LIGHT += " sources labelling"
+HEAVY = ("torch", "matplotlib")
+
+MODULES = sorted(PACKAGE.rglob("*.py"))
+TREES = {path: ast.parse(path.read_text(), str(path)) for path in MODULES}
+WRITTEN = [*MODULES, *(path for folder in ("tests", "bench", "notebooks") for path in (CLONE / folder).glob("*.py"))]
+
+
+def room(path: Path) -> str:
+    """The part of the package a file belongs to: "tracks" for tracks.py, "viewer" for viewer/page.py."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported(path: Path, tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """(line, dotted name) of every import anywhere in a file: in functions and under TYPE_CHECKING, too."""
+    package = ("flowlib", *path.relative_to(PACKAGE).parent.parts)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
+            base = ".".join(part for part in (base, node.module) if part)
+            yield node.lineno, base
+            yield from ((node.lineno, f"{base}.{alias.name}") for alias in node.names)
+
+
+def called(tree: ast.AST) -> Iterator[tuple[ast.Call, str]]:
+    """Every call and the last part of what it calls: "load" for torch.load(…)."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            yield node, getattr(node.func, "attr", getattr(node.func, "id", ""))
+
+
+def test_every_module_has_its_place():
+    rooms = {room(path) for path in MODULES} - {"__init__"}
+    assert rooms == set(RANK), f"without a layer: {rooms - set(RANK)}; without a module: {set(RANK) - rooms}"
+    strays = {path.stem for path in MODULES} & {"utils", "util", "common", "helpers", "misc", "tools"}
+    assert not strays, f"a homeless function names a missing room: {strays}"
+
+
+def test_the_layers_refine_those_of_the_design(shared):
+    stated = dict(re.findall(r"^  (\w+)(?:\.py|/) +(\d)  ", (shared / "DESIGN.md").read_text(), re.M))
+    assert len(stated) >= 15
+    ordered = [(a, b) for a in stated for b in stated if stated[a] < stated[b]]
+    # Rendered scenes check their input at the trackers' door, so they lie above the trackers, not beside them.
+    assert [(a, b) for a, b in ordered if RANK[a] >= RANK[b]] == []
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_imports_go_down(path):
+    here = room(path)
+    upward = [
+        f"line {line}: {name}"
+        for line, name in imported(path, TREES[path])
+        if name.startswith("flowlib.") and (target := name.split(".")[1]) in RANK and target != here
+        if RANK[target] >= RANK.get(here, -1)
+    ]
+    assert not upward, f"{path.relative_to(CLONE)} imports from its own layer or a higher one: {upward}"
+
+
+def test_no_import_hides_from_the_test_above():
+    by_name = ("import_module", "__import__")
+    assert not [(p.name, node.lineno) for p, t in TREES.items() for node, name in called(t) if name in by_name]
+
+
+def run_python(code: str) -> subprocess.CompletedProcess:
+    environment = os.environ | {"PYTHONPATH": str(CLONE)}
+    return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+
+
+def test_what_is_light_loads_neither_torch_nor_matplotlib():
+    code = f"""
+import importlib, sys
+for name in ["flowlib", *("flowlib." + name for name in {LIGHT.split()})]:
+    importlib.import_module(name)
+    loaded = [heavy for heavy in {HEAVY} if heavy in sys.modules]
+    assert not loaded, f"{{name}} loads {{loaded}}"
+"""
+    result = run_python(code)
+    assert result.returncode == 0, result.stderr
+
+
+def test_tracking_without_weights_works_where_torch_does_not():
+    code = """
+import sys
+sys.modules["torch"] = None  # any import of it raises
+import flowlib.labelling
+import numpy as np
+from flowlib.trackers import make_tracker
+frames = np.random.default_rng(0).integers(0, 255, (3, 64, 64, 3), np.uint8)
+tracks = make_tracker("lucas_kanade")(frames, np.array([[0, 30.0, 30.0]]))
+assert tracks.tracks.shape == (3, 1, 2)
+"""
+    result = run_python(code)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize(
+    "library, homes",
+    [("av", {"video"}), ("gdown", {"downloads"}), ("matplotlib", {"plots", "viewer"}), ("anywidget", {"viewer"})],
+)
+def test_a_library_is_known_to_one_module(library, homes):
+    users = {room(p) for p, t in TREES.items() for _, name in imported(p, t) if name.split(".")[0] == library}
+    assert users <= homes
+
+
+def test_only_geometry_samples_between_pixels_and_every_resize_keeps_pixel_centres():
+    for path, tree in TREES.items():
+        for call, name in called(tree):
+            given, where = {k.arg: ast.unparse(k.value) for k in call.keywords}, f"{path.name}:{call.lineno}"
+            assert name != "grid_sample" or path.name == "geometry.py", f"{where} samples by itself"
+            if name != "interpolate" or "linear" not in given.get("mode", "nearest"):
+                continue
+            # The published PIPs weights were trained with the corners aligned; nothing else may do so.
+            expected = "True" if room(path) == "trackers" and "pips" in path.parts else "False"
+            assert given.get("align_corners") == expected, f"{where}: expected align_corners={expected}"
+
+
+def test_only_video_encodes_and_decodes():
+    codec = ("imencode", "imdecode", "imread", "imwrite", "VideoCapture", "VideoWriter")
+    assert {path.name for path, tree in TREES.items() for _, name in called(tree) if name in codec} <= {"video.py"}
+
+
+def test_nothing_is_unpickled():
+    for path, tree in TREES.items():
+        for call, name in called(tree):
+            given = {k.arg: getattr(k.value, "value", None) for k in call.keywords}
+            where, source = f"{path.name}:{call.lineno}", ast.unparse(call.func)
+            assert source != "torch.load" or given.get("weights_only") is True, f"{where}: weights_only=True is missing"
+            assert given.get("allow_pickle", False) is False, f"{where}: allow_pickle"
+            assert not re.match(r"pickle\.(loads?|Unpickler)", source), f"{where}: unpickles"
+            assert name != "extractall" or "filter" in given, f"{where}: extracts without a filter"
+
+
+def test_no_error_is_caught_blindly():
+    for path in WRITTEN:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ExceptHandler):
+                caught = ast.unparse(node.type) if node.type else "everything"
+                cleans_up = caught == "BaseException" and isinstance(node.body[-1], ast.Raise) and not node.body[-1].exc
+                blind = re.search(r"everything|\b(Base)?Exception\b", caught) and not cleans_up
+                assert not blind, f"{path.relative_to(CLONE)}:{node.lineno} catches {caught}"
+
+
+def function_lengths(tree: ast.AST) -> dict[str, int]:
+    """Name and line -> lines from `def` to the end, docstring included."""
+    functions = [node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+    return {f"{node.name}:{node.lineno}": node.end_lineno - node.lineno + 1 for node in functions}
+
+
+def test_functions_are_short(record_property):
+    lengths = {f"{p.relative_to(CLONE)}:{name}": n for p, t in TREES.items() for name, n in function_lengths(t).items()}
+    too_long = {name: lines for name, lines in lengths.items() if lines > 80}
+    assert not too_long, f"expected at most 80 lines: {too_long}"
+    median = statistics.median(lengths.values())
+    record_property("median lines of a function", median)
+    assert median < 12, f"expected half of all functions under 12 lines, got a median of {median}"
+
+
+def test_files_are_short_enough_to_read():
+    lines = {str(path.relative_to(CLONE)): path.read_text().splitlines() for path in WRITTEN}
+    assert not {name: len(text) for name, text in lines.items() if len(text) > 450}
+    numbered = [(f"{name}:{i}", line) for name, text in lines.items() for i, line in enumerate(text, 1)]
+    wide = [place for place, line in numbered if len(line) > 120 and "https://" not in line]
+    assert not wide, f"expected at most 120 characters: {wide}"
+
+
+def test_every_module_says_what_it_is():
+    assert not [str(path.relative_to(CLONE)) for path, tree in TREES.items() if not ast.get_docstring(tree)]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_the_examples_in_docstrings_hold(path, tmp_path, monkeypatch):
+    name = ".".join(path.relative_to(CLONE).with_suffix("").parts).removesuffix(".__init__")
+    monkeypatch.chdir(tmp_path)
+    assert doctest.testmod(importlib.import_module(name)).failed == 0
