@@ -75,7 +75,8 @@ class TrajectoryViewer(anywidget.AnyWidget):
         colour: "position" (where a point starts), "displacement", "direction", "speed", "error", "occlusion".
         compare: "side by side", "overlay", "errors", "truth", "prediction".
         background: "video", "first frame", "rebuilt", "difference", "none".
-        trail: its length in frames. point_size: diameter in pixels of the screen. density: share of points shown.
+        trail: its length in frames. density: share of points shown.
+        point_size: diameter in pixels of the screen; 0 = half the room between neighbours.
         hidden: "hollow" or "off". theme: "auto", "light", "dark".
 
     Raises:
@@ -104,7 +105,7 @@ class TrajectoryViewer(anywidget.AnyWidget):
     compare = t.Unicode("side by side").tag(sync=True, choices=COMPARISONS)
     background = t.Unicode("video").tag(sync=True, choices=BACKGROUNDS)
     trail = t.Int(7).tag(sync=True, range=(0, 100_000))
-    point_size = t.Float(4.0).tag(sync=True, range=(1, 40))
+    point_size = t.Float(0.0).tag(sync=True, range=(0, 40))
     density = t.Float(1.0).tag(sync=True, range=(0, 1))
     hidden = t.Unicode("hollow").tag(sync=True, choices=HIDDEN)
     theme = t.Unicode("auto").tag(sync=True, choices=("auto", "light", "dark"))
@@ -173,7 +174,7 @@ class TrajectoryViewer(anywidget.AnyWidget):
 
         encoded = base64.b64encode(self.snapshot()).decode()
         alt = html.escape(f"{self!r}, frame {self.frame}")
-        picture = f'<img class="{self._header["snapshot"]}" alt="{alt}" src="data:image/png;base64,{encoded}">'
+        picture = f'<img class="{self._header["snapshot"]}" alt="{alt}" style="max-width: 100%" src="data:image/png;base64,{encoded}">'
         display({"text/html": picture, "text/plain": repr(self)}, raw=True)
         bundle, metadata = self._repr_mimebundle_(**kwargs)
         display(bundle, metadata=metadata, raw=True)

@@ -6,7 +6,7 @@ In: a `Scene` and a `View`. Out: uint8 [height width 3]. Drawn with matplotlib, 
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import UInt8
@@ -106,20 +106,28 @@ def _plain(text: str) -> str:
 def _draw_panel(axes, scene: Scene, view: View, sets: tuple[int, ...], limits: dict[str, float]) -> None:
     H, W = scene.size
     shrinks = axes.bbox.width < W
+    view = replace(view, point_size=view.point_size or _fitting_size(axes, scene, view))
     axes.imshow(scene.background(view.background, view.frame), interpolation="antialiased" if shrinks else "bilinear")
-    for which in sets:
-        _draw_trails(axes, scene, view, which, _set_colours(scene, view, sets, which, limits))
+    coloured = [(which, _set_colours(scene, view, sets, which, limits)) for which in sets]
     if view.compare == "errors" and len(sets) == 2:
-        _draw_errors(axes, scene, view, limits)
+        _draw_errors(axes, scene, view, coloured[0][1])
     else:
-        for which in sets:
-            _draw_points(axes, scene, view, which, _set_colours(scene, view, sets, which, limits), "oD"[which % len(sets)])
+        for which, colours in coloured:
+            _draw_trails(axes, scene, view, which, colours)
+        for order, (which, colours) in enumerate(coloured):
+            _draw_points(axes, scene, view, which, colours, "oD"[order])
     axes.set(xlim=(-0.5, W - 0.5), ylim=(H - 0.5, -0.5))
     name = " and ".join(scene.names[which] for which in sets) if scene.prediction is not None else ""
     if name:
         chip = {"facecolor": "#000000", "alpha": 0.55, "edgecolor": "none", "boxstyle": "round,pad=0.35"}
         style = {"color": "white", "size": 8, "va": "top", "bbox": chip, "parse_math": False}
         axes.text(0.012, 0.978, _plain(name), transform=axes.transAxes, **style)
+
+
+def _fitting_size(axes, scene: Scene, view: View) -> float:
+    """A diameter of half the room between neighbours, as the script chooses it."""
+    room = (axes.bbox.width * axes.bbox.height / max(1, len(_kept(scene, view)))) ** 0.5
+    return min(7.0, max(1.6, room / 2))
 
 
 def _set_colours(scene: Scene, view: View, sets: tuple[int, ...], which: int, limits: dict[str, float]) -> np.ndarray:
@@ -157,7 +165,7 @@ def _draw_trails(axes, scene: Scene, view: View, which: int, colours: np.ndarray
     segments = np.stack([xy[:-1], xy[1:]], axis=2).reshape(-1, 2, 2)
     rgba = np.concatenate([np.tile(colours[kept], (len(age), 1)), alpha.reshape(-1, 1)], axis=1)
     drawn = (alpha.reshape(-1) > 0) & (np.abs(segments[:, 0] - segments[:, 1]).max(axis=1) > 0.2)
-    axes.add_collection(LineCollection(segments[drawn], colors=rgba[drawn], linewidths=0.3 * view.point_size ** 0.8))
+    axes.add_collection(LineCollection(segments[drawn], colors=rgba[drawn], linewidths=0.24 * view.point_size))
 
 
 def _draw_points(axes, scene: Scene, view: View, which: int, colours: np.ndarray, marker: str) -> None:
@@ -175,15 +183,14 @@ def _draw_points(axes, scene: Scene, view: View, which: int, colours: np.ndarray
     axes.scatter(*xy[chosen].T, marker=marker, s=area * 3, facecolors="none", edgecolors="white", linewidths=1)
 
 
-def _draw_errors(axes, scene: Scene, view: View, limits: dict[str, float]) -> None:
+def _draw_errors(axes, scene: Scene, view: View, colours: np.ndarray) -> None:
     """Lines from the truth, where a dot is, to the prediction."""
     from matplotlib.collections import LineCollection
 
     kept = _kept(scene, view)
     kept = kept[scene.truth.visibility[view.frame, kept]] if view.hidden == "off" else kept
     ends = np.stack([tracks.tracks[view.frame, kept] for tracks in scene.sets], axis=1)  # N 2 2
-    colours = scene.colours("error", 0, view.frame, limits)[kept] / 255
-    rgba = np.concatenate([colours, _opacity(scene, view)[kept, None]], axis=1)
+    rgba = np.concatenate([colours, _opacity(scene, view)[:, None]], axis=1)[kept]
     axes.add_collection(LineCollection(ends, colors=rgba, linewidths=0.35 * view.point_size))
     axes.scatter(*ends[:, 0].T, c=rgba, s=(view.point_size * 0.6 * 72 / DPI) ** 2, linewidths=0)
 

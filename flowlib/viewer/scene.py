@@ -34,7 +34,7 @@ class View:
     compare: str = "side by side"  # one of COMPARISONS; without a prediction "truth" is shown
     background: str = "video"  # one of BACKGROUNDS
     trail: int = 7  # frames
-    point_size: float = 4.0  # diameter in pixels of the screen
+    point_size: float = 0.0  # diameter in pixels of the screen; 0 = half the room between neighbours
     density: float = 1.0  # share of the points shown
     hidden: str = "hollow"  # one of HIDDEN
     selected: tuple[int, ...] = ()

@@ -18,7 +18,7 @@ const HIDDEN = { hollow: "Hollow", off: "Not shown" };
 const THEMES = { auto: "Auto", light: "Light", dark: "Dark" };
 const SPEEDS = [0.1, 0.25, 0.5, 1, 2, 4];
 const RESET = {
-  colour: "position", compare: "side by side", background: "video", trail: 7, point_size: 4, density: 1,
+  colour: "position", compare: "side by side", background: "video", trail: 7, point_size: 0, density: 1,
   hidden: "hollow", selected: [], speed: 1,
 };
 const GOLDEN = 0.6180339887498949; // as in scene.py: the same density shows the same points
@@ -361,7 +361,13 @@ class Panel {
       raster.dot("disc", radius * 0.6, x, y, colours[n], opacity[n]);
     }
   }
-  radius() { return Math.max(1, Math.round((this.viewer.get("point_size") / 2) * this.ratio * 4) / 4); }
+  /** Of a point, in canvas pixels; by itself (0) it takes half the room between neighbours. */
+  radius() {
+    const { width, height } = this.front, { zoom } = this.viewer.camera;
+    const room = Math.sqrt((width * height) / Math.max(1, this.viewer.shown.length)) * zoom / this.ratio;
+    const diameter = this.viewer.get("point_size") || Math.min(7, Math.max(1.6, room / 2));
+    return Math.max(0.75, Math.round((diameter / 2) * this.ratio * 4) / 4);
+  }
   /** What moves with the pointer: the point below it, and the lasso. */
   #drawMarks(context) {
     const { hover, lasso } = this.viewer;
@@ -703,7 +709,7 @@ class Viewer {
       this.#choice("background", "Background", backgrounds),
       this.#choice("hidden", "Hidden points", HIDDEN),
       this.#range("trail", "Trails", 0, trailEnd, 1, (v) => `${v} fr`),
-      this.#range("point_size", "Point size", 1, 16, 0.5, (v) => `${v} px`),
+      this.#range("point_size", "Point size", 0, 16, 0.5, (v) => (v ? `${v} px` : "auto")),
       this.#range("density", "Density", 0.01, 1, 0.01, (v) => `${Math.round(v * 100)} %`),
       labelled("Point", point),
       this.#choice("theme", "Theme", THEMES),
