@@ -123,9 +123,9 @@ def test_it_begins_with_a_title_a_badge_and_the_colab_cell(name):
     title, setup, given, check = pair(name)[0].cells[:4]
     assert re.match(rf"# {int(name[:2])} · ", title.source)
     assert "**In:**" in title.source and "**Out:**" in title.source
-    target = REPOSITORY.replace("https://github.com", "https://colab.research.google.com/github") + "/blob/main/notebooks"
+    target = REPOSITORY.replace("https://github.com", "https://colab.research.google.com/github")
     badge = "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
-    assert f"{badge}({target}/{name}.ipynb)" in title.source
+    assert f"{badge}({target}/blob/main/notebooks/{name}.ipynb)" in title.source
     assert tags(setup) == ["setup"] and tags(given) == ["parameters"] and not tags(check)
     assert "check_parameters(globals())" in check.source
     guard = ast.parse(setup.source).body[-1]

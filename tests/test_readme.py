@@ -87,7 +87,8 @@ def check_pip(words: list[str]) -> None:
 
 
 def check_clone(words: list[str]) -> None:
-    assert words[1] == "clone" and REPOSITORY in [word.removesuffix(".git") for word in words], f"another source: {words}"
+    sources = [word.removesuffix(".git") for word in words]
+    assert words[1] == "clone" and REPOSITORY in sources, f"another source: {words}"
 
 
 def check_conda(words: list[str]) -> None:
