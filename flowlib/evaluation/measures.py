@@ -1,0 +1,91 @@
+"""What is measured, in words: the label, unit, direction and explanation of every number in a report."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One kind of number.
+
+    Attributes:
+        name: key in report.json.
+        label: heading in tables.
+        better: which values are good ones; "one" means a ratio of 1.
+        digits: decimals shown.
+        group: heading it stands under.
+        meaning: one sentence for a reader who has not met it.
+        scale: 100 for shares that are shown in per cent.
+    """
+
+    name: str
+    label: str
+    better: Literal["low", "high", "one"]
+    digits: int
+    group: str
+    meaning: str
+    scale: float = 1.0
+
+    @property
+    def arrow(self) -> str:
+        return {"low": "↓", "high": "↑", "one": "→1"}[self.better]
+
+    def show(self, value: float) -> str:
+        """The number as a table has it; a dash where there is none."""
+        return "–" if value != value else f"{value * self.scale:.{self.digits}f}"
+
+
+_POINTS, _SEEN, _FIELD, _FRAMES = "Where points go", "Which points can be seen", "Shape of the motion", "Rebuilt frames"
+
+MEASURES: tuple[Measure, ...] = (
+    Measure("ade", "ADE px", "low", 2, _POINTS, "Average distance between predicted and true place, all frames."),
+    Measure("fde", "FDE px", "low", 2, _POINTS, "The same in the last frame only, where it is hardest."),
+    Measure("miss_rate", "Missed %", "low", 1, _POINTS, "Share of points that end too far off (8 px by default).", 100),
+    Measure("mse", "MSE px²", "low", 1, _POINTS, "Mean squared error of a coordinate; few large misses dominate it."),
+    Measure("mse_last", "MSE last px²", "low", 1, _POINTS, "The same in the last frame only."),
+    Measure(
+        "average_pts_within_thresh", "δ_avg %", "high", 1, _POINTS,
+        "Share of points within 1, 2, 4, 8 and 16 px, averaged over the five (TAP-Vid).", 100,
+    ),
+    Measure(
+        "average_jaccard", "AJ %", "high", 1, _POINTS,
+        "Place and visibility in one number (TAP-Vid): a point counts if it is near and rightly called visible.", 100,
+    ),
+    Measure(
+        "visibility_accuracy", "Visibility %", "high", 1, _SEEN,
+        "Share of points that are rightly called visible or hidden.", 100,
+    ),
+    Measure(
+        "visibility_auroc", "AUROC", "high", 3, _SEEN,
+        "Chance that a visible point gets a higher visibility than a hidden one; 0.5 is guessing.",
+    ),
+    Measure(
+        "tv_ratio", "Roughness", "one", 2, _FIELD,
+        "How much the motion changes from place to place, predicted over true: below 1 is too smooth, above too rough.",
+    ),
+    Measure("divergence_error", "Divergence err.", "low", 3, _FIELD, "Wrong growing and shrinking, px per px."),
+    Measure("curl_error", "Curl err.", "low", 3, _FIELD, "Wrong turning, px per px."),
+    Measure("blockiness", "Grid artefacts", "one", 2, _FIELD, "Bends that repeat every 8 px; 1 means no grid."),
+    Measure("psnr_all", "PSNR dB", "high", 2, _FRAMES, "Likeness of the rebuilt frame, pixel by pixel."),
+    Measure("psnr_covered", "… covered", "high", 2, _FRAMES, "The same where pixels arrived, holes left out."),
+    Measure("psnr_moving", "… moving", "high", 2, _FRAMES, "The same on what truly moves, without the still background."),
+    Measure("ssim_all", "SSIM", "high", 3, _FRAMES, "Likeness of structure, 1 for equal frames."),
+    Measure("ssim_covered", "… covered", "high", 3, _FRAMES, "The same where pixels arrived."),
+    Measure("ssim_moving", "… moving", "high", 3, _FRAMES, "The same on what truly moves."),
+    Measure("lpips_all", "LPIPS", "low", 3, _FRAMES, "Difference as a network trained on human judgement sees it."),
+    Measure("lpips_covered", "… covered", "low", 3, _FRAMES, "The same where pixels arrived."),
+    Measure("lpips_moving", "… moving", "low", 3, _FRAMES, "The same on what truly moves."),
+    Measure("holes", "Holes %", "low", 1, _FRAMES, "Share of the new frame that no pixel was moved to.", 100),
+)
+BY_NAME = {measure.name: measure for measure in MEASURES}
+GROUPS = (_POINTS, _SEEN, _FIELD, _FRAMES)
+HEADLINE = ("ade", "fde", "average_pts_within_thresh", "visibility_accuracy", "psnr_all", "ssim_all")
+
+
+def frames_ahead(names) -> list[int]:
+    """The frames that `epe_…` is measured at, ascending."""
+    found = (re.fullmatch(r"epe_(\d+)", name) for name in names)
+    return sorted(int(match[1]) for match in found if match)

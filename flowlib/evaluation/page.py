@@ -1,0 +1,239 @@
+"""A report as one HTML page that stands alone: no script, no font and no picture from elsewhere."""
+
+from __future__ import annotations
+
+import base64
+import json
+from html import escape
+from typing import TYPE_CHECKING
+
+from flowlib.evaluation import charts, tables
+from flowlib.evaluation.measures import BY_NAME, GROUPS, MEASURES, Measure
+from flowlib.evaluation.verdict import is_ceiling
+
+if TYPE_CHECKING:
+    from flowlib.evaluation.pictures import ClipPictures, PredictorPictures
+    from flowlib.evaluation.report import Report
+
+STYLE = """
+:root { --ink: #1d2330; --soft: #5b6270; --line: #e3e6ec; --ground: #f4f6f9; --main: #0072b2; }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--ground); color: var(--ink); font: 16px/1.55 system-ui, "Segoe UI", Helvetica, Arial, sans-serif; }
+main { max-width: 1080px; margin: 0 auto; padding: 2.2rem 1.2rem 4rem; }
+h1 { font-size: 2rem; line-height: 1.2; margin: 0 0 .3rem; letter-spacing: -.015em; }
+h2 { font-size: 1.3rem; margin: 2.6rem 0 .5rem; }
+h3 { font-size: 1.02rem; margin: 1.5rem 0 .4rem; }
+p { margin: .4rem 0 .8rem; max-width: 72ch; }
+.soft, figcaption, small { color: var(--soft); }
+.card { background: #fff; border: 1px solid var(--line); border-radius: 12px; padding: 1.1rem 1.3rem; margin: 1rem 0; }
+.verdict { border-left: 5px solid var(--main); font-size: 1.06rem; }
+.verdict p:last-child { margin-bottom: 0; }
+.warning { border-left: 5px solid #c4320a; background: #fff6f2; }
+.facts { display: flex; flex-wrap: wrap; gap: .5rem; margin: .9rem 0 0; padding: 0; list-style: none; }
+.facts li { background: #fff; border: 1px solid var(--line); border-radius: 99px; padding: .15rem .8rem; font-size: .9rem; color: var(--soft); }
+figure { margin: 0; } figure svg { display: block; width: 100%; height: auto; }
+.two { display: grid; grid-template-columns: repeat(auto-fit, minmax(430px, 1fr)); gap: 1rem; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }
+th, td { padding: .42rem .6rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: #fff; }
+thead th { color: var(--soft); font-weight: 600; vertical-align: bottom; }
+td small { display: block; font-size: .74rem; line-height: 1.2; }
+tr.main td { font-weight: 650; background: #eef6fb; } tr.main td small { font-weight: 400; }
+tr.ceiling td { font-style: italic; color: var(--soft); }
+td.best { box-shadow: inset 0 -2px 0 #009e73; }
+.swatch { display: inline-block; width: .7em; height: .7em; border-radius: 50%; margin-right: .5em; }
+.strip { display: grid; grid-template-columns: 11.5rem repeat(3, minmax(0, 1fr)); gap: .45rem .7rem; align-items: center; }
+.strip > div:nth-child(-n+4) { font-size: .84rem; color: var(--soft); }
+.strip img { width: 100%; display: block; border-radius: 6px; }
+.strip .name { font-size: .92rem; line-height: 1.3; } .strip .name b { color: var(--main); }
+.swap { position: relative; } .swap img + img { position: absolute; inset: 0; opacity: 0; transition: opacity .12s; }
+.swap:hover img + img { opacity: 1; }
+.key { display: inline-block; width: 1.5em; height: .28em; border-radius: 2px; vertical-align: middle; margin: 0 .3em 0 .1em; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .25rem 1.2rem; margin: .4rem 0; font-size: .93rem; }
+dt { font-weight: 600; } dd { margin: 0; color: var(--soft); }
+details pre { background: #fff; border: 1px solid var(--line); border-radius: 10px; padding: 1rem; overflow: auto; font-size: .8rem; }
+@media (max-width: 700px) {
+  .strip { grid-template-columns: repeat(3, minmax(0, 1fr)); } .strip .name { grid-column: 1 / -1; margin-top: .5rem; }
+  .two { grid-template-columns: 1fr; }
+}
+"""
+
+
+def page(report: Report) -> str:
+    """The whole page."""
+    title = f"How well does {report.main} see motion coming?"
+    parts = [
+        f"<h1>{escape(title)}</h1>",
+        "<p class='soft'>A predictor gets one or two pictures of a video and says where every pixel will go in the "
+        "frames that follow. Here its answers are held against what really happened.</p>",
+        _facts(report),
+        *(f"<div class='card warning'><p><b>Read with care.</b> {escape(text)}</p></div>" for text in report.warnings),
+        "<h2>In short</h2><div class='card verdict'>" + "".join(f"<p>{escape(s)}</p>" for s in report.verdict()) + "</div>",
+        _side_by_side(report),
+        _horizon(report),
+        _per_video(report),
+        _clips(report),
+        _all_numbers(report),
+        _meanings(report),
+        _provenance(report),
+    ]
+    return (
+        f"<!doctype html>\n<html lang='en'><head><meta charset='utf-8'><title>{escape(title)}</title>"
+        f"<meta name='viewport' content='width=device-width, initial-scale=1'><style>{STYLE}</style></head>"
+        f"<body><main>{''.join(parts)}</main></body></html>\n"
+    )
+
+
+def _facts(report: Report) -> str:
+    data = report.run.get("data", {})
+    size = "×".join(map(str, reversed(data.get("size", [])))) or "–"
+    facts = [
+        f"{len(report.videos)} {'video' if len(report.videos) == 1 else 'videos'}",
+        f"{data.get('clips')} clips",
+        f"{data.get('num_frames')} frames each, {size} pixels",
+        f"split: {data.get('split') or '–'}",
+        f"data {data.get('fingerprint', '')[:8] or '–'}",
+        report.run.get("time", ""),
+    ]
+    return "<ul class='facts'>" + "".join(f"<li>{escape(str(fact))}</li>" for fact in facts if fact) + "</ul>"
+
+
+def _side_by_side(report: Report) -> str:
+    ceiling = next((name for name in report.predictors if is_ceiling(report, name)), "")
+    text = (
+        f"Dots are means over videos. {report.interval_note()} A predictor that looks at the same clips is only as good "
+        "as its distance from the simple ones: not moving anything, or going on as before."
+    )
+    if ceiling:
+        text += f" “{ceiling}” knows the answer; it marks what can't be beaten."
+    shown = [measure for measure in report.headline() if measure.name in ("ade", "average_pts_within_thresh", "psnr_all")]
+    figures = [_figure(charts.overall(report, measure), measure.meaning) for measure in shown]
+    if report.differences and "ade" in report.measured:
+        caption = "Difference on the same videos. A bar that crosses zero may be chance; one that doesn't is hardly so."
+        figures.append(_figure(charts.differences(report, BY_NAME["ade"]), caption))
+    return f"<h2>Side by side</h2><p>{escape(text)}</p><div class='two'>{''.join(figures)}</div>"
+
+
+def _horizon(report: Report) -> str:
+    if not report.frames_ahead():
+        return ""
+    text = "The further ahead, the harder. The band is the interval over videos; a steeper line loses track sooner."
+    figure = _figure(charts.horizon(report), "Mean distance between predicted and true place of the visible points, in pixels.")
+    return f"<h2>Error against frames ahead</h2><p>{text}</p>{figure}"
+
+
+def _per_video(report: Report) -> str:
+    if len(report.videos) < 2 or "ade" not in report.measured:
+        return ""
+    text = "A mean can hide a video on which all fails. Every dot is one predictor on one video, the hardest on top."
+    return f"<h2>Video by video</h2><p>{text}</p>{_figure(charts.videos(report, BY_NAME['ade']), _legend(report))}"
+
+
+def _clips(report: Report) -> str:
+    if not report.pictures:
+        return ""
+    text = (
+        "The clip that the predictor does best, the one in the middle and the worst. <b>Paths</b>: where points go, "
+        "drawn on the first picture: <span class='key' style='background:#56b4e9'></span>truly, "
+        "<span class='key' style='background:#ff942c'></span>as predicted; dots mark the end. <b>Rebuilt</b>: the last "
+        "frame, made by moving the first picture's pixels; grey is where nothing went. Point at it to see the true "
+        "frame. <b>Off by</b>: white is right, dark red is wrong."
+    )
+    return f"<h2>Best, median and worst clip</h2><p>{text}</p>" + "".join(_clip(clip, report) for clip in report.pictures)
+
+
+def _clip(clip: ClipPictures, report: Report) -> str:
+    last = _image(clip.last, f"true frame {clip.frame}") if clip.last else "<small>no later frame is stored</small>"
+    head = [
+        "<div></div><div>Paths</div>",
+        f"<div>Frame {clip.frame}</div><div>Off by</div>",
+        "<div class='name'>the truth</div>",
+        f"<div>{_image(clip.paths, 'true paths')}</div><div>{last}</div>",
+        f"<div>{_image(clip.first, 'first frame')}<small>the first picture</small></div>",
+    ]
+    rows = [_strip(shown, clip, report) for shown in clip.predictors]
+    return (
+        f"<div class='card'><h3>{escape(clip.title)} <span class='soft'>{escape(clip.clip)}</span></h3>"
+        f"<div class='strip'>{''.join(head + rows)}</div></div>"
+    )
+
+
+def _strip(shown: PredictorPictures, clip: ClipPictures, report: Report) -> str:
+    name = f"<b>{escape(shown.name)}</b>" if shown.name == report.main else escape(shown.name)
+    psnr = "" if shown.psnr != shown.psnr else f", {shown.psnr:.1f} dB"
+    dot = f"<span class='swatch' style='background:{charts.colours(report)[shown.name]}'></span>"
+    cells = [f"<div class='name'>{dot}{name}<br><small>{shown.ade:.2f} px{psnr}</small></div>"]
+    cells.append(f"<div>{_image(shown.paths, f'paths by {shown.name}')}</div>")
+    if shown.rebuilt is None or clip.last is None:
+        return "".join([*cells, "<div><small>not predicted or not stored</small></div><div></div>"])
+    both = _image(shown.rebuilt, f"rebuilt by {shown.name}") + _image(clip.last, "true frame")
+    return "".join([*cells, f"<div class='swap'>{both}</div><div>{_image(shown.difference, 'difference')}</div>"])
+
+
+def _all_numbers(report: Report) -> str:
+    parts = ["<h2>All numbers</h2><p>The best value of each column, the ceiling aside, is underlined in green. "]
+    parts.append(f"{escape(report.left_out_note())}</p>")
+    for group in GROUPS:
+        measures = [m for m in MEASURES if m.group == group and m.name in report.measured]
+        if measures:
+            parts.append(f"<h3>{group}</h3><div class='card scroll'>{_table(report, measures)}</div>")
+    if "lpips_all" not in report.measured and "psnr_all" in report.measured:
+        parts.append("<p class='soft'>LPIPS was not measured: its network's weights were not given (lpips_weights).</p>")
+    return "".join(parts)
+
+
+def _table(report: Report, measures: list[Measure]) -> str:
+    head = "".join(f"<th title='{escape(m.meaning, quote=True)}'>{escape(m.label)} {m.arrow}</th>" for m in measures)
+    best = {m.name: _best(report, m) for m in measures}
+    rows = []
+    for name in report.predictors:
+        kind = "main" if name == report.main else "ceiling" if is_ceiling(report, name) else ""
+        cells = []
+        for measure in measures:
+            value = report.overall[name][measure.name]
+            interval = f"<small>{measure.show(value.low)} … {measure.show(value.high)}</small>" if value.has_interval else ""
+            mark = " class='best'" if name in best[measure.name] else ""
+            cells.append(f"<td{mark}>{measure.show(value.mean)}{interval}</td>")
+        rows.append(f"<tr class='{kind}'><td>{escape(name)}</td>{''.join(cells)}</tr>")
+    return f"<table><thead><tr><th>predictor</th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+
+
+def _best(report: Report, measure: Measure) -> list[str]:
+    """Who has the best value as it is shown; several share it."""
+    values = {name: report.overall[name][measure.name].mean for name in report.predictors if not is_ceiling(report, name)}
+    known = {name: value for name, value in values.items() if value == value}
+    rank = {"low": lambda v: v, "high": lambda v: -v, "one": lambda v: abs(v - 1)}[measure.better]
+    least = min(known.values(), key=rank, default=None)
+    return [name for name, value in known.items() if measure.show(value) == measure.show(least)]
+
+
+def _meanings(report: Report) -> str:
+    used = [m for m in MEASURES if m.name in report.measured]
+    listed = "".join(f"<dt>{escape(m.label)} {m.arrow}</dt><dd>{escape(m.meaning)}</dd>" for m in used)
+    return f"<h2>What the words mean</h2><div class='card'><p>↑ higher is better, ↓ lower is better.</p><dl>{listed}</dl></div>"
+
+
+def _provenance(report: Report) -> str:
+    lines = tables.provenance(report).replace("- ", "", 1).split("\n- ")
+    facts = "".join(f"<dt>{escape(line.partition(': ')[0])}</dt><dd>{escape(line.partition(': ')[2])}</dd>" for line in lines)
+    told = escape(json.dumps(report.run, indent=1, default=str))
+    more = f"<details><summary>The whole record</summary><pre>{told}</pre></details>"
+    return f"<h2>What made these numbers</h2><div class='card'><dl>{facts}</dl></div>{more}"
+
+
+def _legend(report: Report) -> str:
+    paint = charts.colours(report)
+    return " &nbsp; ".join(
+        f"<span class='swatch' style='background:{paint[name]}'></span>{escape(name)}" for name in report.predictors
+    )
+
+
+def _figure(svg: str, caption: str) -> str:
+    caption = caption if caption.startswith("<") else escape(caption)
+    return f"<figure class='card'>{svg}<figcaption><small>{caption}</small></figcaption></figure>"
+
+
+def _image(jpeg: bytes | None, alt: str) -> str:
+    data = base64.b64encode(jpeg or b"").decode()
+    return f"<img alt='{escape(alt, quote=True)}' src='data:image/jpeg;base64,{data}'>"

@@ -1,0 +1,164 @@
+"""`evaluate`: one pass over a split with any number of predictors, to a `Report`."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm.auto import tqdm
+
+import flowlib
+from flowlib.evaluation.cache import ClipScores, clip_fingerprint, describe, predictor_fingerprint
+from flowlib.evaluation.leaks import find_leaks, refuse_leaks
+from flowlib.evaluation.pictures import ClipPictures, picture_clip
+from flowlib.evaluation.report import ClipRow, Report
+from flowlib.evaluation.scoring import EvalConfig, Truth, predict, score
+from flowlib.metrics import Lpips
+from flowlib.models import Predictor
+
+
+def evaluate(
+    predictors: Mapping[str, Predictor],
+    dataset: Any,
+    *,
+    folder: str | Path,
+    config: EvalConfig | None = None,
+    train: Any = None,
+    allow_leak: bool = False,
+    pictures: bool = True,
+    progress: bool = True,
+) -> Report:
+    """Score predictors on the clips of one split, side by side.
+
+    Clips are taken one after the other, each for all predictors, and every score is on the disk before the next is
+    made: killed and called again, it repeats only the predictor at work on that one clip.
+
+    Args:
+        predictors: name -> predictor. The first is the one the report is about; the others are compared with it.
+            Networks are used where they are (their parameters' device) and as they are left (evaluation mode).
+        dataset: samples as `TrajectoryDataset` gives them, and its attributes `videos` and `fingerprint`.
+        folder: where scores are kept (`folder/scores`); `Report.save` may be given the same.
+        config: what is measured.
+        train: the training split; if given, near-duplicate pictures in `dataset` are looked for and refused.
+        allow_leak: evaluate all the same on videos that a predictor was trained on; the report says so.
+        pictures: predict the best, the median and the worst clip once more, for the pictures of the report.
+        progress: show a bar.
+
+    Raises:
+        ValueError: no predictors or clips, a leak, or a prediction that isn't finite or has another size.
+        FileNotFoundError: LPIPS weights that are not there.
+
+    >>> report = evaluate({"mine": model, "zero motion": ZeroMotion(8)}, test, folder="reports")  # doctest: +SKIP
+    >>> report.save("reports")                                                                    # doctest: +SKIP
+    """
+    config, folder = config or EvalConfig(), Path(folder)
+    if not predictors or len(dataset) == 0:
+        raise ValueError(f"expected predictors and clips, got {len(predictors)} predictors and {len(dataset)} clips")
+    warnings = _check_leaks(predictors, dataset, train, allow_leak)
+    lpips = Lpips(config.lpips_weights) if config.lpips_weights else None
+    prints = {name: predictor_fingerprint(predictor) for name, predictor in predictors.items()}
+    scores = {name: ClipScores(folder / "scores", prints[name], config) for name in predictors}
+    rows: dict[str, list[ClipRow]] = {name: [] for name in predictors}
+    reused = 0
+    with _evaluation_mode(predictors), tqdm(total=len(dataset) * len(predictors), disable=not progress) as bar:
+        for index in range(len(dataset)):
+            sample = dataset[index]
+            key, truth = clip_fingerprint(sample), Truth(sample, _kept(dataset, index, sample), config)
+            for name, predictor in predictors.items():
+                bar.set_description(name)
+                if key in scores[name]:
+                    reused += 1
+                else:
+                    scores[name].add(key, score(predict(predictor, truth, name), truth, lpips))
+                rows[name].append(ClipRow(sample["clip"], sample["video"], scores[name].rows[key]))
+                bar.update()
+    run = _describe_run(predictors, prints, dataset, config, reused)
+    report = Report(rows, run, config, warnings)
+    if pictures:
+        with _evaluation_mode(predictors):
+            report.pictures = _extreme_clips(report, predictors, dataset, config)
+    return report
+
+
+def _extreme_clips(report: Report, predictors, dataset, config: EvalConfig) -> list[ClipPictures]:
+    chosen = report.extreme_clips()
+    result = []
+    for title, index in chosen.items():
+        sample = dataset[index]
+        truth = Truth(sample, _kept(dataset, index, sample), config)
+        predictions = {name: predict(predictor, truth, name) for name, predictor in predictors.items()}
+        result.append(picture_clip(title, truth, predictions))
+    return result
+
+
+def _check_leaks(predictors, dataset, train, allow_leak: bool) -> list[str]:
+    """What is wrong with the split, as sentences; raises instead unless `allow_leak`."""
+    warnings = []
+    try:
+        refuse_leaks(predictors, dataset)
+    except ValueError as leak:
+        if not allow_leak:
+            raise
+        warnings.append(str(leak))
+    leaks = find_leaks(train, dataset) if train is not None else []
+    if leaks:
+        listed = "; ".join(str(leak) for leak in leaks[:3])
+        message = f"{len(leaks)} clips to test on have a near-duplicate among those to train on: {listed}"
+        if not allow_leak:
+            raise ValueError(f"{message}: expected none; allow_leak=True overrides, and the report will say so")
+        warnings.append(message)
+    return warnings
+
+
+def _kept(dataset: Any, index: int, sample: dict[str, Any]) -> tuple[int, ...]:
+    """Which frames of its clip a sample's pictures are: what the dataset says, or all of them."""
+    clips = getattr(dataset, "clips", None)
+    return tuple(clips[index].kept) if clips else tuple(range(len(sample["frames"])))
+
+
+@contextmanager
+def _evaluation_mode(predictors: Mapping[str, Predictor]):
+    with ExitStack() as stack:
+        for predictor in predictors.values():
+            if isinstance(predictor, torch.nn.Module):
+                stack.callback(predictor.train, predictor.training)
+                predictor.eval()
+        yield
+
+
+def _describe_run(predictors, prints: dict[str, str], dataset, config: EvalConfig, reused: int) -> dict[str, Any]:
+    """Everything that a number in the report depends on, as plain JSON values."""
+    videos = list(getattr(dataset, "videos", ()))
+    told = {name: {"fingerprint": prints[name], "describes_itself_as": describe(p)} for name, p in predictors.items()}
+    for name, predictor in predictors.items():
+        told[name] |= {"class": type(predictor).__qualname__, "input_frames": list(predictor.input_frames)}
+    return {
+        "time": time.strftime("%Y-%m-%d %H:%M:%S%z"),
+        "predictors": told,
+        "data": {
+            "fingerprint": str(getattr(dataset, "fingerprint", "")),
+            "split": str(getattr(dataset, "split", "")),
+            "clips": len(dataset),
+            "videos": videos,
+            "num_frames": int(getattr(dataset, "num_frames", 0)),
+            "size": [int(side) for side in getattr(dataset, "size", ())],
+        },
+        "config": asdict(config),
+        "scores_reused": reused,
+        "versions": {name: _version(name) for name in ("torch", "torchvision", "torchmetrics", "numpy", "scipy")}
+        | {"flowlib": flowlib.__version__, "python": platform.python_version()},
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
