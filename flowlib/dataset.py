@@ -16,6 +16,7 @@ import torch
 from torch.utils.data import Dataset
 
 from flowlib.shards import SPLITS, Clip, LabelledClip, Shard, find_shards, load_splits
+from flowlib.tracks import Tracks
 
 Sample = dict[str, torch.Tensor | str]
 
@@ -86,6 +87,11 @@ class TrajectoryDataset(Dataset):
         """A clip as NumPy arrays and `Tracks`, without the transform: for looking at and measuring."""
         path, clip = self.entries[index]
         return self._shard(path).read(clip)
+
+    def tracks(self, index: int) -> Tracks:
+        """A clip's tracks alone; no picture is decoded."""
+        path, clip = self.entries[index]
+        return self._shard(path).tracks(clip)
 
     @property
     def clips(self) -> list[Clip]:

@@ -149,7 +149,9 @@ def make_plan(source: str | Path, config: LabelConfig, *, progress: bool = False
             videos[video.name], seen[video.fingerprint] = video, video.path
     if not videos:
         reasons = "; ".join(one.reason for one in skipped)
-        raise ValueError(f"source: expected at least one video of {config.span} frames in {source}, got none ({reasons})")
+        raise ValueError(
+            f"source: expected at least one video of {config.span} frames in {source}, got none ({reasons})"
+        )
     clips = [clip for video in videos.values() for clip in _clips_of(video, config)]
     return Plan(config, videos, clips, skipped)
 
@@ -179,7 +181,9 @@ class LabelReport:
     def __str__(self) -> str:
         total = sum(self.seconds.values()) or 1.0
         shares = ", ".join(f"{name} {100 * spent / total:.0f} %" for name, spent in self.seconds.items())
-        lines = [f"{self.folder}: {self.planned} clips in this chunk, {self.found} were there, {self.labelled} labelled now"]
+        lines = [
+            f"{self.folder}: {self.planned} clips in this chunk, {self.found} were there, {self.labelled} labelled now"
+        ]
         lines += [f"{total / self.labelled:.2f} s a clip: {shares}"] if self.labelled else []
         lines += [f"left out: {one.name}: {one.reason}" for one in self.skipped]
         return "\n".join(lines + [f"set aside: {reason}" for reason in self.damaged])
@@ -223,7 +227,9 @@ def label(
     present = {clip.key for found in find_shards(folder)[0].values() for clip in found}
     todo = [clip for clip in clips if clip.key not in present]
     report.found = len(clips) - len(todo)
-    pieces = _Pieces(workspace.scratch / dataset, folder / "shards", {"tracker": about, "config": plan.config.content()})
+    pieces = _Pieces(
+        workspace.scratch / dataset, folder / "shards", {"tracker": about, "config": plan.config.content()}
+    )
     safe = _label_clips(plan, todo, tracker, pieces, report)
     for _ in tqdm(safe, "labelling", len(todo), unit="clip", disable=not progress):
         report.labelled += 1

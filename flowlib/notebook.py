@@ -77,7 +77,7 @@ def parse_parameters(source: str) -> list[Parameter]:
 
 
 def check_type(parameter: Parameter, value: object) -> None:
-    """Raise `ValueError` unless `value` is of the parameter's kind; an int will do for a float, a bool for no number."""
+    """Raise `ValueError` unless `value` is of the parameter's kind; an int will do for a float, a bool for neither."""
     right = isinstance(value, TYPES[parameter.kind]) and (parameter.kind == "bool" or not isinstance(value, bool))
     if right:
         return
@@ -86,7 +86,9 @@ def check_type(parameter: Parameter, value: object) -> None:
         hint = "; papermill takes True or False, with a capital letter"
     elif parameter.kind == "str":
         hint = f"; papermill's -r {parameter.name} {value} passes it as text"
-    raise ValueError(f"parameter {parameter.name}: expected {parameter.kind}, got {type(value).__name__} {value!r}{hint}")
+    raise ValueError(
+        f"parameter {parameter.name}: expected {parameter.kind}, got {type(value).__name__} {value!r}{hint}"
+    )
 
 
 def _injected_names(cells: list[str]) -> list[str]:

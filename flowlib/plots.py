@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from flowlib.colours import (
@@ -32,6 +33,22 @@ UNKNOWN = "#b9bbc6"  # where a field or a map has no value
 # Lines: distinct in lightness as well as in hue (after Okabe and Ito's set), so they survive a grey printer.
 LINES = ("#1f6fb4", "#e8761a", "#2b9c77", "#b44c97", "#e0b000", "#5b5f6b", "#7cc4ee", "#8a2f1d")
 TILE = 160  # pixels of a picture's longer side on a contact sheet
+
+
+def panels(rows: int, columns: int, *, ratio: float, width: float = 13.0) -> tuple[Figure, np.ndarray]:
+    """An empty figure of equal panels for pictures, and its Axes [rows columns]; unused ones stay blank.
+
+    Args:
+        rows, columns: how many.
+        ratio: height over width of the pictures.
+        width: of the figure in inches.
+    """
+    title = 0.28  # inches above each picture
+    size = (width, rows * (width / columns * ratio + title))
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+    for ax in axes.flat:
+        ax.set_axis_off()
+    return figure, axes
 
 
 def tracks_over_frame(
@@ -68,7 +85,9 @@ def tracks_over_frame(
     return ax
 
 
-def _draw_tracks(ax: Axes, tracks: Tracks, colours: np.ndarray, at: int | None, trail: int | None, size, marker) -> None:
+def _draw_tracks(
+    ax: Axes, tracks: Tracks, colours: np.ndarray, at: int | None, trail: int | None, size, marker
+) -> None:
     S, N = tracks.visibility.shape
     at = S - 1 if at is None else at
     if not -S <= at < S:

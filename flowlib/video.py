@@ -26,9 +26,7 @@ from jaxtyping import UInt8
 from flowlib.geometry import FitRule, Size, fit_frame
 from flowlib.workspace import atomic_write, sha256_file
 
-VIDEO_SUFFIXES = frozenset(
-    ".3gp .avi .flv .gif .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv".split()
-)
+VIDEO_SUFFIXES = frozenset(".3gp .avi .flv .gif .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv".split())
 IMAGE_SUFFIXES = frozenset(".bmp .jpeg .jpg .png .webp".split())
 SMALLEST_SIDE = 16  # pixels; below that there is nothing to track
 FRAMES_FPS = 25.0  # assumed for pictures, which carry no frame rate
@@ -140,7 +138,9 @@ def probe_all(
     return good, bad
 
 
-def iterate_frames(video: Video | str | Path, start: int = 0, stop: int | None = None, step: int = 1) -> Iterator[Frame]:
+def iterate_frames(
+    video: Video | str | Path, start: int = 0, stop: int | None = None, step: int = 1
+) -> Iterator[Frame]:
     """Decode the frames `start`, `start+step`, … before `stop` in order, at the video's own size.
 
     Frames before `start` are decoded but not converted: exact for every codec, and cheap beside tracking.
@@ -341,7 +341,9 @@ def _is_video(path: Path, source: Path) -> bool:
         return False
     if path.is_dir():
         return _is_frame_folder(path)
-    return path.suffix.lower() in VIDEO_SUFFIXES or (path.suffix.lower() == ".zip" and not path.with_suffix("").is_dir())
+    return path.suffix.lower() in VIDEO_SUFFIXES or (
+        path.suffix.lower() == ".zip" and not path.with_suffix("").is_dir()
+    )
 
 
 def _bare_name(path: Path) -> str:
@@ -350,7 +352,7 @@ def _bare_name(path: Path) -> str:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[_FileReader | _PictureReader]:
-    """The reader for whatever kind of video `path` is; FFmpeg's and zip's errors become a `VideoError` that names it."""
+    """The reader for whatever kind of video `path` is; what FFmpeg or zip can't read becomes a `VideoError`."""
     try:
         if path.is_dir():
             yield _PictureReader(path, {entry.name: entry.read_bytes for entry in (path / "frames").iterdir()})
@@ -364,7 +366,9 @@ def _opened(path: Path) -> Iterator[_FileReader | _PictureReader]:
     except (FileNotFoundError, av.FileNotFoundError) as error:
         raise VideoError(f"{path}: expected a video, found nothing there") from error
     except (av.FFmpegError, zipfile.BadZipFile, zlib.error) as error:
-        raise VideoError(f"{path}: expected a video, can't be decoded ({getattr(error, 'strerror', None) or error})") from error
+        raise VideoError(
+            f"{path}: expected a video, can't be decoded ({getattr(error, 'strerror', None) or error})"
+        ) from error
 
 
 @dataclass(frozen=True)

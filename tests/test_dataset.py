@@ -94,4 +94,5 @@ def test_clips_are_read_as_arrays_too(workspace):
     one, sample = dataset.read(3), dataset[3]
     np.testing.assert_array_equal(one.frames, sample["frames"])
     np.testing.assert_array_equal(one.tracks.tracks, sample["tracks"])
+    np.testing.assert_array_equal(dataset.tracks(3).tracks, sample["tracks"])
     assert one.clip.key == sample["clip"]

@@ -27,6 +27,7 @@ LAYERS = (
     "labelling dataset",
     "models",
     "training evaluation",
+    "gallery",
 )
 RANK = {room: rank for rank, line in enumerate(LAYERS) for room in line.split()}
 

@@ -4,12 +4,17 @@ import pytest
 
 from flowlib.notebook import check_parameters, parse_parameters
 
-CELL = 'steps: int = 100  # how long\nrate: float = 0.1  # how fast\nname: str = ""  # of the run\nslow: bool = False  # or not'
+CELL = """steps: int = 100  # how long
+rate: float = 0.1  # how fast
+name: str = ""  # of the run
+slow: bool = False  # or not"""
 
 
 def namespace(**passed) -> dict:
     injected = "# Parameters\n" + "\n".join(f"{name} = {value!r}" for name, value in passed.items()) + "\n"
-    cells = ["", "get_ipython().system('true')", CELL] + ([injected] if passed else []) + ["check_parameters(globals())"]
+    cells = (
+        ["", "get_ipython().system('true')", CELL] + ([injected] if passed else []) + ["check_parameters(globals())"]
+    )
     return {"steps": 100, "rate": 0.1, "name": "", "slow": False} | passed | {"In": cells}
 
 

@@ -16,7 +16,9 @@ from flowlib.video import Video
 TRACKER, CONFIG = {"name": "test"}, {"grid": 5}
 
 
-def labelled(first: int = 0, *, S: int = 4, N: int = 9, reach: float = 20, seed: int = 0, name: str = "é 1") -> LabelledClip:
+def labelled(
+    first: int = 0, *, S: int = 4, N: int = 9, reach: float = 20, seed: int = 0, name: str = "é 1"
+) -> LabelledClip:
     rng = np.random.default_rng(seed)
     video = Video(name, "somewhere", (48, 64), 25.0, 100, f"{name}".encode().hex().ljust(64, "0"))
     queries = np.concatenate([np.zeros((N, 1)), rng.uniform(0, 64, (N, 2))], axis=1)
@@ -43,7 +45,9 @@ def test_what_goes_in_comes_out(tmp_path_factory, S, N, reach, seed):
         (clip,) = shard.clips
         got = shard.read(clip)
         assert (shard.tracker, shard.config) == (TRACKER, CONFIG)
-        assert shard.file[f"clips/{clip.key}/displacement"].dtype == (np.int32 if reach > 512 and N and S > 1 else np.int16)
+        assert shard.file[f"clips/{clip.key}/displacement"].dtype == (
+            np.int32 if reach > 512 and N and S > 1 else np.int16
+        )
     assert_same(got, given_)
     np.testing.assert_array_equal(got.frames, given_.frames)
     assert (clip.video, clip.kept, clip.num_points) == ("é 1", tuple(range(S)), N)
@@ -145,7 +149,9 @@ def test_size_at_ten_thousand_points(tmp_path):
     field = np.stack([np.sin(y / 20) * 3, np.cos(x / 15) * 2], axis=-1).reshape(-1, 2)
     walk = np.cumsum(rng.normal(0, 0.1, (S, n * n, 2)), axis=0) + np.arange(S)[:, None, None] * field
     tracks = Tracks(queries[None, :, 1:] + walk - walk[0], rng.random((S, n * n)) > 0.05, queries)
-    sample = LabelledClip(Clip.of(Video("v", "", (360, 640), 25.0, 8, "0" * 64), 0, 1, S), np.zeros((S, 16, 16, 3), np.uint8), tracks)
+    sample = LabelledClip(
+        Clip.of(Video("v", "", (360, 640), 25.0, 8, "0" * 64), 0, 1, S), np.zeros((S, 16, 16, 3), np.uint8), tracks
+    )
     path = shards.write_shard(tmp_path / "a.h5", [sample], tracker=TRACKER, config=CONFIG)
     assert path.stat().st_size < 300_000
 

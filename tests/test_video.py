@@ -70,7 +70,9 @@ def test_pixel_formats_become_rgb(clip, tmp_path, pixel_format):
         stream = container.add_stream("ffv1", rate=10)
         stream.height, stream.width, stream.pix_fmt = 48, 72, pixel_format
         for frame in clip:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format=pixel_format)))
+            container.mux(
+                stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format=pixel_format))
+            )
         container.mux(stream.encode())
     np.testing.assert_allclose(video.read_frames(path, [4])[0, 30, 30], 40, atol=2)
 

@@ -1,0 +1,132 @@
+"""What notebooks show: clips, labels, predictions and rebuilt frames, put together from a dataset and a predictor.
+
+Each function takes a dataset (and a predictor), picks a clip worth seeing, and returns a viewer or a figure. Nothing
+is measured or written here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from flowlib.dataset import TrajectoryDataset
+from flowlib.evaluation.scoring import EvalConfig, Truth, at_queries, predict, rebuild_frame
+from flowlib.metrics import frame_metrics
+from flowlib.models import Predictor
+from flowlib.plots import Figure, panels, show_image, tracks_over_frame
+from flowlib.shards import find_shards
+from flowlib.tracks import Tracks
+from flowlib.viewer import TrajectoryViewer
+
+MOST_POINTS = 900  # of a static picture; more than that hide the frame
+
+
+def label_viewer(folder: str | Path, index: int | None = None) -> TrajectoryViewer | None:
+    """A viewer of a labelled clip: number `index` of all in a dataset's folder, by default the liveliest.
+
+    Returns None, and says so, where nothing is labelled yet (a chunk may have no clips).
+    """
+    dataset = _labelled(folder)
+    if dataset is None:
+        return None
+    one = dataset.read(liveliest(dataset) if index is None else index)
+    return TrajectoryViewer(one.frames, one.tracks, title=f"{one.clip.video}, frame {one.clip.first_frame}")
+
+
+def label_sheet(folder: str | Path, *, most: int = 9) -> Figure | None:
+    """Up to `most` labelled clips, spread evenly over a dataset's folder: the last frame, and how points came there."""
+    dataset = _labelled(folder)
+    if dataset is None:
+        return None
+    chosen = np.unique(np.linspace(0, len(dataset) - 1, min(most, len(dataset))).round().astype(int))
+    height, width = dataset.size
+    columns = min(3, len(chosen))
+    figure, axes = panels(-(-len(chosen) // columns), columns, ratio=height / width)
+    for ax, index in zip(axes.flat, chosen):
+        one = dataset.read(int(index))
+        tracks_over_frame(one.frames[-1], thinned(one.tracks), ax=ax)
+        ax.set_title(f"{one.clip.video}, frame {one.clip.frame_numbers[-1]}", fontsize=8, parse_math=False)
+    return figure
+
+
+def prediction_viewer(
+    predictor: Predictor, dataset: TrajectoryDataset, index: int | None = None, *, name: str = "prediction"
+) -> TrajectoryViewer:
+    """A viewer of the truth beside a prediction and the frames it rebuilds, by default on the liveliest clip."""
+    truth, clip = _truth(dataset, liveliest(dataset) if index is None else index)
+    prediction = predict(predictor, truth, name)
+    chosen = [0, *(frame for frame in prediction.frames if frame > 0)]
+    tracks = Tracks(truth.tracks.tracks[chosen], truth.tracks.visibility[chosen], truth.tracks.queries)
+    frames = np.stack([truth.picture(frame) for frame in chosen])
+    rebuilt = [truth.picture(0)] + [rebuild_frame(prediction, truth, frame, "none").frame for frame in chosen[1:]]
+    title = f"{clip.video}, frame {clip.first_frame}"
+    names = ("labels", name)
+    return TrajectoryViewer(
+        frames, tracks, predicted_tracks(prediction, truth), rebuilt=np.stack(rebuilt), title=title, names=names
+    )
+
+
+def prediction_figure(
+    predictors: Mapping[str, Predictor], dataset: TrajectoryDataset, index: int | None = None
+) -> Figure:
+    """For one clip and each predictor a row: its tracks over the labels, the frame it rebuilds, and the true one.
+
+    The rebuilt frame is the clip's last; holes (nothing came there) are black. By default the liveliest clip.
+    """
+    truth, clip = _truth(dataset, liveliest(dataset) if index is None else index)
+    height, width = truth.size
+    figure, axes = panels(len(predictors), 3, ratio=height / width)
+    last = truth.tracks.num_frames - 1
+    true_frame = truth.picture(last)
+    for row, (name, predictor) in zip(axes, predictors.items()):
+        prediction = predict(predictor, truth, name)
+        predicted = predicted_tracks(prediction, truth)
+        labels = thinned(truth.tracks)
+        tracks_over_frame(truth.picture(0), labels, thinned(predicted), ax=row[0])
+        row[0].set_title(f"{name}: tracks over frame 0", fontsize=9, parse_math=False)
+        rebuilt = rebuild_frame(prediction, truth, last, "none")
+        score = frame_metrics(true_frame, rebuilt.frame, {"covered": rebuilt.covered})["psnr_covered"]
+        holes = 100 * (1 - rebuilt.covered.mean())
+        title = f"rebuilt frame {last}: PSNR {score:.1f} dB where covered, holes {holes:.0f} %"
+        show_image(rebuilt.frame, title, ax=row[1])
+        show_image(true_frame, f"true frame {last} of {clip.video}", ax=row[2])
+    return figure
+
+
+def predicted_tracks(prediction, truth: Truth) -> Tracks:
+    """A prediction at a clip's own points, as `Tracks` over frame 0 and the frames that were predicted."""
+    displacement, logits = at_queries(prediction, truth)
+    queries = truth.tracks.queries
+    return Tracks(displacement + queries[None, :, 1:], logits > 0, queries)
+
+
+def liveliest(dataset: TrajectoryDataset, *, most: int = 60) -> int:
+    """The number of the clip whose points move most in the mean, of up to `most` clips spread over the dataset."""
+    indices = np.unique(np.linspace(0, len(dataset) - 1, min(most, len(dataset))).round().astype(int))
+    moved = [np.linalg.norm(dataset.tracks(int(i)).displacement[-1], axis=-1).mean() for i in indices]
+    return int(indices[int(np.argmax(moved))])
+
+
+def thinned(tracks: Tracks) -> Tracks:
+    """At most some 900 points, for a static picture: every k-th row and column of a square grid, else every k-th."""
+    step = int(np.ceil(np.sqrt(tracks.num_points / MOST_POINTS)))
+    side = int(np.sqrt(tracks.num_points))
+    if step <= 1:
+        return tracks
+    if side * side != tracks.num_points:
+        return tracks.points(slice(None, None, step * step))
+    return tracks.points(np.arange(side * side).reshape(side, side)[step // 2 :: step, step // 2 :: step].ravel())
+
+
+def _labelled(folder: str | Path) -> TrajectoryDataset | None:
+    if not any(find_shards(folder)[0].values()):
+        print(f"{folder}: nothing is labelled yet")
+        return None
+    return TrajectoryDataset(folder, split="all")
+
+
+def _truth(dataset: TrajectoryDataset, index: int):
+    clip = dataset.clips[index]
+    return Truth(dataset[index], clip.kept, EvalConfig()), clip

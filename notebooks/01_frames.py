@@ -1,0 +1,88 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 1 · Frames: what is in your videos?
+#
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/flowlib/flowlib/blob/main/notebooks/01_frames.ipynb)
+#
+# **In:** a folder of videos, or of frames (`<name>/frames/*.jpg`, or a .zip of that). Or nothing: the sample has two
+# clips. **Out:** a list of what can be used and what can't, and why; the frames as pictures, if you ask for them.
+#
+# In Colab, mount your Drive first (the folder icon on the left), so that the results outlive the session. flowlib finds
+# it, and never mounts by itself.
+
+# %% tags=["setup"]
+# In Colab: fetch flowlib once and add what the runtime lacks. Anywhere else this cell does nothing.
+import sys
+
+if "google.colab" in sys.modules:
+    get_ipython().system("test -d /content/flowlib || git clone --quiet https://github.com/flowlib/flowlib /content/flowlib")
+    get_ipython().system("bash /content/flowlib/colab_setup.sh")
+
+# %% tags=["parameters"]
+source: str = "sample"  # sample, synthetic, a folder or a video; "" for videos/ in the workspace
+root: str = ""  # the workspace; "" finds it: $FLOWLIB_ROOT, the mounted Drive, or workspace/ in the clone
+height: int = 360  # of the working size, pixels
+width: int = 640  # of the working size, pixels
+fit: str = "crop"  # how a frame comes to the working size: crop, pad or stretch
+layout: str = "none"  # write the frames as pictures: none, folder (<name>/frames/*.jpg), zip or both
+
+# %%
+from flowlib.notebook import check_parameters
+
+check_parameters(globals())
+
+# %% [markdown]
+# ## Every video, decoded to its end
+#
+# A video that is broken, empty or breaks off is listed with the reason, and the others go on.
+
+# %%
+from tqdm import tqdm
+
+from flowlib.sources import find_source
+from flowlib.video import describe_videos, probe_all
+from flowlib.workspace import Workspace
+
+workspace = Workspace(root).writable()
+videos, skipped = probe_all(find_source(source, workspace, progress=tqdm), progress=tqdm)
+print(describe_videos(videos, skipped))
+
+# %% [markdown]
+# ## The frame in the middle of each, at the working size
+#
+# This is what the tracker and the network will see. With `fit = "crop"` the aspect ratio is kept and what sticks out
+# is cut evenly on both sides; `pad` shows the whole frame with black bars, `stretch` distorts it.
+
+# %%
+from flowlib.plots import contact_sheet
+from flowlib.video import middle_frames
+
+contact_sheet(middle_frames(videos, (height, width), fit), titles=[video.name for video in videos]);
+
+# %% [markdown]
+# ## The frames as pictures
+#
+# The next notebooks decode the videos themselves, so this is for your own use. `layout = "zip"` writes one file a
+# video, which a mounted Drive likes better than thousands of small ones. What is there already is kept.
+
+# %%
+from flowlib.video import write_frames
+
+written = write_frames(videos, workspace.frames, layout=layout, progress=tqdm)
+
+# %%
+print(f"{len(videos)} videos can be used, {len(skipped)} can't.")
+print(f"{len(written)} folders or zips of pictures are in {workspace.frames}.")
+print("Next: 02_pips_dataset follows points through them; give it the same source.")

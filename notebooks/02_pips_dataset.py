@@ -1,0 +1,116 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 2 · Labels: where does every point go?
+#
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/flowlib/flowlib/blob/main/notebooks/02_pips_dataset.ipynb)
+#
+# **In:** videos. **Out:** a dataset: clips of a few frames, and for a grid of points in each where they go and when
+# they can be seen, as a tracker sees it.
+#
+# The job can be cut into chunks that any number of machines or sessions work off in any order:
+# `papermill notebooks/02_pips_dataset.ipynb out.ipynb -p chunk 3 -p num_chunks 10`. Stop it at any moment and run it
+# again: what is done stays done.
+
+# %% tags=["setup"]
+# In Colab: fetch flowlib once and add what the runtime lacks. Anywhere else this cell does nothing.
+import sys
+
+if "google.colab" in sys.modules:
+    get_ipython().system("test -d /content/flowlib || git clone --quiet https://github.com/flowlib/flowlib /content/flowlib")
+    get_ipython().system("bash /content/flowlib/colab_setup.sh")
+
+# %% tags=["parameters"]
+source: str = "sample"  # sample, synthetic, a folder or a video; "" for videos/ in the workspace
+root: str = ""  # the workspace; "" finds it: $FLOWLIB_ROOT, the mounted Drive, or workspace/ in the clone
+dataset: str = "default"  # name of the dataset; other settings want another name
+chunk: int = 0  # the part of the job to do here, 0 to num_chunks - 1
+num_chunks: int = 1  # how many parts the job is cut into
+tracker: str = "lucas_kanade"  # lucas_kanade (needs no weights), raft, pips; exact for synthetic videos
+weights: str = ""  # of the tracker: "" for the published ones, else a path, URL or Google Drive id
+frames: int = 8  # of a clip; pips was trained on 8
+frame_step: int = 1  # frames of the video from one frame of a clip to the next
+clip_step: int = 0  # frames from one clip's start to the next; 0: clips follow on one another
+max_clips: int = 0  # of a video, spread evenly over it; 0: all
+grid: int = 64  # grid × grid points a clip
+height: int = 360  # of the working size, pixels
+width: int = 640  # of the working size, pixels
+fit: str = "crop"  # how a frame comes to the working size: crop, pad or stretch
+seed: int = 0  # decides which videos are for training, validation and test
+device: str = "auto"  # auto, cpu, cuda
+strict: bool = False  # fail at the end if a video had to be left out
+
+# %%
+from flowlib.notebook import check_parameters
+
+check_parameters(globals())
+
+# %% [markdown]
+# ## The plan
+#
+# Decided by the videos and the parameters alone, so every machine comes to the same.
+
+# %%
+from tqdm import tqdm
+
+from flowlib.labelling import LabelConfig, estimate, label, make_plan
+from flowlib.sources import find_source
+from flowlib.workspace import Workspace
+
+workspace = Workspace(root).writable()
+config = LabelConfig(
+    frames=frames, frame_step=frame_step, clip_step=clip_step, max_clips=max_clips, grid=grid,
+    height=height, width=width, fit=fit, tracker=tracker, weights=weights, seed=seed,
+)  # fmt: skip
+plan = make_plan(find_source(source, workspace, progress=tqdm), config, progress=True)
+print(plan)
+
+# %% [markdown]
+# ## How long it will take
+#
+# From a few clips, labelled for timing and thrown away.
+
+# %%
+print(estimate(plan, device=device))
+
+# %% [markdown]
+# ## Labelling
+#
+# Each finished clip is safe at once. A second run finds the work done.
+
+# %%
+report = label(
+    plan, workspace, dataset=dataset, chunk=chunk, num_chunks=num_chunks, device=device, strict=strict
+)
+print(report)
+
+# %% [markdown]
+# ## Look at the labels
+#
+# Play, scrub, zoom; points turn hollow where the tracker thinks they are hidden. Do they follow what moves?
+
+# %%
+from flowlib.gallery import label_sheet, label_viewer
+
+label_viewer(report.folder)
+
+# %% [markdown]
+# The same, over the whole dataset: for clips spread over it, how far each point went.
+
+# %%
+label_sheet(report.folder);
+
+# %%
+print(f"Labelled clips are in {report.folder}; splits.json there says which videos are for what, and may be edited.")
+print("Next: 03_overfit_single_batch shows whether the network can learn from them.")

@@ -1,0 +1,70 @@
+"""What notebooks show: the right clip, the right numbers in the viewer, and figures that have something on them."""
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import numpy as np
+import pytest
+
+from flowlib import gallery, sources
+from flowlib.dataset import TrajectoryDataset
+from flowlib.labelling import LabelConfig, label, make_plan
+from flowlib.models.baselines import OwnTracks, ZeroMotion
+from flowlib.synthetic import random_scene
+from flowlib.tracks import Tracks
+from flowlib.workspace import Workspace
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("gallery")
+    for number, motion in enumerate(("still", "linear", "still")):
+        scene = random_scene(4, (48, 64), seed=number, motion="still", camera=motion)
+        sources.write_scene(root / "videos" / f"v{number}.mkv", scene)
+    config = LabelConfig(frames=4, grid=6, height=48, width=64, tracker="exact", encoding="webp")
+    return label(make_plan(root / "videos", config), Workspace(root), progress=False).folder
+
+
+def test_the_liveliest_clip_is_the_one_that_moves(folder):
+    dataset = TrajectoryDataset(folder, split="all")
+    assert dataset.clips[gallery.liveliest(dataset)].video == "v1"
+
+
+def test_labels_are_shown(folder, tmp_path):
+    viewer = gallery.label_viewer(folder)
+    assert (viewer.num_frames, viewer.num_points) == (4, 36) and "v1, frame 0" in viewer._header["title"]
+    figure = gallery.label_sheet(folder)
+    assert [ax.get_title() for ax in figure.axes] == ["v0, frame 3", "v1, frame 3", "v2, frame 3"]
+
+
+def test_nothing_labelled_is_said_not_raised(tmp_path, capsys):
+    assert gallery.label_viewer(tmp_path) is None and gallery.label_sheet(tmp_path) is None
+    assert "nothing is labelled yet" in capsys.readouterr().out
+
+
+def test_the_viewer_shows_truth_prediction_and_rebuilt_frames(folder):
+    dataset = TrajectoryDataset(folder, split="all")
+    viewer = gallery.prediction_viewer(ZeroMotion(4), dataset, name="zero motion")
+    scene = viewer._scene
+    np.testing.assert_array_equal(scene.truth.tracks, dataset.tracks(1).tracks)
+    np.testing.assert_array_equal(scene.prediction.displacement, 0)
+    assert tuple(scene.names) == ("labels", "zero motion") and len(scene.rebuilt) == 4
+
+
+def test_the_figure_has_a_row_for_each_predictor(folder):
+    dataset = TrajectoryDataset(folder, split="all")
+    figure = gallery.prediction_figure({"zero": ZeroMotion(4), "ceiling": OwnTracks()}, dataset)
+    titles = [ax.get_title() for ax in figure.axes]
+    assert titles[0].startswith("zero") and titles[3].startswith("ceiling") and "PSNR" in titles[1]
+
+
+def test_thinning_keeps_a_lattice():
+    side = 100
+    y, x = np.mgrid[:side, :side]
+    tracks = Tracks.still(np.stack([0 * x, x, y], axis=-1).reshape(-1, 3).astype(float), 2)
+    thin = gallery.thinned(tracks)
+    assert thin.num_points <= gallery.MOST_POINTS and len(np.unique(thin.queries[:, 1])) ** 2 == thin.num_points
+    odd = tracks.points(slice(0, 9_999))
+    assert gallery.thinned(odd).num_points <= gallery.MOST_POINTS
+    assert gallery.thinned(thin) is thin
