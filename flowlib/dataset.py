@@ -150,3 +150,25 @@ def find_dataset(root: str | Path) -> Path:
         names = ", ".join(path.name for path in found)
         raise ValueError(f"root: expected one dataset in {root}, found {names}; name one of these folders")
     return found[0]
+
+
+def open_splits(root: str | Path) -> dict[str, TrajectoryDataset]:
+    """The splits of a dataset that have clips, by name; with few videos "val" or "test" may be missing.
+
+    Raises:
+        FileNotFoundError, ValueError: as `TrajectoryDataset`.
+    """
+    everything = TrajectoryDataset(root, split="all")
+    splits = load_splits(everything.root, everything.videos)
+    return {name: TrajectoryDataset(everything.root, split=name) for name in SPLITS if name in splits.values()}
+
+
+def describe_splits(splits: dict[str, TrajectoryDataset]) -> str:
+    """A line for each split: clips, videos and their names."""
+    lines = [
+        f"{name}: {len(split)} clips of {len(split.videos)} videos ({', '.join(split.videos[:8])}"
+        f"{', …' if len(split.videos) > 8 else ''})"
+        for name, split in splits.items()
+    ]
+    missing = [f"{name}: none; label more videos, or edit splits.json" for name in SPLITS if name not in splits]
+    return "\n".join(lines + missing)

@@ -1,4 +1,4 @@
-"""What a notebook needs of the place it runs in: its parameters checked.
+"""What a notebook needs of the place it runs in: its parameters checked, and read where they are text.
 
 papermill passes on unknown names and wrong types without a word, so the cell after the parameters calls
 `check_parameters(globals())`. Knows IPython's history of cells; knows nothing of what the parameters mean.
@@ -96,3 +96,28 @@ def _injected_names(cells: list[str]) -> list[str]:
     injected = [cell for cell in cells if cell.lstrip().startswith(INJECTED + "\n")]
     statements = ast.parse(injected[-1]).body if injected else []
     return [target.id for one in statements if isinstance(one, ast.Assign) for target in one.targets]
+
+
+def parse_frames(text: str) -> tuple[int, ...]:
+    """Frame numbers from a parameter's text.
+
+    >>> parse_frames("0, 3")
+    (0, 3)
+    """
+    if not re.fullmatch(r"\s*\d+\s*(,\s*\d+\s*)*", text):
+        raise ValueError(f"expected frame numbers like '0' or '0,3', got {text!r}")
+    return tuple(int(number) for number in text.split(","))
+
+
+def parse_size(text: str) -> tuple[int, int] | None:
+    """(height, width) from a parameter's text; None for "".
+
+    >>> parse_size("120x240")
+    (120, 240)
+    """
+    if not text.strip():
+        return None
+    found = re.fullmatch(r"\s*(\d+)\s*[x×]\s*(\d+)\s*", text)
+    if not found:
+        raise ValueError(f"expected a size like '120x240' (height x width), or '' for the frames' own, got {text!r}")
+    return int(found[1]), int(found[2])

@@ -6,7 +6,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from flowlib import sources
-from flowlib.dataset import TrajectoryDataset
+from flowlib.dataset import TrajectoryDataset, describe_splits, open_splits
 from flowlib.labelling import LabelConfig, label, make_plan
 from flowlib.shards import find_shards
 from flowlib.synthetic import random_scene
@@ -96,3 +96,18 @@ def test_clips_are_read_as_arrays_too(workspace):
     np.testing.assert_array_equal(one.tracks.tracks, sample["tracks"])
     np.testing.assert_array_equal(dataset.tracks(3).tracks, sample["tracks"])
     assert one.clip.key == sample["clip"]
+
+
+def test_splits_without_clips_are_left_out(workspace, tmp_path):
+    import shutil
+
+    assert list(open_splits(workspace.root)) == ["train", "val", "test"]
+    folder = shutil.copytree(workspace.datasets / "default", tmp_path / "copy")
+    (folder / "splits.json").write_text('{"v0": "train", "v1": "train", "v2": "train", "v3": "test"}')
+    splits = open_splits(folder)
+    assert list(splits) == ["train", "test"]
+    assert describe_splits(splits).splitlines() == [
+        "train: 6 clips of 3 videos (v0, v1, v2)",
+        "test: 2 clips of 1 videos (v3)",
+        "val: none; label more videos, or edit splits.json",
+    ]

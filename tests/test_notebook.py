@@ -2,7 +2,7 @@
 
 import pytest
 
-from flowlib.notebook import check_parameters, parse_parameters
+from flowlib.notebook import check_parameters, parse_frames, parse_parameters, parse_size
 
 CELL = """steps: int = 100  # how long
 rate: float = 0.1  # how fast
@@ -56,3 +56,14 @@ def test_bad_ones_are_named(passed, message, refuses):
 def test_a_missing_parameters_cell_is_noticed(refuses):
     with refuses("expected a cell of lines like"):
         check_parameters({"In": ["", "x = 1"]})
+
+
+def test_texts_become_numbers(refuses):
+    assert parse_frames("0") == (0,) and parse_frames(" 0,3 ") == (0, 3)
+    assert parse_size("") is None and parse_size("360 × 640") == (360, 640)
+    for bad in ("", "a", "0,", "-1"):
+        with refuses("expected frame numbers like"):
+            parse_frames(bad)
+    for bad in ("120", "axb", "1x2x3"):
+        with refuses("expected a size like '120x240'"):
+            parse_size(bad)
