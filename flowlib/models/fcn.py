@@ -247,3 +247,34 @@ def _start_near_zero(head: nn.Module) -> None:
 
 def _enlarge(values: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(values, size, mode="bilinear", align_corners=False)
+
+
+def see_more_frames(model: TrajectoryFCN, input_frames: Sequence[int], conv1: str = "zero") -> TrajectoryFCN:
+    """A model that sees `input_frames`, with all weights of `model`, which sees one frame.
+
+    Args:
+        model: with one input frame.
+        input_frames: of the new model, as in `TrajectoryFCN`.
+        conv1: how the stem's weights serve the frames; with "zero" both models give the same output at first.
+
+    Raises:
+        ValueError: `model` sees several frames already, or the arguments are not as in `TrajectoryFCN`.
+    """
+    if len(model.input_frames) != 1:
+        raise ValueError(f"model: expected one input frame, got {model.input_frames}")
+    changes = {"input_frames": list(input_frames), "conv1": conv1}
+    wider = TrajectoryFCN(**model.config | changes, weights="none")
+    state = model.state_dict()
+    stem = stem_convolution(model.backbone).weight
+    name = next(name for name, parameter in model.named_parameters() if parameter is stem)
+    state[name] = widen(stem.detach(), len(wider.input_frames), conv1)
+    wider.load_state_dict(state)
+    wider.weights = model.weights
+    return wider
+
+
+def hold_later_frames(model: TrajectoryFCN) -> None:
+    """Keep the first convolution's weights for all frames after the first as they are: their gradients become zero."""
+    mask = torch.zeros_like(stem_convolution(model.backbone).weight)
+    mask[:, :3] = 1
+    stem_convolution(model.backbone).weight.register_hook(lambda gradient: gradient * mask.to(gradient.device))

@@ -4,8 +4,33 @@
 `config`. Knows datasets only as indexable samples (see `flowlib.dataset`), and nothing of videos or trackers.
 """
 
+from flowlib.training.batch_size import largest_batch
 from flowlib.training.checkpoints import load_checkpoint
 from flowlib.training.config import FitConfig
-from flowlib.training.loop import Run, fit
+from flowlib.training.experiments import RunTable, grid, plot_curves, run_experiments, run_table
+from flowlib.training.loop import fit
+from flowlib.training.overfit import Overfit, StemCheck, check_zero_stem, overfit
+from flowlib.training.pictures import predict_clips, show_predictions
+from flowlib.training.session import Run
+from flowlib.training.spikes import SpikeReport, spike_report
 
-__all__ = ["FitConfig", "Run", "fit", "load_checkpoint"]
+__all__ = [
+    "FitConfig",
+    "Overfit",
+    "Run",
+    "RunTable",
+    "SpikeReport",
+    "StemCheck",
+    "check_zero_stem",
+    "fit",
+    "grid",
+    "largest_batch",
+    "load_checkpoint",
+    "overfit",
+    "plot_curves",
+    "predict_clips",
+    "run_experiments",
+    "run_table",
+    "show_predictions",
+    "spike_report",
+]

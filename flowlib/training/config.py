@@ -18,7 +18,7 @@ CHOICES = {
 AT_LEAST_ONE = ("steps", "batch_size", "accumulate", "validate_every", "save_every")
 POSITIVE = ("learning_rate", "huber_delta", "clip_at")
 # What may differ when a run goes on, because the curve does not depend on it.
-FREE = ("name", "device", "num_workers", "save_every", "picture_every", "session_minutes")
+FREE = ("name", "device", "num_workers", "save_every", "picture_every", "session_minutes", "patience", "stop_below")
 
 
 @dataclass(frozen=True)

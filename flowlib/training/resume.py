@@ -24,3 +24,14 @@ def check_same_run(folder: Path, meta: dict, about: dict) -> None:
         if meta["data"][split] != about["data"][split]:
             was, asked = meta["data"][split], about["data"][split]
             raise ValueError(f"{folder}: expected a run on the same {split} data {asked}, got one on {was}")
+
+
+def still_finished(meta: dict, config: FitConfig) -> str:
+    """Why a run needs no more steps under `config`, or "": it may ask for more steps or a smaller error than before."""
+    if meta["step"] >= config.steps:
+        return "steps"
+    if config.patience and meta["stale"] >= config.patience:
+        return "patience"
+    if meta["best_ade"] is not None and meta["best_ade"] < config.stop_below:
+        return "stop_below"
+    return ""

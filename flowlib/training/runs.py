@@ -47,13 +47,16 @@ def versions() -> dict[str, str]:
 class MetricsLog:
     """Lines of JSON that are appended by opening, writing and closing, as mounted Drives want it.
 
-    What is logged reaches the disk within seconds, and in any case before the checkpoint of its step (`flush`).
+    What is logged reaches the disk within seconds, and in any case before the checkpoint of its step (`flush`). Of
+    several processes one writes; the others' logs are quiet.
     """
 
-    def __init__(self, folder: Path, *, resume_at: int) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, *, resume_at: int, quiet: bool = False) -> None:
+        self.folder, self.quiet = folder, quiet
         self.waiting: dict[str, list[str]] = {"metrics.jsonl": [], "timings.jsonl": []}
         self.flushed = time.monotonic()
+        if quiet:
+            return
         for name in self.waiting:
             _cut_after(folder / name, resume_at)
         from torch.utils.tensorboard import SummaryWriter
@@ -62,6 +65,8 @@ class MetricsLog:
 
     def write(self, values: dict, name: str = "metrics.jsonl") -> None:
         """Note the values of a step; `values["step"]` counts finished optimiser steps."""
+        if self.quiet:
+            return
         self.waiting[name].append(json.dumps(values))
         for key, value in values.items():
             if key != "step" and isinstance(value, (int, float)):
@@ -71,6 +76,8 @@ class MetricsLog:
 
     def flush(self) -> None:
         """Bring everything to the disk."""
+        if self.quiet:
+            return
         for name, lines in self.waiting.items():
             if lines:
                 with open(self.folder / name, "a", encoding="utf-8") as file:
@@ -82,12 +89,15 @@ class MetricsLog:
     def close(self) -> None:
         """Flush, and let go of the files."""
         self.flush()
-        self.board.close()
+        if not self.quiet:
+            self.board.close()
 
 
 def read_metrics(folder: str | Path, name: str = "metrics.jsonl") -> list[dict]:
-    """The lines of a run's metrics; a last line that was cut short by a kill is left out."""
+    """The lines of a run's metrics, none before its first step; a last line cut short by a kill is left out."""
     path = Path(folder) / name
+    if not path.exists():
+        return []
     return [values for values in map(_parsed, path.read_text(encoding="utf-8").splitlines()) if values is not None]
 
 

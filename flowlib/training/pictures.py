@@ -1,0 +1,86 @@
+"""Pictures of what a model predicts, beside the truth, for a few clips."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import default_collate
+
+from flowlib import warp
+from flowlib.colours import nice_limit
+from flowlib.models import TrajectoryPrediction
+from flowlib.tracks import Tracks
+from flowlib.training.stream import ClipStream
+from flowlib.workspace import atomic_write
+
+POINTS = 300  # drawn of a clip; more would hide the picture
+
+
+@torch.no_grad()
+def predict_clips(model: nn.Module, dataset, clips: int = 0) -> tuple[dict, TrajectoryPrediction]:
+    """The first `clips` samples (0: all) as one batch on the CPU, and the model's prediction for them."""
+    stream = ClipStream(dataset, model.input_frames)
+    batch = default_collate([stream[i] for i in range(clips or len(stream))])
+    model.eval()
+    device = next(model.parameters()).device
+    found = model(batch["images"].to(device))
+    scale = None if found.log_scale is None else found.log_scale.cpu()
+    prediction = TrajectoryPrediction(found.displacement.cpu(), found.visibility_logits.cpu(), found.frames, scale)
+    return batch, prediction
+
+
+def show_predictions(batch: dict, prediction: TrajectoryPrediction):
+    """Each clip of a batch: truth and prediction as tracks, then both as colours of the last frame's displacement.
+
+    Args:
+        batch, prediction: as `predict_clips` gives them, or the fields of an `Overfit`.
+
+    Returns:
+        A matplotlib Figure, one row for each clip; the two fields of a row have one scale of colours.
+    """
+    from flowlib import plots
+
+    B, _, _, H, W = batch["images"].shape
+    figure, axes = plots.panels(B, 3, ratio=H / W)
+    displacement, logits = prediction.at(batch["queries"][..., 1:])
+    for i in range(B):
+        frame = batch["images"][i, 0].movedim(0, -1).numpy()
+        truth = _tracks(batch, i, prediction.frames)
+        guess = Tracks(displacement[i].numpy() + truth.queries[None, :, 1:], logits[i].numpy() > 0, truth.queries)
+        shown = _spread(truth.num_points)
+        plots.tracks_over_frame(frame, truth.points(shown), guess.points(shown), ax=axes[i, 0])
+        field = warp.dense_field(truth.queries[:, 1:], truth.displacement[-1], (H, W))
+        limit = nice_limit(np.linalg.norm(field, axis=0))
+        plots.dense_field(field, limit=limit, ax=axes[i, 1])
+        plots.dense_field(prediction.displacement[i, -1].numpy(), limit=limit, ax=axes[i, 2])
+        wrong = np.linalg.norm(guess.tracks - truth.tracks, axis=-1)[truth.visibility]
+        titles = (batch["clip"][i], "truth", f"prediction, mean error {wrong.mean():.2f} px where visible")
+        for ax, title in zip(axes[i], titles):
+            ax.set_title(title, fontsize=9, parse_math=False)
+    return figure
+
+
+def save_picture(path: Path, batch: dict, prediction: TrajectoryPrediction) -> None:
+    """Write `show_predictions` as a PNG, whole or not at all."""
+    import matplotlib.pyplot as plt
+
+    figure = show_predictions(batch, prediction)
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=80)
+    plt.close(figure)
+
+
+def _tracks(batch: dict, index: int, frames: tuple[int, ...]) -> Tracks:
+    """The truth of one clip for the predicted frames."""
+    chosen = list(frames)
+    arrays = (batch[name][index].numpy() for name in ("tracks", "visibility", "queries"))
+    tracks, visibility, queries = arrays
+    return Tracks(tracks[chosen], visibility[chosen], queries)
+
+
+def _spread(count: int) -> np.ndarray:
+    """Indices of some points, drawn once and for all, as every k-th of a grid would line up in columns."""
+    return np.sort(np.random.default_rng(0).permutation(count)[:POINTS])
