@@ -10,15 +10,18 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from torch.utils.data import Subset
 
 from flowlib.dataset import TrajectoryDataset
 from flowlib.evaluation.scoring import EvalConfig, Truth, at_queries, predict, rebuild_frame
 from flowlib.metrics import frame_metrics
 from flowlib.models import Predictor
-from flowlib.plots import Figure, panels, show_image, tracks_over_frame
+from flowlib.plots import Axes, Figure, learning_curves, panels, show_image, tracks_over_frame
 from flowlib.shards import find_shards
 from flowlib.tracks import Tracks
+from flowlib.training.runs import read_metrics
 from flowlib.viewer import TrajectoryViewer
+from flowlib.workspace import check_name
 
 MOST_POINTS = 900  # of a static picture; more than that hide the frame
 
@@ -95,6 +98,24 @@ def prediction_figure(
     return figure
 
 
+def curves(folder: str | Path) -> Axes:
+    """The mean error (ADE) of a run's steps and of its validations, by step, from the run's folder."""
+    lines = read_metrics(folder)
+    drawn = {}
+    for name, key in (("training", "ade"), ("validation", "validation_ade")):
+        points = [(line["step"], line[key]) for line in lines if key in line]
+        if points:
+            drawn[name] = tuple(zip(*points))
+    return learning_curves(drawn, label="ADE on visible points, px")
+
+
+def save_viewer(viewer: TrajectoryViewer, folder: str | Path, name: str) -> Path:
+    """Write a viewer as `<folder>/<name>.html`, one page that plays anywhere, and print where it is."""
+    path = viewer.to_html(Path(folder) / f"{check_name('page', name)}.html")
+    print(f"a viewer that plays: {path}")
+    return path
+
+
 def predicted_tracks(prediction, truth: Truth) -> Tracks:
     """A prediction at a clip's own points, as `Tracks` over frame 0 and the frames that were predicted."""
     displacement, logits = at_queries(prediction, truth)
@@ -102,11 +123,20 @@ def predicted_tracks(prediction, truth: Truth) -> Tracks:
     return Tracks(displacement + queries[None, :, 1:], logits > 0, queries)
 
 
-def liveliest(dataset: TrajectoryDataset, *, most: int = 60) -> int:
-    """The number of the clip whose points move most in the mean, of up to `most` clips spread over the dataset."""
+def liveliest(dataset: TrajectoryDataset) -> int:
+    """The number of the clip whose points move most in the mean, of up to 60 clips spread over the dataset."""
+    return _by_motion(dataset)[0]
+
+
+def liveliest_clips(dataset: TrajectoryDataset, count: int) -> Subset:
+    """The `count` clips whose points move most, the liveliest first; see `liveliest`."""
+    return Subset(dataset, _by_motion(dataset)[:count])
+
+
+def _by_motion(dataset: TrajectoryDataset, most: int = 60) -> list[int]:
     indices = np.unique(np.linspace(0, len(dataset) - 1, min(most, len(dataset))).round().astype(int))
     moved = [np.linalg.norm(dataset.tracks(int(i)).displacement[-1], axis=-1).mean() for i in indices]
-    return int(indices[int(np.argmax(moved))])
+    return [int(indices[i]) for i in np.argsort(moved, kind="stable")[::-1]]
 
 
 def thinned(tracks: Tracks) -> Tracks:

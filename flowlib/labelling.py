@@ -219,7 +219,7 @@ def label(
         RuntimeError: with `strict`, something was left out.
     """
     clips = plan.chunk(chunk, num_chunks)
-    folder = workspace.writable().datasets / dataset
+    folder = workspace.writable().dataset(dataset)
     tracker = tracker or (None if plan.config.tracker == "exact" else _tracker_of(plan.config, device))
     about = tracker.describe() if tracker else {"name": "exact", "weights_sha256": ""}
     _claim(folder, plan, about)

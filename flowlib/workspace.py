@@ -62,6 +62,18 @@ class Workspace:
     def reports(self) -> Path:
         return self.root / "reports"
 
+    def dataset(self, name: str) -> Path:
+        """The folder of the dataset called `name`."""
+        return self.datasets / check_name("dataset", name)
+
+    def check(self, name: str) -> Path:
+        """The folder of the short trainings that check something about the run called `name`."""
+        return self.root / "checks" / check_name("check", name)
+
+    def report(self, name: str) -> Path:
+        """The folder of the report called `name`."""
+        return self.reports / check_name("report", name)
+
     @property
     def scratch(self) -> Path:
         """A folder on a local disk for work in progress: the root's own, or a temporary one where the root is a Drive.
@@ -107,6 +119,13 @@ def find_clone() -> Path | None:
         if (folder / "flowlib" / "workspace.py").is_file() and (folder / "pyproject.toml").is_file():
             return folder
     return None
+
+
+def check_name(kind: str, name: str) -> str:
+    """Return `name` if it can name a folder in the workspace, else raise `ValueError`."""
+    if not name.strip() or name != Path(name).name or name in (".", ".."):
+        raise ValueError(f"{kind}: expected the name of a folder, without slashes, got {name!r}")
+    return name
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """What notebooks show: the right clip, the right numbers in the viewer, and figures that have something on them."""
 
+import json
+
 import matplotlib
 
 matplotlib.use("Agg")
@@ -29,6 +31,21 @@ def folder(tmp_path_factory):
 def test_the_liveliest_clip_is_the_one_that_moves(folder):
     dataset = TrajectoryDataset(folder, split="all")
     assert dataset.clips[gallery.liveliest(dataset)].video == "v1"
+    assert [one["video"] for one in gallery.liveliest_clips(dataset, 2)][0] == "v1"
+
+
+def test_curves_are_those_of_the_run(tmp_path):
+    lines = [{"step": 1, "ade": 4.0}, {"step": 2, "ade": 3.0}, {"step": 2, "validation_ade": 5.0}]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    drawn = {line.get_label(): list(line.get_ydata()) for line in gallery.curves(tmp_path).lines}
+    assert drawn == {"training": [4.0, 3.0], "validation": [5.0]}
+
+
+def test_a_viewer_is_saved_as_a_page(folder, tmp_path, capsys):
+    path = gallery.save_viewer(gallery.label_viewer(folder), tmp_path, "labels")
+    assert (
+        path == tmp_path / "labels.html" and "<html" in path.read_text()[:500] and str(path) in capsys.readouterr().out
+    )
 
 
 def test_labels_are_shown(folder, tmp_path):

@@ -40,6 +40,13 @@ def test_every_folder_of_a_clone_leads_to_the_same_root(nowhere, monkeypatch):
     assert roots == [nowhere / "clone" / "workspace"] * 2
 
 
+def test_names_are_names_of_folders(tmp_path):
+    assert Workspace(tmp_path).dataset("mine 2") == tmp_path / "datasets" / "mine 2"
+    for bad in ("", " ", "a/b", "..", "/etc"):
+        with pytest.raises(ValueError, match="report: expected the name of a folder"):
+            Workspace(tmp_path).report(bad)
+
+
 def test_scratch_is_local_when_the_root_is_a_drive(nowhere):
     on_drive = Workspace(workspace.DRIVE / "flowlib")
     assert not on_drive.scratch.is_relative_to(workspace.DRIVE.parent)

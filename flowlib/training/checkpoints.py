@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from flowlib.models.fcn import TrajectoryFCN
+from flowlib.training.runs import run_folder
 from flowlib.workspace import atomic_write
 
 FORMAT = "flowlib checkpoint 1"
@@ -49,16 +50,42 @@ def read_checkpoint(path: str | Path) -> tuple[dict, dict]:
     return content, meta
 
 
-def load_checkpoint(path: str | Path, model: nn.Module | None = None) -> tuple[nn.Module, dict]:
+def find_checkpoint(runs: str | Path, run: str, path: str = "") -> Path:
+    """The file at `path` if one is named, else the best checkpoint of the newest run called `run`.
+
+    Args:
+        runs: the folder of the runs.
+        run: its name.
+        path: a checkpoint's file, or "".
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    if path:
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"checkpoint: expected a file, found none at {path}")
+        return Path(path)
+    folder = run_folder(run, Path(runs))
+    found = [folder / name for name in ("best.pt", "last.pt") if (folder / name).is_file()]
+    if not found:
+        raise FileNotFoundError(f"run: expected a run called {run!r} with a checkpoint in {runs}, found none")
+    return found[0]
+
+
+def load_checkpoint(
+    path: str | Path, model: nn.Module | None = None, *, device: str = "cpu"
+) -> tuple[nn.Module, dict]:
     """The trained model of a checkpoint, ready to predict, and what is known about it.
 
     Args:
         path: `last.pt` or `best.pt` of a run.
         model: filled with the weights if given; else one is built as the checkpoint says.
+        device: where it goes: "cpu", "cuda", or "auto" for the GPU where there is one.
 
     Returns:
-        The model in evaluation mode with the averaged weights where the run kept any (EMA), and a dict: `step`,
-        `model` and `fit` (configs), `weights`, `target_scale`, `data`, `best`, `versions`, `path`.
+        The model in evaluation mode with the averaged weights where the run kept any (EMA), its `trained_on` set to
+        the fingerprints of the training videos; and a dict: `step`, `model` and `fit` (configs), `weights`,
+        `target_scale`, `data`, `best`, `versions`, `path`.
 
     Raises:
         ValueError: not a checkpoint, or `model` has another architecture than the one that was trained.
@@ -69,7 +96,10 @@ def load_checkpoint(path: str | Path, model: nn.Module | None = None) -> tuple[n
     check_architecture(path, meta, model)
     model.load_state_dict(tensors["ema"] or tensors["model"])
     model.weights = meta["weights"]
-    return model.eval(), meta | {"path": str(path)}
+    model.trained_on = tuple(meta["data"]["train"].get("videos", ()))
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return model.to(device).eval(), meta | {"path": str(path)}
 
 
 def describe_model(model: nn.Module) -> dict:

@@ -21,7 +21,7 @@ def check_data(dataset, name: str, num_frames: int) -> None:
 
 
 def describe_data(dataset) -> dict:
-    """Name, length, clip and fingerprint of a dataset, as JSON; a `Subset` adds what it holds."""
+    """Length, clip, fingerprint and videos' fingerprints of a dataset, as JSON; a `Subset` adds what it holds."""
     if isinstance(dataset, Subset):
         whole = describe_data(dataset.dataset)
         chosen = hashlib.sha256(repr([int(i) for i in dataset.indices]).encode()).hexdigest()[:16]
@@ -32,4 +32,5 @@ def describe_data(dataset) -> dict:
         "num_frames": shape[0],
         "size": [shape[1], shape[2]],
         "fingerprint": str(getattr(dataset, "fingerprint", "")),
+        "videos": list(getattr(dataset, "fingerprints", [])),
     }

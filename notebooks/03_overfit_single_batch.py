@@ -1,0 +1,126 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 3 · Overfit a single batch: can the network learn at all?
+#
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/flowlib/flowlib/blob/main/notebooks/03_overfit_single_batch.ipynb)
+#
+# **In:** labelled clips. **Out:** a verdict: the network can fit a few clips to under the asked error, or it can't, and
+# what to look at then. Do this before you train for days: what fails here fails everywhere.
+#
+# Every choice is a parameter, so that you can see what each of them does.
+
+# %% tags=["setup"]
+# In Colab: fetch flowlib once and add what the runtime lacks. Anywhere else this cell does nothing.
+import sys
+
+if "google.colab" in sys.modules:
+    get_ipython().system("test -d /content/flowlib || git clone --quiet https://github.com/flowlib/flowlib /content/flowlib")
+    get_ipython().system("bash /content/flowlib/colab_setup.sh")
+
+# %% tags=["parameters"]
+root: str = ""  # the workspace; "" finds it: $FLOWLIB_ROOT, the mounted Drive, or workspace/ in the clone
+dataset: str = "default"  # name of the dataset that 02 made
+run: str = "overfit"  # name of the run; other settings want another name
+clips: int = 2  # of the batch: the liveliest of the training set
+target: float = 1.0  # pixels of mean error (ADE) on visible points to get below
+steps: int = 300  # optimiser steps at most
+look_every: int = 20  # steps between two looks at the error
+input_frames: str = "0"  # frames the network sees: "0", or two like "0,3"
+input_size: str = ""  # the network works at, height x width like "120x240"; "" for the clips' own
+weights: str = "auto"  # to start from: auto (ImageNet if it can be had), none, imagenet, coco, a path, URL or Drive id
+head: str = "torchvision"  # torchvision (stride 8, smooth) or fine
+batch_norm: str = "train"  # train, frozen or group
+trained: str = "all"  # which layers: last, first+last, first+second+last or all
+loss: str = "l1"  # mse, l1, huber, charbonnier
+masked: bool = True  # count visible points only
+optimizer: str = "adamw"  # sgd, adam or adamw
+learning_rate: float = 0.001
+clip: str = "norm"  # of gradients: none, norm or value
+seed: int = 0
+device: str = "auto"  # auto or cpu
+
+# %%
+from flowlib.notebook import check_parameters
+
+check_parameters(globals())
+
+# %% [markdown]
+# ## The batch
+#
+# The labelled clips in which most moves.
+
+# %%
+from flowlib.dataset import describe_splits, open_splits
+from flowlib.gallery import curves, liveliest_clips, prediction_figure, prediction_viewer
+from flowlib.models.fcn import TrajectoryFCN
+from flowlib.notebook import parse_frames, parse_size
+from flowlib.training import FitConfig, overfit
+from flowlib.training.runs import run_folder
+from flowlib.workspace import Workspace
+
+workspace = Workspace(root).writable()
+splits = open_splits(workspace.dataset(dataset))
+batch = liveliest_clips(splits["train"], clips)
+print(describe_splits(splits))
+
+# %% [markdown]
+# ## The network
+#
+# torchvision's FCN-ResNet50, with a head that says for every pixel and frame where it goes and whether it is seen.
+
+# %%
+model = TrajectoryFCN(
+    num_frames=splits["train"].num_frames, input_frames=parse_frames(input_frames), working_size=parse_size(input_size),
+    weights=weights, head=head, batch_norm=batch_norm,
+)  # fmt: skip
+print(f"{sum(p.numel() for p in model.parameters()):,} parameters, started from: {model.weights}")
+
+# %% [markdown]
+# ## Training on the same clips, again and again
+#
+# Stop it and run it again: it goes on where it was. A finished run is found done.
+
+# %%
+config = FitConfig(
+    name=run, steps=steps, validate_every=look_every, save_every=look_every, loss=loss, masked=masked, trained=trained,
+    optimizer=optimizer, learning_rate=learning_rate, clip=clip, seed=seed, device=device, num_workers=0,
+)  # fmt: skip
+result = overfit(model, batch, config, clips=clips, target=target, folder=run_folder(run, workspace.runs))
+print(result)
+
+# %% [markdown]
+# ## The curve
+#
+# "Validation" is the same batch in evaluation mode. If it stays above "training", batch norm is why: try
+# `batch_norm = "frozen"` or `"group"`.
+
+# %%
+curves(result.run.folder);
+
+# %% [markdown]
+# ## The prediction over the labels
+#
+# Blue: the labels. Orange: the prediction. Then the last frame, rebuilt by moving frame 0, beside the true one.
+
+# %%
+prediction_figure({"overfitted": model}, splits["train"]);
+
+# %%
+prediction_viewer(model, splits["train"], name="overfitted")
+
+# %%
+print(result.verdict)
+print(f"Curves and checkpoints: {result.run.folder}")
+print("Next: 04_two_frame_model trains on the whole training set.")

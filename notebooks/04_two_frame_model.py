@@ -1,0 +1,131 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 4 · The two-frame model: train on everything
+#
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/flowlib/flowlib/blob/main/notebooks/04_two_frame_model.ipynb)
+#
+# **In:** labelled clips. **Out:** a checkpoint. One frame says what can move; a second one says what does.
+#
+# Train for as many sessions as you like: run the notebook again and it goes on, step for step as if nothing had happened.
+
+# %% tags=["setup"]
+# In Colab: fetch flowlib once and add what the runtime lacks. Anywhere else this cell does nothing.
+import sys
+
+if "google.colab" in sys.modules:
+    get_ipython().system("test -d /content/flowlib || git clone --quiet https://github.com/flowlib/flowlib /content/flowlib")
+    get_ipython().system("bash /content/flowlib/colab_setup.sh")
+
+# %% tags=["parameters"]
+root: str = ""  # the workspace; "" finds it: $FLOWLIB_ROOT, the mounted Drive, or workspace/ in the clone
+dataset: str = "default"  # name of the dataset that 02 made
+run: str = "two_frames"  # name of the run; other settings want another name
+clips: int = 0  # train on so many of the liveliest clips; 0: on all
+steps: int = 2000  # optimiser steps in all
+batch_size: int = 4  # clips a step
+validate_every: int = 100  # steps
+session_minutes: float = 0.0  # stop after so long, to go on another time; 0: no limit
+input_frames: str = "0,3"  # frames the network sees
+input_size: str = ""  # the network works at, height x width like "120x240"; "" for the clips' own
+weights: str = "auto"  # to start from: auto (ImageNet if it can be had), none, imagenet, coco, a path, URL or Drive id
+conv1: str = "duplicate"  # how the first layer's weights serve two frames: duplicate, mean or zero
+head: str = "torchvision"  # torchvision (stride 8, smooth) or fine
+batch_norm: str = "train"  # train, frozen or group
+trained: str = "all"  # which layers: last, first+last, first+second+last or all
+loss: str = "l1"  # mse, l1, huber, charbonnier
+learning_rate: float = 0.0003
+check_steps: int = 3  # of the two short trainings that compare one frame with two
+seed: int = 0
+device: str = "auto"  # auto or cpu
+
+# %%
+from flowlib.notebook import check_parameters
+
+check_parameters(globals())
+
+# %% [markdown]
+# ## The data
+
+# %%
+from flowlib.dataset import describe_splits, open_splits
+from flowlib.gallery import curves, liveliest_clips, prediction_figure, prediction_viewer
+from flowlib.models.fcn import TrajectoryFCN
+from flowlib.notebook import parse_frames, parse_size
+from flowlib.training import FitConfig, check_zero_stem, fit
+from flowlib.training.runs import run_folder
+from flowlib.workspace import Workspace
+
+workspace = Workspace(root).writable()
+splits = open_splits(workspace.dataset(dataset))
+train = liveliest_clips(splits["train"], clips or len(splits["train"]))
+print(describe_splits(splits))
+
+# %% [markdown]
+# ## Two frames, one network
+#
+# The first convolution is widened for the second frame.
+
+# %%
+model = TrajectoryFCN(
+    num_frames=splits["train"].num_frames, input_frames=parse_frames(input_frames), working_size=parse_size(input_size),
+    weights=weights, conv1=conv1, head=head, batch_norm=batch_norm,
+)  # fmt: skip
+print(f"{sum(p.numel() for p in model.parameters()):,} parameters, started from: {model.weights}")
+
+# %% [markdown]
+# ### Is the second frame wired up right?
+#
+# If the new half of the first convolution is zero and held there, the two-frame network must be the one-frame network:
+# the same outputs, and step for step the same losses.
+
+# %%
+one_frame = TrajectoryFCN(
+    num_frames=splits["train"].num_frames, working_size=parse_size(input_size), weights=weights, head=head,
+    batch_norm=batch_norm,
+)  # fmt: skip
+check = FitConfig(name=run, steps=check_steps, batch_size=2, seed=seed, device=device, num_workers=0)
+check_zero_stem(one_frame, train, check, workspace.check(run), input_frames=parse_frames(input_frames))
+
+# %% [markdown]
+# ## Training
+#
+# The run's folder has the curves (metrics.jsonl, TensorBoard) and the checkpoints: `last.pt`, and `best.pt` by the
+# validation videos where there are any.
+
+# %%
+config = FitConfig(
+    name=run, steps=steps, batch_size=batch_size, validate_every=validate_every, session_minutes=session_minutes,
+    trained=trained, loss=loss, learning_rate=learning_rate, seed=seed, device=device,
+)  # fmt: skip
+result = fit(model, train, splits.get("val"), config, folder=run_folder(run, workspace.runs))
+print(f"{result.step} of {steps} steps; {result.finished or 'run it again to go on'}")
+
+# %%
+curves(result.folder);
+
+# %% [markdown]
+# ## What it predicts
+#
+# On the validation videos if there are any, else on what it was trained on. Blue: the labels. Orange: the prediction.
+
+# %%
+prediction_figure({"two frames": model}, splits.get("val", splits["train"]));
+
+# %%
+prediction_viewer(model, splits.get("val", splits["train"]), name="two frames")
+
+# %%
+print(f"Checkpoint: {result.best}")
+print("Next: 05_evaluate says how good it is, on videos it has not seen and against what needs no training.")

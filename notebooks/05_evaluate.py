@@ -1,0 +1,106 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 5 · Evaluate: is it any good?
+#
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/flowlib/flowlib/blob/main/notebooks/05_evaluate.ipynb)
+#
+# **In:** a checkpoint and videos it has not seen. **Out:** a table, a report as a page, and pictures: the model beside
+# predictors that need no training.
+#
+# - *zero motion*: nothing moves. On calm videos hard to beat.
+# - *constant velocity*: optical flow between the two input frames, carried on.
+# - *mean motion*: what moved on average in the training videos.
+# - *the tracker's own tracks*: the labels themselves; how good a rebuilt frame can get.
+
+# %% tags=["setup"]
+# In Colab: fetch flowlib once and add what the runtime lacks. Anywhere else this cell does nothing.
+import sys
+
+if "google.colab" in sys.modules:
+    get_ipython().system("test -d /content/flowlib || git clone --quiet https://github.com/flowlib/flowlib /content/flowlib")
+    get_ipython().system("bash /content/flowlib/colab_setup.sh")
+
+# %% tags=["parameters"]
+root: str = ""  # the workspace; "" finds it: $FLOWLIB_ROOT, the mounted Drive, or workspace/ in the clone
+dataset: str = "default"  # name of the dataset that 02 made
+run: str = "two_frames"  # name of the run that 04 trained
+checkpoint: str = ""  # a file instead of the run's best.pt
+split: str = "test"  # which videos: test, val, train or all
+report: str = "two_frames"  # name of the report's folder
+input_frames: str = "0,3"  # frames that constant velocity sees
+allow_leak: bool = False  # evaluate on videos the checkpoint was trained on, and say so in the report
+device: str = "auto"  # auto, cpu or cuda
+
+# %%
+from flowlib.notebook import check_parameters
+
+check_parameters(globals())
+
+# %% [markdown]
+# ## Who takes part
+
+# %%
+from IPython.display import Markdown
+
+from flowlib.dataset import TrajectoryDataset
+from flowlib.evaluation import evaluate
+from flowlib.gallery import prediction_figure, prediction_viewer, save_viewer
+from flowlib.models.baselines import ConstantVelocity, MeanMotion, OwnTracks, ZeroMotion
+from flowlib.notebook import parse_frames
+from flowlib.training.checkpoints import find_checkpoint, load_checkpoint
+from flowlib.workspace import Workspace
+
+workspace = Workspace(root).writable()
+train = TrajectoryDataset(workspace.dataset(dataset), split="train")
+test = TrajectoryDataset(workspace.dataset(dataset), split=split)
+model, about = load_checkpoint(find_checkpoint(workspace.runs, run, checkpoint), device=device)
+predictors = {
+    "model": model,
+    "zero motion": ZeroMotion(test.num_frames),
+    "constant velocity": ConstantVelocity(num_frames=test.num_frames, input_frames=parse_frames(input_frames)),
+    "mean motion": MeanMotion.fit(train),
+    "the tracker's own tracks": OwnTracks(),
+}
+print(f"{about['path']}: {about['step']} steps; {len(test)} clips of {', '.join(test.videos)}")
+
+# %% [markdown]
+# ## Side by side
+#
+# Every number is a mean over videos, with its interval where there are enough of them. Killed and run again, it goes on
+# where it was.
+
+# %%
+result = evaluate(predictors, test, folder=workspace.report(report), train=train, allow_leak=allow_leak)
+page = result.save(workspace.report(report))
+Markdown(result.markdown())
+
+# %% [markdown]
+# ## The clip that moves most
+#
+# Blue: the labels. Orange: the prediction. Then the last frame, rebuilt by moving frame 0, beside the true one.
+
+# %%
+prediction_figure(predictors, test);
+
+# %%
+viewer = prediction_viewer(model, test, name="model")
+viewer
+
+# %%
+save_viewer(viewer, workspace.report(report), "viewer");
+
+# %%
+print(f"Table, figures and a page to read: {workspace.report(report)}")
+print("Next: more videos in 02, more steps in 04, or another model; the report compares them all.")
