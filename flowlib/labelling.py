@@ -13,13 +13,13 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
-
 from flowlib.geometry import FIT_RULES, FitRule, cell_grid, check_size, fit_frame
+from flowlib.progress import Progress
 from flowlib.shards import (
     Clip,
     LabelledClip,
@@ -134,8 +134,7 @@ def make_plan(source: str | Path, config: LabelConfig, *, progress: bool = False
         FileNotFoundError: nothing at `source`, or no video in it.
         ValueError: there are videos, but not one that gives a clip; every reason is in the message.
     """
-    bar = (lambda items: tqdm(items, desc="reading videos", unit="video")) if progress else None
-    good, skipped = probe_all(source, bar)
+    good, skipped = probe_all(source, partial(Progress, title="reading videos", unit="video", disable=not progress))
     videos, seen = {}, {}
     for video in good:
         reason = ""
@@ -231,7 +230,7 @@ def label(
         workspace.scratch / dataset, folder / "shards", {"tracker": about, "config": plan.config.content()}
     )
     safe = _label_clips(plan, todo, tracker, pieces, report)
-    for _ in tqdm(safe, "labelling", len(todo), unit="clip", disable=not progress):
+    for _ in Progress(safe, "labelling", len(todo), unit="clip", disable=not progress):
         report.labelled += 1
     with _timed(report, "writing"):
         pieces.merge()

@@ -26,7 +26,7 @@ def find_source(source: str, workspace: Workspace, *, progress: Callable[[Iterab
         source: "sample" for the two clips of the package; "synthetic" for rendered videos, made in the workspace the
             first time; "" for the workspace's `videos/`; else a path.
         workspace: where rendered videos are kept.
-        progress: wraps the list of videos while they are rendered, for example `tqdm`.
+        progress: wraps the list of videos while they are rendered, for example `Progress`.
 
     Raises:
         FileNotFoundError: there is nothing at the path.
@@ -57,7 +57,7 @@ def write_synthetic(
         folder: where.
         count: how many; video i is decided by its number alone.
         num_frames, size, motion, camera: as for `synthetic.random_scene`.
-        progress: wraps the numbers of the videos, for example `tqdm`.
+        progress: wraps the numbers of the videos, for example `Progress`.
     """
     folder = Path(folder)
     numbers = range(count)

@@ -126,7 +126,7 @@ def probe_all(
 
     Args:
         source: as for `find_videos`.
-        progress: wraps the list of videos while it is worked off, for example `tqdm`.
+        progress: wraps the list of videos while it is worked off, for example `Progress`.
     """
     good, bad = [], []
     found = find_videos(source).items()
@@ -226,7 +226,7 @@ def write_video(
         frames: [S H W 3] or any iterable of [H W 3] uint8 of one size; H.264 loses an odd last row or column.
         fps: frames a second.
         lossless: keep every RGB value exactly (H.264 in RGB, which browsers don't play).
-        progress: wraps the frames while they are written, for example `tqdm`.
+        progress: wraps the frames while they are written, for example `Progress`.
     """
     path = Path(path)
     frames = iter(progress(frames) if progress else frames)
@@ -256,7 +256,7 @@ def write_frames(
         folder: where `<name>/frames/00000.jpg …` or `<name>.zip` (of the same) go.
         layout: "folder", "zip", "both", or "none" to write nothing. A mounted Drive wants few, large files: "zip".
         quality: of the JPEGs, 1 to 100.
-        progress: wraps the videos, for example `tqdm`.
+        progress: wraps the videos, for example `Progress`.
 
     Returns:
         What was written or was there already: an interrupted call goes on where it stopped.

@@ -49,14 +49,13 @@ check_parameters(globals())
 # A video that is broken, empty or breaks off is listed with the reason, and the others go on.
 
 # %%
-from tqdm import tqdm
-
+from flowlib.progress import Progress
 from flowlib.sources import find_source
 from flowlib.video import describe_videos, probe_all
 from flowlib.workspace import Workspace
 
 workspace = Workspace(root).writable()
-videos, skipped = probe_all(find_source(source, workspace, progress=tqdm), progress=tqdm)
+videos, skipped = probe_all(find_source(source, workspace, progress=Progress), progress=Progress)
 print(describe_videos(videos, skipped))
 
 # %% [markdown]
@@ -80,7 +79,7 @@ contact_sheet(middle_frames(videos, (height, width), fit), titles=[video.name fo
 # %%
 from flowlib.video import write_frames
 
-written = write_frames(videos, workspace.frames, layout=layout, progress=tqdm)
+written = write_frames(videos, workspace.frames, layout=layout, progress=Progress)
 
 # %%
 print(f"{len(videos)} videos can be used, {len(skipped)} can't.")

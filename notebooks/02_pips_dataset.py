@@ -62,9 +62,8 @@ check_parameters(globals())
 # Decided by the videos and the parameters alone, so every machine comes to the same.
 
 # %%
-from tqdm import tqdm
-
 from flowlib.labelling import LabelConfig, estimate, label, make_plan
+from flowlib.progress import Progress
 from flowlib.sources import find_source
 from flowlib.workspace import Workspace
 
@@ -73,7 +72,7 @@ config = LabelConfig(
     frames=frames, frame_step=frame_step, clip_step=clip_step, max_clips=max_clips, grid=grid,
     height=height, width=width, fit=fit, tracker=tracker, weights=weights, seed=seed,
 )  # fmt: skip
-plan = make_plan(find_source(source, workspace, progress=tqdm), config, progress=True)
+plan = make_plan(find_source(source, workspace, progress=Progress), config, progress=True)
 print(plan)
 
 # %% [markdown]

@@ -18,7 +18,8 @@
 #
 # **In:** labelled clips. **Out:** a checkpoint. One frame says what can move; a second one says what does.
 #
-# Train for as many sessions as you like: run the notebook again and it goes on, step for step as if nothing had happened.
+# Train for as many sessions as you like: run the notebook again and it goes on, step for step as if nothing had
+# happened.
 
 # %% tags=["setup"]
 # In Colab: fetch flowlib once and add what the runtime lacks. Anywhere else this cell does nothing.

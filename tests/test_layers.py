@@ -19,7 +19,7 @@ PACKAGE = CLONE / "flowlib"
 # Every room of the package, from the ground up: a module imports only from lines above its own.
 # Modules that share a folder may import each other.
 LAYERS = (
-    "geometry workspace notebook",
+    "geometry workspace notebook progress",
     "downloads tracks colours video",
     "trackers shards warp metrics plots viewer augmentation",
     "synthetic",
