@@ -40,10 +40,8 @@ class AugmentConfig:
         low, high = self.scale
         if not 0 < low <= high:
             raise ValueError(f"scale: expected two numbers above 0, the smaller one first, got {self.scale}")
-        object.__setattr__(self, "scale", (low, high))
         if self.crop is not None:
             check_size(self.crop, "crop")
-            object.__setattr__(self, "crop", tuple(self.crop))
 
 
 def augment(sample: dict, config: AugmentConfig, generator: torch.Generator) -> dict:

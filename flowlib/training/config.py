@@ -66,8 +66,6 @@ class FitConfig:
     session_minutes: float = 0.0  # stop after so many minutes, to go on when called again; 0: no limit
 
     def __post_init__(self) -> None:
-        if isinstance(self.augment, dict):
-            object.__setattr__(self, "augment", AugmentConfig(**self.augment))
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name}: expected one of {', '.join(allowed)}, got {getattr(self, name)!r}")
@@ -82,8 +80,17 @@ class FitConfig:
             raise ValueError(f"ema_decay: expected 0 (none) or a number below 1, got {self.ema_decay!r}")
 
     def to_json(self) -> dict:
-        """Plain values, from which `FitConfig(**values)` makes an equal config."""
+        """Plain values, from which `from_json` makes an equal config."""
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict) -> FitConfig:
+        """The config that `to_json` gave, also after a round through JSON, which knows no tuples."""
+        augment = values.get("augment")
+        if augment is not None:
+            plain = {key: tuple(value) if isinstance(value, list) else value for key, value in augment.items()}
+            augment = AugmentConfig(**plain)
+        return cls(**values | {"augment": augment})
 
     def changes(self, other: FitConfig) -> dict[str, tuple]:
         """The fields that differ: name -> (here, there)."""

@@ -163,7 +163,7 @@ def _minutes(folder: Path) -> float:
 def _changes(folder: Path) -> str:
     """What a run's config has other than the defaults of `FitConfig` and `TrajectoryFCN`."""
     about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    pairs = FitConfig(**about["fit"]).changes(FitConfig())
+    pairs = FitConfig.from_json(about["fit"]).changes(FitConfig())
     defaults = {name: p.default for name, p in inspect.signature(TrajectoryFCN).parameters.items()}
     changed = {name: pair[0] for name, pair in pairs.items() if name not in ("name", "device", "num_workers")}
     for name, value in about["model"].items():

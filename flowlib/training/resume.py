@@ -13,7 +13,7 @@ def check_same_run(folder: Path, meta: dict, about: dict) -> None:
     What the curve does not depend on may differ (`config.FREE`); more steps may be asked for where the learning rate
     does not depend on their number.
     """
-    before, now = FitConfig(**meta["fit"]), FitConfig(**about["fit"])
+    before, now = FitConfig.from_json(meta["fit"]), FitConfig.from_json(about["fit"])
     differing = {name: pair for name, pair in before.changes(now).items() if name not in FREE}
     if "steps" in differing and now.schedule == "constant" and now.steps >= meta["step"]:
         del differing["steps"]
