@@ -142,7 +142,7 @@ class TrajectoryViewer(anywidget.AnyWidget):
 
     def to_html(self, path: str | Path) -> Path:
         """Write one self-contained page, as the viewer stands now; it needs neither a network nor a kernel."""
-        state = {name: getattr(self, name) for name in (*SETTINGS, "speed", "theme", *LUGGAGE)}
+        state = {name: getattr(self, name) for name in (*SETTINGS, "playing", "speed", "theme", *LUGGAGE)}
         with atomic_write(Path(path)) as temporary:
             temporary.write_text(page.build(self._scene.title, state, FOLDER), encoding="utf-8")
         return Path(path)
@@ -172,9 +172,9 @@ class TrajectoryViewer(anywidget.AnyWidget):
         """Show a picture first, then the widget; the live widget hides the picture, a saved notebook keeps it."""
         from IPython.display import display
 
-        encoded = base64.b64encode(self.snapshot()).decode()
-        alt = html.escape(f"{self!r}, frame {self.frame}")
-        picture = f'<img class="{self._header["snapshot"]}" alt="{alt}" style="max-width: 100%" src="data:image/png;base64,{encoded}">'
+        alt, name = html.escape(f"{self!r}, frame {self.frame}"), self._header["snapshot"]
+        source = f"data:image/png;base64,{base64.b64encode(self.snapshot()).decode()}"
+        picture = f'<img class="{name}" alt="{alt}" style="max-width: 100%" src="{source}">'
         display({"text/html": picture, "text/plain": repr(self)}, raw=True)
         bundle, metadata = self._repr_mimebundle_(**kwargs)
         display(bundle, metadata=metadata, raw=True)

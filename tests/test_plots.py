@@ -1,0 +1,186 @@
+"""The static figures: that they draw what they are given where it is, hand back their Axes, and refuse the rest."""
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from flowlib import colours, plots
+from flowlib.tracks import Tracks
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plt.close("all")
+
+
+def pixels(ax, width: float = 4.0) -> np.ndarray:
+    """The figure of an Axes, drawn: [H W 3]."""
+    ax.figure.canvas.draw()
+    return np.asarray(ax.figure.canvas.buffer_rgba())[..., :3].astype(int)
+
+
+def steady(S: int = 4) -> Tracks:
+    xy = np.array([[10.0, 10.0], [30.0, 20.0]])
+    tracks = xy + np.arange(S)[:, None, None] * np.array([3.0, 0.0])
+    visibility = np.ones((S, 2), bool)
+    visibility[-1, 1] = False
+    return Tracks(tracks, visibility, np.c_[np.zeros(2), xy])
+
+
+FRAME = np.full((40, 60, 3), 20, np.uint8)
+
+
+def test_tracks_are_drawn_at_the_frame_asked_for():
+    ax = plots.tracks_over_frame(FRAME, steady(), at=1)
+    drawn = np.concatenate([points.get_offsets() for points in ax.collections if len(points.get_offsets())])
+    assert {(13.0, 10.0), (33.0, 20.0)} <= {tuple(xy) for xy in np.round(drawn, 4)}
+    assert ax.get_xlim() == (-0.5, 59.5) and ax.get_ylim() == (39.5, -0.5)
+
+
+def test_hidden_points_are_hollow():
+    filled, hollow = plots.tracks_over_frame(FRAME, steady()).collections[-2:]
+    assert len(filled.get_facecolors()) == 1 and len(hollow.get_facecolors()) == 0
+    np.testing.assert_allclose(hollow.get_offsets()[0], [39, 20])
+
+
+def test_two_sets_are_told_apart_in_a_legend():
+    ax = plots.tracks_over_frame(FRAME, steady(), steady())
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["truth", "prediction"]
+
+
+def test_a_trail_is_as_long_as_asked():
+    def trail_segments(trail):
+        return len(plots.tracks_over_frame(FRAME, steady(), trail=trail).collections[0].get_segments())
+
+    assert (trail_segments(None), trail_segments(1)) == (3 * 2, 2)
+
+
+def test_no_points_leave_the_frame_alone():
+    plain = pixels(plots.show_image(FRAME))
+    empty = pixels(plots.tracks_over_frame(FRAME, steady().points([])))
+    assert np.abs(plain - empty).mean() < 1
+
+
+def test_a_field_is_coloured_as_the_viewer_colours_directions():
+    field = np.zeros((2, 4, 6))
+    field[0] = 5.0
+    ax = plots.dense_field(field, limit=5.0, legend=False)
+    expected = colours.direction_colours(np.array([[5.0, 0.0]]), 5.0)
+    np.testing.assert_array_equal(ax.images[0].get_array(), np.broadcast_to(expected, (4, 6, 3)))
+
+
+def test_unknown_parts_of_a_field_are_grey_and_its_scale_ignores_them():
+    field = np.full((2, 4, 6), 3.0)
+    field[:, 0, 0] = np.nan
+    ax = plots.dense_field(field)
+    assert ax.images[0].get_array()[0, 0].tolist() == [0xB9, 0xBB, 0xC6]
+    wheel = ax.child_axes[0]
+    assert wheel.texts[0].get_text() == "5 px"  # the round number above |(3, 3)| = 4.24
+
+
+def test_an_error_map_has_its_scale():
+    error = np.arange(24.0).reshape(4, 6)
+    ax = plots.error_map(error, limit=10, label="EPE, px")
+    assert ax.images[0].get_clim() == (0, 10)
+    assert ax.images[0].colorbar.ax.get_ylabel() == "EPE, px" and ax.images[0].colorbar.extend == "max"
+
+
+def test_curves_keep_names_and_values():
+    curves = {"train": ([0, 10, 20], [3.0, 2.0, 1.0]), "val": ([0, 20], [3.5, np.nan])}
+    ax = plots.learning_curves(curves)
+    assert ax.get_yscale() == "log" and [line.get_label() for line in ax.lines] == ["train", "val"]
+    np.testing.assert_array_equal(ax.lines[0].get_ydata(), [3.0, 2.0, 1.0])
+
+
+def test_errors_by_frame_carry_their_intervals():
+    ax = plots.error_by_frame({"model": [0, 1, 2]}, intervals={"model": ([0, 0.5, 1], [0, 1.5, 3])})
+    assert ax.get_xlabel() == "frames ahead" and len(ax.collections) == 1
+    assert ax.collections[0].get_paths()[0].vertices[:, 1].max() == 3
+
+
+def test_a_contact_sheet_holds_every_picture_upright_and_named():
+    red, tall = np.zeros((20, 30, 3), np.uint8), np.zeros((30, 20, 3), np.uint8)
+    red[:5] = [255, 0, 0]
+    ax = plots.contact_sheet([red, tall, red], titles=["a", "<b> $b$", "x" * 99], columns=2)
+    assert len(ax.images) == 3 and [text.get_text() for text in ax.texts][:2] == ["a", "<b> $b$"]
+    assert len(ax.texts[2].get_text()) <= 31
+    left, right, bottom, top = ax.images[0].get_extent()
+    assert bottom > top and (right - left) / (bottom - top) == pytest.approx(1.5)
+
+
+def test_figures_are_drawn_into_axes_that_are_given():
+    axes = plt.subplots(2, 3)[1].ravel()
+    calls = [
+        lambda ax: plots.tracks_over_frame(FRAME, steady(), ax=ax),
+        lambda ax: plots.dense_field(np.ones((2, 4, 6)), ax=ax),
+        lambda ax: plots.error_map(np.ones((4, 6)), ax=ax),
+        lambda ax: plots.learning_curves({"a": ([0], [1.0])}, ax=ax),
+        lambda ax: plots.error_by_frame({"a": [0, 1.0]}, ax=ax),
+        lambda ax: plots.contact_sheet([FRAME], ax=ax),
+    ]
+    assert all(call(ax) is ax for call, ax in zip(calls, axes, strict=True))
+    assert pixels(axes[0]).std() > 10
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: plots.show_image(np.zeros((4, 4))), r"image: expected uint8 \[H W 3\], got float64 \[4, 4\]"),
+        (lambda: plots.tracks_over_frame(FRAME, steady(), at=4), "at: expected a frame from 0 to 3"),
+        (lambda: plots.dense_field(np.zeros((4, 4, 2))), r"displacement: expected shape \[2 H W\], got \[4, 4, 2\]"),
+        (lambda: plots.error_map(np.zeros((2, 4, 4))), r"error: expected shape \[H W\]"),
+        (lambda: plots.learning_curves({"a": ([0, 1], [1.0])}), "a: expected two sequences of one length, got 2 and 1"),
+        (lambda: plots.contact_sheet([]), "pictures: expected at least one"),
+        (lambda: plots.contact_sheet([FRAME], titles=["a", "b"]), "titles: expected 1, one for each picture, got 2"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(call, message, refuses):
+    with refuses(message):
+        call()
+
+
+# ---- The colours shared with the viewer
+
+
+def luminance(rgb: np.ndarray) -> np.ndarray:
+    share = rgb / 255.0
+    linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
+    return linear @ np.array([0.2126, 0.7152, 0.0722])
+
+
+def deuteranope(rgb: np.ndarray) -> np.ndarray:
+    """What is left for the commonest colour blindness (Viénot, Brettel & Mollon 1999, by way of linear RGB)."""
+    share = rgb / 255.0
+    linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
+    mixed = 0.29275 * linear[..., 0] + 0.70725 * linear[..., 1]
+    blue = np.clip(-0.02234 * linear[..., 0] + 0.02234 * linear[..., 1] + linear[..., 2], 0, 1)
+    return np.stack([mixed, mixed, blue], axis=-1)
+
+
+def test_amounts_get_steadily_lighter():
+    assert (np.diff(luminance(colours.magnitude_table())) > -1e-3).all()
+
+
+def test_directions_and_places_differ_for_the_colour_blind():
+    around = np.deg2rad(np.arange(0, 360, 45))
+    wheel = colours.direction_colours(np.stack([np.cos(around), np.sin(around)], axis=-1), 1.0)
+    corners = colours.position_colours(np.array([[0, 0], [63, 0], [0, 63], [63, 63.0]]), (64, 64))
+    for table in (wheel, corners, np.array([colours.TRUTH, colours.PREDICTION])):
+        seen = deuteranope(table)
+        apart = np.abs(seen[:, None] - seen[None]).sum(axis=-1) + np.eye(len(seen))
+        assert apart.min() > 0.08
+
+
+@given(arrays(np.float64, st.integers(1, 30), elements=st.floats(0, 1e6)))
+def test_a_scale_ends_above_nearly_everything_and_not_far_above(values):
+    limit = colours.nice_limit(values)
+    top = np.percentile(values, 98)
+    assert limit >= top * (1 - 1e-6) and (limit <= 2 * top or limit == 1)

@@ -1,0 +1,324 @@
+"""The viewer without a browser: its door, what it packs, its traits, and its pictures, pages and films."""
+
+import base64
+import json
+import re
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flowlib.geometry import cell_grid
+from flowlib.tracks import Tracks
+from flowlib.video import decode_image, iterate_frames
+from flowlib.viewer import TrajectoryViewer
+from flowlib.viewer.packing import as_tracks, fixed_step, pack_tracks, sample_bilinear
+from flowlib.viewer.scene import GOLDEN, Scene, shown_points
+
+SIZE = (36, 64)
+
+
+def clip(S: int = 4, size=SIZE, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 255, (S, *size, 3), np.uint8)
+
+
+def straight(velocity=(2.0, 1.0), S: int = 4, size=SIZE, rows: int = 4, columns: int = 6) -> Tracks:
+    """A grid of points that all move alike and are hidden in the last frame."""
+    xy = cell_grid(size, rows, columns)
+    tracks = xy + np.arange(S)[:, None, None] * np.array(velocity, np.float32)
+    visibility = np.ones(tracks.shape[:2], bool)
+    visibility[-1] = S == 1
+    return Tracks(tracks, visibility, np.c_[np.zeros(len(xy)), xy])
+
+
+def unpack(data: bytes, S: int, N: int, size, step: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What `TrackSet` in viewer.js does: (tracks, visibility, queries)."""
+    raw, rows = np.frombuffer(zlib.decompress(data), np.uint8), 3 + 2 * S
+    low, high, bits = raw[: rows * N], raw[rows * N : 2 * rows * N], raw[2 * rows * N :]
+    told = (low.astype(np.uint16) | (high.astype(np.uint16) << 8)).reshape(rows, N)
+    fixed = np.cumsum(told, axis=1, dtype=np.uint16)
+    for row in range(3, rows):
+        fixed[row] += fixed[row - 2]
+    fixed = fixed.view(np.int16)
+    xy = fixed[1:].reshape(S + 1, 2, N).transpose(0, 2, 1) * step + np.array([size[1] / 2, size[0] / 2])
+    visibility = np.unpackbits(bits, count=S * N, bitorder="little").reshape(S, N).astype(bool)
+    return xy[1:], visibility, np.c_[fixed[0], xy[0]]
+
+
+# ---- Packing
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 5), st.integers(0, 7), st.sampled_from([1.0, 200.0, 1500.0]))
+def test_packed_tracks_come_back_to_half_a_step(seed, S, N, spread):
+    rng = np.random.default_rng(seed)
+    t = rng.integers(0, S, N)
+    xy = rng.normal(0, spread, (S, N, 2)).clip(-1500, 2100)  # within reach
+    tracks = Tracks(xy, rng.random((S, N)) > 0.4, np.c_[t, xy[t, np.arange(N)]])
+    size = (480, 640)
+    step = fixed_step([tracks], size)
+    back, visibility, queries = unpack(pack_tracks(tracks, size, step), S, N, size, step)
+    np.testing.assert_allclose(back, tracks.tracks, atol=step / 2 + 1e-6)
+    np.testing.assert_allclose(queries, tracks.queries, atol=step / 2 + 1e-6)
+    np.testing.assert_array_equal(visibility, tracks.visibility)
+
+
+def test_the_step_is_a_64th_of_a_pixel_until_a_point_strays():
+    assert fixed_step([straight()], SIZE) == 1 / 64
+    far = Tracks(np.full((1, 1, 2), 1100.0), np.ones((1, 1), bool), np.array([[0, 1.0, 1.0]]))
+    assert fixed_step([far], (480, 640)) == 1 / 32
+
+
+def test_positions_out_of_reach_are_drawn_at_its_edge_and_said():
+    lost = Tracks(np.full((1, 1, 2), 1e9), np.ones((1, 1), bool), np.array([[0, 1.0, 1.0]]))
+    step = fixed_step([lost], SIZE)
+    with pytest.warns(UserWarning, match="1 positions lie over 192 px"):
+        data = pack_tracks(lost, SIZE, step)
+    np.testing.assert_allclose(unpack(data, 1, 1, SIZE, step)[0][0, 0], [32 + 192, 18 + 192])
+
+
+def test_a_page_of_a_hundred_by_a_hundred_points_stays_light(tmp_path):
+    size = (360, 640)
+    y, x = np.mgrid[: size[0], : size[1]]
+    frames = np.stack([127 + 90 * np.sin((x + 3 * s) / 17 + c) * np.cos(y / 23) for s in range(8) for c in range(3)])
+    frames = frames.reshape(8, 3, *size).transpose(0, 2, 3, 1) + np.random.default_rng(0).normal(0, 6, (8, *size, 3))
+    truth = straight(S=8, size=size, rows=100, columns=100)
+    noisy = truth.tracks + np.random.default_rng(1).normal(0, 0.5, truth.tracks.shape).cumsum(axis=0)
+    prediction = Tracks(noisy.astype(np.float32), truth.visibility, truth.queries)
+    path = TrajectoryViewer(frames.clip(0, 255).astype(np.uint8), truth, prediction).to_html(tmp_path / "page.html")
+    assert path.stat().st_size < 1.5e6
+
+
+# ---- The door
+
+
+def test_a_dense_trajectory_is_read_at_the_queries():
+    flow = np.zeros((4, 2, *SIZE), np.float32)
+    flow[:, 0] = np.arange(SIZE[1]) * np.arange(4)[:, None, None] / 10  # grows with x and with time
+    truth = straight()
+    dense = as_tracks(flow, SIZE, 4, "prediction", truth.queries)
+    expected = truth.queries[None, :, 1] * np.arange(4)[:, None] / 10
+    np.testing.assert_allclose(dense.displacement[..., 0], expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(dense.displacement[..., 1], 0)
+
+
+def test_a_prediction_object_brings_its_visibility():
+    torch = pytest.importorskip("torch")
+    from flowlib.models import TrajectoryPrediction
+
+    logits = torch.full((1, 4, *SIZE), 3.0)
+    logits[:, 2:] = -3.0
+    field = torch.zeros(1, 4, 2, *SIZE, requires_grad=True)
+    dense = as_tracks(TrajectoryPrediction(field, logits, (0, 1, 2, 3)), SIZE, 4, "prediction", straight().queries)
+    assert dense.visibility[:2].all() and not dense.visibility[2:].any()
+
+
+def test_a_dense_trajectory_alone_is_shown_at_a_grid():
+    tracks = as_tracks(np.ones((2, 2, 90, 200), np.float32), (90, 200), 2, "tracks")
+    assert tracks.num_points == 100 * 45
+    np.testing.assert_allclose(tracks.displacement, 1, atol=1e-5)
+
+
+def test_bilinear_reading_is_exact_on_a_plane_and_holds_the_border():
+    plane = (np.arange(5)[None, :] + 10 * np.arange(4)[:, None])[None].astype(float)
+    xy = np.array([[1.25, 2.5], [-3.0, 0.0], [9.0, 9.0]])
+    np.testing.assert_allclose(sample_bilinear(plane, xy)[0], [26.25, 0.0, 34.0])
+
+
+BAD = [
+    ({"frames": np.zeros((4, 36, 64), np.uint8)}, r"frames: expected shape \[S H W 3\], got \[4, 36, 64\]"),
+    ({"frames": np.zeros((4, 36, 64, 3))}, "frames: expected uint8 .* got float64"),
+    ({"frames": np.zeros((4, 36, 64, 1), np.uint8)}, r"frames: expected uint8 \[H W 3\] each"),
+    ({"frames": []}, "frames: expected at least one frame"),
+    ({"frames": [np.zeros((4, 4, 3), np.uint8), np.zeros((5, 4, 3), np.uint8)]}, r"one size \(4, 4\), got \(5, 4\)"),
+    ({"frames": "clip.mp4"}, "frames: expected shape .* got str"),
+    ({"frames": clip(3)}, "tracks: expected 3 frames to go with the clip, got 4"),
+    ({"tracks": np.zeros((4, 24, 2))}, r"tracks: expected Tracks or a dense trajectory \[S 2 H W\], got float64"),
+    ({"tracks": None}, "tracks: expected Tracks or a dense trajectory .* got NoneType"),
+    ({"prediction": np.zeros((4, 2, 18, 32))}, r"prediction: .* shape \[4, 2, 36, 64\], got \[4, 2, 18, 32\]"),
+    ({"prediction": np.full((4, 2, *SIZE), np.nan)}, "prediction: expected finite"),
+    ({"prediction": straight(rows=2)}, "prediction: expected 24 points to go with the tracks, got 12"),
+    ({"prediction": straight(S=5)}, "prediction: expected 4 frames"),
+    ({"rebuilt": clip(3)}, "rebuilt: expected 4 frames"),
+    ({"quality": 0}, "quality: expected 1 to 100"),
+    ({"fps": 0}, "fps: expected more than 0"),
+    ({"names": ("one",)}, "names: expected two"),
+    ({"frame": 4}, "frame: expected 0 to 3, got 4"),
+    ({"colour": "red"}, "colour: expected one of position, .* got 'red'"),
+    ({"colour": "error"}, "colour: 'error' needs the argument prediction"),
+    ({"background": "difference"}, "background: 'difference' needs the argument rebuilt"),
+    ({"density": 1.5}, "density: expected 0 to 1"),
+    ({"selected": [24]}, "selected: expected points from 0 to 23"),
+    ({"selected": [0.5]}, "selected: expected point numbers"),
+]
+
+
+@pytest.mark.parametrize("change, message", BAD, ids=[message[:40] for _, message in BAD])
+def test_bad_input_is_refused_with_its_name(change, message, refuses):
+    with refuses(message):
+        TrajectoryViewer(**({"frames": clip(), "tracks": straight()} | change))
+
+
+def test_a_dense_prediction_of_points_that_start_later_is_refused(refuses):
+    late = Tracks(np.zeros((4, 1, 2)), np.ones((4, 1), bool), np.array([[2, 0.0, 0.0]]))
+    with refuses("prediction: a dense trajectory starts in frame 0, but 1 of the tracks' queries start later"):
+        TrajectoryViewer(clip(), late, np.zeros((4, 2, *SIZE)))
+
+
+def test_unknown_settings_are_refused():
+    with pytest.raises(TypeError, match="unknown settings: color"):
+        TrajectoryViewer(clip(), straight(), color="error")
+
+
+@pytest.mark.parametrize("S, N", [(1, 24), (4, 0), (1, 0)])
+def test_one_frame_and_no_points_can_be_looked_at(S, N, tmp_path):
+    tracks = straight(S=S).points(slice(0, N))
+    viewer = TrajectoryViewer(clip(S), tracks, tracks, compare="errors")
+    assert decode_image(bytes(viewer.snapshot())).shape[2] == 3
+    assert viewer.to_html(tmp_path / "page.html").exists()
+
+
+def test_frames_may_come_one_by_one():
+    whole, single = TrajectoryViewer(clip(), straight()), TrajectoryViewer(iter(clip()), straight())
+    assert whole._frames == single._frames and repr(single) == "TrajectoryViewer(4 frames of 36x64, 24 points)"
+
+
+# ---- Traits
+
+
+def test_what_is_selected_can_be_set_as_numbers_or_as_a_mask():
+    viewer = TrajectoryViewer(clip(), straight(), selected=[5, 2, 5])
+    assert viewer.selected == [2, 5]
+    viewer.selected = np.arange(24) > 21
+    assert viewer.selected == [22, 23]
+    viewer.selected = np.array([3])
+    assert viewer.selected == [3]
+    viewer.selected = []
+    assert viewer.selected == []
+
+
+def test_traits_are_watched_like_any_other():
+    viewer, heard = TrajectoryViewer(clip(), straight()), []
+    viewer.observe(lambda change: heard.append(change["new"]), "frame")
+    viewer.frame = 3
+    assert heard == [3]
+
+
+# ---- The numbers behind the colours
+
+
+def test_quantities_of_a_steady_motion():
+    scene = Scene(TrajectoryViewer(clip(), straight())._scene.frames, straight((3.0, 4.0)), straight((3.0, 0.0)))
+    np.testing.assert_allclose(scene.quantity("displacement", 0, 2), 10, rtol=1e-5)
+    for frame in range(4):
+        np.testing.assert_allclose(scene.quantity("speed", 0, frame), 5, rtol=1e-5)
+        np.testing.assert_allclose(scene.quantity("error", 1, frame), 4 * frame, rtol=1e-5)
+    np.testing.assert_array_equal(scene.first_occlusion(0), 3)
+    assert scene.limits == {"displacement": 15.0, "speed": 5.0, "error": 15.0}
+
+
+def test_what_is_hidden_before_its_query_is_no_occlusion():
+    visibility = np.array([[False, True], [True, True], [True, False]])
+    tracks = Tracks(np.zeros((3, 2, 2)), visibility, np.array([[1, 0.0, 0.0], [0, 0.0, 0.0]]))
+    scene = Scene(TrajectoryViewer(clip(), straight())._scene.frames, tracks)
+    assert scene.first_occlusion(0).tolist() == [3, 2]  # 3 = never
+
+
+@given(st.integers(1, 5000), st.floats(0, 1))
+def test_density_keeps_its_share_and_grows_by_adding(count, density):
+    kept = shown_points(count, density)
+    assert abs(kept.sum() - count * density) <= 4 + 0.01 * count
+    assert (kept <= shown_points(count, min(1.0, density + 0.1))).all()
+    assert shown_points(count, 1.0).all() and 0 < GOLDEN < 1
+
+
+# ---- Pictures, pages, films
+
+
+def picture_of(viewer: TrajectoryViewer, **settings) -> np.ndarray:
+    for name, value in settings.items():
+        setattr(viewer, name, value)
+    data = viewer.snapshot(width=400)
+    assert data.startswith(b"\x89PNG\r\n\x1a\n") and data._repr_png_() == bytes(data)
+    return decode_image(bytes(data)).astype(int)
+
+
+def test_every_setting_changes_the_picture():
+    viewer = TrajectoryViewer(clip(), straight(), straight((1.0, 2.0)), rebuilt=clip(seed=1), frame=3)
+    before = picture_of(viewer)
+    steps = [
+        {"colour": "displacement"}, {"colour": "direction"}, {"colour": "speed"}, {"colour": "error"},
+        {"colour": "occlusion"}, {"compare": "overlay"}, {"compare": "errors"}, {"compare": "prediction"},
+        {"compare": "truth"}, {"background": "first frame"}, {"background": "rebuilt"}, {"background": "difference"},
+        {"background": "none"}, {"hidden": "off"}, {"hidden": "hollow", "point_size": 9}, {"density": 0.4}, {"trail": 1},
+        {"selected": [0, 7]}, {"frame": 1},
+    ]  # fmt: skip
+    for step in steps:
+        after = picture_of(viewer, **step)
+        assert after.shape != before.shape or np.abs(after - before).max() > 40, f"{step} changed nothing"
+        before = after
+
+
+def test_a_point_is_drawn_where_it_is():
+    frames = np.zeros((1, *SIZE, 3), np.uint8)
+    one = Tracks(np.array([[[48.0, 9.0]]]), np.ones((1, 1), bool), np.array([[0, 48.0, 9.0]]))
+    picture = picture_of(TrajectoryViewer(frames, one, point_size=20))
+    panel = picture[8 : 8 + 216, 8 : 8 + 384].sum(axis=2)  # 384 pixels for 64, below and right of a gap of 8
+    y, x = np.nonzero(panel > 200)
+    np.testing.assert_allclose([x.mean(), y.mean()], [(48 + 0.5) * 6, (9 + 0.5) * 6], atol=1.5)
+
+
+def test_a_frame_that_is_not_there_has_no_snapshot(refuses):
+    with refuses("frame: expected 0 to 3, got 9"):
+        TrajectoryViewer(clip(), straight()).snapshot(9)
+
+
+@pytest.mark.parametrize("name", ["film.mp4", "film.gif"])
+def test_a_film_has_all_frames_and_shows_its_progress(name, tmp_path, capfd):
+    path = TrajectoryViewer(clip(), straight(), straight()).to_video(tmp_path / name, width=320)
+    frames = list(iterate_frames(path))
+    assert len(frames) == 4 and frames[0].shape == frames[3].shape
+    assert abs(frames[3].astype(int) - frames[0]).max() > 60
+    assert name in capfd.readouterr().err
+
+
+def test_a_film_of_an_unknown_kind_is_refused_and_leaves_nothing(tmp_path, refuses):
+    with refuses(r"film\.doc"):
+        TrajectoryViewer(clip(), straight()).to_video(tmp_path / "film.doc", progress=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)> & $x$"
+
+
+def test_a_page_keeps_names_as_text_and_asks_for_nothing(tmp_path):
+    viewer = TrajectoryViewer(clip(), straight(), straight(), title=HOSTILE, names=(HOSTILE, "b"))
+    text = viewer.to_html(tmp_path / "page.html").read_text(encoding="utf-8")
+    assert text.count("</script>") == 2 and "<img" not in text and "alert(2)" in text
+    assert "default-src 'none'".replace("'", "&#x27;") in text
+    addresses = set(re.findall(r"https?://[^\s\"'`)]+", text))
+    assert addresses == {"http://www.w3.org/2000/svg"}, "a name of the SVG standard is all that looks like an address"
+    state = json.loads(re.search(r'id="state">(.*?)</script>', text, re.S)[1])
+    assert state["_header"]["title"] == HOSTILE
+    assert base64.b64decode(state["_tracks"]["base64"]) == viewer._tracks
+    assert viewer.snapshot()  # matplotlib does not take the dollars for mathematics
+
+
+def test_the_page_is_as_the_viewer_was_set(tmp_path):
+    viewer = TrajectoryViewer(clip(), straight(), straight(), frame=2, selected=[3], compare="overlay", theme="dark")
+    text = viewer.to_html(tmp_path / "page.html").read_text(encoding="utf-8")
+    state = json.loads(re.search(r'id="state">(.*?)</script>', text, re.S)[1])
+    assert (state["frame"], state["selected"], state["compare"], state["theme"]) == (2, [3], "overlay", "dark")
+
+
+def test_a_notebook_gets_a_picture_and_the_widget(monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda bundle, **_: shown.append(bundle))
+    viewer = TrajectoryViewer(clip(), straight(), title=HOSTILE)
+    viewer._ipython_display_()
+    picture, widget = shown
+    png = base64.b64decode(re.search(r"base64,([^\"]+)", picture["text/html"])[1])
+    assert png.startswith(b"\x89PNG") and viewer._header["snapshot"] in picture["text/html"]
+    assert "<script" not in picture["text/html"]
+    assert widget["application/vnd.jupyter.widget-view+json"]["model_id"] == viewer.model_id

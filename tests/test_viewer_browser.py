@@ -1,0 +1,360 @@
+"""The viewer where people use it: an exported page opened from disk, and a real JupyterLab, in headless Chromium.
+
+Skipped where there is no Chromium or no Playwright. `FLOWLIB_COLAB_PYTHON=/path/to/python` names the interpreter of an
+environment with Colab's versions (ipywidgets 7.7.1, anywidget 0.9.21, ipykernel 6.17) and a JupyterLab that goes with
+them; the widget is then tried there, too. Such an environment takes minutes to build, so it is not built here.
+"""
+
+import os
+import subprocess
+
+import numpy as np
+import pytest
+from browser import CHROMIUM, PYTHONPATH, Watched, chromium, jupyterlab
+from viewer_example import COLUMNS, SIZE, S, example
+
+from flowlib.colours import position_colours
+from flowlib.geometry import cell_grid
+from flowlib.tracks import Tracks
+from flowlib.viewer import TrajectoryViewer
+from flowlib.viewer.scene import shown_points
+
+pytest.importorskip("playwright", reason="Playwright is not installed (the extra `test` has it)")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+
+HOSTILE = "<script>window.harmed = 1</script><img src=x onerror='window.harmed = 2'>"
+GET = "document.querySelector('.tv').viewer"
+COUNT_SAVES = f"""(() => {{
+  const {{ model }} = {GET}, save = model.save_changes.bind(model);
+  window.saves = 0;
+  model.save_changes = () => {{ window.saves += 1; return save(); }};
+}})()"""
+CELLS = [
+    "from viewer_example import example\nfrom flowlib.viewer import TrajectoryViewer\n"
+    "viewer = TrajectoryViewer(*example(), title='in a notebook')",
+    "viewer",
+]
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    with chromium(tmp_path_factory.mktemp("profile")) as context:
+        yield context
+
+
+@pytest.fixture
+def opened(browser, tmp_path):
+    """Export a viewer, open the page from disk without a network, and check at the end that it kept quiet."""
+    watched = []
+
+    def open_page(viewer: TrajectoryViewer, width: int = 1200):
+        path = viewer.to_html(tmp_path / f"page{len(watched)}.html")
+        page = browser.new_page()
+        page.set_viewport_size({"width": width, "height": 900})
+        watched.append(Watched(page, path.as_uri()))
+        page.goto(path.as_uri())
+        page.wait_for_selector(".tv[data-ready]")
+        return page
+
+    browser.set_offline(True)
+    yield open_page
+    browser.set_offline(False)
+    for each in watched:
+        each.assert_clean()
+        each.page.close()
+
+
+def trait(page, name: str):
+    return page.evaluate(f"{GET}.get({name!r})")
+
+
+def drawn(page) -> int:
+    """A number that differs when anything in the pictures does."""
+    page.evaluate(f"{GET}.drawNow()")
+    return page.evaluate(
+        f"""{GET}.panels.flatMap(panel => [panel.back, panel.front]).reduce((sum, canvas) =>
+        canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data
+        .reduce((hash, value, i) => (Math.imul(hash, 31) + value + (value && i)) | 0, sum), 7)"""
+    )
+
+
+def on_screen(page, point: int, which: int = 0) -> tuple[float, float]:
+    """Where a point is in the window."""
+    place = f"""(() => {{ const v = {GET}, panel = v.panels.find(p => p.sets.includes({which}));
+        const [x, y] = panel.toCanvas(v.sets[{which}].at(v.get('frame'), {point})), box = panel.el.getBoundingClientRect();
+        return [box.left + x / panel.ratio, box.top + y / panel.ratio]; }})()"""
+    return tuple(page.evaluate(place))
+
+
+# ---- What the script knows is what Python knows
+
+
+def test_the_script_unpacks_what_python_packed(opened):
+    frames, truth, prediction = example()
+    page = opened(TrajectoryViewer(frames, truth, prediction, frame=5))
+    read = f"[...Array({truth.num_points}).keys()].map(n => {GET}.sets[1].at(5, n))"
+    np.testing.assert_allclose(page.evaluate(read), prediction.tracks[5], atol=1 / 128 + 1e-6)
+    seen = page.evaluate(f"[...{GET}.sets[0].seen]")
+    np.testing.assert_array_equal(np.reshape(seen, (S, -1)).astype(bool), truth.visibility)
+    first = page.evaluate(f"[...{GET}.occlusions[0]]")
+    assert set(first[COLUMNS - 1 :: COLUMNS]) == {4} and first[0] == S
+    numbers = dict(page.evaluate(f"{GET}.numbers(0)"))
+    assert numbers["displacement"][0] == "11.2 px" and numbers["error"] == ["2.50 px"]
+    assert numbers["speed"] == ["2.24 px / frame", "1.80 px / frame"]
+
+
+def test_the_script_colours_and_thins_as_python_does(opened):
+    frames, truth, prediction = example()
+    page = opened(TrajectoryViewer(frames, truth, prediction, density=0.4))
+    np.testing.assert_array_equal(page.evaluate(f"[...{GET}.shown]"), np.flatnonzero(shown_points(len(truth.queries), 0.4)))
+    packed = np.array(page.evaluate(f"[...{GET}.colours(0, [0])]"))
+    colours = np.stack([packed & 255, packed >> 8 & 255, packed >> 16 & 255], axis=1)
+    # the script looks colours up in a table of 32 × 32
+    assert np.abs(colours - position_colours(truth.queries[:, 1:], SIZE).astype(int)).max() <= 8
+
+
+# ---- An exported page
+
+
+def test_a_page_plays_pauses_and_steps(opened):
+    page = opened(TrajectoryViewer(*example(), fps=50))
+    page.click(".tv-play")
+    page.wait_for_function(f"{GET}.get('frame') >= 3")
+    assert page.get_attribute(".tv-play", "aria-label") == "Pause"
+    page.click(".tv-play")
+    stopped = trait(page, "frame")
+    page.wait_for_timeout(150)
+    assert trait(page, "frame") == stopped and page.inner_text(".tv-counter") == f"{stopped} / 7"
+    page.click(".tv-first")
+    before = drawn(page)
+    page.focus(".tv-panel")
+    page.keyboard.press("ArrowRight")
+    assert trait(page, "frame") == 1
+    page.wait_for_function(f"{GET}.frames.decoded.has(1)")
+    assert drawn(page) != before
+    page.keyboard.press("End")
+    page.keyboard.press("ArrowRight")
+    assert trait(page, "frame") == 7
+    page.fill(".tv-scrub", "2")
+    assert trait(page, "frame") == 2
+    page.focus(".tv-panel")
+    page.keyboard.press("Space")
+    assert trait(page, "playing") is True
+
+
+def test_every_control_changes_the_picture(opened):
+    frames, truth, prediction = example()
+    page = opened(TrajectoryViewer(frames, truth, prediction, rebuilt=frames[::-1], frame=6))
+    seen = drawn(page)
+
+    def changes(name: str, value: str) -> None:
+        nonlocal seen
+        control = f"[data-trait={name}]"
+        if page.evaluate(f"document.querySelector('{control}').matches('select')"):
+            page.select_option(control, value)
+        else:
+            page.fill(control, value)
+        page.wait_for_timeout(60)
+        now = drawn(page)
+        assert now != seen, f"{name} = {value} changed nothing"
+        seen = now
+
+    for colour in ("displacement", "direction", "speed", "error", "occlusion"):
+        changes("colour", colour)
+        assert page.inner_text(".tv-legend").strip()
+    for background in ("first frame", "rebuilt", "difference", "none"):
+        changes("background", background)
+    changes("hidden", "off")
+    changes("trail", "2")
+    changes("point_size", "9")
+    changes("density", "0.3")
+    for comparison in ("overlay", "errors", "truth", "prediction", "side by side"):
+        changes("compare", comparison)
+    assert page.locator(".tv-panel").count() == 2
+    page.click(".tv-reset")
+    assert [trait(page, name) for name in ("colour", "background", "density", "frame")] == ["position", "video", 1, 0]
+
+
+def test_the_pointer_shows_numbers_and_picks(opened):
+    page = opened(TrajectoryViewer(*example(), frame=3))
+    page.mouse.move(*on_screen(page, 37))
+    tip = page.inner_text(".tv-tip")
+    assert "point 37" in tip and "6.7 px" in tip and "1.50 px" in tip
+    page.mouse.click(*on_screen(page, 37))
+    assert trait(page, "selected") == [37]
+    page.keyboard.down("Shift")
+    page.mouse.click(*on_screen(page, 54, which=1))
+    page.keyboard.up("Shift")
+    assert trait(page, "selected") == [37, 54] and "2 selected" in page.inner_text(".tv-selection")
+    page.keyboard.press("Escape")
+    assert trait(page, "selected") == []
+    page.fill("input[type=number]", "7")
+    page.keyboard.press("Enter")
+    assert trait(page, "selected") == [7] and "Point 7" in page.inner_text("[aria-live]")
+
+
+def test_a_lasso_picks_what_it_goes_around(opened):
+    page = opened(TrajectoryViewer(*example()))
+    corners = [on_screen(page, point) for point in (0, 3, 2 * COLUMNS + 3, 2 * COLUMNS)]
+    (left, top), (right, bottom) = corners[0], corners[2]
+    page.click(".tv-lasso")
+    page.mouse.move(left - 6, top - 6)
+    page.mouse.down()
+    for x, y in [(right + 6, top - 6), (right + 6, bottom + 6), (left - 6, bottom + 6)]:
+        page.mouse.move(x, y, steps=4)
+    page.mouse.up()
+    assert trait(page, "selected") == [row * COLUMNS + column for row in range(3) for column in range(4)]
+    page.check(".tv-selection input")
+    assert page.evaluate(f"{GET}.shown.length") == 12
+
+
+def test_zoom_keeps_the_place_below_the_pointer_and_links_both_panels(opened):
+    page = opened(TrajectoryViewer(*example()))
+    x, y = on_screen(page, 40)
+    page.mouse.move(x, y)
+    page.mouse.wheel(0, -600)  # not clicked into yet: the wheel belongs to the page
+    assert page.evaluate(f"{GET}.camera.zoom") == 1
+    page.focus(".tv-panel")
+    page.mouse.wheel(0, -600)
+    page.wait_for_function(f"{GET}.camera.zoom > 2")
+    np.testing.assert_allclose(on_screen(page, 40), (x, y), atol=1.5)  # a pointer's place is told in whole pixels
+    first, second = on_screen(page, 40), on_screen(page, 40, which=1)
+    np.testing.assert_allclose(second[1], first[1], atol=0.5)
+    page.mouse.down()
+    page.mouse.move(x + 30, y + 20, steps=3)
+    page.mouse.up()
+    np.testing.assert_allclose(on_screen(page, 40), (x + 30, y + 20), atol=1)
+    assert trait(page, "selected") == []  # a drag is no click
+    page.keyboard.press("0")
+    assert page.evaluate(f"{GET}.camera.zoom") == 1
+
+
+@pytest.mark.parametrize("frames, points", [(1, 20), (8, 0)])
+def test_one_frame_or_no_points_still_open(opened, frames, points):
+    clip, truth, _ = example()
+    tracks = truth.frames(0, frames).points(slice(0, points))
+    page = opened(TrajectoryViewer(clip[:frames], tracks, tracks, compare="errors"))
+    assert page.is_disabled(".tv-play") == (frames == 1)
+    page.mouse.move(300, 200)
+    page.focus(".tv-panel")
+    page.keyboard.press("Space")
+    assert trait(page, "playing") == (frames > 1)
+    assert f"{points} points" in page.inner_text(".tv-info")
+
+
+def test_names_with_markup_stay_text(opened):
+    page = opened(TrajectoryViewer(*example(), title=HOSTILE, names=(HOSTILE, "b")))
+    page.mouse.move(*on_screen(page, 37))
+    assert page.inner_text(".tv-title") == HOSTILE and HOSTILE in page.inner_text(".tv-tip")
+    assert page.evaluate("window.harmed") is None and page.title() == HOSTILE
+
+
+def test_a_long_video_is_not_held_uncompressed(opened):
+    frames = (np.full((360, 640, 3), s % 256, np.uint8) for s in range(300))
+    xy = cell_grid((360, 640), 20, 20)
+    tracks = Tracks.still(np.c_[np.zeros(400), xy], 300)
+    page = opened(TrajectoryViewer(frames, tracks))
+    page.evaluate(f"(async () => {{ for (let s = 0; s < 300; s++) await {GET}.frames.load(s); }})()")
+    assert page.evaluate(f"{GET}.frames.decoded.size * 360 * 640 * 4") <= 96e6
+    page.evaluate(f"{GET}.goTo(150)")
+    page.wait_for_function(f"{GET}.frames.decoded.has(150)")
+    page.evaluate(f"{GET}.drawNow()")
+    grey = page.evaluate(f"{GET}.panels[0].back.getContext('2d').getImageData(3, 3, 1, 1).data[0]")
+    assert abs(grey - 150) <= 2
+
+
+@pytest.mark.parametrize("width", [400, 1200])
+def test_everything_has_a_name_and_fits(opened, width):
+    page = opened(TrajectoryViewer(*example(), theme="dark"), width)
+    assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    nameless = page.evaluate(
+        """[...document.querySelectorAll('button, input, select, [role]')].filter(el =>
+        !(el.getAttribute('aria-label') || el.title || el.closest('label')?.innerText || el.innerText ||
+          el.matches('[role=tooltip]'))).map(el => el.outerHTML)"""
+    )
+    assert nameless == []
+    boxes = page.evaluate("[...document.querySelectorAll('.tv button, .tv select, .tv input')].map(el => el.getBoundingClientRect().right)")
+    assert max(boxes) <= width
+    assert page.evaluate("document.querySelector('.tv').dataset.theme") == "dark"
+
+
+# ---- JupyterLab
+
+
+def check_in_jupyterlab(lab, page) -> None:
+    """The widget loads quietly, plays without the kernel, and both sides hear of what the other does."""
+    watched = Watched(page, lab.url)
+    lab.write_notebook("live.ipynb", CELLS)
+    lab.run_all(page, "live.ipynb")
+    page.wait_for_selector(".tv[data-ready]")
+    with lab.python("live.ipynb") as python:
+        python("viewer.frame = 5")
+        page.wait_for_function("document.querySelector('.tv-counter').textContent === '5 / 7'")
+        page.fill(".tv-scrub", "2")
+        page.mouse.click(*on_screen(page, 37))
+        page.wait_for_timeout(400)
+        assert python("[viewer.frame, viewer.selected]") == [2, [37]]
+        python("viewer.selected = [1, 2, 3]")
+        page.wait_for_function("document.querySelector('.tv-selection').textContent.includes('3 selected')")
+        page.select_option("[data-trait=hidden]", "off")
+        page.fill("[data-trait=density]", "0.5")
+        page.wait_for_timeout(400)
+        assert python("[viewer.hidden, viewer.density]") == ["off", 0.5]
+        page.evaluate(COUNT_SAVES)
+        page.evaluate(f"{GET}.set('playing', true)")
+        page.wait_for_function(f"{GET}.get('frame') === 6")
+        assert page.evaluate("window.saves") <= 1, "playing told the kernel of more than that it plays"
+    # the picture that a saved notebook shows is put away while the widget is there
+    assert page.locator("img[class^=flowlib-snapshot]").count() == 1 and not page.is_visible("img[class^=flowlib-snapshot]")
+    watched.assert_clean()
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    pytest.importorskip("jupyterlab", reason="JupyterLab is not installed (the extra `test` has it)")
+    with jupyterlab(tmp_path_factory.mktemp("lab")) as running:
+        yield running
+
+
+def test_the_widget_in_jupyterlab(lab, browser):
+    page = browser.new_page()
+    check_in_jupyterlab(lab, page)
+    page.close()
+
+
+def test_a_saved_notebook_shows_the_picture(lab, browser, tmp_path):
+    """Untrusted in JupyterLab, and as offline HTML by nbconvert."""
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    from nbconvert import HTMLExporter
+
+    lab.write_notebook("saved.ipynb", CELLS)
+    notebook = nbformat.read(lab.root / "saved.ipynb", as_version=4)
+    nbclient.NotebookClient(notebook, env=os.environ | {"PYTHONPATH": PYTHONPATH}).execute()
+    nbformat.write(notebook, lab.root / "saved.ipynb")
+    page = browser.new_page()
+    page.goto(lab.address("saved.ipynb"))
+    page.wait_for_selector("img[class^=flowlib-snapshot]")
+    assert page.evaluate("document.querySelector('img[class^=flowlib-snapshot]').naturalWidth") == 960
+    page.close()
+
+    path = tmp_path / "saved.html"
+    path.write_text(HTMLExporter().from_notebook_node(notebook)[0], encoding="utf-8")
+    browser.set_offline(True)
+    page = browser.new_page()
+    page.goto(path.as_uri(), wait_until="domcontentloaded")
+    assert page.is_visible("img[class^=flowlib-snapshot]")
+    assert page.evaluate("document.querySelector('img[class^=flowlib-snapshot]').naturalWidth") == 960
+    page.close()
+    browser.set_offline(False)
+
+
+@pytest.mark.skipif("FLOWLIB_COLAB_PYTHON" not in os.environ, reason="FLOWLIB_COLAB_PYTHON names no environment")
+def test_the_widget_with_the_versions_of_colab(browser, tmp_path):
+    python = os.environ["FLOWLIB_COLAB_PYTHON"]
+    ask = "import ipywidgets, anywidget, ipykernel; print(ipywidgets.__version__, anywidget.__version__, ipykernel.__version__)"
+    versions = subprocess.run([python, "-c", ask], capture_output=True, text=True, check=True).stdout.split()
+    assert versions[:2] == ["7.7.1", "0.9.21"] and versions[2].startswith("6.17")
+    with jupyterlab(tmp_path, python) as running:
+        page = browser.new_page()
+        check_in_jupyterlab(running, page)
+        page.close()
