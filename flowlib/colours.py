@@ -61,7 +61,7 @@ def magnitude_table(count: int = 256) -> UInt8[np.ndarray, "count 3"]:
     return magnitude_colours(np.linspace(0, 1, count), 1.0)
 
 
-def position_table(side: int = 32) -> UInt8[np.ndarray, "side side 3"]:
+def position_table(side: int = 64) -> UInt8[np.ndarray, "side side 3"]:
     """`position_colours` over the whole frame, row by row."""
     centres = np.arange(side, dtype=np.float64)
     return position_colours(np.stack(np.meshgrid(centres, centres), axis=-1), (side, side))

@@ -224,13 +224,13 @@ class Palette {
     const bytes = new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
     const table = (first, count) => Uint32Array.from({ length: count }, (_, i) => packColour(bytes, 3 * (first + i)));
     this.magnitudes = table(0, 256);
-    this.positions = table(256, 32 * 32);
-    this.directions = table(256 + 32 * 32, 33 * 33);
+    this.positions = table(256, 64 * 64);
+    this.directions = table(256 + 64 * 64, 33 * 33);
   }
   magnitude(share) { return this.magnitudes[Math.min(255, Math.max(0, Math.round(share * 255)))]; }
   position(across, down) {
-    const cell = (share) => Math.min(31, Math.max(0, Math.floor(share * 32)));
-    return this.positions[cell(down) * 32 + cell(across)];
+    const cell = (share) => Math.min(63, Math.max(0, Math.floor(share * 64)));
+    return this.positions[cell(down) * 64 + cell(across)];
   }
   direction(x, y) {
     const shrink = 16 / Math.max(1, Math.hypot(x, y));
@@ -775,7 +775,7 @@ class Viewer {
     }
     const text = (value) => tag("span", { class: "tv-number" }, value), title = tag("span", { class: "tv-unit" }, COLOURS[name]);
     if (name === "position") {
-      this.legend.replaceChildren(swatch(palette.positions, 32, "tv-square"), title, tag("span", { class: "tv-unit" }, "in the frame"));
+      this.legend.replaceChildren(swatch(palette.positions, 64, "tv-square"), title, tag("span", { class: "tv-unit" }, "in the frame"));
     } else if (name === "direction") {
       this.legend.replaceChildren(swatch(palette.directions, 33, "tv-wheel"), title,
         text(`rim = ${header.limits.displacement} px`), tag("span", { class: "tv-unit" }, "grey = still"));
