@@ -65,12 +65,12 @@ def show_predictions(batch: dict, prediction: TrajectoryPrediction):
 
 def save_picture(path: Path, batch: dict, prediction: TrajectoryPrediction) -> None:
     """Write `show_predictions` as a PNG, whole or not at all."""
-    import matplotlib.pyplot as plt
+    from flowlib import plots
 
     figure = show_predictions(batch, prediction)
     with atomic_write(path) as temporary:
         figure.savefig(temporary, format="png", dpi=80)
-    plt.close(figure)
+    plots.plt.close(figure)  # else a notebook would show it, and every figure would stay in memory
 
 
 def _tracks(batch: dict, index: int, frames: tuple[int, ...]) -> Tracks:

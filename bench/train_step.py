@@ -1,0 +1,165 @@
+"""Where a training step's time goes: waiting for data, forward, backward, optimiser; and what speeds it up.
+
+    python bench/train_step.py                                   # FCN-ResNet50, 360×640, batch 2, this machine
+    python bench/train_step.py --size 96 128 --backbone lraspp_mobilenet_v3_large --repeats 10
+    python bench/train_step.py --variants plain bf16 compile --threads 2
+
+The clips are rendered, kept as JPEG as in shards, and decoded by the loader's workers while the step computes. The
+variants take turns, so that a machine that gets slower slows all of them; the table has medians. "waiting" is what
+the loop waits for the loader, "loading" what a batch costs when nobody loads ahead. The last line is JSON.
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import time
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from flowlib.geometry import cell_grid
+from flowlib.models.fcn import BACKBONES, TrajectoryFCN
+from flowlib.synthetic import synthetic_clip
+from flowlib.training.config import FitConfig
+from flowlib.training.losses import loss_sums, make_targets, total_loss
+from flowlib.training.optimisers import make_optimizer
+from flowlib.training.stream import ClipStream, to_device, training_batches
+from flowlib.video import decode_image, encode_image
+
+VARIANTS = {
+    "plain": {},
+    "channels_last": {"channels_last": True},
+    "bf16": {"precision": "bf16"},
+    "bf16+channels_last": {"precision": "bf16", "channels_last": True},
+    "compile": {"compile": True},
+}
+PARTS = ("waiting", "forward", "backward", "optimiser")
+
+
+class JpegClips(Dataset):
+    """Rendered clips whose frames are JPEG until they are asked for."""
+
+    def __init__(self, count: int, size: tuple[int, int], points: int) -> None:
+        self.clips = [self._clip(seed, size, points) for seed in range(count)]
+
+    @staticmethod
+    def _clip(seed: int, size: tuple[int, int], points: int) -> dict:
+        frames, scene = synthetic_clip(8, size, seed)
+        grid = cell_grid(size, points, points)
+        tracks = scene.tracks(np.insert(grid, 0, 0, axis=1), 8)
+        arrays = {"tracks": tracks.tracks, "visibility": tracks.visibility, "queries": tracks.queries}
+        tensors = {key: torch.from_numpy(np.array(value)) for key, value in arrays.items()}
+        return tensors | {"pictures": [encode_image(frame) for frame in frames], "clip": str(seed)}
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, index: int) -> dict:
+        clip = self.clips[index]
+        frames = np.stack([decode_image(picture) for picture in clip["pictures"]])
+        return {key: value for key, value in clip.items() if key != "pictures"} | {"frames": torch.from_numpy(frames)}
+
+
+class Contender:
+    """One variant: a model, its optimiser, and the seconds of its steps by part."""
+
+    def __init__(self, name: str, arguments: argparse.Namespace, dataset: Dataset, device: torch.device) -> None:
+        self.name, self.device = name, device
+        self.config = FitConfig(batch_size=arguments.batch, **VARIANTS[name])
+        options = {"backbone": arguments.backbone, "head": arguments.head, "input_frames": (0, 3)}
+        self.model = TrajectoryFCN(**options, weights="none", batch_norm="frozen").to(device)
+        if self.config.channels_last:
+            self.model.to(memory_format=torch.channels_last)
+        self.network = torch.compile(self.model) if self.config.compile else self.model
+        self.optimizer = make_optimizer(self.model, self.config)
+        self.batches = training_batches(
+            ClipStream(dataset, (0, 3), seed=0),
+            steps=range(arguments.repeats + arguments.warmup),
+            batch_size=arguments.batch,
+            accumulate=1,
+            process=0,
+            processes=1,
+            workers=arguments.workers,
+        )
+        self.network.train()
+        self.seconds: list[dict[str, float]] = []
+
+    def step(self) -> None:
+        """One step, timed by part."""
+        marks = [self._now()]
+        batch = to_device(next(self.batches)[0], self.device)
+        marks.append(self._now())
+        targets = make_targets(batch, self.model.frames)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+            prediction = self.network(batch["images"])
+        sums = loss_sums(prediction, targets, self.config, self.model.target_scale)
+        loss = total_loss(sums, targets.counts(True), self.config.visibility_weight)
+        marks.append(self._now())
+        loss.backward()
+        marks.append(self._now())
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        marks.append(self._now())
+        self.seconds.append({part: end - begin for part, begin, end in zip(PARTS, marks, marks[1:])})
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+
+def loading_seconds(dataset: Dataset, batch: int) -> float:
+    """What reading and decoding one batch costs in one process."""
+    stream, times = ClipStream(dataset, (0, 3)), []
+    for _ in range(5):
+        start = time.perf_counter()
+        torch.utils.data.default_collate([stream[i % len(dataset)] for i in range(batch)])
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, nargs=2, default=(360, 640), metavar=("H", "W"))
+    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--points", type=int, default=90, help="points along a side of the labels' grid")
+    parser.add_argument("--backbone", choices=list(BACKBONES), default="fcn_resnet50")
+    parser.add_argument("--head", choices=["torchvision", "fine"], default="torchvision")
+    parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS)[:4])
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--warmup", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    device = torch.device(arguments.device)
+    dataset = JpegClips(max(4, arguments.batch), tuple(arguments.size), arguments.points)
+    loading = loading_seconds(dataset, arguments.batch)
+    contenders = [Contender(name, arguments, dataset, device) for name in arguments.variants]
+    for _ in range(arguments.warmup + arguments.repeats):
+        for contender in contenders:
+            contender.step()
+
+    name = torch.cuda.get_device_name() if device.type == "cuda" else f"{arguments.threads} threads"
+    machine = f"{platform.machine()}, {name}, torch {torch.__version__}"
+    print(f"{arguments.backbone}, {arguments.head} head, {arguments.size[0]}×{arguments.size[1]}, batch {arguments.batch}")
+    print(f"{machine}; loading a batch in one process: {loading * 1000:.0f} ms\n")
+    print(f"{'variant':20}" + "".join(f"{part + ', s':>14}" for part in (*PARTS, "step")) + f"{'waiting':>10}{'speed':>8}")
+    results = {"machine": machine, "loading_seconds": loading, "arguments": vars(arguments), "variants": {}}
+    for contender in contenders:
+        kept = contender.seconds[arguments.warmup :]
+        median = {part: statistics.median(step[part] for step in kept) for part in PARTS}
+        median["step"] = statistics.median(sum(step.values()) for step in kept)
+        results["variants"][contender.name] = median
+        share = median["waiting"] / median["step"]
+        speed = results["variants"][contenders[0].name]["step"] / median["step"]
+        values = "".join(f"{median[part]:14.3f}" for part in (*PARTS, "step"))
+        print(f"{contender.name:20}{values}{share:10.1%}{speed:7.2f}×")
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()
