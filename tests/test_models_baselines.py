@@ -1,5 +1,7 @@
 """Baselines: exact where their assumption holds, fitted where they say so, and always the models' own call."""
 
+from functools import lru_cache
+
 import numpy as np
 import pytest
 import torch
@@ -22,6 +24,13 @@ from flowlib.synthetic import synthetic_clip
 SIZE = (48, 64)
 
 
+@lru_cache(maxsize=64)
+def rendered(num_frames, size, seed, grid, options):
+    """Frames and tracks of a scene; rendering is what would take most of these tests' time."""
+    frames, scene = synthetic_clip(num_frames, size, seed, **dict(options))
+    return frames, scene.tracks(np.insert(cell_grid(size, *grid), 0, 0, axis=1))
+
+
 class SyntheticClips:
     """A dataset of rendered clips with exact tracks, one clip of each video, as `TrajectoryDataset` gives samples."""
 
@@ -36,10 +45,10 @@ class SyntheticClips:
 
     def __getitem__(self, index):
         seed, clip = self.items[index]
-        frames, scene = synthetic_clip(self.num_frames, self.size, seed * 10 + clip, **self.options)
-        tracks = scene.tracks(np.insert(cell_grid(self.size, *self.grid), 0, 0, axis=1))
+        options = tuple(sorted(self.options.items()))
+        frames, tracks = rendered(self.num_frames, self.size, seed * 10 + clip, self.grid, options)
         sample = {"frames": frames, "tracks": tracks.tracks, "visibility": tracks.visibility, "queries": tracks.queries}
-        tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in sample.items()}
+        tensors = {name: torch.from_numpy(array.copy()) for name, array in sample.items()}
         return {**tensors, "video": f"scene_{seed}", "clip": f"scene_{seed}/{clip:03d}"}
 
 

@@ -15,24 +15,36 @@ if TYPE_CHECKING:
     from flowlib.evaluation.pictures import ClipPictures, PredictorPictures
     from flowlib.evaluation.report import Report
 
+IN_FIGURES = ("ade", "average_pts_within_thresh", "psnr_all")
+
 STYLE = """
 :root { --ink: #1d2330; --soft: #5b6270; --line: #e3e6ec; --ground: #f4f6f9; --main: #0072b2; }
 * { box-sizing: border-box; }
-body { margin: 0; background: var(--ground); color: var(--ink); font: 16px/1.55 system-ui, "Segoe UI", Helvetica, Arial, sans-serif; }
+body {
+  margin: 0; background: var(--ground); color: var(--ink);
+  font: 16px/1.55 system-ui, "Segoe UI", Helvetica, Arial, sans-serif;
+}
 main { max-width: 1080px; margin: 0 auto; padding: 2.2rem 1.2rem 4rem; }
 h1 { font-size: 2rem; line-height: 1.2; margin: 0 0 .3rem; letter-spacing: -.015em; }
 h2 { font-size: 1.3rem; margin: 2.6rem 0 .5rem; }
-h3 { font-size: 1.02rem; margin: 1.5rem 0 .4rem; }
-p { margin: .4rem 0 .8rem; max-width: 72ch; }
+h3 { font-size: 1.02rem; margin: 1.5rem 0 .4rem; } .card h3 { margin-top: .2rem; }
+p { margin: .4rem 0 .8rem; max-width: 86ch; }
 .soft, figcaption, small { color: var(--soft); }
-.card { background: #fff; border: 1px solid var(--line); border-radius: 12px; padding: 1.1rem 1.3rem; margin: 1rem 0; }
+.card {
+  background: #fff; border: 1px solid var(--line); border-radius: 12px; padding: 1.1rem 1.3rem;
+  margin: 1rem 0;
+}
 .verdict { border-left: 5px solid var(--main); font-size: 1.06rem; }
 .verdict p:last-child { margin-bottom: 0; }
 .warning { border-left: 5px solid #c4320a; background: #fff6f2; }
 .facts { display: flex; flex-wrap: wrap; gap: .5rem; margin: .9rem 0 0; padding: 0; list-style: none; }
-.facts li { background: #fff; border: 1px solid var(--line); border-radius: 99px; padding: .15rem .8rem; font-size: .9rem; color: var(--soft); }
+.facts li {
+  background: #fff; border: 1px solid var(--line); border-radius: 99px; padding: .15rem .8rem;
+  font-size: .9rem; color: var(--soft);
+}
 figure { margin: 0; } figure svg { display: block; width: 100%; height: auto; }
-.two { display: grid; grid-template-columns: repeat(auto-fit, minmax(430px, 1fr)); gap: 1rem; }
+.two figure.card { margin: 0; }
+.two { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(430px, 100%), 1fr)); gap: 1rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .42rem .6rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
@@ -43,18 +55,32 @@ tr.main td { font-weight: 650; background: #eef6fb; } tr.main td small { font-we
 tr.ceiling td { font-style: italic; color: var(--soft); }
 td.best { box-shadow: inset 0 -2px 0 #009e73; }
 .swatch { display: inline-block; width: .7em; height: .7em; border-radius: 50%; margin-right: .5em; }
-.strip { display: grid; grid-template-columns: 11.5rem repeat(3, minmax(0, 1fr)); gap: .45rem .7rem; align-items: center; }
-.strip > div:nth-child(-n+4) { font-size: .84rem; color: var(--soft); }
+.strip {
+  display: grid; grid-template-columns: 11.5rem repeat(3, minmax(0, 1fr)); gap: .45rem .7rem;
+  align-items: center;
+}
+.strip .head { align-self: end;
+  font-size: .88rem; color: var(--soft); border-top: 1px solid var(--line); padding-top: .5rem;
+  margin-top: .3rem;
+}
 .strip img { width: 100%; display: block; border-radius: 6px; }
 .strip .name { font-size: .92rem; line-height: 1.3; } .strip .name b { color: var(--main); }
 .swap { position: relative; } .swap img + img { position: absolute; inset: 0; opacity: 0; transition: opacity .12s; }
 .swap:hover img + img { opacity: 1; }
-.key { display: inline-block; width: 1.5em; height: .28em; border-radius: 2px; vertical-align: middle; margin: 0 .3em 0 .1em; }
+.key {
+  display: inline-block; width: 1.5em; height: .28em; border-radius: 2px; vertical-align: middle;
+  margin: 0 .3em 0 .1em;
+}
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .25rem 1.2rem; margin: .4rem 0; font-size: .93rem; }
 dt { font-weight: 600; } dd { margin: 0; color: var(--soft); }
-details pre { background: #fff; border: 1px solid var(--line); border-radius: 10px; padding: 1rem; overflow: auto; font-size: .8rem; }
+details pre {
+  background: #fff; border: 1px solid var(--line); border-radius: 10px; padding: 1rem; overflow: auto;
+  font-size: .8rem;
+}
 @media (max-width: 700px) {
-  .strip { grid-template-columns: repeat(3, minmax(0, 1fr)); } .strip .name { grid-column: 1 / -1; margin-top: .5rem; }
+  .strip { grid-template-columns: repeat(3, minmax(0, 1fr)); }
+.strip .name { grid-column: 1 / -1; margin-top: .5rem; }
+  .strip .head:empty { display: none; }
   .two { grid-template-columns: 1fr; }
 }
 """
@@ -69,7 +95,7 @@ def page(report: Report) -> str:
         "frames that follow. Here its answers are held against what really happened.</p>",
         _facts(report),
         *(f"<div class='card warning'><p><b>Read with care.</b> {escape(text)}</p></div>" for text in report.warnings),
-        "<h2>In short</h2><div class='card verdict'>" + "".join(f"<p>{escape(s)}</p>" for s in report.verdict()) + "</div>",
+        f"<h2>In short</h2><div class='card verdict'>{''.join(f'<p>{escape(s)}</p>' for s in report.verdict())}</div>",
         _side_by_side(report),
         _horizon(report),
         _per_video(report),
@@ -102,12 +128,12 @@ def _facts(report: Report) -> str:
 def _side_by_side(report: Report) -> str:
     ceiling = next((name for name in report.predictors if is_ceiling(report, name)), "")
     text = (
-        f"Dots are means over videos. {report.interval_note()} A predictor that looks at the same clips is only as good "
-        "as its distance from the simple ones: not moving anything, or going on as before."
+        f"Dots are means over videos. {report.interval_note()} A predictor is only as good as its distance from the "
+        "simple ones on the same clips: not moving anything, or going on as before."
     )
     if ceiling:
         text += f" “{ceiling}” knows the answer; it marks what can't be beaten."
-    shown = [measure for measure in report.headline() if measure.name in ("ade", "average_pts_within_thresh", "psnr_all")]
+    shown = [BY_NAME[name] for name in IN_FIGURES if name in report.measured]
     figures = [_figure(charts.overall(report, measure), measure.meaning) for measure in shown]
     if report.differences and "ade" in report.measured:
         caption = "Difference on the same videos. A bar that crosses zero may be chance; one that doesn't is hardly so."
@@ -119,7 +145,8 @@ def _horizon(report: Report) -> str:
     if not report.frames_ahead():
         return ""
     text = "The further ahead, the harder. The band is the interval over videos; a steeper line loses track sooner."
-    figure = _figure(charts.horizon(report), "Mean distance between predicted and true place of the visible points, in pixels.")
+    caption = "Mean distance between predicted and true place of the visible points, in pixels."
+    figure = _figure(charts.horizon(report), caption)
     return f"<h2>Error against frames ahead</h2><p>{text}</p>{figure}"
 
 
@@ -140,22 +167,21 @@ def _clips(report: Report) -> str:
         "frame, made by moving the first picture's pixels; grey is where nothing went. Point at it to see the true "
         "frame. <b>Off by</b>: white is right, dark red is wrong."
     )
-    return f"<h2>Best, median and worst clip</h2><p>{text}</p>" + "".join(_clip(clip, report) for clip in report.pictures)
+    clips = "".join(_clip(clip, report) for clip in report.pictures)
+    return f"<h2>Best, median and worst clip</h2><p>{text}</p>{clips}"
 
 
 def _clip(clip: ClipPictures, report: Report) -> str:
     last = _image(clip.last, f"true frame {clip.frame}") if clip.last else "<small>no later frame is stored</small>"
-    head = [
-        "<div></div><div>Paths</div>",
-        f"<div>Frame {clip.frame}</div><div>Off by</div>",
-        "<div class='name'>the truth</div>",
-        f"<div>{_image(clip.paths, 'true paths')}</div><div>{last}</div>",
-        f"<div>{_image(clip.first, 'first frame')}<small>the first picture</small></div>",
-    ]
-    rows = [_strip(shown, clip, report) for shown in clip.predictors]
+    captions = ("the first picture, with true paths", f"frame {clip.frame}, as it was", "the first picture")
+    pictures = (_image(clip.paths, captions[0]), last, _image(clip.first, captions[2]))
+    truth = [f"<div>{picture}<small>{text}</small></div>" for picture, text in zip(pictures, captions)]
+    heads = [f"<div class='head'>{text}</div>" for text in ("", "Paths", f"Rebuilt frame {clip.frame}", "Off by")]
+    rows = ["<div class='name'>the truth</div>", *truth, *heads]
+    rows += [_strip(shown, clip, report) for shown in clip.predictors]
     return (
         f"<div class='card'><h3>{escape(clip.title)} <span class='soft'>{escape(clip.clip)}</span></h3>"
-        f"<div class='strip'>{''.join(head + rows)}</div></div>"
+        f"<div class='strip'>{''.join(rows)}</div></div>"
     )
 
 
@@ -179,7 +205,8 @@ def _all_numbers(report: Report) -> str:
         if measures:
             parts.append(f"<h3>{group}</h3><div class='card scroll'>{_table(report, measures)}</div>")
     if "lpips_all" not in report.measured and "psnr_all" in report.measured:
-        parts.append("<p class='soft'>LPIPS was not measured: its network's weights were not given (lpips_weights).</p>")
+        told = "LPIPS was not measured: the weights of its network were not given (lpips_weights)."
+        parts.append(f"<p class='soft'>{told}</p>")
     return "".join(parts)
 
 
@@ -192,7 +219,9 @@ def _table(report: Report, measures: list[Measure]) -> str:
         cells = []
         for measure in measures:
             value = report.overall[name][measure.name]
-            interval = f"<small>{measure.show(value.low)} … {measure.show(value.high)}</small>" if value.has_interval else ""
+            interval = ""
+            if value.has_interval:
+                interval = f"<small>{measure.show(value.low)} … {measure.show(value.high)}</small>"
             mark = " class='best'" if name in best[measure.name] else ""
             cells.append(f"<td{mark}>{measure.show(value.mean)}{interval}</td>")
         rows.append(f"<tr class='{kind}'><td>{escape(name)}</td>{''.join(cells)}</tr>")
@@ -201,7 +230,8 @@ def _table(report: Report, measures: list[Measure]) -> str:
 
 def _best(report: Report, measure: Measure) -> list[str]:
     """Who has the best value as it is shown; several share it."""
-    values = {name: report.overall[name][measure.name].mean for name in report.predictors if not is_ceiling(report, name)}
+    rivals = [name for name in report.predictors if not is_ceiling(report, name)]
+    values = {name: report.overall[name][measure.name].mean for name in rivals}
     known = {name: value for name, value in values.items() if value == value}
     rank = {"low": lambda v: v, "high": lambda v: -v, "one": lambda v: abs(v - 1)}[measure.better]
     least = min(known.values(), key=rank, default=None)
@@ -211,12 +241,14 @@ def _best(report: Report, measure: Measure) -> list[str]:
 def _meanings(report: Report) -> str:
     used = [m for m in MEASURES if m.name in report.measured]
     listed = "".join(f"<dt>{escape(m.label)} {m.arrow}</dt><dd>{escape(m.meaning)}</dd>" for m in used)
-    return f"<h2>What the words mean</h2><div class='card'><p>↑ higher is better, ↓ lower is better.</p><dl>{listed}</dl></div>"
+    arrows = "↑ higher is better, ↓ lower is better, →1 best when it is 1."
+    return f"<h2>What the words mean</h2><div class='card'><p>{arrows}</p><dl>{listed}</dl></div>"
 
 
 def _provenance(report: Report) -> str:
     lines = tables.provenance(report).replace("- ", "", 1).split("\n- ")
-    facts = "".join(f"<dt>{escape(line.partition(': ')[0])}</dt><dd>{escape(line.partition(': ')[2])}</dd>" for line in lines)
+    pairs = [line.partition(": ")[::2] for line in lines]
+    facts = "".join(f"<dt>{escape(what)}</dt><dd>{escape(value)}</dd>" for what, value in pairs)
     told = escape(json.dumps(report.run, indent=1, default=str))
     more = f"<details><summary>The whole record</summary><pre>{told}</pre></details>"
     return f"<h2>What made these numbers</h2><div class='card'><dl>{facts}</dl></div>{more}"

@@ -72,7 +72,8 @@ class Report:
     @cached_property
     def measured(self) -> list[str]:
         """Names of all numbers that some predictor has for some video, known ones first, then `epe_1`, `epe_2`, …"""
-        have = {name for videos in self.per_video.values() for row in videos.values() for name in row if row[name] == row[name]}
+        rows = [row for videos in self.per_video.values() for row in videos.values()]
+        have = {name for row in rows for name, value in row.items() if value == value}
         return [m.name for m in MEASURES if m.name in have] + [f"epe_{frame}" for frame in frames_ahead(have)]
 
     @cached_property
@@ -105,8 +106,8 @@ class Report:
         order = [int(index) for index in np.argsort(values) if np.isfinite(values[index])]
         if not order:
             return {}
-        picked = {"Best": order[0], "Median": order[len(order) // 2], "Worst": order[-1]}
-        return {title: index for title, index in picked.items() if index not in list(picked.values())[: list(picked).index(title)]}
+        picked = {order[-1]: "Worst", order[len(order) // 2]: "Median", order[0]: "Best"}  # the last of equals
+        return {title: index for index, title in reversed(picked.items())}
 
     def verdict(self) -> list[str]:
         """What the numbers say, in sentences."""

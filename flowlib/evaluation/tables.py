@@ -28,7 +28,7 @@ def markdown(report: Report) -> str:
 
 
 def latex(report: Report) -> str:
-    """The headline numbers with their intervals; needs the packages booktabs."""
+    """The headline numbers with their intervals; needs the package booktabs."""
     measures = report.headline()
     arrows = {"low": r"$\downarrow$", "high": r"$\uparrow$", "one": r"$\to 1$"}
     head = " & ".join(["predictor", *(f"{_escape(m.label)} {arrows[m.better]}" for m in measures)])
@@ -77,7 +77,8 @@ def _grid(report: Report, measures: Sequence[Measure]) -> str:
 
 def _differences(report: Report) -> str:
     measures = report.headline()
-    rows = [[f"– {name}", *(signed(values[m.name], m) for m in measures)] for name, values in report.differences.items()]
+    others = report.differences.items()
+    rows = [[f"– {name}", *(signed(values[m.name], m) for m in measures)] for name, values in others]
     return _table([report.main, *(f"{m.label} {m.arrow}" for m in measures)], rows)
 
 

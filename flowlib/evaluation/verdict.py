@@ -16,7 +16,7 @@ def sentences(report: Report) -> list[str]:
         return ["No point was visible after frame 0 in any video, so there is no error to report."]
     ade = report.overall[report.main]["ade"]
     said = [
-        f"{report.main} puts points {_with_interval(ade)} px from where they truly are, on average over "
+        f"“{report.main}” puts points {_with_interval(ade)} px from where they truly are, on average over "
         f"{ade.videos} {'video' if ade.videos == 1 else 'videos'} and all frames."
     ]
     rivals = [name for name in report.predictors[1:] if not is_ceiling(report, name)]
@@ -36,7 +36,7 @@ def _against(report: Report, rival: str) -> str:
     difference = report.difference(report.main, rival, "ade")
     share = abs(difference.mean) / theirs if theirs else float("nan")
     word = "less" if ours < theirs else "more"
-    start = f"That is {share:.0%} {word} than the best of the others, {rival} ({theirs:.2f} px)"
+    start = f"That is {share:.0%} {word} than the best of the others, “{rival}” ({theirs:.2f} px)"
     if not difference.has_interval:
         return f"{start}; with a single video nobody can say whether that is chance."
     interval = f"difference {difference.mean:+.2f} [{difference.low:+.2f}, {difference.high:+.2f}] px, video by video"
@@ -52,11 +52,10 @@ def _frames(report: Report, rivals: list[str]) -> list[str]:
     said = f"The frame rebuilt from its motion reaches {ours:.2f} dB"
     best = max(rivals, key=lambda name: report.overall[name]["psnr_all"].mean, default=None)
     if best:
-        said += f", that of the best of the others ({best}) {report.overall[best]['psnr_all'].mean:.2f} dB"
+        said += f", that of the best of the others (“{best}”) {report.overall[best]['psnr_all'].mean:.2f} dB"
     ceiling = [name for name in report.predictors[1:] if is_ceiling(report, name)]
     if ceiling:
-        said += f"; more than {report.overall[ceiling[0]]['psnr_all'].mean:.2f} dB can't be expected, for that is what "
-        said += "the true tracks give"
+        said += f"; with the true motion it is {report.overall[ceiling[0]]['psnr_all'].mean:.2f} dB"
     return [said + "."]
 
 

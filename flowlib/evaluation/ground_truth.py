@@ -1,0 +1,280 @@
+"""Readers of real ground truth: BADJA, TAP-Vid, Middlebury, Sintel and KITTI. Files in, clips or pairs out.
+
+Nothing is unpickled but NumPy arrays. Knows nothing of trackers or scores.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+
+from flowlib.geometry import Size, rescale_points
+from flowlib.tracks import Tracks
+from flowlib.video import decode_image, read_frames, resize_frame
+
+FLO_MAGIC = 202021.25  # Baker et al., A Database and Evaluation Methodology for Optical Flow, file format of Middlebury
+UNKNOWN = 1e9  # pixels; Middlebury marks unknown flow by larger numbers
+BADJA_SIZE = (1080, 1920)  # of the pictures that BADJA's joints were marked in
+STRIDE = 5  # frames between the queries of a track under TAP-Vid's "strided" protocol
+
+
+@dataclass(frozen=True, eq=False)
+class PointClip:
+    """A clip with points followed by hand, or exactly known.
+
+    Attributes:
+        name: of the clip.
+        frames: uint8 [S H W 3].
+        truth: queries and true places; `visibility` says where a place is known and visible.
+        area: [S] pixels covered by the object, for PCK-T; NaN where it isn't known.
+        occlusion_known: False if invisible only means "not annotated".
+        query_mode: "first" or "strided", see `metrics.tapvid_metrics`.
+        note: what a reader of its numbers must know.
+    """
+
+    name: str
+    frames: UInt8[np.ndarray, "S H W 3"]
+    truth: Tracks
+    area: Float[np.ndarray, " S"]
+    occlusion_known: bool = True
+    query_mode: Literal["first", "strided"] = "first"
+    note: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class FlowPair:
+    """Two frames and the true optical flow from the first to the second.
+
+    Attributes:
+        name: of the pair.
+        frames: uint8 [2 H W 3].
+        flow: [2 H W] pixels (x, y); zero where unknown.
+        known: bool [H W].
+    """
+
+    name: str
+    frames: UInt8[np.ndarray, "2 H W 3"]
+    flow: Float[np.ndarray, "2 H W"]
+    known: Bool[np.ndarray, "H W"]
+
+
+def read_flo(path: str | Path) -> tuple[Float[np.ndarray, "2 H W"], Bool[np.ndarray, "H W"]]:
+    """Optical flow as Middlebury and Sintel store it: (flow in pixels, zero where unknown; where it is known).
+
+    Raises:
+        ValueError: not such a file, or a part of one.
+    """
+    data = Path(path).read_bytes()
+    if len(data) < 12 or np.frombuffer(data, "<f4", 1)[0] != np.float32(FLO_MAGIC):
+        raise ValueError(f"{path}: expected a .flo file (it starts with {FLO_MAGIC} as float32), got something else")
+    width, height = (int(side) for side in np.frombuffer(data, "<i4", 2, 4))
+    expected = 12 + 8 * width * height
+    if width < 1 or height < 1 or len(data) != expected:
+        raise ValueError(f"{path}: expected {expected} bytes for {width}×{height} pixels, got {len(data)}")
+    flow = np.frombuffer(data, "<f4", offset=12).reshape(height, width, 2).transpose(2, 0, 1)
+    known = (np.abs(flow) < UNKNOWN).all(axis=0)  # False for NaN, too
+    return np.where(known, flow, np.float32(0)), known
+
+
+def read_kitti_flow(path: str | Path) -> tuple[Float[np.ndarray, "2 H W"], Bool[np.ndarray, "H W"]]:
+    """Optical flow as KITTI stores it, a PNG of 16 bits: (flow in pixels, zero where unknown; where it is known).
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a PNG with three channels of 16 bits.
+    """
+    import cv2
+
+    image = cv2.imdecode(np.frombuffer(Path(path).read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
+    if image is None or image.dtype != np.uint16 or image.ndim != 3 or image.shape[2] != 3:
+        got = "no picture" if image is None else f"{image.dtype} {list(image.shape)}"
+        raise ValueError(f"{path}: expected a PNG of three channels with 16 bits, got {got}")
+    known = image[..., 0] > 0  # OpenCV gives blue, green, red: valid, v, u
+    flow = (image[..., :0:-1].astype(np.float32).transpose(2, 0, 1) - 2**15) / 64
+    return np.where(known, flow, np.float32(0)), known
+
+
+def read_flow_pair(first: str | Path, second: str | Path, flow: str | Path, name: str = "") -> FlowPair:
+    """Two pictures and their flow, .flo or KITTI's PNG by suffix.
+
+    Raises:
+        ValueError: pictures and flow of different sizes, or not such files.
+    """
+    frames = [decode_image(Path(path).read_bytes()) for path in (first, second)]
+    field, known = read_flo(flow) if Path(flow).suffix == ".flo" else read_kitti_flow(flow)
+    sizes = [frame.shape[:2] for frame in frames] + [known.shape]
+    if len(set(sizes)) > 1:
+        raise ValueError(f"{flow}: expected pictures and flow of one size, got {sizes}")
+    return FlowPair(name or Path(flow).parent.name, np.stack(frames), field, known)
+
+
+def read_badja(
+    annotations: str | Path, frames: str | Path, masks: str | Path = "", *, size: Size | None = None
+) -> PointClip:
+    """One animal of BADJA (Biggs et al. 2018), set up as in the PIPs paper: joints of its first annotated frame.
+
+    The clip runs from the first to the last annotated frame. PCK-T needs the animal's area; without masks the area of
+    the joints' convex hull stands in for it, and the clip's note says so.
+
+    Args:
+        annotations: the animal's .json.
+        frames: its DAVIS frames: a folder of NNNNN.jpg (or .png), or a video; numbered from 0.
+        masks: folder of its DAVIS masks, NNNNN.png, at least of the annotated frames; "" if there are none.
+        size: (height, width) that frames, masks and joints are brought to; the frames' own if None.
+
+    Raises:
+        ValueError: not such a .json.
+        FileNotFoundError: a frame or a mask that is missing.
+    """
+    entries = json.loads(Path(annotations).read_text())
+    needed = {"image_path", "joints", "visibility"}
+    if not isinstance(entries, list) or not entries or not all(needed <= set(entry) for entry in entries):
+        raise ValueError(f"{annotations}: expected a list with image_path, joints and visibility, as BADJA has it")
+    numbers = [int(re.search(r"(\d+)\.\w+$", entry["image_path"])[1]) for entry in entries]
+    order = np.argsort(numbers)
+    span = range(min(numbers), max(numbers) + 1)
+    pictures = _numbered(Path(frames), span)
+    size = tuple(size or pictures.shape[1:3])
+    pictures = np.stack([resize_frame(picture, size, "stretch") for picture in pictures])
+    joints = np.array([entries[i]["joints"] for i in order], np.float64)[..., ::-1]  # row, column -> x, y
+    seen = np.array([entries[i]["visibility"] for i in order], bool)
+    where = np.sort(numbers) - span.start
+    followed = seen[0]
+    places = rescale_points(joints[:, followed], BADJA_SIZE, size)
+    tracks = np.repeat(places[:1], len(span), axis=0)
+    visibility = np.zeros(tracks.shape[:2], bool)
+    tracks[where], visibility[where] = places, seen[:, followed]
+    tracks = np.where(visibility[..., None], tracks, tracks[:1])  # unknown places are never measured
+    queries = np.insert(tracks[0], 0, 0, axis=1)
+    area, note = np.full(len(span), np.nan), "" if masks else "no masks: area of the joints' hull"
+    for index, number in zip(where, np.sort(numbers)):
+        known = tracks[index, visibility[index]]
+        area[index] = _mask_area(Path(masks) / f"{number:05d}.png", size) if masks else _hull_area(known)
+    name = Path(annotations).stem
+    return PointClip(name, pictures, Tracks(tracks, visibility, queries), area, occlusion_known=False, note=note)
+
+
+def read_tapvid(
+    path: str | Path, *, size: Size | None = (256, 256), query_mode: Literal["first", "strided"] = "first"
+) -> Iterator[PointClip]:
+    """The clips of a TAP-Vid .pkl (DAVIS, Kinetics or RGB-stacking), one after the other.
+
+    Args:
+        path: the file; it is opened by an unpickler that admits NumPy arrays and plain containers only.
+        size: (height, width) videos and points are brought to; 256×256 is the benchmark's. None: as they are.
+        query_mode: "first" asks for each point where it is first seen, "strided" wherever it is seen in every fifth
+            frame.
+
+    Raises:
+        ValueError: the file holds anything but arrays, or not what TAP-Vid's do.
+    """
+    if query_mode not in ("first", "strided"):
+        raise ValueError(f"query_mode: expected 'first' or 'strided', got {query_mode!r}")
+    content = load_arrays(path)
+    named = content if isinstance(content, dict) else {f"{Path(path).stem}_{i:04d}": c for i, c in enumerate(content)}
+    for name, entry in named.items():
+        if not isinstance(entry, dict) or not {"video", "points", "occluded"} <= set(entry):
+            raise ValueError(f"{path}: expected video, points and occluded for {name!r}, as TAP-Vid has it")
+        yield _tapvid_clip(str(name), entry, size, query_mode)
+
+
+def load_arrays(path: str | Path) -> Any:
+    """Unpickle a file that holds NumPy arrays in dicts, lists and tuples, beside numbers, strings and bytes.
+
+    Whatever else it names is refused before it is imported, so that opening a file can't run anything.
+
+    Raises:
+        ValueError: it names something else, or is no pickle.
+    """
+    data = Path(path).read_bytes()
+    try:
+        return _ArraysOnly(io.BytesIO(data)).load()
+    except (pickle.UnpicklingError, EOFError, IndexError, KeyError, TypeError, AttributeError, ImportError) as error:
+        raise ValueError(f"{path}: expected a pickle of NumPy arrays only: {error}") from error
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """Resolves the few names that a pickled array needs, across NumPy's versions, and no others."""
+
+    def find_class(self, module: str, name: str):
+        from numpy._core import multiarray, numeric  # NumPy 2; older files say numpy.core
+
+        allowed = {
+            ("numpy", "ndarray"): np.ndarray,
+            ("numpy", "dtype"): np.dtype,
+            ("multiarray", "_reconstruct"): multiarray._reconstruct,
+            ("multiarray", "scalar"): multiarray.scalar,
+            ("numeric", "_frombuffer"): numeric._frombuffer,
+            ("_codecs", "encode"): _latin1,
+        }
+        short = module.removeprefix("numpy.core.").removeprefix("numpy._core.")
+        if (short, name) not in allowed:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+        return allowed[short, name]
+
+
+def _latin1(text: str, encoding: str = "latin1") -> bytes:
+    """What protocol 2 makes bytes of; other codecs are none of an array's business."""
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"it asks for the codec {encoding}")
+    return text.encode("latin1")
+
+
+def _tapvid_clip(name: str, entry: dict, size: Size | None, query_mode: str) -> PointClip:
+    video = entry["video"]
+    frames = video if isinstance(video, np.ndarray) and video.ndim == 4 else np.stack([decode_image(f) for f in video])
+    frames = np.stack([resize_frame(frame, size, "stretch") for frame in frames]) if size else frames
+    visible = ~np.asarray(entry["occluded"], bool).T  # S N
+    # shares of the frame from its outer edge on: pixels of a frame of one pixel, whose centre is at a half
+    places = np.asarray(entry["points"], np.float64).swapaxes(0, 1) - 0.5
+    if places.shape != (*visible.shape, 2) or len(frames) != len(visible):
+        got = f"{list(places.shape)}, {list(visible.shape)} and {len(frames)} frames"
+        raise ValueError(f"{name}: expected points [N S 2], occluded [N S] and a video of S frames, got {got}")
+    tracks = rescale_points(places, (1, 1), frames.shape[1:3])
+    asked, point = _queries(visible, query_mode)
+    tracks, visible = np.where(np.isfinite(tracks[:, point]), tracks[:, point], 0), visible[:, point]
+    queries = np.concatenate([asked[:, None], tracks[asked, np.arange(len(asked))]], axis=1)
+    unknown = np.full(len(frames), np.nan)
+    return PointClip(name, frames, Tracks(tracks, visible, queries), unknown, query_mode=query_mode)
+
+
+def _queries(visible: np.ndarray, query_mode: str) -> tuple[np.ndarray, np.ndarray]:
+    """(frame, point) of every query: visible [S N] decides."""
+    if query_mode == "first":
+        point = np.flatnonzero(visible.any(axis=0))
+        return visible[:, point].argmax(axis=0), point
+    frame, point = np.nonzero(visible[::STRIDE])
+    return frame * STRIDE, point
+
+
+def _numbered(frames: Path, span: range) -> UInt8[np.ndarray, "S H W 3"]:
+    """The frames `span` of a video, or of a folder of numbered pictures."""
+    if not frames.is_dir():
+        return read_frames(frames, span)
+    by_number = {path.stem: path for path in frames.iterdir() if path.suffix in (".jpg", ".png")}
+    missing = [f"{number:05d}" for number in span if f"{number:05d}" not in by_number]
+    if missing:
+        raise FileNotFoundError(f"{frames}: expected pictures {span[0]:05d} to {span[-1]:05d}, {missing[0]} is missing")
+    return np.stack([decode_image(by_number[f"{number:05d}"].read_bytes()) for number in span])
+
+
+def _mask_area(path: Path, size: Size) -> float:
+    import cv2
+
+    mask = decode_image(path.read_bytes()).max(axis=-1)
+    return float((cv2.resize(mask, size[::-1], interpolation=cv2.INTER_NEAREST) > 0).sum())
+
+
+def _hull_area(xy: np.ndarray) -> float:
+    from scipy.spatial import ConvexHull
+
+    return float(ConvexHull(xy).volume) if len(xy) > 2 else float("nan")  # "volume" is the area in two dimensions
