@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
+from flowlib.progress import Progress
 from flowlib.workspace import Workspace, publish, sha256_file
 
 ATTEMPTS = 4
@@ -185,8 +186,6 @@ def _receive_url(url: str, growing: Path) -> None:
 
 def _append(response, growing: Path, url: str) -> None:
     """Write a response to `growing`: its end if the server goes on where we stopped, else all of it."""
-    from tqdm.auto import tqdm
-
     if response.status_code >= 400:
         raise DownloadError(f"{url}: the server answered {response.status_code} {response.reason}")
     if "text/html" in response.headers.get("Content-Type", ""):
@@ -196,7 +195,7 @@ def _append(response, growing: Path, url: str) -> None:
     _state_file(growing).write_text(json.dumps({"url": url, "total": total, "validator": _validator(response)}))
     with (
         open(growing, "ab" if start else "wb") as file,
-        tqdm(initial=start, total=total, unit="B", unit_scale=True, desc=growing.stem) as bar,
+        Progress(None, growing.stem, total, "B", initial=start, unit_scale=True) as bar,
     ):
         for piece in response.iter_content(PIECE):
             file.write(piece)

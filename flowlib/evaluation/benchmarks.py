@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from flowlib.evaluation.ground_truth import FlowPair, PointClip
 from flowlib.evaluation.statistics import nan_mean
 from flowlib.geometry import pixel_grid
 from flowlib.metrics import point_errors, tapvid_metrics
+from flowlib.progress import Progress
 from flowlib.trackers import Tracker
 from flowlib.tracks import Tracks
 
@@ -82,7 +82,7 @@ def evaluate_tracker(
         ValueError: no clips, or tracks of another shape than asked for.
     """
     rows = []
-    for clip in tqdm(benchmark, desc=tracker.describe().get("name", ""), disable=not progress):
+    for clip in Progress(benchmark, tracker.describe().get("name", ""), unit="clip", disable=not progress):
         numbers = _score_flow(tracker, clip) if isinstance(clip, FlowPair) else _score_points(tracker, clip)
         rows.append({"clip": clip.name, "note": getattr(clip, "note", ""), **numbers})
     if not rows:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm.auto import tqdm
 
 import flowlib
 from flowlib.evaluation.cache import ClipScores, clip_fingerprint, describe, predictor_fingerprint
@@ -22,6 +21,7 @@ from flowlib.evaluation.report import ClipRow, Report
 from flowlib.evaluation.scoring import EvalConfig, Truth, predict, score
 from flowlib.metrics import Lpips
 from flowlib.models import Predictor
+from flowlib.progress import Progress
 
 
 def evaluate(
@@ -67,7 +67,10 @@ def evaluate(
     scores = {name: ClipScores(folder / "scores", prints[name], config) for name in predictors}
     rows: dict[str, list[ClipRow]] = {name: [] for name in predictors}
     reused = 0
-    with _evaluation_mode(predictors), tqdm(total=len(dataset) * len(predictors), disable=not progress) as bar:
+    with (
+        _evaluation_mode(predictors),
+        Progress(total=len(dataset) * len(predictors), unit="prediction", disable=not progress) as bar,
+    ):
         for index in range(len(dataset)):
             sample = dataset[index]
             key, truth = clip_fingerprint(sample), Truth(sample, _kept(dataset, index, sample), config)

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from accelerate.utils import broadcast_object_list
 from torch import nn
-from tqdm.auto import tqdm
 
+from flowlib.progress import Progress
 from flowlib.training.config import FitConfig
 from flowlib.training.pictures import predict_clips, save_picture
 from flowlib.training.runs import MetricsLog, run_folder
@@ -45,12 +46,14 @@ def fit(
         MemoryError: the device is too small; the message says what to change.
     """
     config = FitConfig() if config is None else config
-    folder = run_folder(config.name) if folder is None else Path(folder)
     check_inputs(model, train, validation, config)
     accelerator = make_accelerator(config)
+    named = run_folder(config.name) if folder is None else Path(folder)
+    folder = broadcast_object_list([named])[0]  # processes may read their clocks in different seconds
     devices = [accelerator.device] if accelerator.device.type == "cuda" else []
     with torch.random.fork_rng(devices):  # the caller's random numbers go on as if nothing had happened
         session = open_session(model, train, validation, config, folder, accelerator)
+        accelerator.wait_for_everyone()  # none writes while another still reads
         try:
             if session.finished:
                 accelerator.print(f"The work is done: {session.step} steps in {folder} (ended by {session.finished}).")
@@ -70,7 +73,7 @@ def _train(session: Session) -> None:
     watch = StatisticsWatch(session.model)
     batches = _training_batches(session)
     main = session.accelerator.is_main_process
-    bar = tqdm(total=config.steps, initial=session.step, desc=config.name, disable=not main, unit="step")
+    bar = Progress(None, config.name, config.steps, "step", initial=session.step, disable=not main)
     session.network.train()
     try:
         stop = ""

@@ -20,6 +20,7 @@ import numpy as np
 import traitlets as t
 
 from flowlib import colours
+from flowlib.progress import Progress
 from flowlib.tracks import Tracks
 from flowlib.video import write_video
 from flowlib.viewer import page, raster
@@ -156,9 +157,7 @@ class TrajectoryViewer(anywidget.AnyWidget):
         self, path: str | Path, *, fps: float | None = None, width: int = SNAPSHOT_WIDTH, progress: bool = True
     ) -> Path:
         """Write all frames, drawn as the viewer is set, as .mp4 or .gif."""
-        from tqdm.auto import tqdm
-
-        bar = partial(tqdm, total=self.num_frames, desc=Path(path).name, unit="frame", disable=not progress)
+        bar = partial(Progress, title=Path(path).name, total=self.num_frames, unit="frame", disable=not progress)
         return write_video(path, self._drawn_frames(width), fps=fps or self._fps, progress=bar)
 
     def __repr__(self) -> str:
