@@ -35,7 +35,8 @@ def label_viewer(folder: str | Path, index: int | None = None) -> TrajectoryView
     if dataset is None:
         return None
     one = dataset.read(liveliest(dataset) if index is None else index)
-    return TrajectoryViewer(one.frames, one.tracks, title=f"{one.clip.video}, frame {one.clip.first_frame}")
+    title = f"{one.clip.video}, frame {one.clip.first_frame}"
+    return TrajectoryViewer(one.frames, one.tracks, title=title, frame=len(one.frames) - 1)
 
 
 def label_sheet(folder: str | Path, *, most: int = 9) -> Figure | None:
@@ -66,9 +67,9 @@ def prediction_viewer(
     rebuilt = [truth.picture(0)] + [rebuild_frame(prediction, truth, frame, "none").frame for frame in chosen[1:]]
     title = f"{clip.video}, frame {clip.first_frame}"
     names = ("labels", name)
-    return TrajectoryViewer(
-        frames, tracks, predicted_tracks(prediction, truth), rebuilt=np.stack(rebuilt), title=title, names=names
-    )
+    predicted = predicted_tracks(prediction, truth)
+    rebuilt = np.stack(rebuilt)
+    return TrajectoryViewer(frames, tracks, predicted, rebuilt=rebuilt, title=title, names=names, frame=len(frames) - 1)
 
 
 def prediction_figure(
