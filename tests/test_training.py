@@ -155,11 +155,15 @@ fit(TrajectoryFCN(**TINY), clips, clips, config, folder=sys.argv[1])
 """
 
 
-def start(folder: Path) -> subprocess.Popen:
+def environment(**extra: str) -> dict[str, str]:
+    """For a process that imports flowlib and the tests' clips from this checkout."""
     here = Path(__file__).parent
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join((str(here), str(here.parent)))}
+    return os.environ | {"PYTHONPATH": os.pathsep.join((str(here), str(here.parent)))} | extra
+
+
+def start(folder: Path) -> subprocess.Popen:
     log = open(folder.with_suffix(".log"), "ab")
-    return subprocess.Popen([sys.executable, "-c", SCRIPT, str(folder)], stdout=log, stderr=log, env=environment)
+    return subprocess.Popen([sys.executable, "-c", SCRIPT, str(folder)], stdout=log, stderr=log, env=environment())
 
 
 def wait_for_step(process: subprocess.Popen, folder: Path, step: int) -> bool:
@@ -191,6 +195,35 @@ def test_killed_three_times_and_resumed_equals_undisturbed(tmp_path):
             assert all(torch.equal(value, second[part][key]) for key, value in first[part].items())
         assert (about["step"], about["best_ade"]) == (meta["step"], meta["best_ade"])
     assert len(read_metrics(killed)) == 24 + 4
+
+
+DOUBLE = """
+import os
+import sys
+from training_clips import TINY, make_clips
+import torch
+from flowlib.models.fcn import TrajectoryFCN
+from flowlib.training import FitConfig, fit
+
+torch.set_num_threads(1)
+torch.manual_seed(int(os.environ.get("RANK", 0)))  # the second process starts from other weights, if it may
+clips = make_clips()
+config = FitConfig(steps=2, validate_every=1, num_workers=0, device="cpu", batch_size=int(sys.argv[2]), ema_decay=0.9)
+fit(TrajectoryFCN(**TINY | {"batch_norm": "group"}), clips, clips, config, folder=sys.argv[1])
+"""
+
+
+def test_two_processes_equal_one_with_twice_the_batch(tmp_path):
+    (tmp_path / "script.py").write_text(DOUBLE)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    started = [
+        subprocess.Popen([*launch, tmp_path / "script.py", tmp_path / "two", "2"], env=environment(ACCELERATE_USE_CPU="1")),
+        subprocess.Popen([sys.executable, tmp_path / "script.py", tmp_path / "one", "4"], env=environment()),
+    ]
+    assert [process.wait(timeout=180) for process in started] == [0, 0]
+    for one, two in zip(read_metrics(tmp_path / "one"), read_metrics(tmp_path / "two"), strict=True):
+        assert sorted(one.pop("clips", [])) == sorted(two.pop("clips", []))
+        assert one == pytest.approx(two, rel=1e-4)
 
 
 def test_early_stopping_and_a_wanted_error_end_a_run(tmp_path):

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
+from accelerate.utils import broadcast
 from torch import nn
 
 from flowlib.training import checkpoints
@@ -70,7 +71,7 @@ class Session:
     best: float | None = None
     stale: int = 0  # validations since the best
     finished: str = ""
-    clips: list[str] = field(default_factory=list)  # of the step that was last begun
+    clips: list[str] = field(default_factory=list)  # of the step that was last begun, on all processes
 
     @property
     def judged_model(self) -> nn.Module:
@@ -115,6 +116,7 @@ def open_session(model, train, validation, config: FitConfig, folder: Path, acce
         "weights": model.weights,
         "fit": config.to_json(),
         "data": {"train": describe_data(train), "validation": validation and describe_data(validation)},
+        "processes": accelerator.num_processes,
         "versions": versions(),
     }
     tensors, meta = {}, {}
@@ -127,6 +129,8 @@ def open_session(model, train, validation, config: FitConfig, folder: Path, acce
     else:
         model.target_scale.fill_(config.target_scale or fit_target_scale(train, model.frames))
     model.to(accelerator.device)
+    if accelerator.num_processes > 1:  # all start as the first does, the average below included
+        model.load_state_dict(broadcast(model.state_dict()))
     if config.channels_last:
         model.to(memory_format=torch.channels_last)
     choose_trained(model, config.trained)
@@ -162,6 +166,7 @@ def save(session: Session, name: str) -> None:
         "optimizer": session.optimizer.state_dict() if name == "last.pt" else {},
         "scaler": scaler.state_dict() if scaler is not None else {},
     }
+    clips_per_step = session.config.accumulate * session.config.batch_size * session.accelerator.num_processes
     meta = session.about | {
         "step": session.step,
         "best_ade": session.best,
@@ -169,7 +174,7 @@ def save(session: Session, name: str) -> None:
         "finished": session.finished,
         "target_scale": float(session.model.target_scale),
         "rng": {"seed": session.config.seed, "step": session.step},
-        "stream_position": session.step * session.config.accumulate * session.config.batch_size,
+        "stream_position": session.step * clips_per_step,
     }
     checkpoints.save_checkpoint(session.folder / name, tensors, meta)
     state = {key: meta[key] for key in ("step", "finished", "best_ade")}

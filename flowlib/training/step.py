@@ -6,6 +6,7 @@ from contextlib import nullcontext
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from flowlib.training.config import FitConfig
@@ -19,7 +20,7 @@ def train_step(session: Session, batches: list[dict]) -> dict:
     """One optimiser step over the given batches; returns what is logged of it."""
     config, accelerator, model = session.config, session.accelerator, session.model
     torch.manual_seed(mix(config.seed, session.step, accelerator.process_index))
-    session.clips = [clip for batch in batches for clip in batch["clip"]]
+    session.clips = gather_object([clip for batch in batches for clip in batch["clip"]])
     rate = set_rates(session.optimizer, session.step, config)
     batches = [to_device(batch, accelerator.device) for batch in batches]
     targets = [make_targets(batch, model.frames) for batch in batches]
