@@ -26,10 +26,6 @@ FLAGS = (
     "--disable-component-update --disable-sync"
 ).split()
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-KERNEL_IDLE = """() => {
-  const kernel = window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel;
-  return kernel && kernel.connectionStatus === "connected" && kernel.status === "idle";
-}"""
 PATIENCE = 60.0  # seconds that a busy machine may take for what takes two
 
 
@@ -97,14 +93,9 @@ class Lab:
     def run_all(self, page, name: str) -> None:
         """Open a notebook, wait until its kernel answers, and run all its cells."""
         page.goto(self.address(name))
-        page.wait_for_function(KERNEL_IDLE)
-        self.command(page, "notebook:run-all-cells")
-
-    @staticmethod
-    def command(page, name: str, arguments: dict | None = None) -> None:
-        """Have JupyterLab do something, as its menus would; it is not waited for."""
-        call = "([name, arguments]) => { window.jupyterapp.commands.execute(name, arguments); }"
-        page.evaluate(call, [name, arguments or {}])
+        page.wait_for_selector("text=/ipykernel\\) \\| Idle/")  # the status bar, in JupyterLab 3 and 4 alike
+        page.click('.lm-MenuBar-itemLabel:text-is("Run")')
+        page.click('.lm-Menu-itemLabel:text-is("Run All Cells")')
 
     @contextmanager
     def python(self, name: str) -> Iterator:
@@ -153,8 +144,7 @@ def jupyterlab(folder: Path, python: str = sys.executable) -> Iterator[Lab]:
         "IPYTHONDIR": str(places["ipython"]),
         "PYTHONPATH": PYTHONPATH,
     }
-    options = [f"--ServerApp.port={port}", "--ServerApp.ip=127.0.0.1", "--IdentityProvider.token=abc", "--no-browser"]
-    options += ["--allow-root", "--LabApp.expose_app_in_browser=True", "--LabApp.extension_manager=readonly"]
+    options = [f"--ServerApp.port={port}", "--ServerApp.ip=127.0.0.1", "--IdentityProvider.token=abc", "--no-browser", "--allow-root"]
     command = [python, "-m", "jupyterlab", *options, f"--ServerApp.root_dir={places['root']}"]
     with open(folder / "lab.log", "wb") as log:
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=places["root"])

@@ -331,14 +331,15 @@ def test_the_widget_in_jupyterlab(lab, browser):
     page.close()
 
 
-def test_a_saved_notebook_shows_the_picture(lab, browser, tmp_path):
+def test_a_saved_notebook_shows_the_picture(lab, browser, tmp_path, monkeypatch):
     """Untrusted in JupyterLab, and as offline HTML by nbconvert."""
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
     from nbconvert import HTMLExporter
 
     lab.write_notebook("saved.ipynb", CELLS)
     notebook = nbformat.read(lab.root / "saved.ipynb", as_version=4)
-    nbclient.NotebookClient(notebook, env=os.environ | {"PYTHONPATH": PYTHONPATH}).execute()
+    monkeypatch.setenv("PYTHONPATH", PYTHONPATH)
+    nbclient.NotebookClient(notebook).execute()
     nbformat.write(notebook, lab.root / "saved.ipynb")
     page = browser.new_page()
     page.goto(lab.address("saved.ipynb"))

@@ -129,6 +129,19 @@ const SHAPES = { // signed distance from the edge of a shape of radius 1 at (x, 
 };
 const HOLLOW = { disc: "ring", diamond: "frame" };
 
+/** Lay a colour (r, g, b, alpha: 0 to 255) over pixel k; alpha is not premultiplied, as ImageData wants it. */
+function blend(pixels, k, r, g, b, alpha) {
+  const under = pixels[k];
+  if (under === 0 || alpha === 255) {
+    pixels[k] = (alpha << 24) | (b << 16) | (g << 8) | r;
+    return;
+  }
+  const below = under >>> 24, out = below === 255 ? 255 : alpha + (((255 - alpha) * below * 257) >> 16);
+  const share = ((alpha << 8) / out) | 0, r0 = under & 255, g0 = (under >> 8) & 255, b0 = (under >> 16) & 255;
+  pixels[k] = (out << 24) | ((b0 + ((b - b0) * share >> 8)) << 16) | ((g0 + ((g - g0) * share >> 8)) << 8)
+    | (r0 + ((r - r0) * share >> 8));
+}
+
 /** A transparent picture that antialiased dots and lines are blended into. Colours are 0xBBGGRR, opacity is 0 to 1. */
 class Raster {
   constructor() { this.stamps = new Map(); }
@@ -140,15 +153,6 @@ class Raster {
   }
   clear() { this.pixels.fill(0); }
 
-  blend(k, colour, alpha) { // alpha: 0 to 255
-    const under = this.pixels[k];
-    if (under === 0) { this.pixels[k] = (alpha << 24) | colour; return; }
-    const below = under >>> 24, out = alpha + (((255 - alpha) * below * 257) >> 16), share = ((alpha << 8) / out) | 0;
-    const r = under & 255, g = (under >> 8) & 255, b = (under >> 16) & 255;
-    this.pixels[k] = (out << 24) | ((b + ((((colour >> 16) & 255) - b) * share >> 8)) << 16)
-      | ((g + ((((colour >> 8) & 255) - g) * share >> 8)) << 8) | (r + (((colour & 255) - r) * share >> 8));
-  }
-
   /** A shape at (x, y), with a thin dark rim that keeps it apart from a bright frame. */
   dot(shape, radius, x, y, colour, opacity) {
     const left = Math.floor(x), top = Math.floor(y), W = this.width, H = this.height;
@@ -156,12 +160,12 @@ class Raster {
     const reach = stamp.reach, whole = left >= reach && top >= reach && left < W - reach && top < H - reach;
     if (left < -reach || top < -reach || left >= W + reach || top >= H + reach) return;
     const { dx, dy, alpha, shade } = stamp, r = colour & 255, g = (colour >> 8) & 255, b = (colour >> 16) & 255;
-    const dim = (opacity * 256) | 0;
+    const dim = (opacity * 256) | 0, { pixels } = this;
     for (let i = 0; i < dx.length; i++) {
       const px = left + dx[i], py = top + dy[i];
       if (!whole && (px < 0 || py < 0 || px >= W || py >= H)) continue;
       const light = shade[i], a = (alpha[i] * dim) >> 8;
-      if (a) this.blend(py * W + px, (((b * light) >> 8) << 16) | (((g * light) >> 8) << 8) | ((r * light) >> 8), a);
+      if (a) blend(pixels, py * W + px, (r * light) >> 8, (g * light) >> 8, (b * light) >> 8, a);
     }
   }
 
@@ -187,13 +191,14 @@ class Raster {
     const slope = a1 > a0 ? (b1 - b0) / (a1 - a0) : 0, reach = half * Math.sqrt(1 + slope * slope);
     const along = steep ? this.height : this.width, across = steep ? this.width : this.height;
     const strideA = steep ? this.width : 1, strideB = steep ? 1 : this.width, full = opacity * 255;
-    const stop = Math.min(along, Math.ceil(a1 - 0.5));
+    const stop = Math.min(along, Math.ceil(a1 - 0.5)), { pixels } = this;
+    const red = colour & 255, green = (colour >> 8) & 255, blue = (colour >> 16) & 255;
     for (let a = Math.max(0, Math.ceil(a0 - 0.5)); a < stop; a++) {
       const low = b0 + (a + 0.5 - a0) * slope - reach, high = low + 2 * reach;
       const end = Math.min(across - 1, Math.floor(high));
       for (let b = Math.max(0, Math.floor(low)); b <= end; b++) {
-        const alpha = full * (Math.min(b + 1, high) - Math.max(b, low));
-        if (alpha >= 1) this.blend(a * strideA + b * strideB, colour, alpha | 0);
+        const alpha = (full * ((high < b + 1 ? high : b + 1) - (low > b ? low : b))) | 0;
+        if (alpha > 3) blend(pixels, a * strideA + b * strideB, red, green, blue, alpha);
       }
     }
   }

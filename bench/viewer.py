@@ -1,0 +1,129 @@
+"""How fast the viewer redraws, and how heavy its pages are: two panels with 10,000 points each in headless Chromium.
+
+    python bench/viewer.py [--redraws 200] [--zoom 1]
+
+A clip of 8 frames of 360×640 with 100×100 points, truth and prediction side by side, trails over all frames, at one
+canvas pixel per frame pixel. Every redraw shows another frame, so the picture behind changes, too. Measured are the
+milliseconds of the script until both panels are drawn and read back (wall, and CPU time of the page's main thread, which
+other work on the machine does not lengthen), and the time from one repaint of the browser to the next.
+Prints a table, then one line of JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from browser import chromium
+
+from flowlib.geometry import cell_grid
+from flowlib.tracks import Tracks
+from flowlib.viewer import TrajectoryViewer
+
+SIZE, S = (360, 640), 8
+VIEWER = "document.querySelector('.tv').viewer"
+REDRAW = f"""frame => {{
+  const viewer = {VIEWER}, began = performance.now();
+  viewer.model.set('frame', frame);
+  viewer.backStale = true;
+  viewer.drawNow();
+  for (const panel of viewer.panels) for (const canvas of [panel.back, panel.front])
+    canvas.getContext('2d').getImageData(0, 0, 1, 1);
+  return performance.now() - began;
+}}"""
+INTERVALS = f"""count => new Promise(done => {{
+  const viewer = {VIEWER}, intervals = [];
+  let last = performance.now(), frame = 0;
+  const tick = now => {{
+    intervals.push(now - last);
+    last = now;
+    if (intervals.length > count) return done(intervals.slice(1));
+    viewer.model.set('frame', frame = (frame + 1) % {S});
+    viewer.backStale = true;
+    viewer.drawNow();
+    requestAnimationFrame(tick);
+  }};
+  requestAnimationFrame(tick);
+}})"""
+
+
+def scene() -> tuple[np.ndarray, Tracks, Tracks]:
+    """A smooth field that moves points by up to 25 pixels, hides a tenth of them, and a prediction that drifts away."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[: SIZE[0], : SIZE[1]]
+    waves = [127 + 80 * np.sin((x - 4 * s) / 19 + c) * np.cos((y + s) / 27 + c) for s in range(S) for c in range(3)]
+    frames = np.stack(waves).reshape(S, 3, *SIZE).transpose(0, 2, 3, 1) + rng.normal(0, 8, (S, *SIZE, 3))
+    xy = cell_grid(SIZE, 100)
+    swirl = np.stack([np.sin(xy[:, 1] / 60) * 25, np.cos(xy[:, 0] / 80) * 15], axis=-1)
+    time = (np.arange(S) / (S - 1))[:, None, None]
+    queries = np.c_[np.zeros(len(xy)), xy]
+    visibility = np.arange(S)[:, None] < rng.integers(1, 10 * S, len(xy))
+    truth = xy + swirl * time + rng.normal(0, 0.15, (S, len(xy), 2)) * (time > 0)
+    prediction = xy + 0.8 * swirl * time + rng.normal(0, 0.4, (S, len(xy), 2)).cumsum(axis=0) * (time > 0)
+    sets = [Tracks(tracks.astype(np.float32), visibility, queries) for tracks in (truth, prediction)]
+    return frames.clip(0, 255).astype(np.uint8), *sets
+
+
+def measure(page, redraws: int) -> dict[str, list[float]]:
+    """Milliseconds of every redraw but the first of each frame."""
+    session = page.context.new_cdp_session(page)
+    session.send("Performance.enable", {"timeDomain": "threadTicks"})
+
+    def busy() -> float:
+        metrics = session.send("Performance.getMetrics")["metrics"]
+        return 1000 * next(metric["value"] for metric in metrics if metric["name"] == "ScriptDuration")
+
+    page.evaluate(f"Promise.all([...Array({S}).keys()].map(s => {VIEWER}.frames.load(s)))")
+    for frame in range(S):
+        page.evaluate(REDRAW, frame)
+    wall, cpu = [], []
+    for i in range(redraws):
+        before = busy()
+        wall.append(page.evaluate(REDRAW, i % S))
+        cpu.append(busy() - before)
+    return {"redraw, wall": wall, "redraw, CPU": cpu, "repaint to repaint": page.evaluate(INTERVALS, redraws)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--redraws", type=int, default=200, help="how many redraws are measured")
+    parser.add_argument("--zoom", type=float, default=1.0, help="how far the picture is zoomed in")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        path = TrajectoryViewer(*scene()).to_html(Path(folder) / "page.html")
+        weight = path.stat().st_size
+        with chromium(Path(folder) / "profile") as context:
+            page = context.new_page()
+            page.set_viewport_size({"width": 1380, "height": 900})
+            page.goto(path.as_uri())
+            page.wait_for_selector(".tv[data-ready]")
+            page.evaluate(f"{VIEWER}.zoomBy({arguments.zoom})")
+            canvas = page.evaluate(f"[{VIEWER}.panels[0].front.width, {VIEWER}.panels[0].front.height]")
+            times = measure(page, arguments.redraws)
+    report(times, weight, canvas)
+
+
+def report(times: dict[str, list[float]], weight: int, canvas: list[int]) -> None:
+    load = os.getloadavg()[0]
+    print(f"{platform.machine()}, {os.cpu_count()} cores, load {load:.1f}; panels of {canvas[0]}×{canvas[1]} pixels")
+    print(f"page: {weight / 1e6:.2f} MB")
+    print(f"{'ms':<22}{'median':>8}{'95 %':>8}{'99 %':>8}{'under 16':>10}")
+    summary = {}
+    for name, values in times.items():
+        median, p95, p99 = np.percentile(values, [50, 95, 99])
+        share = float(np.mean(np.array(values) < 16))
+        print(f"{name:<22}{median:>8.1f}{p95:>8.1f}{p99:>8.1f}{share:>9.0%}")
+        summary[name] = {"median": round(median, 2), "p95": round(p95, 2), "under_16_ms": round(share, 3)}
+    print(json.dumps({"bench": "viewer", "page_bytes": weight, "canvas": canvas, "load": round(load, 1), "ms": summary}))
+
+
+if __name__ == "__main__":
+    main()
