@@ -247,7 +247,7 @@ def frame_metrics(
         inside = [image[0][:, torch.from_numpy(mask)] for image in pair]
         result[f"psnr_{name}"] = float(peak_signal_noise_ratio(*inside, data_range=255.0)) if mask.any() else np.nan
         result |= {f"{kind}_{name}": _mean(values[mask]) for kind, values in maps.items()}
-    return result
+    return result | ({"lpips_all": lpips.distance(true, rebuilt)} if lpips else {})
 
 
 class Lpips:
@@ -281,12 +281,20 @@ class Lpips:
         self.network.net.load_state_dict({name: state[theirs] for name, theirs in names.items()})
 
     def map(self, true: np.ndarray, rebuilt: np.ndarray) -> np.ndarray:
-        """The distance at every pixel: uint8 [H W 3] twice -> float32 [H W]; its mean is LPIPS."""
+        """Where the distance comes from: uint8 [H W 3] twice -> float32 [H W], about `distance` in the mean."""
+        return self._compare(true, rebuilt, spatial=True)[0, 0].numpy()
+
+    def distance(self, true: np.ndarray, rebuilt: np.ndarray) -> float:
+        """LPIPS proper: each layer's map averaged at its own resolution; uint8 [H W 3] twice."""
+        return float(self._compare(true, rebuilt, spatial=False))
+
+    def _compare(self, true: np.ndarray, rebuilt: np.ndarray, *, spatial: bool):
         import torch
 
+        self.network.spatial = spatial
         pair = [torch.from_numpy(np.ascontiguousarray(frame)).movedim(-1, 0)[None] for frame in (true, rebuilt)]
         with torch.no_grad():
-            return self.network(*(image / 127.5 - 1 for image in pair))[0, 0].numpy()
+            return self.network(*(image / 127.5 - 1 for image in pair))
 
 
 def _check_frames(true: np.ndarray, rebuilt: np.ndarray, masks: dict[str, np.ndarray]) -> None:
