@@ -48,9 +48,9 @@ class Run:
         """The checkpoint with the least validation error; the last one if nothing was validated."""
         return self.folder / "best.pt" if (self.folder / "best.pt").exists() else self.last
 
-    def metrics(self) -> list[dict]:
-        """The lines of metrics.jsonl, one for each step and one for each validation."""
-        return read_metrics(self.folder)
+    def metrics(self, name: str = "metrics.jsonl") -> list[dict]:
+        """The lines of metrics.jsonl, one for each step and one for each validation; or of timings.jsonl."""
+        return read_metrics(self.folder, name)
 
 
 @dataclass
