@@ -10,17 +10,31 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch.utils.data import Subset
 
 from flowlib.dataset import TrajectoryDataset
-from flowlib.evaluation.scoring import EvalConfig, Truth, at_queries, predict, rebuild_frame
+from flowlib.evaluation import EvalConfig, Report
+from flowlib.evaluation.scoring import Truth, at_queries, device_of, predict, rebuild_frame
+from flowlib.geometry import Size
 from flowlib.metrics import frame_metrics
 from flowlib.models import Predictor
-from flowlib.plots import Axes, Figure, learning_curves, panels, show_image, tracks_over_frame
+from flowlib.plots import (
+    Axes,
+    Figure,
+    dense_field,
+    error_by_frame,
+    learning_curves,
+    panels,
+    show_image,
+    tracks_over_frame,
+)
 from flowlib.shards import find_shards
 from flowlib.tracks import Tracks
 from flowlib.training.runs import read_metrics
+from flowlib.video import decode_image, resize_frame
 from flowlib.viewer import TrajectoryViewer
+from flowlib.warp import rebuild
 from flowlib.workspace import check_name
 
 MOST_POINTS = 900  # of a static picture; more than that hide the frame
@@ -99,6 +113,52 @@ def prediction_figure(
     return figure
 
 
+def error_figure(report: Report) -> Axes:
+    """The mean error of every predictor against the frames ahead, with its interval where there is one."""
+    names = [f"epe_{frame}" for frame in report.frames_ahead()]
+    errors, intervals = {}, {}
+    for predictor, numbers in report.overall.items():
+        estimates = [numbers[name] for name in names]
+        errors[predictor] = [0.0] + [one.mean for one in estimates]
+        if all(one.has_interval for one in estimates):
+            intervals[predictor] = ([0.0] + [one.low for one in estimates], [0.0] + [one.high for one in estimates])
+    return error_by_frame(errors, intervals=intervals, label="mean error on visible points, px")
+
+
+def predict_pictures(
+    predictor: Predictor, pictures: str, size: Size, *, dataset: TrajectoryDataset | None = None
+) -> Figure:
+    """What a predictor says of your own picture, or pictures: where everything goes, and the last frame it rebuilds.
+
+    Args:
+        predictor: sees as many pictures as it has input frames; a single one is repeated for all of them.
+        pictures: files, divided by commas; "" for the input frames of the dataset's liveliest clip.
+        size: (height, width) the pictures are brought to, evenly cut.
+        dataset: where "" takes its frames from.
+
+    Raises:
+        FileNotFoundError, ValueError: a file that is not there or no picture, or their number doesn't fit.
+    """
+    frames = _own_pictures(pictures, size) if pictures else _liveliest_frames(dataset, predictor.input_frames)
+    if len(frames) == 1:
+        frames = frames * len(predictor.input_frames)
+    if len(frames) != len(predictor.input_frames):
+        expected = f"1 or {len(predictor.input_frames)}, for frames {predictor.input_frames}"
+        raise ValueError(f"pictures: expected {expected}, got {len(frames)}")
+    images = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)[None]
+    with torch.inference_mode():
+        prediction = predictor(images.to(device_of(predictor)))
+    displacement, logits = (
+        part[0, -1].cpu().numpy() for part in (prediction.displacement, prediction.visibility_logits)
+    )
+    figure, axes = panels(1, 3, ratio=frames[0].shape[0] / frames[0].shape[1])
+    show_image(frames[0], "frame 0", ax=axes[0, 0])
+    dense_field(displacement, ax=axes[0, 1]).set_title(f"where it goes by frame {prediction.frames[-1]}", fontsize=9)
+    rebuilt = rebuild(frames[0], displacement, logits, fill="frame").frame
+    show_image(rebuilt, f"frame {prediction.frames[-1]}, rebuilt", ax=axes[0, 2])
+    return figure
+
+
 def curves(folder: str | Path) -> Axes:
     """The mean error (ADE) of a run's steps and of its validations, by step, from the run's folder."""
     lines = read_metrics(folder)
@@ -149,6 +209,23 @@ def thinned(tracks: Tracks) -> Tracks:
     if side * side != tracks.num_points:
         return tracks.points(slice(None, None, step * step))
     return tracks.points(np.arange(side * side).reshape(side, side)[step // 2 :: step, step // 2 :: step].ravel())
+
+
+def _own_pictures(pictures: str, size: Size) -> list[np.ndarray]:
+    frames = []
+    for name in (part.strip() for part in pictures.split(",")):
+        if not Path(name).expanduser().is_file():
+            raise FileNotFoundError(f"pictures: expected a picture, found nothing at {name}")
+        try:
+            frames.append(resize_frame(decode_image(Path(name).expanduser().read_bytes()), size))
+        except ValueError as error:
+            raise ValueError(f"pictures: expected a picture (JPEG, PNG, WebP, BMP), {name} is none") from error
+    return frames
+
+
+def _liveliest_frames(dataset: TrajectoryDataset, input_frames: tuple[int, ...]) -> list[np.ndarray]:
+    truth, _ = _truth(dataset, liveliest(dataset))
+    return [truth.picture(frame) for frame in input_frames]
 
 
 def _labelled(folder: str | Path) -> TrajectoryDataset | None:

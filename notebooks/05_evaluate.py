@@ -40,6 +40,7 @@ checkpoint: str = ""  # a file instead of the run's best.pt
 split: str = "test"  # which videos: test, val, train or all
 report: str = "two_frames"  # name of the report's folder
 input_frames: str = "0,3"  # frames that constant velocity sees
+pictures: str = ""  # your own picture, or two divided by a comma, to predict on at the end
 allow_leak: bool = False  # evaluate on videos the checkpoint was trained on, and say so in the report
 device: str = "auto"  # auto, cpu or cuda
 
@@ -56,7 +57,7 @@ from IPython.display import Markdown
 
 from flowlib.dataset import TrajectoryDataset
 from flowlib.evaluation import evaluate
-from flowlib.gallery import prediction_figure, prediction_viewer, save_viewer
+from flowlib.gallery import error_figure, predict_pictures, prediction_figure, prediction_viewer, save_viewer
 from flowlib.models.baselines import ConstantVelocity, MeanMotion, OwnTracks, ZeroMotion
 from flowlib.notebook import parse_frames
 from flowlib.training.checkpoints import find_checkpoint, load_checkpoint
@@ -87,6 +88,26 @@ page = result.save(workspace.report(report))
 Markdown(result.markdown())
 
 # %% [markdown]
+# ## Error against frames ahead
+
+# %%
+error_figure(result);
+
+# %% [markdown]
+# ## Where it does well, and where it fails
+#
+# The clip with the least, the middle and the largest error of the model. Blue: the labels. Orange: the prediction.
+
+# %%
+prediction_figure({"model": model}, test, result.extreme_clips()["Best"]);
+
+# %%
+prediction_figure({"model": model}, test, result.extreme_clips().get("Median"));
+
+# %%
+prediction_figure({"model": model}, test, result.extreme_clips().get("Worst"));
+
+# %% [markdown]
 # ## The clip that moves most
 #
 # Blue: the labels. Orange: the prediction. Then the last frame, rebuilt by moving frame 0, beside the true one.
@@ -100,6 +121,15 @@ viewer
 
 # %%
 save_viewer(viewer, workspace.report(report), "viewer");
+
+# %% [markdown]
+# ## On your own picture
+#
+# Or on two, divided by a comma, for a model that sees two frames; one picture alone is taken as two frames of a video
+# in which nothing moves. Without a picture, the frames of the clip above.
+
+# %%
+predict_pictures(model, pictures, test.size, dataset=test);
 
 # %%
 print(f"Table, figures and a page to read: {workspace.report(report)}")

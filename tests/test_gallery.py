@@ -11,10 +11,12 @@ import pytest
 
 from flowlib import gallery, sources
 from flowlib.dataset import TrajectoryDataset
+from flowlib.evaluation import evaluate
 from flowlib.labelling import LabelConfig, label, make_plan
-from flowlib.models.baselines import OwnTracks, ZeroMotion
+from flowlib.models.baselines import ConstantVelocity, OwnTracks, ZeroMotion
 from flowlib.synthetic import random_scene
 from flowlib.tracks import Tracks
+from flowlib.video import encode_image
 from flowlib.workspace import Workspace
 
 
@@ -85,3 +87,26 @@ def test_thinning_keeps_a_lattice():
     odd = tracks.points(slice(0, 9_999))
     assert gallery.thinned(odd).num_points <= gallery.MOST_POINTS
     assert gallery.thinned(thin) is thin
+
+
+def test_own_pictures_are_predicted_on(folder, tmp_path, refuses):
+    dataset = TrajectoryDataset(folder, split="all")
+    (tmp_path / "a.png").write_bytes(encode_image(np.full((60, 90, 3), 80, np.uint8), "webp"))
+    (tmp_path / "b.jpg").write_text("no picture")
+    two_frames = ConstantVelocity(num_frames=4, input_frames=(0, 1))
+    for pictures in ("", f"{tmp_path}/a.png", f"{tmp_path}/a.png, {tmp_path}/a.png"):
+        figure = gallery.predict_pictures(two_frames, pictures, (48, 64), dataset=dataset)
+        assert figure.axes[0].images[0].get_array().shape == (48, 64, 3)
+    with refuses("b.jpg is none"):
+        gallery.predict_pictures(two_frames, f"{tmp_path}/b.jpg", (48, 64))
+    with refuses("found nothing at", FileNotFoundError):
+        gallery.predict_pictures(two_frames, f"{tmp_path}/c.jpg", (48, 64))
+    with refuses("expected 1, for frames .0,., got 2|expected 1 or 1"):
+        gallery.predict_pictures(ZeroMotion(4), f"{tmp_path}/a.png,{tmp_path}/a.png", (48, 64))
+
+
+def test_errors_are_drawn_by_frames_ahead(folder, tmp_path):
+    dataset = TrajectoryDataset(folder, split="all")
+    report = evaluate({"zero": ZeroMotion(4)}, dataset, folder=tmp_path, pictures=False, progress=False)
+    (line,) = gallery.error_figure(report).lines
+    np.testing.assert_allclose(line.get_ydata()[1:], [report.overall["zero"][f"epe_{i}"].mean for i in (1, 2, 3)])
