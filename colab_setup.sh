@@ -17,13 +17,15 @@ NEEDED_GB=10 # on Linux: 6.6 for .venv with the CUDA libraries that PyTorch brin
 KEEP_IN_COLAB="torch torchvision torchaudio numpy ipywidgets ipykernel"
 IMPORTS="torch torchvision av cv2 h5py papermill flowlib" # what must work once everything is installed
 
-# The demo, notebook by notebook: small enough for ten minutes on two cores.
+# The demo, notebook by notebook: small enough for ten minutes on two cores. Its dataset, runs and report have names of
+# their own, so that what you do next with the notebooks' own settings doesn't meet them.
 demo() {
   run_notebook 01_frames
-  run_notebook 02_pips_dataset -p tracker lucas_kanade
-  run_notebook 03_overfit_single_batch
-  run_notebook 04_two_frame_model
-  run_notebook 05_evaluate
+  run_notebook 02_pips_dataset -p dataset demo -p tracker lucas_kanade -p grid 48 -p max_clips 16
+  run_notebook 03_overfit_single_batch -p dataset demo -p run demo_overfit -p steps 40 -p look_every 10 -p input_size 120x240
+  run_notebook 04_two_frame_model -p dataset demo -p run demo_two_frames -p steps 80 -p batch_size 2 -p input_size 120x240 \
+    -p check_steps 2
+  run_notebook 05_evaluate -p dataset demo -p run demo_two_frames -p report demo
 }
 
 main() {
@@ -255,8 +257,8 @@ run_demo() {
   export JUPYTER_PREFER_ENV_PATH=1 # else a "python3" kernel of the user's own would be taken before this one
   demo
   say "executed notebooks: $EXECUTED"
-  find "$ROOT/reports" -type f \( -name '*.html' -o -name '*.csv' -o -name '*.json' -o -name '*.md' \) | sort |
-    while IFS= read -r file; do say "report: $file"; done
+  find "$ROOT/reports" -name '*.md' | sort | while IFS= read -r file; do say "table of metrics: $file"; done
+  find "$ROOT/reports" -name '*.html' | sort | while IFS= read -r file; do say "page: $file"; done
 }
 
 run_notebook() {
