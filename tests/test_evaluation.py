@@ -125,8 +125,8 @@ def test_all_measures_are_there(report):
 
 
 def test_the_oracle_rebuilds_the_frame(tmp_path):
-    """With the exact motion of every pixel: over 40 dB wherever a pixel arrives."""
-    clips = SyntheticClips(seeds=range(2), size=(120, 160), grid=(120, 160))
+    """With the exact motion of every pixel and no edges: over 40 dB wherever a pixel arrives."""
+    clips = SyntheticClips(seeds=range(2), size=(120, 160), grid=(120, 160), num_sprites=0, camera="affine")
     report = evaluate({"exact": OwnTracks()}, clips, folder=tmp_path, **QUIET)
     assert all(row.scores["psnr_covered"] > 40 for row in report.rows["exact"])
 
@@ -184,6 +184,17 @@ def test_a_clip_without_visible_points(tmp_path):
 
     report = evaluate({"zero": ZeroMotion(8)}, Hidden(), folder=tmp_path, progress=False)
     assert report.overall["zero"]["ade"].left_out == 1 and "1 of 3 videos for ADE px" in report.markdown()
+
+
+def test_a_clip_without_any_point(tmp_path):
+    class Empty(SyntheticClips):
+        def __getitem__(self, index):
+            sample = super().__getitem__(index)
+            none = {"tracks": sample["tracks"][:, :0], "visibility": sample["visibility"][:, :0]}
+            return sample | none | {"queries": sample["queries"][:0]} if index == 0 else sample
+
+    report = evaluate({"zero": ZeroMotion(8)}, Empty(), folder=tmp_path, progress=False)
+    assert report.overall["zero"]["ade"].left_out == 1 and report.overall["zero"]["psnr_all"].left_out == 0
 
 
 # Cache
@@ -284,6 +295,8 @@ def test_bad_predictions_are_refused_by_name(clips, tmp_path, refuses):
         evaluate({"long": ZeroMotion(9)}, clips, folder=tmp_path, **QUIET)
     with refuses("expected predictors and clips, got 0 predictors and 6 clips"):
         evaluate({}, clips, folder=tmp_path, **QUIET)
+    with refuses("rebuild: expected frames of the clip, -8 to 7, got 9"):
+        evaluate({"z": ZeroMotion(8)}, clips, folder=tmp_path, config=EvalConfig(rebuild=(9,)), **QUIET)
     with refuses("no file", FileNotFoundError):
         evaluate({"z": ZeroMotion(8)}, clips, folder=tmp_path, config=EvalConfig(lpips_weights="/none"), **QUIET)
 

@@ -16,6 +16,7 @@ from flowlib.models.baselines import (
     OwnTracks,
     Scaled,
     ZeroMotion,
+    all_baselines,
     densify,
     dis_flow,
 )
@@ -162,6 +163,19 @@ def test_a_batch_equals_its_parts():
             torch.testing.assert_close(both[index], predictor(images[index : index + 1]).displacement[0])
 
 
+def test_all_baselines_at_once(shared):
+    train, sample = SyntheticClips(seeds=[2]), SyntheticClips(seeds=[1], motion="linear", camera="linear")[0]
+    weights = shared / "data" / "weights" / "raft_large_things_torchvision.pth"
+    two = all_baselines(train, input_frames=(0, 3), raft_weights=weights)
+    assert list(two)[-1] == "the tracks themselves" and len(two) == 8
+    found = {name: errors(predictor, sample)["ade"] for name, predictor in two.items()}
+    assert found["velocity (RAFT)"] < 0.8 * found["zero motion"] and found["the tracks themselves"] < 0.1
+    assert two["velocity (RAFT)"].describe()["flow"].startswith("raft ")
+    assert list(all_baselines(train, input_frames=(0,))) == [
+        "zero motion", "mean motion", "nearest clip", "the tracks themselves"
+    ]
+
+
 def test_every_baseline_describes_itself_in_json():
     import json
 
@@ -184,6 +198,10 @@ def test_bad_input(refuses):
         Scaled(ZeroMotion(8), [1.0] * 7)(torch.zeros(1, 1, 3, 4, 5))
     with refuses("expected the sample"):
         OwnTracks()(torch.zeros(1, 1, 3, 4, 5))
+    kept = SyntheticClips()[0]
+    kept["frames"] = kept["frames"][:2]
+    with refuses("input_frames: expected 0, 1"):
+        NearestNeighbour.fit([kept], input_frames=(0, 3))
     late = SyntheticClips()[0]
     late["queries"] = late["queries"] + torch.tensor([1.0, 0, 0])
     with refuses("queries: expected all in frame 0"):

@@ -73,7 +73,11 @@ class Truth:
     @cached_property
     def rebuilt_frames(self) -> tuple[int, ...]:
         """The frames to rebuild, counted from 0, of those that have a picture; frame 0 must have one, too."""
-        wanted = {frame % self.tracks.num_frames for frame in self.config.rebuild}
+        S = self.tracks.num_frames
+        wrong = [frame for frame in self.config.rebuild if not -S <= frame < S]
+        if wrong:
+            raise ValueError(f"rebuild: expected frames of the clip, {-S} to {S - 1}, got {wrong[0]}")
+        wanted = {frame % S for frame in self.config.rebuild}
         return tuple(sorted(wanted & set(self.kept))) if 0 in self.kept else ()
 
     def picture(self, frame: int) -> np.ndarray:

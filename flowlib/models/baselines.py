@@ -6,8 +6,10 @@ whole clip. Those that are fitted say on which videos (`trained_on`), so that an
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -99,7 +101,9 @@ class MeanMotion:
         return _whole_clip(displacement, torch.logit(field[:, :, 2], eps=1e-3))
 
     def describe(self) -> dict[str, Any]:
-        return {"name": "mean motion", "cells": list(self.motion.shape[2:]), "fitted_on": self.source}
+        content = hashlib.sha256(self.motion.tobytes()).hexdigest()
+        cells = list(self.motion.shape[2:])
+        return {"name": "mean motion", "cells": cells, "sha256": content, "fitted_on": self.source}
 
 
 class NearestNeighbour:
@@ -145,8 +149,9 @@ class NearestNeighbour:
         return small.reshape(B, -1).cpu().numpy()
 
     def describe(self) -> dict[str, Any]:
+        content = hashlib.sha256(np.ascontiguousarray(self.pictures).tobytes()).hexdigest()
         name = f"nearest neighbour of {len(self.pictures)} clips"
-        return {"name": name, "input_frames": list(self.input_frames), "fitted_on": self.source}
+        return {"name": name, "input_frames": list(self.input_frames), "sha256": content, "fitted_on": self.source}
 
 
 class ConstantVelocity:
@@ -158,7 +163,8 @@ class ConstantVelocity:
         flow: (first, second) uint8 [H W 3] -> displacement [2 H W] in pixels; `dis_flow` if None.
         num_frames: frames of a clip.
         input_frames: the frame the trajectories start in, and a later one.
-        name: of the flow, for reports and caches; two flows that differ need names that differ.
+        name: of the flow, for reports and caches; two flows that differ need names that differ. The flow's own
+            (`name`, or what its function is called) if None.
     """
 
     def __init__(
@@ -172,7 +178,7 @@ class ConstantVelocity:
         self.flow, self.num_frames, self.input_frames = flow or dis_flow, _check_length(num_frames), tuple(input_frames)
         if len(self.input_frames) != 2 or not 0 == self.input_frames[0] < self.input_frames[1] < num_frames:
             raise ValueError(f"input_frames: expected 0 and a later frame below {num_frames}, got {self.input_frames}")
-        self.name = name or getattr(self.flow, "__name__", type(self.flow).__name__)
+        self.name = name or getattr(self.flow, "name", "") or getattr(self.flow, "__name__", type(self.flow).__name__)
 
     def __call__(self, images: Tensor) -> TrajectoryPrediction:
         """Predict from `images` [B 2 3 H W]."""
@@ -262,6 +268,48 @@ def dis_flow(first: UInt8[np.ndarray, "H W 3"], second: UInt8[np.ndarray, "H W 3
     return np.ascontiguousarray(flow.transpose(2, 0, 1))
 
 
+class RAFTFlow:
+    """Dense optical flow by RAFT, for `ConstantVelocity`.
+
+    Args:
+        weights, device: as for `flowlib.trackers.raft.RAFTTracker`.
+    """
+
+    def __init__(self, weights: str | Path = "", *, device: str = "auto") -> None:
+        from flowlib.trackers.raft import RAFTTracker
+
+        self.network = RAFTTracker(weights, device=device)
+        self.name = f"raft {self.network.weights_sha256[:12]}"
+
+    def __call__(
+        self, first: UInt8[np.ndarray, "H W 3"], second: UInt8[np.ndarray, "H W 3"]
+    ) -> Float[np.ndarray, "2 H W"]:
+        """Displacement from the first frame to the second, in pixels."""
+        return self.network.flow(first[None], second[None])[0].cpu().numpy()
+
+
+def all_baselines(
+    train: Any, *, num_frames: int = 8, input_frames: Sequence[int] = (0, 1), raft_weights: str | Path | None = None
+) -> dict[str, Predictor]:
+    """Every baseline under the name it has in reports, those that are fitted fitted on `train`; the ceiling last.
+
+    Args:
+        train: the training split, the same that the model was trained on.
+        num_frames: frames of a clip.
+        input_frames: what the model sees. With one frame only there is no velocity, so constant velocity is left out.
+        raft_weights: a file, URL or gdown id, "" for the published ones; None leaves RAFT out.
+    """
+    known: dict[str, Predictor] = {"zero motion": ZeroMotion(num_frames), "mean motion": MeanMotion.fit(train)}
+    known["nearest clip"] = NearestNeighbour.fit(train, input_frames)
+    flows: dict[str, Flow] = {"DIS": dis_flow} if len(input_frames) == 2 else {}
+    if flows and raft_weights is not None:
+        flows["RAFT"] = RAFTFlow(raft_weights)
+    for name, flow in flows.items():
+        constant = ConstantVelocity(flow, num_frames=num_frames, input_frames=input_frames)
+        known |= {f"velocity ({name})": constant, f"velocity ({name}), gains": Scaled.fit(constant, train)}
+    return known | {"the tracks themselves": OwnTracks()}
+
+
 def densify(sample: dict[str, Any], size: Size) -> TrajectoryPrediction:
     """A sample's tracks as a prediction for every pixel of a frame of `size`, interpolated between its points.
 
@@ -295,6 +343,9 @@ def _read_at_queries(predictor: Predictor, sample: dict[str, Any]) -> tuple[np.n
 
 
 def _input_images(sample: dict[str, Any], input_frames: Sequence[int]) -> Tensor:
+    stored, length = len(sample["frames"]), len(sample["tracks"])
+    if stored != length and list(input_frames) != list(range(len(input_frames))):  # which ones are stored is not said
+        raise ValueError(f"input_frames: expected 0, 1, … for clips of which {stored} of {length} frames are stored")
     return torch.as_tensor(np.asarray(sample["frames"])[list(input_frames)]).movedim(-1, 1)[None]  # 1 n 3 H W
 
 
@@ -306,7 +357,9 @@ def _samples(dataset: Any) -> Iterable[dict[str, Any]]:
 
 
 def _origin(dataset: Any) -> dict[str, Any]:
-    return {"trained_on": tuple(getattr(dataset, "videos", ())), "source": str(getattr(dataset, "fingerprint", ""))}
+    """The videos fitted on, by fingerprint where the dataset knows them (names may be the same in two datasets)."""
+    videos = getattr(dataset, "fingerprints", None) or getattr(dataset, "videos", ())
+    return {"trained_on": tuple(videos), "source": str(getattr(dataset, "fingerprint", ""))}
 
 
 def _cell_sums(
