@@ -280,7 +280,7 @@ def test_a_film_has_all_frames_and_shows_its_progress(name, tmp_path, capfd):
     frames = list(iterate_frames(path))
     assert len(frames) == 4 and frames[0].shape == frames[3].shape
     assert abs(frames[3].astype(int) - frames[0]).max() > 60
-    assert name in capfd.readouterr().err
+    assert name in "".join(capfd.readouterr())
 
 
 def test_a_film_of_an_unknown_kind_is_refused_and_leaves_nothing(tmp_path, refuses):

@@ -45,6 +45,7 @@ class _Page:
 def draw(scene: Scene, view: View, width: int = 960) -> UInt8[np.ndarray, "height width 3"]:
     """The viewer's picture of one frame, `width` pixels wide (to within a few), with title, names and legend."""
     figure = _figure(scene, view, width)
+    figure.canvas.draw()
     return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
 
 
@@ -72,7 +73,6 @@ def _figure(scene: Scene, view: View, width: int):
         axes = _axes(figure, page, left, page.title + GAP, page.panel[1], page.panel[0])
         _draw_panel(axes, scene, view, sets, limits)
     _draw_legend(figure, page, scene, view, limits)
-    figure.canvas.draw()
     return figure
 
 

@@ -69,13 +69,18 @@ class Scene:
         """Displacement, speed (pixels per frame) or error in pixels of every point of a set, in one frame."""
         xy = self.sets[which].tracks
         if name == "displacement":
-            return np.linalg.norm(self.sets[which].displacement[frame], axis=-1)
+            return np.linalg.norm(self.moved(which, frame), axis=-1)
         if name == "speed":
             after = min(max(frame, 1), len(xy) - 1)  # frame 0 has none before it: it takes the step that follows
             return np.linalg.norm(xy[after] - xy[max(after - 1, 0)], axis=-1)
         if name == "error" and self.prediction is not None:
             return np.linalg.norm(self.prediction.tracks[frame] - self.truth.tracks[frame], axis=-1)
         return np.zeros(xy.shape[1])
+
+    def moved(self, which: int, frame: int) -> Float[np.ndarray, "N 2"]:
+        """Pixels from each point's start to its place in one frame (of all frames at once: `Tracks.displacement`)."""
+        tracks = self.sets[which]
+        return tracks.tracks[frame] - tracks.queries[:, 1:]
 
     def first_occlusion(self, which: int) -> Int[np.ndarray, "N"]:
         """The first frame after a point's query in which it is hidden; the number of frames where there is none."""
@@ -99,7 +104,7 @@ class Scene:
         if name == "position":
             return position_colours(tracks.queries[:, 1:], self.size)
         if name == "direction":
-            return direction_colours(tracks.displacement[frame], limits["displacement"])
+            return direction_colours(self.moved(which, frame), limits["displacement"])
         if name == "occlusion":
             first = self.first_occlusion(which)
             coloured = magnitude_colours(first, max(tracks.num_frames - 1, 1))
