@@ -75,7 +75,7 @@ def evaluate(
             sample = dataset[index]
             key, truth = clip_fingerprint(sample), Truth(sample, _kept(dataset, index, sample), config)
             for name, predictor in predictors.items():
-                bar.set_description(name)
+                bar.set_description(name, refresh=False)  # a refresh would print a line for each
                 if key in scores[name]:
                     reused += 1
                 else:
