@@ -18,9 +18,10 @@ from torch import Tensor
 from torchvision.models.optical_flow import Raft_Large_Weights, raft_large
 
 from flowlib.downloads import fetch_weights
-from flowlib.geometry import bilinear_sample, inside
+from flowlib.geometry import bilinear_sample
 from flowlib.tracks import Tracks
 from flowlib.trackers import check_clip
+from flowlib.trackers.chaining import chain
 from flowlib.workspace import sha256_file
 
 DEFAULT_URL = Raft_Large_Weights.DEFAULT.url
@@ -36,7 +37,7 @@ class RAFTTracker:
     """Follows points through RAFT's flow from frame to frame, forwards and backwards in time from each query.
 
     A point is visible while it lies inside the frame and the flow there and back agrees; once lost it stays invisible,
-    and goes on with the velocity of its last visible step (zero if it has none). Points queried outside the frame are
+    and goes on with the velocity of its last visible step. Points queried outside the frame are
     invisible and stay where they are. Nothing re-finds a point: errors add up from frame to frame.
 
     Args:
@@ -62,8 +63,8 @@ class RAFTTracker:
         self.iters, self.chunk, self.device = iters, chunk, _pick_device(device)
         known_hash = re.search(r"-([0-9a-f]{8})\.pth$", DEFAULT_URL)[1]
         path = fetch_weights(str(weights), default_url=DEFAULT_URL, sha256=known_hash)
+        self.weights_sha256 = sha256_file(path)  # first, as it says so when a file may not be read at all
         self.network = _load(path).to(self.device)
-        self.weights_sha256 = sha256_file(path)
 
     def __call__(self, frames: np.ndarray, queries: np.ndarray) -> Tracks:
         """Follow `queries` [N 3] (t, x, y) through `frames` [S H W 3] uint8 of any size.
@@ -72,17 +73,16 @@ class RAFTTracker:
             ValueError: as `flowlib.trackers.check_clip`.
         """
         frames, queries = check_clip(frames, queries)
-        S, N = len(frames), len(queries)
-        tracks = np.repeat(queries[None, :, 1:], S, axis=0)
-        start = queries[:, 0].astype(int)
-        visibility = np.zeros((S, N), bool)
-        visibility[start, np.arange(N)] = inside(queries[:, 1:], frames.shape[1:3])
-        if S > 1 and N > 0:
-            forward, backward = self.flow(frames[:-1], frames[1:]), self.flow(frames[1:], frames[:-1])
-            _chain(tracks, visibility, start, forward, backward)
-            # the same, with time turned round; the arrays are views, and filled in place
-            _chain(tracks[::-1], visibility[::-1], S - 1 - start, backward.flip(0), forward.flip(0))
-        return Tracks(tracks, visibility, queries)
+        # one frame, or no points: no step will be asked for, and no flow is needed
+        pairs = len(frames) - 1 if len(queries) else 0
+        first, second = frames[:pairs], frames[1 : pairs + 1]
+        forward, backward = self.flow(first, second), self.flow(second, first)
+
+        def step(here: int, there: int, xy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            flow, back = forward[min(here, there)], backward[min(here, there)]
+            return _step(flow, back, xy) if there > here else _step(back, flow, xy)
+
+        return chain(queries, len(frames), frames.shape[1:3], step)
 
     @torch.inference_mode()
     def flow(self, first: np.ndarray, second: np.ndarray) -> Float[Tensor, "B 2 H W"]:
@@ -90,7 +90,7 @@ class RAFTTracker:
         if np.shape(first) != np.shape(second) or np.ndim(first) != 4 or np.shape(first)[-1] != 3:
             raise ValueError(f"flow: expected two of [B H W 3], got {np.shape(first)} and {np.shape(second)}")
         H, W = first.shape[1:3]
-        flows = []
+        flows = [torch.zeros((0, 2, H, W), device=self.device)]
         for i in range(0, len(first), self.chunk):
             images = (_to_input(part[i : i + self.chunk]).to(self.device) for part in (first, second))
             flows.append(self.network(*images, num_flow_updates=self.iters)[-1][..., :H, :W])
@@ -101,21 +101,10 @@ class RAFTTracker:
         return {"name": "raft", "iters": self.iters, "weights_sha256": self.weights_sha256}
 
 
-def _chain(tracks: np.ndarray, visibility: np.ndarray, start: np.ndarray, flows: Tensor, backs: Tensor) -> None:
-    """Fill the frames after each point's `start` [N] in `tracks` [S N 2] and `visibility` [S N], in place.
-
-    `flows` [S-1 2 H W] lead from each frame to the next, `backs` from there back.
-    """
-    size = tuple(flows.shape[-2:])
-    velocity = np.zeros_like(tracks[0])
-    for s, (flow, back) in enumerate(zip(flows, backs)):
-        step = _read(flow, tracks[s])
-        agree = _agree(step, _read(back, tracks[s] + step))
-        # a point lost at once has no velocity yet: the flow, RAFT's guess where things are hidden, is better than none
-        velocity = np.where((visibility[s] & (agree | (start == s)))[:, None], step, velocity)
-        reached = start <= s
-        tracks[s + 1, reached] = (tracks[s] + velocity)[reached]
-        visibility[s + 1, reached] = (visibility[s] & agree & inside(tracks[s + 1], size))[reached]
+def _step(flow: Tensor, back: Tensor, xy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where a flow [2 H W] carries points [M 2], and for which of them the flow `back` agrees."""
+    there = _read(flow, xy)
+    return xy + there, _agree(there, _read(back, xy + there))
 
 
 def _read(flow: Tensor, xy: np.ndarray) -> np.ndarray:
@@ -135,7 +124,7 @@ def _to_input(images: np.ndarray) -> Float[Tensor, "B 3 H W"]:
 
     Border pixels are repeated on the right and at the bottom only, so that positions stay what they are.
     """
-    scaled = torch.from_numpy(np.ascontiguousarray(images)).movedim(-1, 1).float() / 127.5 - 1
+    scaled = torch.from_numpy(np.array(images)).movedim(-1, 1).float() / 127.5 - 1
     H, W = images.shape[1:3]
     missing = [max(SMALLEST_SIDE, -(-side // 8) * 8) - side for side in (W, H)]
     return F.pad(scaled, (0, missing[0], 0, missing[1]), mode="replicate")
@@ -158,7 +147,7 @@ def _load(path: Path) -> torch.nn.Module:
     network = raft_large(weights=None, progress=False)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError) as error:
         raise ValueError(f"{path}: expected a PyTorch file of raft_large's weights, got one that is not") from error
     expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     entries = state.items() if isinstance(state, dict) else ()
