@@ -27,8 +27,8 @@ COLAB = {
 # What a distribution is imported as, where that isn't its name.
 IMPORTED_AS = {"opencv-python-headless": "cv2"}
 # Comes with another of the list, which couldn't do without it: traitlets and ipython with ipywidgets, Pillow with
-# matplotlib and torchvision, nbformat and PyYAML with papermill, packaging with pytest.
-BROUGHT_ALONG = {"traitlets", "IPython", "PIL", "nbformat", "yaml", "packaging"}
+# matplotlib and torchvision, nbformat and PyYAML with papermill, jupyter_client with ipykernel, packaging with pytest.
+BROUGHT_ALONG = {"traitlets", "IPython", "PIL", "nbformat", "yaml", "jupyter_client", "packaging"}
 
 
 def lines(*extras: str) -> list[Requirement]:
@@ -79,7 +79,7 @@ def third_party(folder: str) -> set[str]:
                 found |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and not node.level:
                 found.add(node.module.split(".")[0])
-    own = {"flowlib", "conftest", *(path.stem for path in (CLONE / folder).glob("*.py"))}
+    own = {"flowlib", *(path.stem for place in (folder, "tests") for path in (CLONE / place).glob("*.py"))}
     return found - set(sys.stdlib_module_names) - own
 
 

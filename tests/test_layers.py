@@ -152,8 +152,9 @@ def test_only_geometry_samples_between_pixels_and_every_resize_keeps_pixel_centr
 
 
 def test_only_video_encodes_and_decodes():
+    homes = {"video.py", "ground_truth.py"}  # a benchmark's PNG holds flow or labels in its 16 bits, not a picture
     codec = ("imencode", "imdecode", "imread", "imwrite", "VideoCapture", "VideoWriter")
-    assert {path.name for path, tree in TREES.items() for _, name in called(tree) if name in codec} <= {"video.py"}
+    assert {path.name for path, tree in TREES.items() for _, name in called(tree) if name in codec} <= homes
 
 
 def test_nothing_is_unpickled():

@@ -16,6 +16,7 @@ import tomllib
 import zipfile
 from pathlib import Path
 
+import papermill
 import pytest
 
 CLONE = Path(__file__).parents[1]
@@ -185,14 +186,29 @@ def test_test_hands_its_arguments_to_pytest(settled):
 
 
 def test_demo_runs_the_five_notebooks_and_says_where_they_are(settled):
-    settled.env["FLOWLIB_ROOT"] = str(settled.clone.parent / "work space")
+    root = settled.clone.parent / "work space"
+    settled.env["FLOWLIB_ROOT"] = str(root)
+    (root / "reports/demo").mkdir(parents=True)
+    for name in ("table.md", "report.html", "scores.jsonl"):
+        (root / "reports/demo" / name).touch()
     result = settled.run("demo")
     del settled.env["FLOWLIB_ROOT"]
     assert result.returncode == 0, result.stderr
     ran = re.findall(r"papermill \['notebooks/(\w+)\.ipynb', '([^']+)'", result.stdout)
     assert [name for name, _ in ran] == sorted(path.stem for path in (CLONE / "notebooks").glob("*.ipynb"))
     folder = Path(re.search(r"executed notebooks: (.*)", result.stdout)[1])
-    assert "work space" in folder.as_posix() and all((folder / Path(out).name).is_file() for _, out in ran)
+    assert folder.is_relative_to(root) and all((folder / Path(out).name).is_file() for _, out in ran)
+    assert f"table of metrics: {root}/reports/demo/table.md\n" in result.stdout
+    assert f"page: {root}/reports/demo/report.html\n" in result.stdout
+
+
+def test_the_parameters_of_the_demo_exist():
+    body = re.search(r"^demo\(\) \{\n(.*?)^\}", (CLONE / "colab_setup.sh").read_text(), re.M | re.S)[1]
+    calls = [line.split() for line in body.replace("\\\n", " ").splitlines()]
+    for _, name, *options in calls:
+        declared = papermill.inspect_notebook(CLONE / f"notebooks/{name}.ipynb")
+        assert options[::3] == ["-p"] * (len(options) // 3)
+        assert set(options[1::3]) <= set(declared) - {"root"}, f"{name} has no {set(options[1::3]) - set(declared)}"
 
 
 def test_demo_stops_where_a_notebook_fails(settled):
@@ -286,7 +302,7 @@ def test_what_pip_stumbles_over_becomes_one_sentence(machine, output, sentence):
 
 
 def test_without_a_network_it_says_so_and_later_goes_on(machine):
-    lonely = {"PIP_NO_INDEX": "0", "PIP_FIND_LINKS": "", "PIP_INDEX_URL": "http://127.0.0.1:9/", "PIP_RETRIES": "0"}
+    lonely = {"PIP_NO_INDEX": "0", "PIP_FIND_LINKS": "", "PIP_INDEX_URL": "http://127.0.0.1:9/", "PIP_RETRIES": "1"}
     online, machine.env = machine.env, machine.env | lonely
     one_sentence(machine.run(), "no network: the package index can't be reached")
     machine.env = online
