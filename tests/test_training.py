@@ -188,6 +188,7 @@ def test_killed_three_times_and_resumed_equals_undisturbed(tmp_path):
         process.wait()
     assert start(killed).wait(timeout=120) == 0, killed.with_suffix(".log").read_text()
     assert reference.wait(timeout=120) == 0, undisturbed.with_suffix(".log").read_text()
+    assert not list(killed.glob(".*")), "a kill left half a file"
     assert (killed / "metrics.jsonl").read_bytes() == (undisturbed / "metrics.jsonl").read_bytes()
     for name in ("last.pt", "best.pt"):
         (first, about), (second, meta) = read_checkpoint(killed / name), read_checkpoint(undisturbed / name)
@@ -252,8 +253,9 @@ def test_a_loss_that_is_no_number_stops_names_the_batch_and_keeps_the_last_good_
 
 def test_a_batch_without_visible_points_is_no_trouble(tmp_path):
     hidden = [dict(clip, visibility=torch.zeros_like(clip["visibility"])) for clip in CLIPS[:2]]
-    run = fit(tiny(), Clips(hidden), Clips(hidden), QUICK, folder=tmp_path)
-    assert run.finished == "steps"
+    run = fit(tiny(), Clips(hidden), Clips(hidden), replace(QUICK, stop_below=1.0), folder=tmp_path)
+    assert run.finished == "steps" and run.best_ade is None and run.best == run.last
+    assert not any("ade" in line or "validation_ade" in line for line in run.metrics())
     assert all(torch.isfinite(torch.tensor(line["loss"])) for line in run.metrics() if "loss" in line)
 
 
@@ -264,6 +266,8 @@ def test_bad_data_is_named(refuses, tmp_path):
         fit(tiny(), CLIPS, Clips([]), QUICK, folder=tmp_path)
     with refuses("train: expected clips of 4 frames, as the model predicts, got 3"):
         fit(tiny(), Clips([make_clip(0, num_frames=3)]), None, QUICK, folder=tmp_path)
+    with refuses("train: expected clips with the pictures of all 4 frames, got 2 of them"):
+        fit(tiny(), Clips([dict(CLIPS[0], frames=CLIPS[0]["frames"][:2])]), None, QUICK, folder=tmp_path)
     late = dict(CLIPS[0], queries=CLIPS[0]["queries"] + torch.tensor([1.0, 0, 0]))
     with refuses("train: expected points that are asked for in frame 0"):
         fit(tiny(), Clips([late]), None, QUICK, folder=tmp_path)

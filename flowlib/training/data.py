@@ -13,9 +13,11 @@ def check_data(dataset, name: str, num_frames: int) -> None:
         hint = "; validation=None trains without" if name == "validation" else ""
         raise ValueError(f"{name}: expected at least one clip, got an empty split{hint}")
     sample = dataset[0]
-    S = len(sample["frames"])
+    S, K = len(sample["tracks"]), len(sample["frames"])
     if num_frames != S:
         raise ValueError(f"{name}: expected clips of {num_frames} frames, as the model predicts, got {S}")
+    if K != S:
+        raise ValueError(f"{name}: expected clips with the pictures of all {S} frames, got {K} of them")
     if (sample["queries"][:, 0] != 0).any():
         raise ValueError(f"{name}: expected points that are asked for in frame 0, got other frames, too")
 

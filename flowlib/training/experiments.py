@@ -142,7 +142,7 @@ def _row(folder: Path) -> dict:
     recent = steps[-max(1, len(steps) // 20) :]
     row = {"run": folder.name.partition("_")[2], "status": _status(folder), "folder": str(folder)}
     row |= {"minutes": _minutes(folder), "steps": len(steps), "changes": _changes(folder)}
-    row |= {name: _mean([line[name] for line in recent]) for name in ("loss", "ade")}
+    row |= {name: _mean([line[name] for line in recent if name in line]) for name in ("loss", "ade")}
     names = ("validation_loss", "validation_ade", "validation_visibility_accuracy")
     row |= {name: judged[-1][name] if judged else None for name in names}
     return row | {"best_ade": min((line["validation_ade"] for line in judged), default=None)}

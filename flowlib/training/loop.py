@@ -108,6 +108,8 @@ def _start_log(session: Session) -> MetricsLog:
     """The run's folder with its config and, at the very start, a checkpoint to fall back on; and its metrics."""
     if session.accelerator.is_main_process:
         session.folder.mkdir(parents=True, exist_ok=True)
+        for halved in session.folder.glob(".*.part"):  # what a kill left of a checkpoint, up to half a gigabyte
+            halved.unlink()
         write_json(session.folder / "config.json", session.about)
         if session.step == 0:
             save(session, "last.pt")
@@ -144,7 +146,7 @@ def _judge(session: Session, log: MetricsLog) -> None:
     values = validate(session.judged_model, session.validation, config, session.accelerator)
     session.network.train()
     session.stale += 1
-    if session.best is None or values["ade"] < session.best:
+    if values["ade"] < (float("inf") if session.best is None else session.best):  # never where nothing was visible
         session.best, session.stale = values["ade"], 0
     if config.patience and session.stale >= config.patience:
         session.finished = "patience"

@@ -95,11 +95,11 @@ def overfit(
 def _verdict(run: Run, lines: list[dict], config: FitConfig, target: float, minutes: float, model: nn.Module) -> str:
     judged = [line["validation_ade"] for line in lines if "validation_ade" in line]
     if not judged:
-        return f"Not judged yet: {run.step} steps of {config.steps}; call again to go on."
+        return f"Not judged: no look at visible points in {run.step} of {config.steps} steps; call again to go on."
     spent = f"after {run.step} steps ({minutes:.1f} minutes)"
     if judged[-1] < target:
         return f"Overfitted: ADE {judged[-1]:.2f} px on visible points, below the asked {target:g} px, {spent}."
-    hints = _hints([line for line in lines if "grad_norm" in line], judged, config, model)
+    hints = _hints([line for line in lines if "grad_norm" in line and "ade" in line], judged, config, model)
     start = f"Not overfitted: ADE {judged[-1]:.2f} px on visible points, above the asked {target:g} px, {spent}."
     return " ".join([start, *hints])
 

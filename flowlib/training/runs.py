@@ -64,9 +64,10 @@ class MetricsLog:
         self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_at + 1)
 
     def write(self, values: dict, name: str = "metrics.jsonl") -> None:
-        """Note the values of a step; `values["step"]` counts finished optimiser steps."""
+        """Note the values of a step but those that are NaN; `values["step"]` counts finished optimiser steps."""
         if self.quiet:
             return
+        values = {key: value for key, value in values.items() if value == value}  # JSON has no NaN
         self.waiting[name].append(json.dumps(values))
         for key, value in values.items():
             if key != "step" and isinstance(value, (int, float)):

@@ -90,6 +90,7 @@ def make_accelerator(config: FitConfig) -> Accelerator:
 
 
 def check_inputs(model: nn.Module, train, validation, config: FitConfig) -> None:
+    """Raise `ValueError` where data, model and config do not belong together; warn of what seldom goes well."""
     check_data(train, "train", model.num_frames)
     if validation is not None:
         check_data(validation, "validation", model.num_frames)
@@ -159,6 +160,7 @@ def release(session: Session) -> None:
 
 
 def save(session: Session, name: str) -> None:
+    """Write last.pt (all that a resumed run needs) or best.pt (without the optimiser's state)."""
     scaler = session.accelerator.scaler
     tensors = {
         "model": session.model.state_dict(),
@@ -177,5 +179,6 @@ def save(session: Session, name: str) -> None:
         "stream_position": session.step * clips_per_step,
     }
     checkpoints.save_checkpoint(session.folder / name, tensors, meta)
-    state = {key: meta[key] for key in ("step", "finished", "best_ade")}
-    write_json(session.folder / "state.json", state)
+    if name == "last.pt":
+        state = {key: meta[key] for key in ("step", "finished", "best_ade")}
+        write_json(session.folder / "state.json", state)

@@ -69,7 +69,7 @@ def _check_finite(session: Session, values: dict) -> None:
 
 
 def _means(sums: Tensor, counts: Tensor, config: FitConfig, num_frames: int) -> dict[str, float]:
-    """Losses and errors from their sums, as plain numbers; errors are None where nothing was measured."""
+    """Losses and errors from their sums, as plain numbers; `ade` is NaN where no point was visible."""
     loss = total_loss(sums, counts, config.visibility_weight)
     displacement, visibility, pixels, right = sums.tolist()
     points, told, measured = counts.tolist()
@@ -78,7 +78,7 @@ def _means(sums: Tensor, counts: Tensor, config: FitConfig, num_frames: int) -> 
         "loss": float(loss),
         "displacement_loss": displacement / max(points, 1),
         "visibility_loss": visibility / max(told, 1),
-        "ade": pixels / max(measured, 1),
+        "ade": pixels / measured if measured else float("nan"),
         "visibility_accuracy": right / max(ahead, 1),
     }
 
