@@ -4,8 +4,8 @@
 
 A clip of 8 frames of 360×640 with 100×100 points, truth and prediction side by side, trails over all frames, at one
 canvas pixel per frame pixel. Every redraw shows another frame, so the picture behind changes, too. Measured are the
-milliseconds of the script until both panels are drawn and read back (wall, and CPU time of the page's main thread, which
-other work on the machine does not lengthen), and the time from one repaint of the browser to the next.
+milliseconds of the script until both panels are drawn and read back (wall, and CPU time of the page's main thread,
+which other work on the machine lengthens less), and the time from one repaint of the browser to the next.
 Prints a table, then one line of JSON.
 """
 
@@ -122,7 +122,8 @@ def report(times: dict[str, list[float]], weight: int, canvas: list[int]) -> Non
         share = float(np.mean(np.array(values) < 16))
         print(f"{name:<22}{median:>8.1f}{p95:>8.1f}{p99:>8.1f}{share:>9.0%}")
         summary[name] = {"median": round(median, 2), "p95": round(p95, 2), "under_16_ms": round(share, 3)}
-    print(json.dumps({"bench": "viewer", "page_bytes": weight, "canvas": canvas, "load": round(load, 1), "ms": summary}))
+    facts = {"bench": "viewer", "page_bytes": weight, "canvas": canvas, "load": round(load, 1)}
+    print(json.dumps(facts | {"ms": summary}))
 
 
 if __name__ == "__main__":

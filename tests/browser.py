@@ -144,7 +144,8 @@ def jupyterlab(folder: Path, python: str = sys.executable) -> Iterator[Lab]:
         "IPYTHONDIR": str(places["ipython"]),
         "PYTHONPATH": PYTHONPATH,
     }
-    options = [f"--ServerApp.port={port}", "--ServerApp.ip=127.0.0.1", "--IdentityProvider.token=abc", "--no-browser", "--allow-root"]
+    options = [f"--ServerApp.port={port}", "--ServerApp.ip=127.0.0.1", "--no-browser", "--allow-root"]
+    options.append("--IdentityProvider.token=abc")
     command = [python, "-m", "jupyterlab", *options, f"--ServerApp.root_dir={places['root']}"]
     with open(folder / "lab.log", "wb") as log:
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=places["root"])

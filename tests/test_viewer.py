@@ -251,8 +251,8 @@ def test_every_setting_changes_the_picture():
         {"colour": "displacement"}, {"colour": "direction"}, {"colour": "speed"}, {"colour": "error"},
         {"colour": "occlusion"}, {"compare": "overlay"}, {"compare": "errors"}, {"compare": "prediction"},
         {"compare": "truth"}, {"background": "first frame"}, {"background": "rebuilt"}, {"background": "difference"},
-        {"background": "none"}, {"hidden": "off"}, {"hidden": "hollow", "point_size": 9}, {"density": 0.4}, {"trail": 1},
-        {"selected": [0, 7]}, {"frame": 1},
+        {"background": "none"}, {"hidden": "off"}, {"hidden": "hollow", "point_size": 9}, {"density": 0.4},
+        {"trail": 1}, {"selected": [0, 7]}, {"frame": 1},
     ]  # fmt: skip
     for step in steps:
         after = picture_of(viewer, **step)

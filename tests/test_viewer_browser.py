@@ -90,7 +90,8 @@ def drawn(page) -> int:
 def on_screen(page, point: int, which: int = 0) -> tuple[float, float]:
     """Where a point is in the window."""
     place = f"""(() => {{ const v = {GET}, panel = v.panels.find(p => p.sets.includes({which}));
-        const [x, y] = panel.toCanvas(v.sets[{which}].at(v.get('frame'), {point})), box = panel.el.getBoundingClientRect();
+        const [x, y] = panel.toCanvas(v.sets[{which}].at(v.get('frame'), {point}));
+        const box = panel.el.getBoundingClientRect();
         return [box.left + x / panel.ratio, box.top + y / panel.ratio]; }})()"""
     return tuple(page.evaluate(place))
 
@@ -115,7 +116,8 @@ def test_the_script_unpacks_what_python_packed(opened):
 def test_the_script_colours_and_thins_as_python_does(opened):
     frames, truth, prediction = example()
     page = opened(TrajectoryViewer(frames, truth, prediction, density=0.4))
-    np.testing.assert_array_equal(page.evaluate(f"[...{GET}.shown]"), np.flatnonzero(shown_points(len(truth.queries), 0.4)))
+    expected = np.flatnonzero(shown_points(truth.num_points, 0.4))
+    np.testing.assert_array_equal(page.evaluate(f"[...{GET}.shown]"), expected)
     packed = np.array(page.evaluate(f"[...{GET}.colours(0, [0])]"))
     colours = np.stack([packed & 255, packed >> 8 & 255, packed >> 16 & 255], axis=1)
     # the script looks colours up in a table of 64 × 64
@@ -282,8 +284,8 @@ def test_everything_has_a_name_and_fits(opened, width):
           el.matches('[role=tooltip]'))).map(el => el.outerHTML)"""
     )
     assert nameless == []
-    boxes = page.evaluate("[...document.querySelectorAll('.tv button, .tv select, .tv input')].map(el => el.getBoundingClientRect().right)")
-    assert max(boxes) <= width
+    controls = "[...document.querySelectorAll('.tv button, .tv select, .tv input')]"
+    assert max(page.evaluate(f"{controls}.map(el => el.getBoundingClientRect().right)")) <= width
     assert page.evaluate("document.querySelector('.tv').dataset.theme") == "dark"
 
 
@@ -314,7 +316,8 @@ def check_in_jupyterlab(lab, page) -> None:
         until(page, f"{GET}.get('frame') === 6")
         assert page.evaluate("window.saves") <= 1, "playing told the kernel of more than that it plays"
     # the picture that a saved notebook shows is put away while the widget is there
-    assert page.locator("img[class^=flowlib-snapshot]").count() == 1 and not page.is_visible("img[class^=flowlib-snapshot]")
+    picture = page.locator("img[class^=flowlib-snapshot]")
+    assert picture.count() == 1 and not picture.is_visible()
     watched.assert_clean()
 
 
@@ -361,7 +364,7 @@ def test_a_saved_notebook_shows_the_picture(lab, browser, tmp_path, monkeypatch)
 @pytest.mark.skipif("FLOWLIB_COLAB_PYTHON" not in os.environ, reason="FLOWLIB_COLAB_PYTHON names no environment")
 def test_the_widget_with_the_versions_of_colab(browser, tmp_path):
     python = os.environ["FLOWLIB_COLAB_PYTHON"]
-    ask = "import ipywidgets, anywidget, ipykernel; print(ipywidgets.__version__, anywidget.__version__, ipykernel.__version__)"
+    ask = "import ipywidgets as w, anywidget as a, ipykernel as k; print(w.__version__, a.__version__, k.__version__)"
     versions = subprocess.run([python, "-c", ask], capture_output=True, text=True, check=True).stdout.split()
     assert versions[:2] == ["7.7.1", "0.9.21"] and versions[2].startswith("6.17")
     with jupyterlab(tmp_path, python) as running:

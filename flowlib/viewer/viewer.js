@@ -30,7 +30,8 @@ const PASSIVE = 0.3; // opacity of points that are not selected, once some are
 const ICONS = {
   first: "M6 5v14M19 5 9 12l10 7z", back: "M17 5 7 12l10 7z", play: "M7 4.5v15L19.5 12z",
   pause: "M8 5v14M16 5v14", next: "M7 5l10 7L7 19z", last: "M18 5v14M5 5l10 7-10 7z", plus: "M12 5v14M5 12h14",
-  minus: "M5 12h14", lasso: "M12 4c5 0 8.5 2.2 8.5 5.3S17 14.5 12 14.5s-8.5-2-8.5-5.2S7 4 12 4zM8 14.2c.6 2.6.2 4.6-2 5.8",
+  minus: "M5 12h14",
+  lasso: "M12 4c5 0 8.5 2.2 8.5 5.3S17 14.5 12 14.5s-8.5-2-8.5-5.2S7 4 12 4zM8 14.2c.6 2.6.2 4.6-2 5.8",
   reset: "M4.5 12a7.5 7.5 0 1 0 2.3-5.4L4.5 9M4.5 4v5h5",
 };
 const HELP = "Space plays, arrow keys step, Home and End jump, plus and minus zoom, 0 shows all, L draws a lasso, "
@@ -318,7 +319,8 @@ class Panel {
   }
   #drawTrails(which) {
     const { viewer, raster } = this, set = viewer.sets[which], { fixed, seen, N } = set;
-    const frame = viewer.get("frame"), first = Math.max(0, frame - viewer.get("trail")), off = viewer.get("hidden") === "off";
+    const frame = viewer.get("frame"), first = Math.max(0, frame - viewer.get("trail"));
+    const off = viewer.get("hidden") === "off";
     const colours = viewer.colours(which, this.sets), points = viewer.shown, opacity = viewer.opacity;
     const [gain, x0, y0] = this.#screen(set), half = this.radius() * 0.32;
     const lastX = new Float32Array(points.length), lastY = new Float32Array(points.length);
@@ -418,7 +420,8 @@ class Viewer {
     const packed = ["_tracks", "_prediction"].map((name) => model.get(name)).filter((view) => view?.byteLength);
     this.palette = new Palette(model.get("_palette"));
     this.frames = new FrameStore(model.get("_frames"), header.frame_bytes, H * W);
-    this.rebuilt = new FrameStore(header.rebuilt_bytes.length ? model.get("_rebuilt") : none, header.rebuilt_bytes, H * W);
+    const rebuilt = header.rebuilt_bytes.length ? model.get("_rebuilt") : none;
+    this.rebuilt = new FrameStore(rebuilt, header.rebuilt_bytes, H * W);
     this.sets = (await Promise.all(packed.map(inflate))).map((bytes) => new TrackSet(bytes, header));
     this.occlusions = this.sets.map((set) => Int32Array.from({ length: set.N }, (_, n) => set.firstOcclusion(n)));
     this.setColours = header.set_colours.map((rgb) => packColour(rgb));
@@ -468,9 +471,10 @@ class Viewer {
     return Promise.all(wanted);
   }
   #isReady(frame) {
-    const name = this.get("background"), known = (store, index) => store.decoded.has(index);
-    const rebuilt = !["rebuilt", "difference"].includes(name) || known(this.rebuilt, frame);
-    return name === "none" || (rebuilt && (name === "rebuilt" || known(this.frames, name === "first frame" ? 0 : frame)));
+    const name = this.get("background");
+    const rebuilt = !["rebuilt", "difference"].includes(name) || this.rebuilt.decoded.has(frame);
+    const own = name === "rebuilt" || this.frames.decoded.has(name === "first frame" ? 0 : frame);
+    return name === "none" || (rebuilt && own);
   }
 
   /** Which points are shown, the selected ones last and so on top. */
@@ -645,27 +649,32 @@ class Viewer {
   // -- building
 
   #build() {
-    const { header } = this, [H, W] = header.size, count = (n, noun) => `${n.toLocaleString("en")} ${noun}${n === 1 ? "" : "s"}`;
+    const { header } = this, [H, W] = header.size;
+    const count = (n, noun) => `${n.toLocaleString("en")} ${noun}${n === 1 ? "" : "s"}`;
     this.stage = tag("div", { class: "tv-stage" });
     this.tip = tag("div", { class: "tv-tip", role: "tooltip", hidden: "" });
     this.live = tag("div", { class: "tv-quiet", "aria-live": "polite" });
-    this.info = tag("div", { class: "tv-info" }, `${count(header.num_points, "point")} · ${count(header.num_frames, "frame")} · ${W} × ${H}`);
+    const facts = [count(header.num_points, "point"), count(header.num_frames, "frame"), `${W} × ${H}`].join(" · ");
+    const title = tag("div", { class: "tv-title", role: "heading", "aria-level": "3" }, header.title || "Trajectories");
+    this.info = tag("div", { class: "tv-info" }, facts);
     this.zoomText = tag("span", { class: "tv-zoom" }, "100 %");
     this.legend = tag("div", { class: "tv-legend" });
     this.selection = tag("div", { class: "tv-selection" });
     this.el.append(
-      tag("div", { class: "tv-head" }, tag("div", { class: "tv-title", role: "heading", "aria-level": "3" }, header.title || "Trajectories"), this.info),
-      this.stage, this.#buildTransport(), tag("div", { class: "tv-foot" }, this.legend, this.selection), this.#buildSettings(),
+      tag("div", { class: "tv-head" }, title, this.info), this.stage, this.#buildTransport(),
+      tag("div", { class: "tv-foot" }, this.legend, this.selection), this.#buildSettings(),
       tag("div", { id: this.helpId, class: "tv-quiet" }, HELP), this.live, this.tip,
     );
     this.el.setAttribute("role", "group");
     this.el.setAttribute("aria-label", `Trajectory viewer: ${header.title || "trajectories"}`);
-    this.el.dataset.lmSuppressShortcuts = this.el.dataset.pSuppressShortcuts = "true"; // JupyterLab keeps its keys to itself
+    // JupyterLab keeps its one-letter commands to itself while the keys go here
+    this.el.dataset.lmSuppressShortcuts = this.el.dataset.pSuppressShortcuts = "true";
   }
   #buildTransport() {
     const jump = (icon, label, to) => button(icon, label, () => this.goTo(to()));
     this.playButton = button("play", "Play", () => this.toggle());
-    this.slider = tag("input", { type: "range", class: "tv-scrub", min: 0, max: this.last, step: 1, "aria-label": "Frame" });
+    const frames = { min: 0, max: this.last, step: 1 };
+    this.slider = tag("input", { type: "range", class: "tv-scrub", "aria-label": "Frame", ...frames });
     this.slider.addEventListener("input", () => this.goTo(Number(this.slider.value)));
     this.counter = tag("output", { class: "tv-counter" });
     const speeds = Object.fromEntries(SPEEDS.map((speed) => [speed, `${speed}×`]));
@@ -689,10 +698,13 @@ class Viewer {
       means.push(seen ? sum / seen : 0);
     }
     this.meanErrors = means;
-    const top = Math.max(...means) || 1, points = means.map((mean, s) => `${(100 * s) / this.last},${20 - (18 * mean) / top}`);
-    const label = `Mean error of visible points: ${means[0].toFixed(1)} px in frame 0, ${means[this.last].toFixed(1)} px in frame ${this.last}`;
-    return shape("svg", { viewBox: "0 0 100 20", preserveAspectRatio: "none", class: "tv-curve", role: "img", "aria-label": label },
-      shape("polygon", { points: `0,20 ${points.join(" ")} 100,20` }), shape("polyline", { points: points.join(" ") }));
+    const top = Math.max(...means) || 1;
+    const points = means.map((mean, s) => `${(100 * s) / this.last},${20 - (18 * mean) / top}`).join(" ");
+    const ends = [0, this.last].map((s) => `${means[s].toFixed(1)} px in frame ${s}`).join(", ");
+    const label = `Mean error of visible points: ${ends}`;
+    const box = { viewBox: "0 0 100 20", preserveAspectRatio: "none" };
+    return shape("svg", { class: "tv-curve", role: "img", "aria-label": label, ...box },
+      shape("polygon", { points: `0,20 ${points} 100,20` }), shape("polyline", { points }));
   }
   #buildSettings() {
     const two = this.sets.length === 2, rebuilt = this.rebuilt.parts.length > 0, { names } = this.header;
@@ -702,13 +714,14 @@ class Viewer {
       Object.entries(BACKGROUNDS).filter(([name]) => rebuilt || !["rebuilt", "difference"].includes(name)));
     this.lassoButton = button("lasso", "Lasso (L)", () => this.#setLasso(!this.lassoTool));
     this.lassoButton.setAttribute("aria-pressed", "false");
-    const point = tag("input", { type: "number", min: 0, max: Math.max(0, this.header.num_points - 1), placeholder: "no." });
+    const most = Math.max(0, this.header.num_points - 1);
+    const point = tag("input", { type: "number", min: 0, max: most, placeholder: "no." });
     point.addEventListener("change", () => {
       const n = Math.round(Number(point.value));
       if (point.value !== "" && n >= 0 && n < this.header.num_points) this.select([n]);
     });
     const trailEnd = Math.max(1, this.last);
-    return tag("details", { class: "tv-settings", open: "" }, tag("summary", {}, "Settings"), tag("div", { class: "tv-grid" },
+    const grid = tag("div", { class: "tv-grid" },
       this.#choice("colour", "Colour", colours),
       ...(two ? [this.#choice("compare", "Compare", compare)] : []),
       this.#choice("background", "Background", backgrounds),
@@ -720,14 +733,16 @@ class Viewer {
       this.#choice("theme", "Theme", THEMES),
       tag("div", { class: "tv-tools", role: "toolbar", "aria-label": "View" },
         this.lassoButton, button("minus", "Zoom out", () => this.zoomBy(1 / 1.5)), this.zoomText,
-        button("plus", "Zoom in", () => this.zoomBy(1.5)), button("reset", "Reset everything", () => this.reset()))));
+        button("plus", "Zoom in", () => this.zoomBy(1.5)), button("reset", "Reset everything", () => this.reset())));
+    return tag("details", { class: "tv-settings", open: "" }, tag("summary", {}, "Settings"), grid);
   }
   #choice(name, label, options, parse = String) {
     const select = tag("select", { "data-trait": name });
     for (const [value, text] of Object.entries(options)) select.append(tag("option", { value }, text));
     const show = () => {
       const value = String(this.get(name));
-      if (![...select.options].some((option) => option.value === value)) select.append(tag("option", { value }, `${value}×`));
+      const known = [...select.options].some((option) => option.value === value);
+      if (!known) select.append(tag("option", { value }, `${value}×`)); // a speed that Python set
       select.value = value;
     };
     select.addEventListener("change", () => this.set(name, parse(select.value), true));
@@ -774,23 +789,27 @@ class Viewer {
   #drawLegend() {
     const name = this.#colourName(), { palette, header } = this;
     if (this.shows("overlay")) {
-      const key = (which, mark) => tag("span", { class: "tv-key" }, tag("i", { class: mark, style: `background:${cssColour(this.setColours[which])}` }), header.names[which]);
-      this.legend.replaceChildren(key(0, "tv-disc"), key(1, "tv-diamond"), tag("span", { class: "tv-unit" }, "hollow = hidden"));
+      const key = (which, mark) => this.#key(this.setColours[which], mark, header.names[which]);
+      this.legend.replaceChildren(key(0, "tv-disc"), key(1, "tv-diamond"), unit("hollow = hidden"));
       return;
     }
-    const text = (value) => tag("span", { class: "tv-number" }, value), title = tag("span", { class: "tv-unit" }, COLOURS[name]);
+    const text = (value) => tag("span", { class: "tv-number" }, value), title = unit(COLOURS[name]);
     if (name === "position") {
-      this.legend.replaceChildren(swatch(palette.positions, 64, "tv-square"), title, tag("span", { class: "tv-unit" }, "in the frame"));
+      this.legend.replaceChildren(swatch(palette.positions, 64, "tv-square"), title, unit("in the frame"));
     } else if (name === "direction") {
       this.legend.replaceChildren(swatch(palette.directions, 33, "tv-wheel"), title,
-        text(`rim = ${header.limits.displacement} px`), tag("span", { class: "tv-unit" }, "grey = still"));
+        text(`rim = ${header.limits.displacement} px`), unit("grey = still"));
     } else if (name === "occlusion") {
-      const never = tag("i", { class: "tv-disc", style: `background:${cssColour(this.setColours[2])}` });
-      this.legend.replaceChildren(title, text("frame 1"), this.#bar(1 / Math.max(1, this.last)), text(`${Math.max(1, this.last)}`), tag("span", { class: "tv-key" }, never, "never"));
+      const last = Math.max(1, this.last), never = this.#key(this.setColours[2], "tv-disc", "never");
+      this.legend.replaceChildren(title, text("frame 1"), this.#bar(1 / last), text(`${last}`), never);
     } else {
       const limit = header.limits[name];
       this.legend.replaceChildren(title, text("0"), this.#bar(), text(`≥ ${limit} ${UNITS[name]}`));
     }
+  }
+  #key(colour, mark, name) {
+    const dot = tag("i", { class: mark, style: `background:${cssColour(colour)}` });
+    return tag("span", { class: "tv-key" }, dot, name);
   }
   #bar(from = 0) {
     const stops = Array.from({ length: 17 }, (_, i) => cssColour(this.palette.magnitude(from + (1 - from) * (i / 16))));
@@ -810,9 +829,13 @@ class Viewer {
   }
   #tellSelection() {
     const selected = this.get("selected"), frame = this.get("frame"), [first, second] = this.sets;
-    if (!selected.length) { this.selection.replaceChildren(tag("span", { class: "tv-unit" }, "Click a point or draw a lasso to select")); return; }
+    if (!selected.length) {
+      this.selection.replaceChildren(unit("Click a point or draw a lasso to select"));
+      return;
+    }
     const mean = (of) => selected.reduce((sum, n) => sum + of(n), 0) / selected.length;
-    const parts = [selected.length === 1 ? `point ${selected[0]}` : `${selected.length} selected`, `moved ${mean((n) => first.displacement(frame, n)).toFixed(1)} px`];
+    const parts = [selected.length === 1 ? `point ${selected[0]}` : `${selected.length} selected`];
+    parts.push(`moved ${mean((n) => first.displacement(frame, n)).toFixed(1)} px`);
     if (second) parts.push(`error ${mean((n) => first.error(frame, n, second)).toFixed(2)} px`);
     const only = tag("input", { type: "checkbox" });
     only.checked = this.onlySelected;
@@ -857,7 +880,7 @@ class Viewer {
     this.#on("background", () => this.#show(this.get("frame")));
     this.#on("theme", () => this.#applyTheme());
     for (const name of ["trail", "point_size", "hidden"]) this.#on(name, () => this.redraw());
-    this.el.addEventListener("keydown", (event) => this.#key(event));
+    this.el.addEventListener("keydown", (event) => this.#press(event));
     this.sizes = new ResizeObserver(() => this.redraw(true));
     this.surroundings = new MutationObserver(() => this.#applyTheme());
     for (const node of [document.body, document.documentElement]) this.surroundings.observe(node, { attributes: true });
@@ -888,14 +911,16 @@ class Viewer {
     this.el.classList.toggle("tv-lassoing", on);
   }
 
-  #key(event) {
-    const typing = event.target.matches("input, select, textarea"), onButton = event.target.matches("button, summary");
-    if (event.ctrlKey || event.metaKey || event.altKey || typing || (onButton && [" ", "Enter"].includes(event.key))) return;
+  #press(event) {
+    const typing = event.target.matches("input, select, textarea");
+    const pushes = event.target.matches("button, summary") && [" ", "Enter"].includes(event.key);
+    if (event.ctrlKey || event.metaKey || event.altKey || typing || pushes) return;
     const cycle = (name, values) => this.set(name, values[(values.indexOf(this.get(name)) + 1) % values.length], true);
     const actions = {
       " ": () => this.last && this.toggle(), ArrowLeft: () => this.goTo(this.get("frame") - 1),
       ArrowRight: () => this.goTo(this.get("frame") + 1), Home: () => this.goTo(0), End: () => this.goTo(this.last),
-      "+": () => this.zoomBy(1.5), "=": () => this.zoomBy(1.5), "-": () => this.zoomBy(1 / 1.5), 0: () => this.showAll(),
+      "+": () => this.zoomBy(1.5), "=": () => this.zoomBy(1.5), "-": () => this.zoomBy(1 / 1.5),
+      0: () => this.showAll(),
       l: () => this.#setLasso(!this.lassoTool), h: () => cycle("hidden", Object.keys(HIDDEN)),
       c: () => cycle("colour", [...this.el.querySelector("[data-trait=colour]").options].map((option) => option.value)),
       Escape: () => { this.#setLasso(false); this.select([]); },
@@ -911,7 +936,10 @@ class Viewer {
   #listenTo(panel) {
     const pointers = new Map();
     let moved = 0, span = 0;
-    const spread = () => { const [a, b] = [...pointers.values()]; return Math.hypot(a.clientX - b.clientX, a.clientY - b.clientY); };
+    const spread = () => {
+      const [a, b] = [...pointers.values()];
+      return Math.hypot(a.clientX - b.clientX, a.clientY - b.clientY);
+    };
     panel.el.addEventListener("pointerdown", (event) => {
       if (event.button) return;
       panel.el.focus({ preventScroll: true });
@@ -978,7 +1006,8 @@ class Viewer {
     this.redraw();
   }
   #fillTip() {
-    const head = tag("tr", {}, tag("th", {}, `point ${this.hover}`), ...(this.sets.length > 1 ? this.header.names.map((name) => tag("th", {}, name)) : []));
+    const names = this.sets.length > 1 ? this.header.names.map((name) => tag("th", {}, name)) : [];
+    const head = tag("tr", {}, tag("th", {}, `point ${this.hover}`), ...names);
     const rows = this.numbers(this.hover).map(([name, values]) => tag("tr", {}, tag("td", {}, name),
       ...values.map((value) => tag("td", values.length < this.sets.length ? { colspan: 2 } : {}, value))));
     this.tip.replaceChildren(tag("table", {}, head, ...rows));
@@ -1026,6 +1055,7 @@ function tag(name, attributes = {}, ...children) {
   element.append(...children);
   return element;
 }
+function unit(text) { return tag("span", { class: "tv-unit" }, text); }
 function shape(name, attributes, ...children) {
   const element = document.createElementNS("http://www.w3.org/2000/svg", name);
   for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
@@ -1034,7 +1064,8 @@ function shape(name, attributes, ...children) {
 }
 function button(icon, label, onclick) {
   const picture = shape("svg", { viewBox: "0 0 24 24", "aria-hidden": "true" }, shape("path", { d: ICONS[icon] }));
-  return tag("button", { type: "button", class: `tv-button tv-${icon}`, title: label, "aria-label": label, onclick }, picture);
+  const named = { class: `tv-button tv-${icon}`, title: label, "aria-label": label };
+  return tag("button", { type: "button", ...named, onclick }, picture);
 }
 function labelled(text, control, ...more) {
   return tag("label", { class: "tv-field" }, tag("span", {}, text, ...more), control);
@@ -1058,7 +1089,8 @@ async function render({ model, el }) {
   try {
     await viewer.start();
   } catch (error) {
-    root.replaceChildren(tag("p", { class: "tv-fault", role: "alert" }, `The viewer could not start: ${error.message}`));
+    const fault = `The viewer could not start: ${error.message}`;
+    root.replaceChildren(tag("p", { class: "tv-fault", role: "alert" }, fault));
     throw error;
   }
   return () => viewer.stop();
@@ -1073,7 +1105,8 @@ function hideSnapshot(name) {
 
 /** What an exported page calls: the same viewer, with a model that has no kernel behind it. */
 function openPage(el, state) {
-  const values = new Map(Object.entries(state).map(([name, value]) => [name, value?.base64 === undefined ? value : fromBase64(value.base64)]));
+  const unpacked = (value) => (value?.base64 === undefined ? value : fromBase64(value.base64));
+  const values = new Map(Object.entries(state).map(([name, value]) => [name, unpacked(value)]));
   const listeners = new Map();
   const model = {
     get: (name) => values.get(name),
