@@ -185,7 +185,10 @@ def predicted_tracks(prediction, truth: Truth) -> Tracks:
 
 
 def liveliest(dataset: TrajectoryDataset) -> int:
-    """The number of the clip whose points move most in the mean, of up to 60 clips spread over the dataset."""
+    """The number of the clip whose visible points move most, of up to 60 clips spread over the dataset.
+
+    Points that are lost on the way count as still, so that a clip the tracker could follow is preferred.
+    """
     return _by_motion(dataset)[0]
 
 
@@ -196,7 +199,8 @@ def liveliest_clips(dataset: TrajectoryDataset, count: int) -> Subset:
 
 def _by_motion(dataset: TrajectoryDataset, most: int = 60) -> list[int]:
     indices = np.unique(np.linspace(0, len(dataset) - 1, min(most, len(dataset))).round().astype(int))
-    moved = [np.linalg.norm(dataset.tracks(int(i)).displacement[-1], axis=-1).mean() for i in indices]
+    tracks = [dataset.tracks(int(i)) for i in indices]
+    moved = [np.mean(np.linalg.norm(one.displacement[-1], axis=-1) * one.visibility[-1]) for one in tracks]
     return [int(indices[i]) for i in np.argsort(moved, kind="stable")[::-1]]
 
 
