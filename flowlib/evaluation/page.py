@@ -92,7 +92,8 @@ def page(report: Report) -> str:
     parts = [
         f"<h1>{escape(title)}</h1>",
         "<p class='soft'>A predictor gets one or two pictures of a video and says where every pixel will go in the "
-        "frames that follow. Here its answers are held against what really happened.</p>",
+        "frames that follow. Here its answers are held against what happened: the “truth” are the tracks of the dataset, "
+        "that is what a tracker saw when it was shown all frames (exact only for rendered clips).</p>",
         _facts(report),
         *(f"<div class='card warning'><p><b>Read with care.</b> {escape(text)}</p></div>" for text in report.warnings),
         f"<h2>In short</h2><div class='card verdict'>{''.join(f'<p>{escape(s)}</p>' for s in report.verdict())}</div>",

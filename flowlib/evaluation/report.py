@@ -179,10 +179,10 @@ class Report:
         return note + (few if count < FEW else "")
 
     def left_out_note(self) -> str:
-        """Which numbers some video could not give."""
+        """Which numbers some video could not give for any predictor."""
         missing: dict[int, list[str]] = {}
         for name in self.measured:
-            count = max(self.overall[predictor][name].left_out for predictor in self.predictors)
+            count = min(self.overall[predictor][name].left_out for predictor in self.predictors)
             if count and name in BY_NAME:
                 missing.setdefault(count, []).append(BY_NAME[name].label)
         told = [f"{count} of {len(self.videos)} videos for {', '.join(labels)}" for count, labels in missing.items()]
