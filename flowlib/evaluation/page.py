@@ -92,7 +92,7 @@ def page(report: Report) -> str:
     parts = [
         f"<h1>{escape(title)}</h1>",
         "<p class='soft'>A predictor gets one or two pictures of a video and says where every pixel will go in the "
-        "frames that follow. Here its answers are held against what happened: the “truth” are the tracks of the dataset, "
+        "frames that follow. Here its answers are held against what happened: the “truth” are the dataset's tracks, "
         "that is what a tracker saw when it was shown all frames (exact only for rendered clips).</p>",
         _facts(report),
         *(f"<div class='card warning'><p><b>Read with care.</b> {escape(text)}</p></div>" for text in report.warnings),
