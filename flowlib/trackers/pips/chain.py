@@ -1,0 +1,152 @@
+"""Windows of eight frames one after another through a clip of any length: which frames, which particles, from where.
+
+Takes particles and whatever can take a block of them through one window. Knows nothing of the network's inside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from flowlib.trackers.pips.network import CHANNELS, FRAMES, Pyramid, sample_map
+
+CACHED_FRAMES = 2 * FRAMES
+# The authors' chain_demo: a particle restarts from its last frame of 7 to 2 that is visible enough.
+THRESHOLD, THRESHOLD_STEP, EARLIEST = 0.9, 0.02, 2
+
+
+class Windows(Protocol):
+    """What takes particles through eight frames."""
+
+    block: int
+    visible_above: float
+
+    def window(self, pyramids: Sequence[Pyramid], start: Tensor, look: Tensor) -> tuple[Tensor, Tensor]:
+        """At most `block` particles: start [n 2] in cells, look [n 128] -> coords [n 8 2], visibility [n 8]."""
+        ...
+
+
+@dataclass(eq=False)
+class Particles:
+    """The particles of a chain and where each has got to.
+
+    Attributes:
+        column: int [n], which point of the call each one is.
+        frame: int [n], the frame from which each goes on.
+        place: float64 [n 2] on the device, its (x, y) there, in cells.
+        look: [n 128] on the device, the features it was first seen with; zero until then.
+        fresh: bool [n], not through any window yet.
+        waiting: bool [n], not at the end of the clip yet.
+        stride: pixels to a cell.
+    """
+
+    column: np.ndarray
+    frame: np.ndarray
+    place: Tensor
+    look: Tensor
+    fresh: np.ndarray
+    waiting: np.ndarray
+    stride: int
+
+    @classmethod
+    def at(cls, queries: np.ndarray, points: np.ndarray, stride: int, like: Tensor) -> Particles:
+        """The `points` among `queries` [N 3] (t, x, y), at their queries; looks of the dtype and device of `like`."""
+        t, xy = queries[points, 0], queries[points, 1:].astype(np.float64)
+        place = torch.from_numpy(xy).to(like.device) / stride
+        look = torch.zeros(len(points), CHANNELS, dtype=like.dtype, device=like.device)
+        new = np.ones(len(points), bool)
+        return cls(points, t.astype(int), place, look, new, new.copy(), stride)
+
+
+class FeatureCache:
+    """The pyramids of a clip's frames, each made when first asked for; of a long clip the latest used are kept."""
+
+    def __init__(self, frames: np.ndarray, make: Callable[[np.ndarray], Pyramid]) -> None:
+        self.frames, self.make = frames, make
+        self.kept: dict[int, Pyramid] = {}
+
+    def __getitem__(self, t: int) -> Pyramid:
+        made = self.kept.pop(t, None) or self.make(self.frames[t])
+        if len(self.kept) >= CACHED_FRAMES:
+            self.kept.pop(next(iter(self.kept)))
+        self.kept[t] = made
+        return made
+
+
+class Chain:
+    """Goes through a clip frame by frame, and takes all particles that wait in a frame on by one window.
+
+    Args:
+        windows: takes a block of particles through eight frames.
+        maps: the clip's features.
+        total: particles in all runs, for `progress`.
+        progress: called with (particles done, total) after each block.
+    """
+
+    def __init__(
+        self, windows: Windows, maps: FeatureCache, total: int, progress: Callable[[int, int], None]
+    ) -> None:
+        self.windows, self.maps, self.total, self.progress = windows, maps, total, progress
+        self.done = 0
+
+    def run(self, particles: Particles, step: int, tracks: np.ndarray, visibility: np.ndarray) -> None:
+        """Follow particles forwards (step 1) or backwards (-1); fill their columns of tracks [S N 2], visibility [S N]."""
+        for t in range(len(tracks))[::step]:
+            here = np.flatnonzero(particles.waiting & (particles.frame == t))
+            for i in range(0, len(here), self.windows.block):
+                self._advance(particles, here[i : i + self.windows.block], t, step, tracks, visibility)
+
+    def _advance(
+        self, particles: Particles, block: np.ndarray, t: int, step: int, tracks: np.ndarray, visibility: np.ndarray
+    ) -> None:
+        left = len(tracks) - t if step > 0 else t + 1  # frames from here to the end, this one included
+        times = [t + step * min(i, left - 1) for i in range(FRAMES)]
+        index = torch.from_numpy(block).to(particles.place.device)
+        new = index[torch.from_numpy(particles.fresh[block]).to(index.device)]
+        particles.look[new] = sample_map(self.maps[t], particles.place[new]).to(particles.look)
+        pyramids = [self.maps[time] for time in times]
+        coords, seen = self.windows.window(pyramids, particles.place[index], particles.look[index])
+        covered = np.ix_(times[:left], particles.column[block])
+        tracks[covered] = (coords[:, :left].transpose(0, 1) * particles.stride).cpu().numpy()
+        visibility[covered] = (seen[:, :left].T > self.windows.visible_above).cpu().numpy()
+        self._restart(particles, block, index, coords, restart_frames(seen), step, left)
+
+    def _restart(
+        self,
+        particles: Particles,
+        block: np.ndarray,
+        index: Tensor,
+        coords: Float[Tensor, "n 8 2"],
+        onward: Int[Tensor, " n"],
+        step: int,
+        left: int,
+    ) -> None:
+        particles.place[index] = coords[torch.arange(len(index), device=index.device), onward]
+        moved = onward.cpu().numpy()
+        particles.frame[block] += step * moved
+        # A way of eight frames or fewer is one window, as in the authors' demo; only a longer one is chained, and
+        # then up to its last frame.
+        one_window = particles.fresh[block] & (left <= FRAMES)
+        particles.waiting[block] = ~one_window & (moved < left - 1)
+        particles.fresh[block] = False
+        self.done += int((~particles.waiting[block]).sum())
+        self.progress(self.done, self.total)
+
+
+def restart_frames(visibility: Float[Tensor, "n 8"]) -> Int[Tensor, " n"]:
+    """The frame of its window from which each particle goes on, 2 to 7, from its visibility there (0 to 1)."""
+    candidates = visibility[:, EARLIEST:].nan_to_num()
+    threshold = torch.full_like(candidates[:, :1], THRESHOLD)
+    while True:
+        enough = candidates > threshold
+        found = enough.any(dim=1, keepdim=True)
+        if found.all():
+            last = candidates.shape[1] - 1 - enough.flip(1).int().argmax(dim=1)
+            return last + EARLIEST
+        threshold = torch.where(found, threshold, threshold - THRESHOLD_STEP)

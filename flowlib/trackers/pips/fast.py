@@ -1,0 +1,170 @@
+"""The network's operations made fast: matrix products on the kernel that wins on the device at hand, local lookups.
+
+The rule (deterministic, so that every machine of a kind computes the same; figures in bench/LOG.md):
+- CPU: oneDNN products on weights packed once, GELU in the same kernel. On the 2 cores measured this is 2.4 times as
+  fast as `F.linear` in float32, which takes MKL's path, and 1.2 times in bfloat16.
+- CPU without these operators (torch builds differ): channels-last 1×1 convolutions in float32, `F.linear` in bfloat16.
+- CUDA: `F.linear` in the dtype asked for; "tf32" lets float32 products use tensor cores. Written, not yet measured.
+Whatever the dtype of the products, coordinates stay float64, and features, norms and sums float32.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from flowlib.trackers.pips.network import BORDER, LEVELS, RADIUS, SCALE, Mix, PIPs, Pyramid
+
+DTYPES = ("float32", "bfloat16", "float16", "tf32", "float64")
+
+
+class Fast:
+    """An `Arithmetic` for one network, one device and one dtype of the products.
+
+    Args:
+        net: the network; copied where another layout, dtype or device is needed, never changed.
+        dtype: "float32", "bfloat16", "float64"; on CUDA also "float16" and "tf32".
+        device: where to compute.
+
+    Raises:
+        ValueError: a dtype that is none of these, or that the device has no use for.
+    """
+
+    def __init__(self, net: PIPs, dtype: str, device: torch.device) -> None:
+        if dtype not in DTYPES:
+            raise ValueError(f"dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}")
+        if dtype in ("float16", "tf32") and device.type != "cuda":
+            raise ValueError(f"dtype: {dtype} pays on CUDA alone, expected float32 or bfloat16 on {device.type}")
+        self.device = device
+        self.tf32 = dtype == "tf32"
+        self.product = torch.float32 if self.tf32 else getattr(torch, dtype)
+        self.stream = torch.float64 if dtype == "float64" else torch.float32
+        here = net.norm.weight.device == device and net.norm.weight.dtype == self.stream
+        self.net = net if here else copy.deepcopy(net).to(device, self.stream)
+        self.fnet = copy.deepcopy(net.fnet).to(self.product, memory_format=torch.channels_last)
+        self.path = choose_path(self.product, device)
+        self._weights: dict[int, Tensor] = {}
+
+    def features(self, net: PIPs, frame: Tensor) -> Float[Tensor, "128 h w"]:
+        image = frame.to(self.device, torch.float32)[None].contiguous(memory_format=torch.channels_last)
+        return self.fnet((2 * (image / 255) - 1).to(self.product), net.cells(frame), self)[0].to(self.stream)
+
+    def instance_norm(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        # One group a channel is the same thing, and unlike instance_norm it keeps channels last: 50 times as fast.
+        return F.group_norm(x, x.shape[1])
+
+    def dense(self, layer: nn.Linear | nn.Conv1d, x: Tensor, gelu: bool = False) -> Tensor:
+        return self._product(layer, x, gelu).to(self.stream)
+
+    def mix_frames(self, mix: Mix, x: Float[Tensor, "N S 512"]) -> Float[Tensor, "N S 512"]:
+        # With the frames last, mixing them is a product like the others, and the kernel computes the GELU.
+        hidden = self._product(mix.fn["0"], x.transpose(1, 2).contiguous(), gelu=True)
+        return self.dense(mix.fn["3"], hidden).transpose(1, 2)
+
+    def _product(self, layer: nn.Linear | nn.Conv1d, x: Tensor, gelu: bool) -> Tensor:
+        """In the dtype of the products; the hidden layer goes from one to the next without leaving it."""
+        key = id(layer)
+        if key not in self._weights:
+            self._weights[key] = self.path.prepare(layer.weight.detach().flatten(1).to(self.device, self.product))
+            self._weights[-key] = layer.bias.detach().to(self.device, self.product)
+        return self.path.product(x.to(self.product), self._weights[key], self._weights[-key], gelu)
+
+    def correlation(
+        self, pyramids: Sequence[Pyramid], features: Float[Tensor, "N S 128"], coords: Float[Tensor, "N S 2"]
+    ) -> Float[Tensor, "N S 196"]:
+        """By local lookup: all places of a window have the same fractional part, so the 8 × 8 cells under it are
+        compared first and the products interpolated, instead of interpolating features at 49 places.
+        """
+        N, S, C = features.shape
+        side = 2 * RADIUS + 2
+        scaled = features / SCALE
+        products = features.new_empty(N, S, LEVELS, side, side)
+        shares = features.new_empty(N, S, LEVELS, 2)
+        for i in range(LEVELS):
+            centre = coords / 2**i
+            corner = centre.floor()
+            shares[:, :, i] = centre - corner
+            for s, levels in enumerate(pyramids):
+                rows = levels.maps[i].index_select(0, window_rows(corner[:, s], levels.sizes[i])).reshape(N, -1, C)
+                products[:, s, i] = (scaled[:, s, None] @ rows.transpose(1, 2)).reshape(N, side, side)
+        share_x, share_y = shares[..., 0, None, None], shares[..., 1, None, None]
+        products = torch.lerp(products[..., :-1, :], products[..., 1:, :], share_x)
+        return torch.lerp(products[..., :-1], products[..., 1:], share_y).reshape(N, S, -1)
+
+
+def window_rows(corner: Float[Tensor, "N 2"], size: tuple[int, int]) -> Tensor:
+    """The rows of a bordered map that hold the 8 × 8 cells of each window, x slow and y fast: int64 [N·64]."""
+    H, W = size
+    # A window off the map by more than its size is moved to just beside it: zeros here as there.
+    limit = corner.new_tensor([W + RADIUS, H + RADIUS])
+    # Weights that blow up end in the error that `Tracks` raises, not in an index out of range here.
+    first = corner.nan_to_num().clamp(min=-RADIUS - 2).minimum(limit).long() - RADIUS + BORDER
+    span = torch.arange(2 * RADIUS + 2, device=corner.device)
+    x, y = first[:, 0, None, None] + span[:, None], first[:, 1, None, None] + span
+    return (y * (W + 2 * BORDER) + x).reshape(-1)
+
+
+class Packed:
+    """oneDNN on weights laid out for it once; the operators are those that torch's own compiler emits."""
+
+    @staticmethod
+    def prepare(weight: Float[Tensor, "out in"]) -> Tensor:
+        return torch.ops.mkldnn._reorder_linear_weight(weight)
+
+    @staticmethod
+    def product(x: Tensor, weight: Tensor, bias: Tensor, gelu: bool) -> Tensor:
+        attribute, algorithm = ("gelu", "none") if gelu else ("none", "")
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, attribute, [], algorithm)
+
+
+class Convolution:
+    """A channels-last 1×1 convolution, which torch gives to oneDNN where it gives `F.linear` to MKL."""
+
+    @staticmethod
+    def prepare(weight: Float[Tensor, "out in"]) -> Tensor:
+        return weight[:, :, None, None].contiguous(memory_format=torch.channels_last)
+
+    @staticmethod
+    def product(x: Tensor, weight: Tensor, bias: Tensor, gelu: bool) -> Tensor:
+        image = x.reshape(1, -1, 1, x.shape[-1]).permute(0, 3, 1, 2)
+        y = F.conv2d(image, weight, bias).permute(0, 2, 3, 1).reshape(*x.shape[:-1], -1)
+        return F.gelu(y) if gelu else y
+
+
+class Plain:
+    """`F.linear`."""
+
+    @staticmethod
+    def prepare(weight: Float[Tensor, "out in"]) -> Tensor:
+        return weight.contiguous()
+
+    @staticmethod
+    def product(x: Tensor, weight: Tensor, bias: Tensor, gelu: bool) -> Tensor:
+        y = F.linear(x, weight, bias)
+        return F.gelu(y) if gelu else y
+
+
+Path = type[Packed] | type[Convolution] | type[Plain]
+
+
+def choose_path(dtype: torch.dtype, device: torch.device) -> Path:
+    """The kernel for matrix products of `dtype` on `device`, by the rule at the head of this file."""
+    if device.type != "cpu" or dtype == torch.float64 or not torch.backends.mkldnn.is_available():
+        return Plain
+    if packed_works(dtype):
+        return Packed
+    return Convolution if dtype == torch.float32 else Plain
+
+
+def packed_works(dtype: torch.dtype) -> bool:
+    """Whether this torch has the packed product, with the arguments used here and the right answer."""
+    weight, x, bias = torch.eye(32, dtype=dtype), torch.ones(4, 32, dtype=dtype), torch.zeros(32, dtype=dtype)
+    try:
+        return torch.equal(Packed.product(x, Packed.prepare(weight), bias, gelu=False), x)
+    except (AttributeError, RuntimeError):
+        return False

@@ -1,0 +1,186 @@
+"""PIPs as a tracker: any clip, points queried in any frame, the same result for a point whatever else is in the call.
+
+Points are computed in blocks of one fixed size, the last one filled up, because a matrix product's rounding depends
+on its shape. A block's size is thus part of the result's last bits, and `describe` names it. Memory holds the
+feature maps of the frames in reach, one block, and the tracks. Knows nothing of files.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flowlib.geometry import inside
+from flowlib.trackers import check_clip
+from flowlib.trackers.pips.chain import Chain, FeatureCache, Particles
+from flowlib.trackers.pips.fast import Fast
+from flowlib.trackers.pips.network import FRAMES, PIPs, Pyramid, pyramid
+from flowlib.tracks import Tracks
+
+# Measured on 2 cores (bench/LOG.md): smaller blocks read the weights too often, larger ones outgrow the cache.
+# The figure for CUDA is an estimate, not yet measured.
+BLOCKS = {"cpu": 128, "cuda": 1024}
+SMALLEST_BLOCK = 8
+
+Progress = Callable[[int, int], None]
+
+
+class PIPsTracker:
+    """Follow points with a PIPs network.
+
+    A point sees the eight frames from its query on (the last one repeated where the clip ends), and those before its
+    query played backwards. Longer ways are chained as the authors do: each particle restarts from the last of frames
+    7 to 2 in which its visibility is above 0.9 (0.88, … until there is one) and keeps its first look.
+    A point outside the frame sees the frame's border; it is tracked, and never visible while it is outside.
+
+    Args:
+        net: a network, as `load_pips` returns it; its weights are taken as they are at the first call.
+        iters: how often tracks are refined; the authors' scripts use 6.
+        dtype: of the matrix products: "float32"; "bfloat16", about 1.5 times as fast; on CUDA also "float16" and
+            "tf32" (written, untested). With random weights, the worst case, bfloat16 is further from float64 than
+            float32 is; by how much is in bench/LOG.md. "float64" is for checks.
+        block: points computed together; None for the measured size of the device. Halved, with a warning, if memory
+            runs out.
+        device: "auto" (CUDA if there is one), "cpu", "cuda", "cuda:1".
+        visible_above: a point is visible where the sigmoid of its logit is above this.
+
+    Raises:
+        ValueError: a setting that is none of these.
+
+    >>> tracker = PIPsTracker(PIPs(), iters=1)
+    >>> tracker(np.zeros((8, 64, 64, 3), np.uint8), np.array([[0, 5.0, 6.0]])).tracks.shape
+    (8, 1, 2)
+    """
+
+    def __init__(
+        self,
+        net: PIPs,
+        iters: int = 6,
+        dtype: str = "float32",
+        block: int | None = None,
+        device: str = "auto",
+        visible_above: float = 0.5,
+    ) -> None:
+        if int(iters) != iters or iters < 1:
+            raise ValueError(f"iters: expected a whole number from 1 on, got {iters}")
+        if block is not None and (int(block) != block or block < 1):
+            raise ValueError(f"block: expected a whole number of points from 1 on, or None, got {block}")
+        if not 0 <= visible_above < 1:
+            raise ValueError(f"visible_above: expected a probability from 0 to below 1, got {visible_above}")
+        self.device = _device(device)
+        self.iters, self.dtype, self.visible_above = int(iters), dtype, float(visible_above)
+        self.block = int(block or BLOCKS.get(self.device.type, BLOCKS["cpu"]))
+        self.arithmetic = Fast(net, dtype, self.device)
+        self.net = self.arithmetic.net
+
+    def __call__(self, frames: np.ndarray, queries: np.ndarray, progress: Progress | None = None) -> Tracks:
+        """Follow points through a clip.
+
+        Args:
+            frames: [S H W 3] uint8, S ≥ 1, H and W at least 16 strides (64 pixels).
+            queries: [N 3] (t, x, y), N ≥ 0; t in 0..S-1.
+            progress: called with (points done, points to do) after each block; a point queried in neither the first
+                nor the last frame counts twice, once for each direction.
+
+        Returns:
+            Tracks, float32; exactly the query's position in the query's frame.
+
+        Raises:
+            ValueError: frames or queries that are not these.
+        """
+        frames, queries = check_clip(frames, queries)
+        self.net.check(torch.empty(1, FRAMES, 3, *frames.shape[1:3], device="meta"), self.iters)
+        while True:
+            try:
+                return self._track(frames, queries, progress or (lambda done, total: None))
+            except (RuntimeError, MemoryError) as error:
+                self._halve_block(error)
+
+    def describe(self) -> dict:
+        """Name, settings and the SHA-256 of the weights."""
+        return {
+            "name": "pips",
+            "iters": self.iters,
+            "dtype": self.dtype,
+            "block": self.block,
+            "stride": self.net.stride,
+            "visible_above": self.visible_above,
+            "weights_sha256": getattr(self.net, "sha256", ""),
+        }
+
+    def _halve_block(self, error: Exception) -> None:
+        if not _is_out_of_memory(error) or self.block <= SMALLEST_BLOCK:
+            raise error
+        self.block = max(SMALLEST_BLOCK, self.block // 2)
+        warnings.warn(
+            f"out of memory: starting again with blocks of {self.block} points; the last bits of tracks differ "
+            "from those of larger blocks",
+            stacklevel=3,
+        )
+
+    @torch.inference_mode()
+    def _track(self, frames: np.ndarray, queries: np.ndarray, progress: Progress) -> Tracks:
+        S, N = len(frames), len(queries)
+        start_frame = queries[:, 0].astype(int)
+        later, earlier = np.flatnonzero(start_frame < S - 1), np.flatnonzero(start_frame > 0)
+        if S == 1:
+            later = np.arange(N)
+        tracks = np.repeat(queries[None, :, 1:].astype(np.float64), S, axis=0)
+        visibility = np.zeros((S, N), bool)
+        with self._product_mode():
+            chain = Chain(self, FeatureCache(frames, self._pyramid), len(later) + len(earlier), progress)
+            # Backwards first, so that where both directions meet, in the query's frame, the forward one has its say.
+            for points, step in ((earlier, -1), (later, 1)):
+                chain.run(Particles.at(queries, points, self.net.stride, self.net.norm.weight), step, tracks, visibility)
+        tracks = tracks.astype(np.float32)
+        tracks[start_frame, np.arange(N)] = queries[:, 1:]
+        return Tracks(tracks, visibility & inside(tracks, frames.shape[1:3]), queries)
+
+    @contextmanager
+    def _product_mode(self):
+        """float32 products on tensor cores if and only if they were asked for."""
+        if self.device.type != "cuda":
+            yield
+            return
+        before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = self.arithmetic.tf32
+        try:
+            yield
+        finally:
+            torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+    def _pyramid(self, frame: np.ndarray) -> Pyramid:
+        image = torch.tensor(frame, device=self.device).permute(2, 0, 1)
+        return pyramid(self.arithmetic.features(self.net, image))
+
+    def window(self, pyramids: list[Pyramid], start: Tensor, feature: Tensor) -> tuple[Tensor, Tensor]:
+        """One block through eight frames: start [n 2] in cells, feature [n 128] -> coords [n 8 2], visibility [n 8]."""
+        n = len(start)
+        filled = torch.arange(self.block, device=self.device).clamp(max=n - 1)
+        for coords, features in self.net.refine(pyramids, start[filled], feature[filled], self.iters, self.arithmetic):
+            pass
+        logits = self.net.vis_predictor(features)[..., 0]
+        return coords[:n], torch.sigmoid(logits[:n])
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"device: expected auto, cpu, cuda or cuda:1, got {name!r}") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device: expected one that is here, got {name!r} without CUDA")
+    return device
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """CUDA has a class for it; on a CPU torch says so in words only."""
+    said = "can't allocate memory" in str(error) or "not enough memory" in str(error)
+    return said or isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError))
