@@ -64,19 +64,19 @@ def test_the_call_gives_what_every_tracker_gives(untrained):
 
 
 def test_points_do_not_depend_on_each_other_nor_results_on_the_chunk(untrained, random_weights):
-    frames, _ = synthetic_clip(4, SIZE, seed=2)
-    queries = random_queries(0, 30, 4)
+    frames, _ = synthetic_clip(3, SIZE, seed=2)
+    queries = random_queries(0, 30, 3)
     order = np.random.default_rng(1).permutation(30)[:17]
     whole, some = untrained(frames, queries), untrained(frames, queries[order])
     np.testing.assert_allclose(some.tracks, whole.points(order).tracks, atol=1e-4)
     np.testing.assert_array_equal(some.visibility, whole.points(order).visibility)
-    other = RAFTTracker(random_weights, device="cpu", iters=1, chunk=3)(frames, queries)
+    other = RAFTTracker(random_weights, device="cpu", iters=1, chunk=1)(frames, queries)
     np.testing.assert_allclose(other.tracks, whole.tracks, atol=1e-2)
 
 
 def test_time_may_run_backwards(untrained):
-    frames, _ = synthetic_clip(4, SIZE, seed=3)
-    queries = random_queries(0, 20, 4)
+    frames, _ = synthetic_clip(3, SIZE, seed=3)
+    queries = random_queries(0, 20, 3)
     there = untrained(frames, queries)
     back = untrained(frames[::-1], there.reverse().queries).reverse()
     np.testing.assert_allclose(back.tracks, there.tracks, atol=1e-2)
@@ -136,29 +136,22 @@ def test_bad_arguments_are_refused(random_weights, untrained, refuses):
         untrained.flow(np.zeros((1, 9, 9, 3), np.uint8), np.zeros((1, 9, 8, 3), np.uint8))
 
 
-@pytest.mark.parametrize(
-    "pair, flow, limit",
-    [
-        ("middlebury/RubberWhale/frame1{}.png", "middlebury/RubberWhale/flow10.flo", 0.2),
-        ("middlebury/Urban2/frame1{}.png", "middlebury/Urban2/flow10.flo", 0.33),
-    ],
-)
-def test_end_point_error_of_real_pairs(trained, shared, pair, flow, limit):
-    """The authors' weights give 0.185 and 0.315 px in the mean; dense queries, read at the pixels themselves."""
-    gt = shared / "data/gt"
-    frames = np.stack([decode_image((gt / pair.format(i)).read_bytes()) for i in (0, 1)])
-    truth = read_flo(gt / flow)
+def test_end_point_error_of_a_real_pair(trained, shared):
+    """The authors' weights give 0.185 px in the mean; dense queries, read at the pixels themselves."""
+    folder = shared / "data/gt/middlebury/RubberWhale"
+    frames = np.stack([decode_image((folder / f"frame{i}.png").read_bytes()) for i in (10, 11)])
+    truth = read_flo(folder / "flow10.flo")
     grid = pixel_grid(truth.shape[:2]).reshape(-1, 2)
     found = trained(frames, np.insert(grid, 0, 0, axis=1))
     error = np.linalg.norm(found.displacement[1] - truth.reshape(-1, 2), axis=-1)
-    assert error[(np.abs(truth) < 1e9).all(-1).ravel()].mean() < limit
+    assert error[(np.abs(truth) < 1e9).all(-1).ravel()].mean() < 0.2
 
 
-def test_synthetic_clips_are_followed_within_half_a_pixel(trained):
-    frames, scene = synthetic_clip(6, (128, 160), seed=5, motion="affine", camera="linear")
-    queries = random_queries(0, 300, 6)
+def test_synthetic_clips_are_followed_within_a_fraction_of_a_pixel(trained):
+    frames, scene = synthetic_clip(4, (128, 160), seed=1, motion="affine", camera="linear")
+    queries = random_queries(0, 400, 4) * [1, 2, 2.1]
     found, truth = trained(frames, queries), scene.tracks(queries)
     both = found.visibility & truth.visibility
     error = np.linalg.norm(found.tracks - truth.tracks, axis=-1)[both]
-    assert np.median(error) < 0.5 and error.mean() < 1
-    assert (found.visibility == truth.visibility).mean() > 0.93
+    assert np.median(error) < 0.2 and error.mean() < 0.4
+    assert (found.visibility == truth.visibility).mean() > 0.95

@@ -45,7 +45,7 @@ class RAFTTracker:
             `raft_large`'s state dict.
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", …
         iters: updates of the flow; RAFT was trained with 12, and more of them help a little.
-        chunk: pairs of frames that pass through the network together. A pair of 360×640 takes about 0.3 GB.
+        chunk: pairs of frames that pass through the network together. A pair of 360×640 takes about 0.2 GB.
 
     Raises:
         FileNotFoundError, DownloadError: the weights cannot be had.
