@@ -234,10 +234,29 @@ def test_zoom_keeps_the_place_below_the_pointer_and_links_both_panels(opened):
     page.mouse.down()
     page.mouse.move(x + 30, y + 20, steps=3)
     page.mouse.up()
-    np.testing.assert_allclose(on_screen(page, 40), (x + 30, y + 20), atol=1)
+    np.testing.assert_allclose(on_screen(page, 40), (first[0] + 30, first[1] + 20), atol=1.5)
     assert trait(page, "selected") == []  # a drag is no click
     page.keyboard.press("0")
     assert page.evaluate(f"{GET}.camera.zoom") == 1
+
+
+def test_two_fingers_zoom(opened):
+    page = opened(TrajectoryViewer(*example()))
+    page.evaluate(f"{GET}.zoomBy(2)")  # from then on the picture, not the page, takes what fingers do
+    x, y = on_screen(page, 70)
+    fingers = page.context.new_cdp_session(page)
+
+    def touch(kind: str, spread: int | None) -> None:
+        points = [] if spread is None else [{"x": x - spread, "y": y, "id": 0}, {"x": x + spread, "y": y, "id": 1}]
+        fingers.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    touch("touchStart", 20)
+    for spread in (25, 30, 40):
+        touch("touchMove", spread)
+    touch("touchEnd", None)
+    until(page, f"{GET}.camera.zoom > 3")
+    assert page.evaluate(f"{GET}.camera.zoom") == pytest.approx(4, rel=0.05)
+    assert trait(page, "selected") == []
 
 
 @pytest.mark.parametrize("frames, points", [(1, 20), (8, 0)])

@@ -553,9 +553,11 @@ class Viewer {
   /** Frames follow the clock; one that is not decoded yet is waited for. Python hears of it only when this stops. */
   #play() {
     let due = performance.now();
+    const run = (this.run = {}); // a second start, or the end of the view, ends this one
     const tick = (now) => {
-      if (!this.get("playing") || !this.el.isConnected || this.last === 0) return;
+      if (!this.get("playing") || this.run !== run || this.last === 0) return;
       requestAnimationFrame(tick);
+      if (!this.el.isConnected) return; // a notebook takes out what is scrolled away, and puts it back
       const pause = 1000 / (this.header.fps * this.get("speed")), frame = this.get("frame");
       if (now - due < (frame === this.last ? Math.max(pause, 500) : pause)) return;
       const next = (frame + 1) % (this.last + 1);
@@ -661,7 +663,7 @@ class Viewer {
     this.legend = tag("div", { class: "tv-legend" });
     this.selection = tag("div", { class: "tv-selection" });
     this.el.append(
-      tag("div", { class: "tv-head" }, title, this.info), this.stage, this.#buildTransport(),
+      tag("div", { class: "tv-head" }, title, this.info, this.#buildTools()), this.stage, this.#buildTransport(),
       tag("div", { class: "tv-foot" }, this.legend, this.selection), this.#buildSettings(),
       tag("div", { id: this.helpId, class: "tv-quiet" }, HELP), this.live, this.tip,
     );
@@ -669,6 +671,13 @@ class Viewer {
     this.el.setAttribute("aria-label", `Trajectory viewer: ${header.title || "trajectories"}`);
     // JupyterLab keeps its one-letter commands to itself while the keys go here
     this.el.dataset.lmSuppressShortcuts = this.el.dataset.pSuppressShortcuts = "true";
+  }
+  #buildTools() {
+    this.lassoButton = button("lasso", "Lasso (L)", () => this.#setLasso(!this.lassoTool));
+    this.lassoButton.setAttribute("aria-pressed", "false");
+    return tag("div", { class: "tv-tools", role: "toolbar", "aria-label": "View" },
+      this.lassoButton, button("minus", "Zoom out", () => this.zoomBy(1 / 1.5)), this.zoomText,
+      button("plus", "Zoom in", () => this.zoomBy(1.5)), button("reset", "Reset everything", () => this.reset()));
   }
   #buildTransport() {
     const jump = (icon, label, to) => button(icon, label, () => this.goTo(to()));
@@ -712,8 +721,6 @@ class Viewer {
     const colours = Object.fromEntries(Object.entries(COLOURS).filter(([name]) => two || name !== "error"));
     const backgrounds = Object.fromEntries(
       Object.entries(BACKGROUNDS).filter(([name]) => rebuilt || !["rebuilt", "difference"].includes(name)));
-    this.lassoButton = button("lasso", "Lasso (L)", () => this.#setLasso(!this.lassoTool));
-    this.lassoButton.setAttribute("aria-pressed", "false");
     const most = Math.max(0, this.header.num_points - 1);
     const point = tag("input", { type: "number", min: 0, max: most, placeholder: "no." });
     point.addEventListener("change", () => {
@@ -730,10 +737,7 @@ class Viewer {
       this.#range("point_size", "Point size", 0, 16, 0.5, (v) => (v ? `${v} px` : "auto")),
       this.#range("density", "Density", 0.01, 1, 0.01, (v) => `${Math.round(v * 100)} %`),
       labelled("Point", point),
-      this.#choice("theme", "Theme", THEMES),
-      tag("div", { class: "tv-tools", role: "toolbar", "aria-label": "View" },
-        this.lassoButton, button("minus", "Zoom out", () => this.zoomBy(1 / 1.5)), this.zoomText,
-        button("plus", "Zoom in", () => this.zoomBy(1.5)), button("reset", "Reset everything", () => this.reset())));
+      this.#choice("theme", "Theme", THEMES));
     return tag("details", { class: "tv-settings", open: "" }, tag("summary", {}, "Settings"), grid);
   }
   #choice(name, label, options, parse = String) {
@@ -1014,6 +1018,7 @@ class Viewer {
   }
 
   stop() {
+    this.run = null;
     clearTimeout(this.saving);
     cancelAnimationFrame(this.drawing);
     this.listeners.forEach(([name, listener]) => this.model.off(name, listener));
