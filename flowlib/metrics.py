@@ -167,12 +167,14 @@ def auroc(truth: np.ndarray, scores: np.ndarray) -> float:
     return float((rank_sum - positives * (positives + 1) / 2) / (positives * negatives))
 
 
-def field_metrics(true: np.ndarray, predicted: np.ndarray, *, spacing: float = 1.0) -> dict[str, float]:
+def field_metrics(
+    true: np.ndarray, predicted: np.ndarray, *, spacing: tuple[float, float] = (1.0, 1.0)
+) -> dict[str, float]:
     """Is a predicted field as rough as the true one? Too smooth shows as ratios below 1, artefacts as above 1.
 
     Args:
         true, predicted: [... 2 H W] displacement in pixels on one regular lattice.
-        spacing: pixels between neighbours of the lattice.
+        spacing: pixels from row to row and from column to column of the lattice.
 
     Returns:
         `tv_ratio`, `divergence_ratio`, `curl_ratio`: mean absolute value of the predicted field's total variation,
@@ -192,11 +194,11 @@ def field_metrics(true: np.ndarray, predicted: np.ndarray, *, spacing: float = 1
 _FIELDS = ("tv", "divergence", "curl")
 
 
-def _derivatives(field: np.ndarray, spacing: float) -> dict[str, np.ndarray]:
+def _derivatives(field: np.ndarray, spacing: tuple[float, float]) -> dict[str, np.ndarray]:
     """Total variation, divergence and curl by forward differences, each [... H-1 W-1]."""
     field = np.asarray(field, np.float64)
-    along_x = np.diff(field, axis=-1)[..., :-1, :] / spacing
-    along_y = np.diff(field, axis=-2)[..., :, :-1] / spacing
+    along_x = np.diff(field, axis=-1)[..., :-1, :] / spacing[1]
+    along_y = np.diff(field, axis=-2)[..., :, :-1] / spacing[0]
     return {
         "tv": np.sqrt((along_x**2 + along_y**2).sum(axis=-3)),
         "divergence": along_x[..., 0, :, :] + along_y[..., 1, :, :],

@@ -19,7 +19,7 @@ import torch
 
 from flowlib.evaluation.scoring import EvalConfig
 
-VERSION = 1  # raise it whenever a metric changes its meaning: old scores are then left alone
+VERSION = 2  # raise it whenever a metric changes its meaning: old scores are then left alone
 _STATISTICS = ("confidence", "resamples", "seed")  # what happens after scoring does not spoil a score
 
 

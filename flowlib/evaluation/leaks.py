@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from flowlib.models import Predictor
+from flowlib.progress import Progress
 
 SIDE = 16  # a picture's hash has 16 × 16 bits
 NEAR = 20  # bits that differ, of 256; re-encoded or rescaled copies differ in a few, other scenes in about a hundred
@@ -32,7 +33,7 @@ class Leak:
         return f"{self.test} looks like {self.train} ({self.bits} of {SIDE * SIDE} bits differ)"
 
 
-def find_leaks(train: Any, test: Any, *, near: int = NEAR) -> list[Leak]:
+def find_leaks(train: Any, test: Any, *, near: int = NEAR, progress: bool = False) -> list[Leak]:
     """Near-duplicates across two splits, the closest training clip for each clip to test on.
 
     The first picture of each clip becomes 256 bits: is a cell brighter than its right neighbour? Equal videos under
@@ -41,11 +42,12 @@ def find_leaks(train: Any, test: Any, *, near: int = NEAR) -> list[Leak]:
     Args:
         train, test: datasets of clips.
         near: bits that may differ.
+        progress: show a bar; every clip's first picture has to be decoded.
 
     Returns:
         The leaks found, closest first.
     """
-    (train_names, train_bits), (test_names, test_bits) = _hashes(train), _hashes(test)
+    (train_names, train_bits), (test_names, test_bits) = (_hashes(split, progress) for split in (train, test))
     found = []
     for name, bits in zip(test_names, test_bits):
         different = (train_bits != bits).sum(axis=1)
@@ -71,11 +73,11 @@ def refuse_leaks(predictors: Mapping[str, Predictor], dataset: Any) -> None:
             )
 
 
-def _hashes(dataset: Any) -> tuple[list[str], Bool[np.ndarray, "M 256"]]:
+def _hashes(dataset: Any, progress: bool) -> tuple[list[str], Bool[np.ndarray, "M 256"]]:
     import cv2
 
     names, bits = [], []
-    for index in range(len(dataset)):
+    for index in Progress(range(len(dataset)), "looking for leaks", unit="clip", disable=not progress):
         sample = dataset[index]
         grey = cv2.cvtColor(np.ascontiguousarray(np.asarray(sample["frames"][0])), cv2.COLOR_RGB2GRAY)
         cells = cv2.resize(grey, (SIDE + 1, SIDE), interpolation=cv2.INTER_AREA).astype(int)

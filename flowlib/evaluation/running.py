@@ -61,7 +61,7 @@ def evaluate(
     config, folder = config or EvalConfig(), Path(folder)
     if not predictors or len(dataset) == 0:
         raise ValueError(f"expected predictors and clips, got {len(predictors)} predictors and {len(dataset)} clips")
-    warnings = _check_leaks(predictors, dataset, train, allow_leak)
+    warnings = _check_leaks(predictors, dataset, train, allow_leak, progress)
     lpips = Lpips(config.lpips_weights) if config.lpips_weights else None
     prints = {name: predictor_fingerprint(predictor) for name, predictor in predictors.items()}
     scores = {name: ClipScores(folder / "scores", prints[name], config) for name in predictors}
@@ -101,7 +101,7 @@ def _extreme_clips(report: Report, predictors, dataset, config: EvalConfig) -> l
     return result
 
 
-def _check_leaks(predictors, dataset, train, allow_leak: bool) -> list[str]:
+def _check_leaks(predictors, dataset, train, allow_leak: bool, progress: bool) -> list[str]:
     """What is wrong with the split, as sentences; raises instead unless `allow_leak`."""
     warnings = []
     try:
@@ -110,7 +110,7 @@ def _check_leaks(predictors, dataset, train, allow_leak: bool) -> list[str]:
         if not allow_leak:
             raise
         warnings.append(str(leak))
-    leaks = find_leaks(train, dataset) if train is not None else []
+    leaks = find_leaks(train, dataset, progress=progress) if train is not None else []
     if leaks:
         listed = "; ".join(str(leak) for leak in leaks[:3])
         message = f"{len(leaks)} clips to test on have a near-duplicate among those to train on: {listed}"

@@ -170,7 +170,8 @@ def _field_numbers(prediction, displacement: np.ndarray, moved: np.ndarray, trut
     shape = lattice(truth.tracks.queries[:, 1:], truth.size)
     if shape and min(shape) > 1:
         fields = [part.reshape(len(part), *shape, 2).transpose(0, 3, 1, 2) for part in (moved, displacement)]
-        numbers = metrics.field_metrics(*fields, spacing=truth.size[1] / shape[1])
+        spacing = (truth.size[0] / shape[0], truth.size[1] / shape[1])
+        numbers = metrics.field_metrics(*fields, spacing=spacing)
     if min(truth.size) >= 2 * truth.config.period + 2:
         numbers["blockiness"] = metrics.blockiness(prediction.displacement[0, -1].numpy(), truth.config.period)
     return numbers
