@@ -273,6 +273,8 @@ def test_bad_data_is_named(refuses, tmp_path):
         fit(tiny(), Clips([late]), None, QUICK, folder=tmp_path)
     with refuses("loss: 'laplace' expects a model made with log_scale=True"):
         fit(tiny(), CLIPS, None, replace(QUICK, loss="laplace"), folder=tmp_path)
+    with refuses("precision: 'fp16' expects a GPU, got a CPU"):
+        fit(tiny(), CLIPS, None, replace(QUICK, precision="fp16"), folder=tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -56,8 +56,7 @@ def show_predictions(batch: dict, prediction: TrajectoryPrediction):
         limit = nice_limit(np.linalg.norm(field, axis=0))
         plots.dense_field(field, limit=limit, ax=axes[i, 1])
         plots.dense_field(prediction.displacement[i, -1].numpy(), limit=limit, ax=axes[i, 2])
-        wrong = np.linalg.norm(guess.tracks - truth.tracks, axis=-1)[truth.visibility]
-        titles = (batch["clip"][i], "truth", f"prediction, mean error {wrong.mean():.2f} px where visible")
+        titles = (batch["clip"][i], "truth", f"prediction, {_error(truth, guess, prediction.frames)}")
         for ax, title in zip(axes[i], titles):
             ax.set_title(title, fontsize=9, parse_math=False)
     return figure
@@ -79,6 +78,13 @@ def _tracks(batch: dict, index: int, frames: tuple[int, ...]) -> Tracks:
     arrays = (batch[name][index].numpy() for name in ("tracks", "visibility", "queries"))
     tracks, visibility, queries = arrays
     return Tracks(tracks[chosen], visibility[chosen], queries)
+
+
+def _error(truth: Tracks, guess: Tracks, frames: tuple[int, ...]) -> str:
+    """The ADE as everywhere: over frames after frame 0, on visible points."""
+    measured = truth.visibility & (np.array(frames) > 0)[:, None]
+    wrong = np.linalg.norm(guess.tracks - truth.tracks, axis=-1)[measured]
+    return f"mean error {wrong.mean():.2f} px" if len(wrong) else "nothing visible"
 
 
 def _spread(count: int) -> np.ndarray:

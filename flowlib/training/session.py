@@ -86,7 +86,10 @@ def make_accelerator(config: FitConfig) -> Accelerator:
     """An accelerator for `config`; unlike accelerate's own, it may differ from an earlier one in the same process."""
     if PartialState._shared_state and PartialState().num_processes == 1:
         AcceleratorState._reset_state(reset_partial_state=True)
-    return Accelerator(cpu=config.device == "cpu", mixed_precision=config.precision)
+    accelerator = Accelerator(cpu=config.device == "cpu", mixed_precision=config.precision)
+    if config.precision == "fp16" and accelerator.device.type == "cpu":
+        raise ValueError("precision: 'fp16' expects a GPU, got a CPU, which would compute in float32; 'bf16' works there")
+    return accelerator
 
 
 def check_inputs(model: nn.Module, train, validation, config: FitConfig) -> None:
