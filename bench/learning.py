@@ -61,7 +61,7 @@ def run_overfit(arguments: argparse.Namespace) -> dict:
             head=arguments.head,
             weights=arguments.weights,
             stride_in=arguments.stride_in,
-            batch_norm="frozen",
+            batch_norm=arguments.batch_norm,
             working_size=size,
         )
         config = FitConfig(
@@ -106,10 +106,11 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=None, help="default: workspace/runs/learning_<part>")
     parser.add_argument("--minutes", type=float, default=20.0, help="of each training, in this session")
     parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--learning-rate", type=float, default=3e-4)
     parser.add_argument("--weights", default="none")
     parser.add_argument("--stride-in", choices=["3x3", "1x1"], default="3x3", help="of the weights; see TrajectoryFCN")
     parser.add_argument("--head", choices=["torchvision", "fine"], default="fine", help="of overfit")
+    parser.add_argument("--batch-norm", choices=["train", "frozen", "group"], default="train", help="of overfit")
     parser.add_argument("--target", type=float, default=0.5, help="pixels, of overfit")
     parser.add_argument("--dataset", type=Path, help="a labelled dataset's folder, of overfit")
     parser.add_argument("--size", type=int, nargs=2, default=(64, 96), metavar=("H", "W"), help="of two_frames")
