@@ -37,7 +37,7 @@ main() {
     -h | --help) usage && return ;;
     *) die "expected nothing, demo or test, got: $job" ;;
   esac
-  set_up
+  set_up "$job"
   cd "$CLONE"
   case "$job" in
     demo) run_demo ;;
@@ -62,6 +62,7 @@ set_up() {
   export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PIP_ROOT_USER_ACTION=ignore PIP_USER=0
   if in_colab; then
     PYTHON=python3
+    [ "$1" = test ] || EXTRAS=notebooks # JupyterLab and a browser's driver are for the tests alone
     stamped colab || install_in_colab
   else
     PYTHON="$VENV/bin/python"

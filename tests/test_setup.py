@@ -48,10 +48,11 @@ def stub_wheel(folder: Path, name: str, version: str, requires: str = "") -> Pat
     return path
 
 
-def requirements() -> dict[str, str]:
-    """Every library of pyproject.toml with its lower bound, extras included."""
+def requirements(*extras: str) -> dict[str, str]:
+    """The libraries of pyproject.toml with their lower bounds, those of the extras included (default: of all)."""
     project = tomllib.loads((CLONE / "pyproject.toml").read_text())["project"]
-    lines = [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]
+    optional = project["optional-dependencies"]
+    lines = [*project["dependencies"], *sum((optional[extra] for extra in extras or optional), [])]
     return dict(line.split(">=") for line in lines if ">=" in line)
 
 
@@ -362,7 +363,7 @@ def test_colab_gets_only_what_it_lacks_and_a_plain_copy_of_flowlib(colab):
     after = colab_versions(colab)
     assert colab.before <= after
     lacking = {line.split("==")[0] for line in after - colab.before}
-    assert lacking == set(requirements()) - set(COLAB) | {"flowlib"}
+    assert lacking == set(requirements("notebooks")) - set(COLAB) | {"flowlib"}
     assert (colab.packages / "flowlib/__init__.py").is_file()
     assert not [name for name in (".venv", "build", "flowlib.egg-info") if (colab.clone / name).exists()]
     assert (lambda again: (again.returncode, again.stdout + again.stderr))(colab.run()) == (0, "")
