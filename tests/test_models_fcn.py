@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import requests
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -225,21 +226,21 @@ def test_a_classifiers_file_of_mobilenet_names_its_layers_features(tmp_path):
 
 def test_auto_goes_on_without_weights_says_so_once_and_keeps_the_fact(monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("FLOWLIB_ROOT", str(tmp_path))
-    monkeypatch.setattr(pretrained.socket, "create_connection", unreachable)
+    monkeypatch.setattr(requests, "head", unreachable)
     model = TrajectoryFCN(**SMALL | {"weights": "auto"})
     said = capsys.readouterr().out
     assert said.count("No ImageNet weights") == 1 and "random" in said
     assert model.weights.startswith("none (no ImageNet weights: download.pytorch.org gave no answer")
 
 
-def unreachable(address, timeout):
-    assert timeout <= 5
-    raise TimeoutError("nobody there")
+def unreachable(url, timeout, **options):
+    assert url.startswith("https://download.pytorch.org") and timeout <= 5
+    raise requests.ConnectionError("nobody there")
 
 
 def test_auto_takes_what_the_cache_holds_without_a_network(monkeypatch, tmp_path):
     monkeypatch.setenv("FLOWLIB_ROOT", str(tmp_path))
-    monkeypatch.setattr(pretrained.socket, "create_connection", unreachable)
+    monkeypatch.setattr(requests, "head", unreachable)
     network = lraspp_mobilenet_v3_large(weights=None, weights_backbone=None)
     torch.save(network.backbone.state_dict(), tmp_path / "here.pth")
     cached = tmp_path / "weights" / "mobilenet_v3_large-8738ca79-00000000.pth"

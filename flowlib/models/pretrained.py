@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import pickle
 import re
-import socket
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -64,7 +63,7 @@ def _fill_if_reachable(network: nn.Module, name: str) -> str:
     try:
         _probe(url)
         path = fetch_weights(url, sha256=_hash_in_name(url))
-    except OSError as error:  # DownloadError is one, too
+    except OSError as error:  # as all of requests' errors and DownloadError are
         reason = f"{urlsplit(url).hostname} gave no answer ({type(error).__name__})"
         print(f"No ImageNet weights: {reason}; the backbone starts from random numbers, and learns more slowly.")
         return f"none (no ImageNet weights: {reason})"
@@ -74,9 +73,11 @@ def _fill_if_reachable(network: nn.Module, name: str) -> str:
 
 def _probe(url: str) -> None:
     """Raise `OSError` unless the weights are in the cache or their server answers within a moment."""
+    import requests
+
     cached = Workspace().weights.glob(f"{Path(urlsplit(url).path).stem}-*.pth")
-    if not any(cached):
-        socket.create_connection((urlsplit(url).hostname, 443), timeout=PROBE_SECONDS).close()
+    if not any(cached):  # by requests, which knows the proxies of a cluster
+        requests.head(url, timeout=PROBE_SECONDS, allow_redirects=True).raise_for_status()
 
 
 def _hash_in_name(url: str) -> str:

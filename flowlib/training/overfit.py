@@ -166,14 +166,13 @@ def check_zero_stem(
     one, two = see_more_frames(model, model.input_frames), see_more_frames(model, input_frames, "zero")
     hold_later_frames(two)
     before = _largest_difference(one, two, dataset)
-    runs = [fit(net, dataset, None, config, folder=Path(folder) / name) for net, name in _twins(one, two)]
+    runs = [
+        fit(one, dataset, None, config, folder=Path(folder) / "one_frame"),
+        fit(two, dataset, None, config, folder=Path(folder) / "two_frames"),
+    ]
     losses = list(zip(*([line["loss"] for line in run.metrics()] for run in runs)))
     relative = max(abs(first - second) / max(abs(first), 1e-12) for first, second in losses)
     return StemCheck(before, losses, relative, _largest_difference(one, two, dataset))
-
-
-def _twins(one: nn.Module, two: nn.Module) -> list[tuple[nn.Module, str]]:
-    return [(one, "one_frame"), (two, "two_frames")]
 
 
 def _largest_difference(one: nn.Module, two: nn.Module, dataset) -> float:
