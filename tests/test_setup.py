@@ -7,6 +7,7 @@ seconds and no network. The PATH holds the tools that the script may use and not
 import importlib.metadata
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -106,7 +107,7 @@ class Machine:
     def run(self, *arguments: str, cwd: Path | None = None, script: str = "") -> subprocess.CompletedProcess:
         command = [str(self.path / "bash"), str(self.clone / script)] if script else self.command(*arguments)
         where = cwd or self.path.parent
-        return subprocess.run(command, cwd=where, env=self.env, capture_output=True, text=True, timeout=120)
+        return subprocess.run(command, cwd=where, env=self.env, capture_output=True, text=True, timeout=600)
 
     def python(self, code: str, python: str = ".venv/bin/python") -> str:
         command = [str(self.clone / python), "-c", code]
@@ -150,10 +151,14 @@ def test_the_first_run_makes_an_environment(settled):
 
 
 def test_the_second_run_is_quiet_and_quick(settled, tmp_path):
-    start = time.monotonic()
+    def spent() -> float:
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return usage.ru_utime + usage.ru_stime
+
+    before = spent()
     again = settled.run(cwd=tmp_path)
     assert (again.returncode, again.stdout, again.stderr) == (0, "", "")
-    assert time.monotonic() - start < 5
+    assert spent() - before < 2, "expected no work where there is nothing to do"
 
 
 def test_a_new_dependency_is_installed(settled, wheels):
@@ -239,7 +244,7 @@ def test_killed_at_any_moment_the_same_command_goes_on(machine):
         process = subprocess.Popen(
             machine.command(), env=machine.env, stdout=subprocess.DEVNULL, start_new_session=True
         )
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while not moment.exists() and time.monotonic() < deadline:
             time.sleep(0.02)
         os.killpg(process.pid, signal.SIGKILL)
