@@ -181,7 +181,8 @@ def _clip(clip: ClipPictures, report: Report) -> str:
     rows = ["<div class='name'>the truth</div>", *truth, *heads]
     rows += [_strip(shown, clip, report) for shown in clip.predictors]
     return (
-        f"<div class='card'><h3>{escape(clip.title)} <span class='soft'>{escape(clip.clip)}</span></h3>"
+        f"<div class='card'><h3>{escape(clip.title)} "
+        f"<span class='soft'>{escape(clip.video)}, clip {escape(clip.clip)}</span></h3>"
         f"<div class='strip'>{''.join(rows)}</div></div>"
     )
 

@@ -45,7 +45,7 @@ class ClipPictures:
 
     Attributes:
         title: why it is shown: "Best", "Median", "Worst".
-        clip: its name.
+        clip, video: its name, and its video's.
         first, paths, last: frame 0, the true paths on it, and the true last frame (None if not stored), JPEG bytes.
         frame: number of the last frame.
         predictors: in the report's order.
@@ -53,6 +53,7 @@ class ClipPictures:
 
     title: str
     clip: str
+    video: str
     first: bytes
     paths: bytes
     last: bytes | None
@@ -69,7 +70,8 @@ def picture_clip(title: str, truth: Truth, predictions: Mapping[str, TrajectoryP
     last = truth.picture(frame) if truth.rebuilt_frames else None
     shown = [_picture(name, prediction, truth, frame, chosen) for name, prediction in predictions.items()]
     paths = draw_paths(first, [(*true_paths, TRUE)])
-    return ClipPictures(title, truth.name, _jpeg(first), _jpeg(paths), _jpeg(last), frame, shown)
+    names = title, truth.name, truth.sample["video"]
+    return ClipPictures(*names, _jpeg(first), _jpeg(paths), _jpeg(last), frame, shown)
 
 
 def _picture(name: str, prediction, truth: Truth, frame: int, chosen: np.ndarray) -> PredictorPictures:
