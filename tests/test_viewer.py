@@ -3,7 +3,10 @@
 import base64
 import json
 import re
+import subprocess
+import sys
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -322,3 +325,18 @@ def test_a_notebook_gets_a_picture_and_the_widget(monkeypatch):
     assert png.startswith(b"\x89PNG") and viewer._header["snapshot"] in picture["text/html"]
     assert "<script" not in picture["text/html"]
     assert widget["application/vnd.jupyter.widget-view+json"]["model_id"] == viewer.model_id
+
+
+def test_the_viewer_needs_no_torch_and_loads_matplotlib_only_to_draw():
+    code = """
+import sys
+sys.modules["torch"] = None  # any import of it raises
+import numpy as np
+from flowlib.tracks import Tracks
+from flowlib.viewer import TrajectoryViewer
+viewer = TrajectoryViewer(np.zeros((2, 20, 30, 3), np.uint8), Tracks.still(np.array([[0, 3.0, 4.0]]), 2))
+assert "matplotlib" not in sys.modules
+assert viewer.snapshot().startswith(b"\\x89PNG")
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    assert result.returncode == 0, result.stderr
