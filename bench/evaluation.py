@@ -2,7 +2,7 @@
 
     python bench/evaluation.py --clips 200 --size 360 640
 
-Clips are cut from a few rendered scenes. The same evaluation is run in child processes on a fifth of the clips and on
+The same evaluation is run in child processes on a fifth of the clips and on
 all of them (memory must not grow with their number), then killed half way and run again. Prints a table and, last, one
 line of JSON.
 """
@@ -25,31 +25,34 @@ import torch
 from flowlib.evaluation import evaluate
 from flowlib.geometry import cell_grid
 from flowlib.models.baselines import ConstantVelocity, OwnTracks, Scaled, ZeroMotion
-from flowlib.synthetic import random_scene
+from flowlib.synthetic import synthetic_clip
 
-CLIPS_PER_SCENE = 10
+SCENES, CLIPS_PER_VIDEO = 4, 10
 
 
 class Scenes:
-    """Clips of rendered scenes, made one at a time."""
+    """Clips of a few rendered scenes, each brightened differently, so that no two are alike and none costs much."""
 
     def __init__(self, clips: int, size: tuple[int, int], grid: tuple[int, int] = (45, 80)) -> None:
         self.count, self.size, self.num_frames = clips, size, 8
-        self.queries = np.insert(cell_grid(size, *grid), 0, 0, axis=1)
-        self.videos = tuple(f"scene_{seed}" for seed in range(-(-clips // CLIPS_PER_SCENE)))
-        self.fingerprint = f"rendered scenes, {clips} clips of {size}"
+        queries = np.insert(cell_grid(size, *grid), 0, 0, axis=1)
+        scenes = [synthetic_clip(8, size, seed, motion="wander", camera="wander") for seed in range(SCENES)]
+        self.rendered = [(frames, scene.tracks(queries)) for frames, scene in scenes]
+        self.videos = tuple(f"video_{video}" for video in range(-(-clips // CLIPS_PER_VIDEO)))
+        self.fingerprint = f"{clips} clips of {SCENES} rendered scenes, {size}"
 
     def __len__(self) -> int:
         return self.count
 
     def __getitem__(self, index: int) -> dict:
-        seed, clip = divmod(index, CLIPS_PER_SCENE)
-        scene = random_scene(80, self.size, seed, motion="wander", camera="wander")
-        tracks = scene.tracks(self.queries, 8, clip * 8)
-        arrays = {"frames": scene.clip(8, clip * 8), "tracks": tracks.tracks}
+        video = index // CLIPS_PER_VIDEO
+        frames, tracks = self.rendered[video % SCENES]
+        brighter = np.clip(frames.astype(np.int16) + index % 50 - 25, 0, 255).astype(np.uint8)
+        brighter[0, 0, 0] = index % 256  # clips of the same brightness differ in a corner
+        arrays = {"frames": brighter, "tracks": tracks.tracks}
         arrays |= {"visibility": tracks.visibility, "queries": tracks.queries}
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
-        return {**tensors, "video": f"scene_{seed}", "clip": f"scene_{seed}/{clip}"}
+        return {**tensors, "video": f"video_{video}", "clip": f"video_{video}/{index}"}
 
 
 def child(clips: int, size: tuple[int, int], folder: Path) -> None:
