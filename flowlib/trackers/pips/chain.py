@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ CACHED_FRAMES = 2 * FRAMES
 THRESHOLD, THRESHOLD_STEP, EARLIEST = 0.9, 0.02, 2
 
 
+@runtime_checkable
 class Windows(Protocol):
     """What takes particles through eight frames."""
 
@@ -89,9 +90,7 @@ class Chain:
         progress: called with (particles done, total) after each block.
     """
 
-    def __init__(
-        self, windows: Windows, maps: FeatureCache, total: int, progress: Callable[[int, int], None]
-    ) -> None:
+    def __init__(self, windows: Windows, maps: FeatureCache, total: int, progress: Callable[[int, int], None]) -> None:
         self.windows, self.maps, self.total, self.progress = windows, maps, total, progress
         self.done = 0
 

@@ -51,7 +51,7 @@ class Fast:
         self._weights: dict[int, Tensor] = {}
 
     def features(self, net: PIPs, frame: Tensor) -> Float[Tensor, "128 h w"]:
-        image = frame.to(self.device, torch.float32)[None].contiguous(memory_format=torch.channels_last)
+        image = frame.to(self.device, self.stream)[None].contiguous(memory_format=torch.channels_last)
         return self.fnet((2 * (image / 255) - 1).to(self.product), net.cells(frame), self)[0].to(self.stream)
 
     def instance_norm(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:

@@ -8,9 +8,10 @@ authors' code does it, or `fast.Fast`. Knows nothing of files, chunks or long vi
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -51,7 +52,7 @@ class Pyramid:
         sizes: per level (H, W) without the border.
     """
 
-    maps: tuple[Float[Tensor, "cells 128"], ...]
+    maps: tuple[Float[Tensor, "_ 128"], ...]
     sizes: tuple[tuple[int, int], ...]
 
     def plane(self, level: int) -> Float[Tensor, "128 H W"]:
@@ -61,6 +62,7 @@ class Pyramid:
         return bordered[BORDER:-BORDER, BORDER:-BORDER].permute(2, 0, 1).contiguous()
 
 
+@runtime_checkable
 class Arithmetic(Protocol):
     """How the network's operations are computed; what they compute is the network's."""
 
@@ -294,9 +296,8 @@ class Mix(nn.Module):
 
     def __init__(self, size: int, over_frames: bool) -> None:
         super().__init__()
-        first, second = (size, 4 * size), (4 * size, size)
-        layers = (nn.Conv1d(*first, 1), nn.Conv1d(*second, 1)) if over_frames else (nn.Linear(*first), nn.Linear(*second))
-        self.fn = nn.ModuleDict({"0": layers[0], "3": layers[1]})
+        make = functools.partial(nn.Conv1d, kernel_size=1) if over_frames else nn.Linear
+        self.fn = nn.ModuleDict({"0": make(size, 4 * size), "3": make(4 * size, size)})
         self.norm = nn.LayerNorm(WIDTH)
 
 
@@ -327,7 +328,7 @@ def sample_map(level: Pyramid, xy: Float[Tensor, "N 2"]) -> Float[Tensor, "N 128
 
 
 def embedding(coords: Float[Tensor, "N S 2"], dtype: torch.dtype) -> Float[Tensor, "N S 195"]:
-    """Where a particle is relative to its start, and when: sines and cosines interleaved for x, y, t, then the three."""
+    """Where a particle is from its start, and when: sines and cosines interleaved for x, y, t, then the three."""
     N, S, _ = coords.shape
     # The published times are linspace(0, 8, 8): the last of the eight frames is at 8.
     times = torch.linspace(0, S, S, dtype=coords.dtype, device=coords.device)

@@ -136,7 +136,8 @@ class PIPsTracker:
             chain = Chain(self, FeatureCache(frames, self._pyramid), len(later) + len(earlier), progress)
             # Backwards first, so that where both directions meet, in the query's frame, the forward one has its say.
             for points, step in ((earlier, -1), (later, 1)):
-                chain.run(Particles.at(queries, points, self.net.stride, self.net.norm.weight), step, tracks, visibility)
+                particles = Particles.at(queries, points, self.net.stride, self.net.norm.weight)
+                chain.run(particles, step, tracks, visibility)
         tracks = tracks.astype(np.float32)
         tracks[start_frame, np.arange(N)] = queries[:, 1:]
         return Tracks(tracks, visibility & inside(tracks, frames.shape[1:3]), queries)
