@@ -52,21 +52,28 @@ def test_a_point_is_seen_until_it_is_lost_and_never_again():
 
 
 @pytest.mark.parametrize("t", [0, 3, 7])
-def test_a_lost_point_goes_on_as_it_moved(t):
+def test_a_lost_point_stays_where_it_was_seen_last(t):
     velocity = np.array([2.0, -1.0], np.float32)
 
     def step(here, there, xy):
         return xy + velocity * (there - here), np.full(len(xy), abs(here - t) < 2)
 
     found = chain(np.array([[t, 40, 30]], np.float32), 8, SIZE, step)
-    np.testing.assert_allclose(found.tracks[:, 0], [np.array([40, 30]) + velocity * (s - t) for s in range(8)])
+    steps = np.clip(np.arange(8) - t, -2, 2)[:, None]
+    np.testing.assert_allclose(found.tracks[:, 0], np.array([40, 30]) + velocity * steps)
     assert found.visibility[:, 0].tolist() == [abs(s - t) <= 2 for s in range(8)]
 
 
 def test_leaving_the_frame_is_being_lost():
     found = chain(np.array([[0, 75, 30]], np.float32), 6, SIZE, lambda here, there, xy: (xy + [2, 0], xy[:, 0] > 0))
     assert found.visibility[:, 0].tolist() == [True, True, True, False, False, False]
-    assert found.tracks[-1, 0].tolist() == [85, 30]
+    assert found.tracks[-1, 0].tolist() == [81, 30]
+
+
+def test_where_the_first_step_fails_its_place_is_kept():
+    found = chain(np.array([[0, 40, 30]], np.float32), 4, SIZE, lambda here, there, xy: (xy + [5, 0], xy[:, 0] < 0))
+    assert found.tracks[:, 0, 0].tolist() == [40, 45, 45, 45]
+    assert found.visibility[:, 0].tolist() == [True, False, False, False]
 
 
 def test_points_outside_the_frame_are_not_asked_for_and_stay():

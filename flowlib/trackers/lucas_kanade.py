@@ -30,7 +30,7 @@ class LucasKanadeTracker:
     """Follows points by Lucas-Kanade from frame to frame, forwards and backwards in time from each query.
 
     A point is visible while it lies inside the frame, is found back where it came from, and looks as it did one frame
-    before. Once lost it stays invisible, and goes on with the velocity of its last visible step. Points queried
+    before. Once lost it stays invisible, and stays where it was seen last. Points queried
     outside the frame are invisible and stay where they are. Nothing re-finds a point: errors add up frame by frame.
     Over flat ground, motion below half a pixel per step is taken for noise, and large flat things lag behind.
     10,000 points through 8 frames of 360×640 take about half a second of one core.

@@ -18,7 +18,7 @@ from torch import Tensor
 from torchvision.models.optical_flow import Raft_Large_Weights, raft_large
 
 from flowlib.downloads import fetch_weights
-from flowlib.geometry import bilinear_sample
+from flowlib.geometry import Size, bilinear_sample
 from flowlib.tracks import Tracks
 from flowlib.trackers import check_clip
 from flowlib.trackers.chaining import chain
@@ -37,7 +37,7 @@ class RAFTTracker:
     """Follows points through RAFT's flow from frame to frame, forwards and backwards in time from each query.
 
     A point is visible while it lies inside the frame and the flow there and back agrees; once lost it stays invisible,
-    and goes on with the velocity of its last visible step. Points queried outside the frame are
+    and stays where it was seen last. Points queried outside the frame are
     invisible and stay where they are. Nothing re-finds a point: errors add up from frame to frame.
 
     Args:
@@ -93,7 +93,9 @@ class RAFTTracker:
         flows = [torch.zeros((0, 2, H, W), device=self.device)]
         for i in range(0, len(first), self.chunk):
             images = (_to_input(part[i : i + self.chunk]).to(self.device) for part in (first, second))
-            flows.append(self.network(*images, num_flow_updates=self.iters)[-1][..., :H, :W])
+            flow = self.network(*images, num_flow_updates=self.iters)[-1]
+            left, top = (pad[0] for pad in _padding((H, W)))
+            flows.append(flow[..., top : top + H, left : left + W])
         return torch.cat(flows)
 
     def describe(self) -> dict:
@@ -120,14 +122,16 @@ def _agree(there: np.ndarray, back: np.ndarray) -> np.ndarray:
 
 
 def _to_input(images: np.ndarray) -> Float[Tensor, "B 3 H W"]:
-    """uint8 [B H W 3] as the network wants it: from -1 to 1, sides of at least 128 and multiples of 8.
-
-    Border pixels are repeated on the right and at the bottom only, so that positions stay what they are.
-    """
+    """uint8 [B H W 3] as the network wants it: from -1 to 1, sides of at least 128 and multiples of 8."""
     scaled = torch.from_numpy(np.array(images)).movedim(-1, 1).float() / 127.5 - 1
-    H, W = images.shape[1:3]
-    missing = [max(SMALLEST_SIDE, -(-side // 8) * 8) - side for side in (W, H)]
-    return F.pad(scaled, (0, missing[0], 0, missing[1]), mode="replicate")
+    (left, right), (top, bottom) = _padding(images.shape[1:3])
+    return F.pad(scaled, (left, right, top, bottom), mode="replicate")
+
+
+def _padding(size: Size) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Border pixels to repeat on the left and right, and at the top and bottom: evenly, as RAFT was measured."""
+    missing = [max(SMALLEST_SIDE, -(-side // 8) * 8) - side for side in (size[1], size[0])]
+    return tuple((less // 2, less - less // 2) for less in missing)
 
 
 def _pick_device(device: str) -> torch.device:
