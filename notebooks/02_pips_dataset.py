@@ -74,6 +74,7 @@ config = LabelConfig(
 )  # fmt: skip
 plan = make_plan(find_source(source, workspace, progress=Progress), config, progress=True)
 print(plan)
+print(f"{len(plan.chunk(chunk, num_chunks))} of them are in chunk {chunk} of {num_chunks}.")
 
 # %% [markdown]
 # ## How long it will take

@@ -46,9 +46,9 @@ trained: str = "all"  # which layers: last, first+last, first+second+last or all
 loss: str = "l1"  # mse, l1, huber, charbonnier
 masked: bool = True  # count visible points only
 optimizer: str = "adamw"  # sgd, adam or adamw
-learning_rate: float = 0.001
+learning_rate: float = 0.001  # of the optimiser, at its highest
 clip: str = "norm"  # of gradients: none, norm or value
-seed: int = 0
+seed: int = 0  # decides the order of clips and what else is drawn at random
 device: str = "auto"  # auto or cpu
 
 # %%

@@ -46,9 +46,9 @@ head: str = "fine"  # fine, or torchvision (stride 8: smooth and grid-like)
 batch_norm: str = "train"  # train, frozen or group
 trained: str = "all"  # which layers: last, first+last, first+second+last or all
 loss: str = "l1"  # mse, l1, huber, charbonnier
-learning_rate: float = 0.0003
+learning_rate: float = 0.0003  # of the optimiser, at its highest
 check_steps: int = 3  # of the two short trainings that compare one frame with two
-seed: int = 0
+seed: int = 0  # decides the order of clips and what else is drawn at random
 device: str = "auto"  # auto or cpu
 
 # %%

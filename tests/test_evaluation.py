@@ -1,10 +1,7 @@
-"""Evaluation: right numbers, honest intervals, no leak, nothing done twice; real ground truth, read and refused."""
+"""Evaluation: right numbers, honest intervals, no leak, nothing done twice."""
 
 import json
-import pickle
 import re
-import struct
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,25 +10,11 @@ from test_models_baselines import SyntheticClips
 
 from flowlib.evaluation import (
     EvalConfig,
-    FlowPair,
-    PointClip,
-    StillTracker,
-    compare,
     evaluate,
-    evaluate_tracker,
     find_leaks,
-    load_arrays,
-    read_badja,
-    read_flo,
-    read_flow_pair,
-    read_kitti_flow,
-    read_tapvid,
 )
 from flowlib.evaluation.statistics import estimate, per_video, resamples
-from flowlib.geometry import pixel_grid
 from flowlib.models.baselines import ConstantVelocity, MeanMotion, OwnTracks, Scaled, ZeroMotion
-from flowlib.synthetic import SceneTracker, synthetic_clip
-from flowlib.tracks import Tracks
 
 QUIET = {"progress": False, "pictures": False}
 
@@ -210,8 +193,12 @@ def test_scores_are_reused_until_something_changes(clips, tmp_path):
     assert first.calls == 6, "the bootstrap comes after scoring"
     evaluate({"a": first}, clips, folder=tmp_path, config=EvalConfig(fill="none"), **QUIET)
     assert first.calls == 12
-    evaluate({"a": first}, SyntheticClips(seeds=[2, 9], clips_per_video=2, motion="linear", camera="linear"),
-             folder=tmp_path, **QUIET)
+    evaluate(
+        {"a": first},
+        SyntheticClips(seeds=[2, 9], clips_per_video=2, motion="linear", camera="linear"),
+        folder=tmp_path,
+        **QUIET,
+    )
     assert first.calls == 14, "clips of scene 2 were known"
 
 
@@ -329,195 +316,3 @@ def test_predictions_of_some_frames_only(clips, tmp_path):
     assert report.overall["last"]["fde"].mean == pytest.approx(report.overall["all"]["fde"].mean)
     assert report.overall["last"]["epe_7"].mean == pytest.approx(report.overall["all"]["epe_7"].mean)
     assert np.isnan(report.overall["last"]["epe_3"].mean)
-
-
-# Ground truth
-
-
-def test_flo_round_trip_and_bad_files(tmp_path, refuses):
-    flow = np.random.default_rng(0).normal(size=(5, 7, 2)).astype("<f4")
-    flow[2, 3] = 1e10
-    data = struct.pack("<fii", 202021.25, 7, 5) + flow.tobytes()
-    (tmp_path / "a.flo").write_bytes(data)
-    read, known = read_flo(tmp_path / "a.flo")
-    assert known.sum() == 34 and not known[2, 3] and (read[:, 2, 3] == 0).all()
-    np.testing.assert_array_equal(read[:, known], flow.transpose(2, 0, 1)[:, known])
-    cut = (data[:-4], "expected 292 bytes for 7×5")
-    for broken, message in (cut, (b"PIEH", "expected a .flo file"), (b"\0" * 300, "expected a .flo file")):
-        (tmp_path / "b.flo").write_bytes(broken)
-        with refuses(message):
-            read_flo(tmp_path / "b.flo")
-
-
-def test_kitti_flow(tmp_path, refuses):
-    import cv2
-
-    flow = np.round(np.random.default_rng(0).uniform(-500, 500, (4, 6, 2)) * 64) / 64
-    known = np.random.default_rng(1).random((4, 6)) > 0.3
-    stored = np.concatenate([flow * 64 + 2**15, known[..., None]], axis=-1).astype(np.uint16)
-    cv2.imwrite(str(tmp_path / "flow.png"), stored[..., ::-1])  # OpenCV writes blue first
-    read, valid = read_kitti_flow(tmp_path / "flow.png")
-    np.testing.assert_array_equal(valid, known)
-    np.testing.assert_array_equal(read[:, known], flow.transpose(2, 0, 1)[:, known])
-    cv2.imwrite(str(tmp_path / "grey.png"), stored[..., 0] // 256)
-    with refuses("three channels with 16 bits"):
-        read_kitti_flow(tmp_path / "grey.png")
-
-
-def tapvid_entry(S=8, size=(64, 96), N=3):
-    frames, scene = synthetic_clip(S, size, seed=2)
-    tracks = scene.tracks(np.array([[0, 20.0, 30], [0, 50, 20], [0, 70, 40]][:N]))
-    shares = (tracks.tracks + 0.5) / np.array([size[1], size[0]])
-    return {"video": frames, "points": shares.swapaxes(0, 1), "occluded": ~tracks.visibility.T}, tracks
-
-
-@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
-def test_tapvid_files(tmp_path, protocol):
-    entry, tracks = tapvid_entry()
-    (tmp_path / "davis.pkl").write_bytes(pickle.dumps({"clip": entry}, protocol))
-    (clip,) = read_tapvid(tmp_path / "davis.pkl", size=None)
-    np.testing.assert_allclose(clip.truth.tracks, tracks.tracks, atol=1e-4)
-    np.testing.assert_array_equal(clip.truth.visibility, tracks.visibility)
-    np.testing.assert_allclose(clip.truth.queries, tracks.queries, atol=1e-4)
-    (small,) = read_tapvid(tmp_path / "davis.pkl")
-    np.testing.assert_allclose(small.truth.tracks, tracks.resize((64, 96), (256, 256)).tracks, atol=1e-3)
-    assert small.frames.shape == (8, 256, 256, 3)
-
-
-def test_tapvid_kinetics_and_strided_queries(tmp_path):
-    from flowlib.video import encode_image
-
-    entry, tracks = tapvid_entry()
-    entry["occluded"][0, :2], entry["occluded"][1] = True, True
-    kinetics = [entry | {"video": [encode_image(frame) for frame in entry["video"]]}]
-    (tmp_path / "k.pkl").write_bytes(pickle.dumps(kinetics))
-    (first,) = read_tapvid(tmp_path / "k.pkl", size=None)
-    assert first.name == "k_0000" and first.truth.queries[:, 0].tolist() == [2, 0]  # the one never seen is left out
-    np.testing.assert_allclose(first.truth.queries[0, 1:], tracks.tracks[2, 0], atol=1e-4)
-    (strided,) = read_tapvid(tmp_path / "k.pkl", size=None, query_mode="strided")
-    expected = [(t, point) for t in (0, 5) for point in range(3) if not entry["occluded"][point, t]]
-    assert strided.truth.queries[:, 0].tolist() == [t for t, _ in expected] and strided.query_mode == "strided"
-
-
-class Danger:
-    def __reduce__(self):
-        return Path.touch, (Path("/tmp/flowlib_was_here"),)
-
-
-@pytest.mark.parametrize(
-    "content",
-    [Danger(), {"video": Danger()}, [np.array([Danger()], dtype=object)], np.random.default_rng(0), print, Path],
-)
-def test_a_pickle_of_anything_but_arrays_is_refused(content, tmp_path, refuses):
-    (tmp_path / "bad.pkl").write_bytes(pickle.dumps(content))
-    with refuses(f"{tmp_path}.*expected a pickle of NumPy arrays only"):
-        list(read_tapvid(tmp_path / "bad.pkl"))
-    assert not Path("/tmp/flowlib_was_here").exists()
-
-
-def test_pickles_that_are_none_or_not_tapvid(tmp_path, refuses):
-    for data in (b"", b"hello", pickle.dumps({"a": np.zeros(3)})[:-5]):
-        (tmp_path / "bad.pkl").write_bytes(data)
-        with refuses("expected a pickle of NumPy arrays only"):
-            load_arrays(tmp_path / "bad.pkl")
-    (tmp_path / "other.pkl").write_bytes(pickle.dumps({"a": {"points": np.zeros(3)}}))
-    with refuses("expected video, points and occluded for 'a'"):
-        list(read_tapvid(tmp_path / "other.pkl"))
-    entry, _ = tapvid_entry()
-    (tmp_path / "short.pkl").write_bytes(pickle.dumps({"a": entry | {"occluded": entry["occluded"][:, 1:]}}))
-    with refuses("expected points"):
-        list(read_tapvid(tmp_path / "short.pkl"))
-
-
-def exact_clip(name="scene"):
-    frames, scene = synthetic_clip(6, (64, 96), seed=4, motion="linear", camera="linear")
-    truth = scene.tracks(np.insert(pixel_grid((64, 96))[::16, ::16].reshape(-1, 2).astype(float), 0, 0, axis=1))
-    return PointClip(name, frames, truth, np.full(6, 400.0)), scene
-
-
-def test_a_perfect_tracker_and_a_still_one():
-    clip, scene = exact_clip()
-    perfect, still = evaluate_tracker(SceneTracker(scene), [clip]), evaluate_tracker(StillTracker(), [clip])
-    assert perfect.rows[0]["average_jaccard"] == 1 and perfect.rows[0]["mean_error"] < 1e-4
-    seen = clip.truth.visibility[1:]
-    lengths = np.linalg.norm(clip.truth.displacement[1:], axis=-1)[seen]
-    assert still.rows[0]["mean_error"] == pytest.approx(lengths.mean(), rel=1e-5)
-    assert still.rows[0]["pck_t"] == pytest.approx((lengths < 0.2 * 20).mean())
-    table = compare({"perfect": perfect, "still": still})
-    assert "| mean | perfect | 100.0 | 0.00 |" in table and table.count("\n") == 5
-
-
-def test_flow_pairs():
-    frames, scene = synthetic_clip(2, (48, 64), seed=5)
-    known = np.ones((48, 64), bool)
-    known[:5] = False
-    pair = FlowPair("pair", frames, scene.displacement()[1], known)
-    assert evaluate_tracker(SceneTracker(scene), [pair]).rows[0]["epe"] < 1e-4
-    expected = np.linalg.norm(pair.flow, axis=0)[known].mean()
-    assert evaluate_tracker(StillTracker(), [pair]).rows[0]["epe"] == pytest.approx(expected, rel=1e-5)
-
-
-def test_bad_benchmarks(refuses):
-    class Short(StillTracker):
-        def __call__(self, frames, queries):
-            return super().__call__(frames[1:], queries)
-
-    with refuses("expected clips or pairs of frames, got none"):
-        evaluate_tracker(StillTracker(), [])
-    with refuses(r"scene: expected tracks \[6"):
-        evaluate_tracker(Short(), [exact_clip()[0]])
-
-
-def badja_files(folder: Path, masks: bool) -> Path:
-    """An animal whose joints walk 10 px of the annotation's 1920×1080 to the right in each frame."""
-    import cv2
-
-    (folder / "frames").mkdir()
-    (folder / "masks").mkdir()
-    entries = []
-    for number in range(4):
-        cv2.imwrite(str(folder / "frames" / f"{number:05d}.jpg"), np.zeros((54, 96, 3), np.uint8))
-        if number == 2:
-            continue
-        joints = [[100, 200 + 10 * number], [300, 400 + 10 * number], [500, 100], [0, 0]]
-        visible = [True, number < 3, True, False]
-        path = f"DAVIS/JPEGImages/Full-Resolution/horse/{number:05d}.jpg"
-        entries.append({"image_path": path, "segmentation_path": "", "joints": joints, "visibility": visible})
-        if masks:
-            mask = np.zeros((54, 96), np.uint8)
-            mask[:10, :10] = 255
-            cv2.imwrite(str(folder / "masks" / f"{number:05d}.png"), mask)
-    (folder / "horse.json").write_text(json.dumps(entries))
-    return folder / "horse.json"
-
-
-def test_badja(tmp_path, refuses):
-    clip = read_badja(badja_files(tmp_path, True), tmp_path / "frames", tmp_path / "masks")
-    assert clip.truth.tracks.shape == (4, 3, 2) and clip.name == "horse" and not clip.occlusion_known
-    np.testing.assert_allclose(clip.truth.tracks[3, 0], [(230.5) / 20 - 0.5, 100.5 / 20 - 0.5])
-    assert clip.truth.visibility.tolist() == [[True] * 3, [True] * 3, [False] * 3, [True, False, True]]
-    np.testing.assert_array_equal(clip.area, [100, 100, np.nan, 100])
-    row = evaluate_tracker(StillTracker(), [clip]).rows[0]
-    np.testing.assert_allclose(row["mean_error"], (0.5 + 0.5 + 0 + 1.5 + 0) / 5, rtol=1e-5)
-    assert row["pck_t"] == 1 and "average_jaccard" not in row
-    half = read_badja(tmp_path / "horse.json", tmp_path / "frames", tmp_path / "masks", size=(27, 48))
-    assert half.frames.shape == (4, 27, 48, 3) and half.area[0] == 25
-    assert "hull" in read_badja(tmp_path / "horse.json", tmp_path / "frames").note
-    (tmp_path / "frames" / "00002.jpg").unlink()
-    with refuses("00002 is missing", FileNotFoundError):
-        read_badja(tmp_path / "horse.json", tmp_path / "frames")
-    (tmp_path / "horse.json").write_text("[{}]")
-    with refuses("as BADJA has it"):
-        read_badja(tmp_path / "horse.json", tmp_path / "frames")
-
-
-def test_real_ground_truth_is_read(shared):
-    data = shared / "data"
-    camel = read_badja(
-        data / "gt/badja/camel.json", data / "davis480/camel/frames", data / "davis480/camel/masks", size=(96, 170)
-    )
-    assert camel.truth.tracks.shape == (84, 20, 2) and np.isfinite(camel.area).sum() == 18
-    assert 0 < evaluate_tracker(StillTracker(), [camel]).rows[0]["pck_t"] < 1
-    folder = data / "gt/middlebury/Urban2"
-    pair = read_flow_pair(folder / "frame10.png", folder / "frame11.png", folder / "flow10.flo")
-    assert pair.name == "Urban2" and pair.known.all() and np.abs(pair.flow).max() < 30
