@@ -152,7 +152,8 @@ def _receive_drive(identity: str, growing: Path) -> None:
     import gdown
     import requests
 
-    refusals = (gdown.exceptions.FileURLRetrievalError, getattr(gdown.exceptions, "DownloadError", ValueError))
+    refusal = gdown.exceptions.FileURLRetrievalError
+    refusals = (refusal, getattr(gdown.exceptions, "DownloadError", refusal))  # the second came with gdown 6
     # gdown 5, as found on Colab, knows neither of the two; it then waits for as long as the server does.
     known = inspect.signature(gdown.download).parameters
     patience = {name: value for name, value in {"timeout": TIMEOUT, "retries": ATTEMPTS - 1}.items() if name in known}
