@@ -18,32 +18,38 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from flowlib.augmentation import AugmentConfig
 from flowlib.dataset import TrajectoryDataset
 from flowlib.geometry import cell_grid
 from flowlib.models.fcn import TrajectoryFCN
-from flowlib.synthetic import synthetic_clip
+from flowlib.synthetic import Scene, random_scene
 from flowlib.training import FitConfig, fit, load_checkpoint, overfit, predict_clips
 from flowlib.training.pictures import save_picture
 
 NUM_FRAMES = 8
 
 
+PER_SCENE = 5  # clips, one after another: a scene's textures take longer than its frames
+
+
 class RenderedClips(list):
-    """Clips of linear motion, one for each seed."""
+    """Clips of linear motion of sprites and camera, some from each seed's scene."""
 
     num_frames = NUM_FRAMES
 
     def __init__(self, seeds: range, size: tuple[int, int]) -> None:
-        super().__init__(self._clip(seed, size) for seed in seeds)
+        super().__init__()
         self.size, self.fingerprint = size, f"linear {seeds} {size}"
+        for seed in seeds:
+            scene = random_scene(NUM_FRAMES * PER_SCENE, size, seed, motion="linear", camera="linear")
+            self.extend(self._clip(scene, NUM_FRAMES * part, f"seed {seed}.{part}") for part in range(PER_SCENE))
 
-    @staticmethod
-    def _clip(seed: int, size: tuple[int, int]) -> dict:
-        frames, scene = synthetic_clip(NUM_FRAMES, size, seed, motion="linear")
-        queries = np.insert(cell_grid(size, size[0] // 4, size[1] // 4), 0, 0, axis=1)
-        tracks = scene.tracks(queries, NUM_FRAMES)
-        arrays = {"frames": frames, "tracks": tracks.tracks, "visibility": tracks.visibility, "queries": queries}
-        return {key: torch.from_numpy(np.array(value)) for key, value in arrays.items()} | {"clip": f"seed {seed}"}
+    def _clip(self, scene: Scene, first: int, name: str) -> dict:
+        queries = np.insert(cell_grid(self.size, self.size[0] // 4, self.size[1] // 4), 0, 0, axis=1)
+        tracks = scene.tracks(queries, NUM_FRAMES, first)
+        arrays = {"frames": scene.clip(NUM_FRAMES, first), "tracks": tracks.tracks}
+        arrays |= {"visibility": tracks.visibility, "queries": queries}
+        return {key: torch.from_numpy(np.array(value)) for key, value in arrays.items()} | {"clip": name}
 
 
 def zero_motion_error(clips: list[dict]) -> float:
@@ -80,17 +86,18 @@ def run_overfit(arguments: argparse.Namespace) -> dict:
 
 def run_two_frames(arguments: argparse.Namespace) -> dict:
     size = tuple(arguments.size)
-    train, unseen = RenderedClips(range(arguments.clips), size), RenderedClips(range(10**6, 10**6 + 64), size)
+    train, unseen = RenderedClips(range(arguments.scenes), size), RenderedClips(range(10**6, 10**6 + 12), size)
     results = {"zero_motion": zero_motion_error(unseen)}
     for name, frames in (("two_frames", (0, 3)), ("one_frame", (0,))):
         torch.manual_seed(0)
         model = TrajectoryFCN(
-            num_frames=NUM_FRAMES, input_frames=frames, backbone=arguments.backbone, head="fine", conv1="mean",
-            weights=arguments.weights, batch_norm="train",
+            num_frames=NUM_FRAMES, input_frames=frames, backbone=arguments.backbone, head="fine",
+            conv1="duplicate", weights=arguments.weights, stride_in=arguments.stride_in, batch_norm="train",
         )  # fmt: skip
         config = FitConfig(
             steps=arguments.steps, batch_size=arguments.batch, learning_rate=arguments.learning_rate, warmup_steps=50,
-            validate_every=250, save_every=250, session_minutes=arguments.minutes, num_workers=0, ema_decay=0.99,
+            validate_every=100, save_every=100, session_minutes=arguments.minutes, num_workers=0, ema_decay=0.98,
+            loss="mse", schedule="constant", augment=AugmentConfig(flip_x=0.5, flip_y=0.5, reverse=0.5),
         )  # fmt: skip
         run = fit(model, train, unseen, config, folder=arguments.runs / name)
         seconds = sum(line["step_seconds"] for line in run.metrics("timings.jsonl"))
@@ -113,10 +120,10 @@ def main() -> None:
     parser.add_argument("--batch-norm", choices=["train", "frozen", "group"], default="train", help="of overfit")
     parser.add_argument("--target", type=float, default=0.5, help="pixels, of overfit")
     parser.add_argument("--dataset", type=Path, help="a labelled dataset's folder, of overfit")
-    parser.add_argument("--size", type=int, nargs=2, default=(64, 96), metavar=("H", "W"), help="of two_frames")
-    parser.add_argument("--clips", type=int, default=1000, help="to train on, of two_frames")
+    parser.add_argument("--size", type=int, nargs=2, default=(48, 64), metavar=("H", "W"), help="of two_frames")
+    parser.add_argument("--scenes", type=int, default=120, help="to train on, of two_frames; each gives 5 clips")
     parser.add_argument("--batch", type=int, default=8, help="of two_frames")
-    parser.add_argument("--backbone", default="lraspp_mobilenet_v3_large", help="of two_frames")
+    parser.add_argument("--backbone", default="fcn_resnet50", help="of two_frames")
     arguments = parser.parse_args()
     arguments.runs = arguments.runs or Path("workspace/runs") / f"learning_{arguments.part}"
     start = time.perf_counter()
