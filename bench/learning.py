@@ -103,7 +103,8 @@ def run_two_frames(arguments: argparse.Namespace) -> dict:
         seconds = sum(line["step_seconds"] for line in run.metrics("timings.jsonl"))
         results[name] = {"ade": run.best_ade, "steps": run.step, "minutes": seconds / 60}
         save_picture(run.folder / "unseen.png", *predict_clips(load_checkpoint(run.best)[0], unseen, 3))
-        print(f"{name}: {run.best_ade:.2f} px after {run.step} steps; zero motion {results['zero_motion']:.2f} px", flush=True)
+        reached = "not judged" if run.best_ade is None else f"{run.best_ade:.2f} px"
+        print(f"{name}: {reached} after {run.step} steps; zero motion {results['zero_motion']:.2f} px", flush=True)
     return results
 
 

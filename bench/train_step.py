@@ -145,9 +145,11 @@ def main() -> None:
 
     name = torch.cuda.get_device_name() if device.type == "cuda" else f"{arguments.threads} threads"
     machine = f"{platform.machine()}, {name}, torch {torch.__version__}"
-    print(f"{arguments.backbone}, {arguments.head} head, {arguments.size[0]}×{arguments.size[1]}, batch {arguments.batch}")
+    shape = f"{arguments.size[0]}×{arguments.size[1]}, batch {arguments.batch}"
+    print(f"{arguments.backbone}, {arguments.head} head, {shape}")
     print(f"{machine}; loading a batch in one process: {loading * 1000:.0f} ms\n")
-    print(f"{'variant':20}" + "".join(f"{part + ', s':>14}" for part in (*PARTS, "step")) + f"{'waiting':>10}{'speed':>8}")
+    heads = "".join(f"{part + ', s':>14}" for part in (*PARTS, "step"))
+    print(f"{'variant':20}{heads}{'waiting':>10}{'speed':>8}")
     results = {"machine": machine, "loading_seconds": loading, "arguments": vars(arguments), "variants": {}}
     for contender in contenders:
         kept = contender.seconds[arguments.warmup :]

@@ -83,7 +83,8 @@ def test_the_measures_notice_labels_that_moved_the_wrong_way():
 def test_a_shift_moves_each_pixel_and_its_label_by_the_same_x_and_y(dx, dy):
     sample = SAMPLES[1]
     moved = shift(sample, dx, dy)
-    torch.testing.assert_close(moved["tracks"] - sample["tracks"], torch.tensor([dx, dy]).expand_as(moved["tracks"]) * 1.0)
+    expected = torch.tensor([dx, dy]).expand_as(moved["tracks"]) * 1.0
+    torch.testing.assert_close(moved["tracks"] - sample["tracks"], expected)
     inner = (moved["tracks"] >= 0).all(-1) & (moved["tracks"] <= torch.tensor([71.0, 47.0])).all(-1)
     assert moved_colours(sample, moved | {"visibility": moved["visibility"] & inner}) < 1e-3
     inside = (moved["tracks"] >= -0.5).all(-1) & (moved["tracks"] <= torch.tensor([71.5, 47.5])).all(-1)

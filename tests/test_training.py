@@ -217,9 +217,10 @@ fit(TrajectoryFCN(**TINY | {"batch_norm": "group"}), clips, clips, config, folde
 def test_two_processes_equal_one_with_twice_the_batch(tmp_path):
     (tmp_path / "script.py").write_text(DOUBLE)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    script, on_cpu = tmp_path / "script.py", environment(ACCELERATE_USE_CPU="1")
     started = [
-        subprocess.Popen([*launch, tmp_path / "script.py", tmp_path / "two", "2"], env=environment(ACCELERATE_USE_CPU="1")),
-        subprocess.Popen([sys.executable, tmp_path / "script.py", tmp_path / "one", "4"], env=environment()),
+        subprocess.Popen([*launch, script, tmp_path / "two", "2"], env=on_cpu),
+        subprocess.Popen([sys.executable, script, tmp_path / "one", "4"], env=on_cpu),
     ]
     assert [process.wait(timeout=180) for process in started] == [0, 0]
     for one, two in zip(read_metrics(tmp_path / "one"), read_metrics(tmp_path / "two"), strict=True):

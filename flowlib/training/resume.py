@@ -22,7 +22,7 @@ def check_same_run(folder: Path, meta: dict, about: dict) -> None:
         raise ValueError(f"{folder}: expected a run with the same settings, got one with {what}; give it another name")
     if meta["processes"] != about["processes"]:
         here, there = about["processes"], meta["processes"]
-        raise ValueError(f"{folder}: expected a run on {here} processes, got one on {there}; a step would have other clips")
+        raise ValueError(f"{folder}: expected a run on {here} processes, got one on {there}: a step has other clips")
     for split in ("train", "validation"):
         if meta["data"][split] != about["data"][split]:
             was, asked = meta["data"][split], about["data"][split]

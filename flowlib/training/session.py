@@ -88,7 +88,7 @@ def make_accelerator(config: FitConfig) -> Accelerator:
         AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = Accelerator(cpu=config.device == "cpu", mixed_precision=config.precision)
     if config.precision == "fp16" and accelerator.device.type == "cpu":
-        raise ValueError("precision: 'fp16' expects a GPU, got a CPU, which would compute in float32; 'bf16' works there")
+        raise ValueError("precision: 'fp16' expects a GPU, got a CPU, which would use float32; 'bf16' works there")
     return accelerator
 
 
