@@ -44,7 +44,8 @@ class PIPsTracker:
         dtype: of the matrix products, feature network included: "float32"; "bfloat16", 1.7 times as fast where the
             CPU or GPU has it; on CUDA also "float16" and "tf32". Nothing has been run on CUDA yet. With random
             weights of full variance, the worst case, the mean distance from float64 after 3 iterations was 0.03 px
-            in float32 (the authors' code: 0.37) and 1.2 px in bfloat16; after 6, 0.94 (1.07) and 1.75 px. "float64" is for checks.
+            in float32 (the authors' code: 0.37) and 1.2 px in bfloat16; after 6, 0.94 (1.07) and 1.75 px.
+            "float64" is for checks.
         block: points computed together; None for the measured size of the device. Halved, with a warning, if memory
             runs out.
         device: "auto" (CUDA if there is one), "cpu", "cuda", "cuda:1".
