@@ -47,6 +47,7 @@ batch_norm: str = "train"  # train, frozen or group
 trained: str = "all"  # which layers: last, first+last, first+second+last or all
 loss: str = "l1"  # mse, l1, huber, charbonnier
 learning_rate: float = 0.0003  # of the optimiser, at its highest
+schedule: str = "cosine"  # of the learning rate: constant (steps may be raised later), cosine or one_cycle
 check_steps: int = 3  # of the two short trainings that compare one frame with two
 seed: int = 0  # decides the order of clips and what else is drawn at random
 device: str = "auto"  # auto or cpu
@@ -108,7 +109,7 @@ check_zero_stem(one_frame, train, check, workspace.check(run), input_frames=pars
 # %%
 config = FitConfig(
     name=run, steps=steps, batch_size=batch_size, validate_every=validate_every, session_minutes=session_minutes,
-    trained=trained, loss=loss, learning_rate=learning_rate, seed=seed, device=device,
+    trained=trained, loss=loss, learning_rate=learning_rate, schedule=schedule, seed=seed, device=device,
 )  # fmt: skip
 result = fit(model, train, splits.get("val"), config, folder=run_folder(run, workspace.runs))
 print(f"{result.step} of {steps} steps; {result.finished or 'run it again to go on'}")
