@@ -9,7 +9,7 @@ SIZE, ROWS, COLUMNS, S = (90, 160), 9, 16, 8
 
 
 def example() -> tuple[np.ndarray, Tracks, Tracks]:
-    """A clip, straight tracks of which the last column is hidden from frame 4 on, and a prediction that falls behind."""
+    """A clip, straight tracks (the last column hidden from frame 4 on), and a prediction that falls behind."""
     x = np.linspace(0, 255, SIZE[1])[None, :, None]
     frames = np.stack([np.broadcast_to((x + 20 * s) % 256, (*SIZE, 3)) for s in range(S)]).astype(np.uint8)
     xy = cell_grid(SIZE, ROWS, COLUMNS)

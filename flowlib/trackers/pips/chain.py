@@ -95,7 +95,7 @@ class Chain:
         self.done = 0
 
     def run(self, particles: Particles, step: int, tracks: np.ndarray, visibility: np.ndarray) -> None:
-        """Follow particles forwards (step 1) or backwards (-1), into their columns of tracks and visibility [S N …]."""
+        """Follow particles forwards (step 1) or backwards (-1) into their columns of tracks and visibility [S N]."""
         for t in range(len(tracks))[::step]:
             here = np.flatnonzero(particles.waiting & (particles.frame == t))
             for i in range(0, len(here), self.windows.block):
