@@ -20,9 +20,10 @@
 # predictors that need no training.
 #
 # - *zero motion*: nothing moves. On calm videos hard to beat.
-# - *constant velocity*: optical flow between the two input frames, carried on.
-# - *mean motion*: what moved on average in the training videos.
-# - *the tracker's own tracks*: the labels themselves; how good a rebuilt frame can get.
+# - *mean motion*: what moved on average in the training videos; *nearest clip*: what moved in the one most alike.
+# - *constant velocity*: optical flow between the two input frames, carried on; with *gains* fitted to the training
+#   videos, one for each frame ahead.
+# - *the tracks themselves*: the labels; how good a rebuilt frame can get.
 
 # %% tags=["setup"]
 # In Colab: fetch flowlib once and add what the runtime lacks. Anywhere else this cell does nothing.
@@ -40,6 +41,7 @@ checkpoint: str = ""  # a file instead of the run's best.pt
 split: str = "test"  # which videos: test, val, train or all
 report: str = "two_frames"  # name of the report's folder
 input_frames: str = "0,3"  # frames that constant velocity sees
+raft_weights: str = "none"  # for constant velocity by RAFT, too: "" for the published ones, a path, URL or Drive id
 pictures: str = ""  # your own picture, or two divided by a comma, to predict on at the end
 allow_leak: bool = False  # evaluate on videos the checkpoint was trained on, and say so in the report
 device: str = "auto"  # auto, cpu or cuda
@@ -58,7 +60,7 @@ from IPython.display import Markdown
 from flowlib.dataset import TrajectoryDataset
 from flowlib.evaluation import evaluate
 from flowlib.gallery import error_figure, predict_pictures, prediction_figure, prediction_viewer, save_viewer
-from flowlib.models.baselines import ConstantVelocity, MeanMotion, OwnTracks, ZeroMotion
+from flowlib.models.baselines import all_baselines
 from flowlib.notebook import parse_frames
 from flowlib.training.checkpoints import find_checkpoint, load_checkpoint
 from flowlib.workspace import Workspace
@@ -67,13 +69,10 @@ workspace = Workspace(root).writable()
 train = TrajectoryDataset(workspace.dataset(dataset), split="train")
 test = TrajectoryDataset(workspace.dataset(dataset), split=split)
 model, about = load_checkpoint(find_checkpoint(workspace.runs, run, checkpoint), device=device)
-predictors = {
-    "model": model,
-    "zero motion": ZeroMotion(test.num_frames),
-    "constant velocity": ConstantVelocity(num_frames=test.num_frames, input_frames=parse_frames(input_frames)),
-    "mean motion": MeanMotion.fit(train),
-    "the tracker's own tracks": OwnTracks(),
-}
+baselines = all_baselines(
+    train, num_frames=test.num_frames, input_frames=parse_frames(input_frames), raft_weights=raft_weights
+)
+predictors = {"model": model} | baselines
 print(f"{about['path']}: {about['step']} steps; {len(test)} clips of {', '.join(test.videos)}")
 
 # %% [markdown]
@@ -96,16 +95,17 @@ error_figure(result);
 # %% [markdown]
 # ## Where it does well, and where it fails
 #
-# The clip with the least, the middle and the largest error of the model. Blue: the labels. Orange: the prediction.
+# The clips with the model's least, middle and largest error, labels beside prediction. Play them; "rebuilt" and
+# "difference" among the backgrounds show the frames made from the prediction.
 
 # %%
-prediction_figure({"model": model}, test, result.extreme_clips()["Best"]);
+prediction_viewer(model, test, result.extreme_clips().get("Best"), name="model, best clip")
 
 # %%
-prediction_figure({"model": model}, test, result.extreme_clips().get("Median"));
+prediction_viewer(model, test, result.extreme_clips().get("Median"), name="model, median clip")
 
 # %%
-prediction_figure({"model": model}, test, result.extreme_clips().get("Worst"));
+prediction_viewer(model, test, result.extreme_clips().get("Worst"), name="model, worst clip")
 
 # %% [markdown]
 # ## The clip that moves most

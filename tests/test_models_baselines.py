@@ -169,8 +169,8 @@ def test_all_baselines_at_once(shared):
     two = all_baselines(train, input_frames=(0, 3), raft_weights=weights)
     assert list(two)[-1] == "the tracks themselves" and len(two) == 8
     found = {name: errors(predictor, sample)["ade"] for name, predictor in two.items()}
-    assert found["velocity (RAFT)"] < 0.8 * found["zero motion"] and found["the tracks themselves"] < 0.1
-    assert two["velocity (RAFT)"].describe()["flow"].startswith("raft ")
+    assert found["constant velocity (RAFT)"] < 0.8 * found["zero motion"] and found["the tracks themselves"] < 0.1
+    assert two["constant velocity (RAFT)"].describe()["flow"].startswith("raft ")
     assert list(all_baselines(train, input_frames=(0,))) == [
         "zero motion", "mean motion", "nearest clip", "the tracks themselves"
     ]

@@ -289,7 +289,7 @@ class RAFTFlow:
 
 
 def all_baselines(
-    train: Any, *, num_frames: int = 8, input_frames: Sequence[int] = (0, 1), raft_weights: str | Path | None = None
+    train: Any, *, num_frames: int = 8, input_frames: Sequence[int] = (0, 1), raft_weights: str | Path = "none"
 ) -> dict[str, Predictor]:
     """Every baseline under the name it has in reports, those that are fitted fitted on `train`; the ceiling last.
 
@@ -297,16 +297,17 @@ def all_baselines(
         train: the training split, the same that the model was trained on.
         num_frames: frames of a clip.
         input_frames: what the model sees. With one frame only there is no velocity, so constant velocity is left out.
-        raft_weights: a file, URL or gdown id, "" for the published ones; None leaves RAFT out.
+        raft_weights: a file, URL or gdown id, "" for the published ones; "none" leaves RAFT out.
     """
     known: dict[str, Predictor] = {"zero motion": ZeroMotion(num_frames), "mean motion": MeanMotion.fit(train)}
     known["nearest clip"] = NearestNeighbour.fit(train, input_frames)
     flows: dict[str, Flow] = {"DIS": dis_flow} if len(input_frames) == 2 else {}
-    if flows and raft_weights is not None:
+    if flows and raft_weights != "none":
         flows["RAFT"] = RAFTFlow(raft_weights)
     for name, flow in flows.items():
         constant = ConstantVelocity(flow, num_frames=num_frames, input_frames=input_frames)
-        known |= {f"velocity ({name})": constant, f"velocity ({name}), gains": Scaled.fit(constant, train)}
+        title = f"constant velocity ({name})"
+        known |= {title: constant, f"{title}, gains": Scaled.fit(constant, train)}
     return known | {"the tracks themselves": OwnTracks()}
 
 
