@@ -206,11 +206,31 @@ def _move_stride(network: nn.Module, backbone: str, stride_in: str) -> None:
     block.conv1.stride, block.conv2.stride = (2, 2), (1, 1)
 
 
+class FramesConvolution(nn.Conv2d):
+    """A convolution of several frames [B 3n H W] as the sum of one for each.
+
+    One call over all channels would add in another order, so that a frame whose weights are zero would still change
+    the others' last bits; and what is a last bit at first is a visible difference after twenty steps of training.
+    """
+
+    def forward(self, images: Tensor) -> Tensor:
+        frames, weights = images.split(3, dim=1), self.weight.split(3, dim=1)
+        return sum(self._conv_forward(frame, weight, None) for frame, weight in zip(frames, weights))
+
+
 def _widen_stem(network: nn.Module, n: int, rule: str) -> None:
     """Make the first convolution take n frames, 3n channels."""
-    convolution = stem_convolution(network)
-    convolution.weight = nn.Parameter(widen(convolution.weight.detach(), n, rule))
-    convolution.in_channels = 3 * n
+    if n == 1:
+        return
+    old = stem_convolution(network)
+    assert old.bias is None, "a backbone's first convolution is followed by a norm and has no bias"
+    shape = (3 * n, old.out_channels, old.kernel_size, old.stride, old.padding)
+    new = FramesConvolution(*shape, bias=False)
+    new.weight = nn.Parameter(widen(old.weight.detach(), n, rule))
+    if "conv1" in network:
+        network["conv1"] = new
+    else:
+        network["0"][0] = new
 
 
 def stem_convolution(network: nn.Module) -> nn.Conv2d:
