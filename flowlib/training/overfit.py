@@ -122,8 +122,14 @@ def _hints(steps: list[dict], judged: list[float], config: FitConfig, model: nn.
     elif before and error > 1.5 * min(line["ade"] for line in steps):
         hints.append("The curve rose again: a lower learning rate, clipping, or look at spike_report(run.folder).")
     if not hints:
-        trained = "" if config.trained == "all" else f" trained={config.trained!r} leaves most layers as they were;"
-        hints.append(f"The curve has levelled off:{trained} try head='fine', a larger working_size, or another rate.")
+        ideas = ["another learning rate", "clips with steadier labels, for a tracker's slips can't be fitted"]
+        if model.working_size is not None:
+            ideas.insert(0, "a larger working_size")
+        if model.config["head"] != "fine":
+            ideas.insert(0, "head='fine'")
+        if config.trained != "all":
+            ideas.insert(0, f"more than trained={config.trained!r}, which leaves most layers as they were")
+        hints.append(f"The curve has levelled off: try {'; or '.join(ideas)}.")
     return hints
 
 
