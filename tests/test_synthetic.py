@@ -44,7 +44,7 @@ def far_from_edges(scene: Scene, t: int, xy: np.ndarray) -> np.ndarray:
 @scenes
 def test_the_pixel_at_the_track_looks_like_the_pixel_at_the_query(seed, motion, camera):
     """0.6 grey levels in the mean, 999 of 1,000 within 3, none beyond 6: what reading bilinearly twice, the texture and
-    the frame, and rounding in between cost (the largest seen in hundreds of scenes: 3.2)."""
+    the frame, and rounding in between cost (seen: 3.03 at most in 60 scenes, 3.19 with seed 1902)."""
     scene = random_scene(12, SIZE, seed, motion=motion, camera=camera)
     queries = random_queries(seed, 200, scene.num_frames)
     tracks, start, every = scene.tracks(queries), queries[:, 0].astype(int), np.arange(200)
