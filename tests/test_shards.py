@@ -46,9 +46,9 @@ def test_what_goes_in_comes_out(tmp_path_factory, S, N, reach, seed):
         (clip,) = shard.clips
         got = shard.read(clip)
         assert (shard.tracker, shard.config) == (TRACKER, CONFIG)
-        assert shard.file[f"clips/{clip.key}/displacement"].dtype == (
-            np.int32 if reach > 512 and N and S > 1 else np.int16
-        )
+        steps = np.diff(np.round(given_.tracks.displacement.astype(np.float64) * 64), axis=0, prepend=0)
+        wide = np.abs(steps).max(initial=0) > 32767
+        assert shard.file[f"clips/{clip.key}/steps"].dtype == (np.int32 if wide else np.int16)
     assert_same(got, given_)
     np.testing.assert_array_equal(got.frames, given_.frames)
     assert (clip.video, clip.kept, clip.num_points) == ("é 1", tuple(range(S)), N)
@@ -60,7 +60,9 @@ def test_the_format_is_what_the_docstring_says(tmp_path):
         assert (file.attrs["format"], file.attrs["version"]) == ("flowlib-shard", 1)
         entry = json.loads(file["index"][()].tobytes())[0]
         group = file["clips"][entry["key"]]
-        assert group["queries"].dtype == np.float32 and group["displacement"].dtype == np.int16
+        assert group["queries"].dtype == np.float32 and group["steps"].dtype == np.int16
+        displacement = labelled().tracks.displacement
+        np.testing.assert_allclose(np.cumsum(group["steps"][()], axis=0) / 64, displacement, atol=1 / 128 + 1e-6)
         assert group["visibility"].shape == (4, 2)
         jpeg = file["frames"][entry["fingerprint"][:16]]["00000002"][()]
         assert bytes(jpeg[:2]) == b"\xff\xd8"

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowlib import video
+from flowlib.geometry import fit_frame
 from flowlib.video import VideoError, probe
 
 
@@ -186,7 +187,7 @@ def test_resizing_agrees_with_the_geometry_of_the_fit():
     for fit in ("crop", "pad", "stretch"):
         resized = video.resize_frame(frame, (90, 160), fit)[..., 0].astype(float)
         y, x = (np.mgrid[:90, :160] * resized).sum(axis=(1, 2)) / resized.sum()
-        expected = video.fit_frame((60, 80), (90, 160), fit).to_target(np.array([41.5, 21.5]))
+        expected = fit_frame((60, 80), (90, 160), fit).to_target(np.array([41.5, 21.5]))
         np.testing.assert_allclose([x, y], expected, atol=0.05)
 
 
@@ -208,3 +209,15 @@ def test_gif_and_progress(clip, tmp_path, refuses):
     with refuses("expected a name ending in"):
         video.write_video(tmp_path / "b.xyz", clip)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.gif"]
+
+
+def test_probing_shows_a_thumbnail_of_every_frame(clip, mp4, tmp_path):
+    folder = video.write_frames([probe(mp4, "a")], tmp_path / "frames")[0]
+    for path, size in ((mp4, (48, 72)), (folder, (48, 72))):
+        seen = []
+        probe(path, watch=seen.append)
+        assert len(seen) == 9 and all(one.shape == (*size, 3) for one in seen)
+        np.testing.assert_allclose([one[30, 30, 0] for one in seen], clip[:, 30, 30, 0], atol=6)
+    large = video.write_video(tmp_path / "large.mp4", np.zeros((2, 300, 640, 3), np.uint8))
+    probe(large, watch=lambda one: seen.append(one.shape))
+    assert seen[-1] == (120, 256, 3)

@@ -1,0 +1,40 @@
+"""Videos in, frames out, and back. The only room that knows a codec.
+
+A video is a file that FFmpeg reads, a folder `<name>/frames/` of numbered pictures, or a .zip of such a folder.
+All three give uint8 RGB frames [H W 3], upright, with square pixels. Knows nothing of clips, trackers or shards.
+"""
+
+from flowlib.video.pictures import decode_image, encode_image, resize_frame
+from flowlib.video.reading import VideoError
+from flowlib.video.videos import (
+    Skipped,
+    Video,
+    describe_videos,
+    find_videos,
+    fingerprint,
+    iterate_frames,
+    middle_frames,
+    probe,
+    probe_all,
+    read_frames,
+)
+from flowlib.video.writing import write_frames, write_video
+
+__all__ = [
+    "Skipped",
+    "Video",
+    "VideoError",
+    "decode_image",
+    "describe_videos",
+    "encode_image",
+    "find_videos",
+    "fingerprint",
+    "iterate_frames",
+    "middle_frames",
+    "probe",
+    "probe_all",
+    "read_frames",
+    "resize_frame",
+    "write_frames",
+    "write_video",
+]

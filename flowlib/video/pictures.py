@@ -1,0 +1,53 @@
+"""Pictures: frames as arrays, as bytes of JPEG, PNG or WebP, and at another size. Knows nothing of videos."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+
+from flowlib.geometry import FitRule, Size, fit_frame
+
+Frame = UInt8[np.ndarray, "H W 3"]
+Clip = UInt8[np.ndarray, "S H W 3"]
+
+
+def resize_frame(frame: Frame, size: Size | None, fit: FitRule = "crop") -> UInt8[np.ndarray, "height width 3"]:
+    """Bring one frame to `size` (height, width); None leaves it as it is."""
+    if size is None or frame.shape[:2] == tuple(size):
+        return frame
+    placed = fit_frame(frame.shape[:2], size, fit)
+    top, left, height, width = placed.source_box
+    cut = frame[top : top + height, left : left + width]
+    top, left, height, width = placed.target_box
+    shrinks = height < cut.shape[0] or width < cut.shape[1]
+    resized = cv2.resize(cut, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    if (height, width) == tuple(size):
+        return resized
+    canvas = np.zeros((*size, 3), np.uint8)
+    canvas[top : top + height, left : left + width] = resized
+    return canvas
+
+
+def encode_image(frame: Frame, kind: str = "jpeg", quality: int = 95) -> bytes:
+    """One frame as JPEG (full colour resolution, 4:4:4) or lossless WebP bytes, by `kind`: "jpeg", "webp"."""
+    if kind == "jpeg":
+        sampling = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+        # Fitted Huffman tables: 3 to 5 % smaller and no slower to decode, for 1.5 ms more a frame of 360×640.
+        suffix, options = ".jpg", [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_OPTIMIZE, 1, *sampling]
+    elif kind == "webp":
+        suffix, options = ".webp", [cv2.IMWRITE_WEBP_QUALITY, 101]  # above 100: lossless
+    else:
+        raise ValueError(f"kind: expected 'jpeg' or 'webp', got {kind!r}")
+    done, data = cv2.imencode(suffix, cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), options)
+    assert done, f"OpenCV could not encode a {frame.shape} frame as {kind}"
+    return data.tobytes()
+
+
+def decode_image(data: bytes | np.ndarray) -> Frame:
+    """The uint8 RGB frame [H W 3] that image bytes (JPEG, PNG, WebP, BMP) hold; `ValueError` if they hold none."""
+    buffer = np.frombuffer(data, np.uint8) if isinstance(data, bytes) else data
+    image = cv2.imdecode(buffer, cv2.IMREAD_COLOR) if buffer.size else None
+    if image is None:
+        raise ValueError(f"expected the bytes of a picture, got {buffer.size} bytes that are none")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)

@@ -1,0 +1,136 @@
+"""Readers: the frames of a file, a folder of pictures or a .zip of these, upright and with square pixels.
+
+What FFmpeg or zip can't read becomes a `VideoError`, one sentence that starts with the file. Knows nothing of names,
+sources or clips.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import av
+import numpy as np
+
+from flowlib.geometry import Size
+from flowlib.video.pictures import decode_image, resize_frame
+from flowlib.workspace import sha256_file
+
+IMAGE_SUFFIXES = frozenset(".bmp .jpeg .jpg .png .webp".split())
+THUMBNAIL_SIDE = 256  # pixels of the longer side, at most
+FRAMES_FPS = 25.0  # assumed for pictures, which carry no frame rate
+
+
+class VideoError(ValueError):
+    """A video that can't be used. The message is one sentence that starts with the file."""
+
+
+@contextmanager
+def open_video(path: Path) -> Iterator[FileReader | PictureReader]:
+    """The reader for whatever kind of video `path` is; what FFmpeg or zip can't read becomes a `VideoError`."""
+    try:
+        if path.is_dir():
+            yield PictureReader(path, {entry.name: entry.read_bytes for entry in (path / "frames").iterdir()})
+        elif path.suffix.lower() == ".zip":
+            with zipfile.ZipFile(path) as archive:
+                names = [name for name in archive.namelist() if not name.endswith("/")]
+                yield PictureReader(path, {name: partial(archive.read, name) for name in names})
+        else:
+            with av.open(str(path)) as container:
+                yield FileReader(path, container)
+    except (FileNotFoundError, av.FileNotFoundError) as error:
+        raise VideoError(f"{path}: expected a video, found nothing there") from error
+    except (av.FFmpegError, zipfile.BadZipFile, zlib.error) as error:
+        raise VideoError(
+            f"{path}: expected a video, can't be decoded ({getattr(error, 'strerror', None) or error})"
+        ) from error
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A frame that is decoded but not yet converted, for whoever may not need its pixels."""
+
+    size: Size
+    read: Callable[[], np.ndarray]
+    thumbnail: Callable[[], np.ndarray]  # uint8 [h w 3]; cheap, and not turned upright
+
+
+class FileReader:
+    """The frames of a video file, upright and with square pixels."""
+
+    def __init__(self, path: Path, container: av.container.InputContainer) -> None:
+        if not container.streams.video:
+            raise VideoError(f"{path}: expected a video, got a file without a picture stream")
+        self.path, self.container, self.stream = path, container, container.streams.video[0]
+        self.stream.thread_type = "AUTO"
+        self.promised = self.stream.frames
+        self.fps = float(self.stream.average_rate or self.stream.guessed_rate or FRAMES_FPS)
+
+    def __iter__(self) -> Iterator[Decoded]:
+        for number, frame in enumerate(self.container.decode(self.stream)):
+            if frame.is_corrupt:
+                raise VideoError(f"{self.path}: frame {number} is corrupt")
+            aspect = self.stream.sample_aspect_ratio or 1  # width of a stored pixel over its height
+            size = (frame.height, max(1, round(frame.width * aspect)))
+            turned = size[::-1] if frame.rotation % 180 else size
+            yield Decoded(turned, partial(self._read, frame, size), partial(self._thumbnail, frame))
+
+    @staticmethod
+    def _read(frame: av.VideoFrame, size: Size) -> np.ndarray:
+        pixels = resize_frame(frame.to_ndarray(format="rgb24"), size, "stretch")
+        return np.ascontiguousarray(np.rot90(pixels, frame.rotation // 90))
+
+    @staticmethod
+    def _thumbnail(frame: av.VideoFrame) -> np.ndarray:
+        height, width = _thumbnail_size((frame.height, frame.width))
+        return frame.to_ndarray(width=width, height=height, format="rgb24", interpolation="AREA")
+
+    def fingerprint(self) -> str:
+        return sha256_file(self.path)
+
+
+class PictureReader:
+    """The frames of a folder or .zip of pictures, in the order of the numbers in their names."""
+
+    fps = FRAMES_FPS
+
+    def __init__(self, path: Path, entries: dict[str, Callable[[], bytes]]) -> None:
+        pictures = [name for name in entries if Path(name).suffix.lower() in IMAGE_SUFFIXES]
+        folders = {Path(name).parent for name in pictures}
+        if len(folders) > 1:
+            raise VideoError(f"{path}: expected the pictures of one video, got {len(folders)} folders of pictures")
+        self.path, self.entries, self.names = path, entries, sorted(pictures, key=_by_number)
+        self.promised = len(self.names)
+
+    def __iter__(self) -> Iterator[Decoded]:
+        for name in self.names:
+            try:
+                pixels = decode_image(self.entries[name]())
+            except ValueError as error:
+                raise VideoError(f"{self.path}: {name} is not a picture that can be read") from error
+            small = partial(resize_frame, pixels, _thumbnail_size(pixels.shape[:2]), "stretch")
+            yield Decoded(pixels.shape[:2], lambda pixels=pixels: pixels, small)
+
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256()
+        for name in self.names:
+            content = self.entries[name]()
+            digest.update(f"{Path(name).name} {len(content)}\n".encode() + content)
+        return digest.hexdigest()
+
+
+def _thumbnail_size(size: Size) -> Size:
+    shrink = min(1.0, THUMBNAIL_SIDE / max(size))
+    return max(1, round(size[0] * shrink)), max(1, round(size[1] * shrink))
+
+
+def _by_number(name: str) -> list:
+    """Sort key that puts 2.jpg before 10.jpg."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
