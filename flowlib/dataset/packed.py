@@ -1,0 +1,74 @@
+"""A shard as a source of clips: every picture is decoded straight to its place, damage is told in one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from flowlib.geometry import Size
+from flowlib.shards import Clip, LabelledClip, Shard, ShardError
+from flowlib.tracks import Tracks
+from flowlib.video import decode_image
+
+
+class Packed:
+    """An open shard. Dropping it closes the file.
+
+    Attributes:
+        shard: the shard itself.
+        size: (H, W) of its frames.
+        content_sha256: of everything in it.
+
+    Raises:
+        ShardError: what is asked for can't be read; the message names the file and what to do.
+        FileNotFoundError: the file is gone.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.shard = Shard(path)
+        self.size: Size = (self.shard.config["height"], self.shard.config["width"])
+        self.content_sha256: str = self.shard.file.attrs["content_sha256"]
+
+    def read(self, clip: Clip) -> LabelledClip:
+        """One of its clips, whole."""
+        return LabelledClip(clip, self.frames(clip), self.tracks(clip))
+
+    def tracks(self, clip: Clip) -> Tracks:
+        """The tracks of one of its clips."""
+        with self._damage_named(clip):
+            return self.shard.tracks(clip)
+
+    def frames(self, clip: Clip) -> UInt8[np.ndarray, "K H W 3"]:
+        """The stored frames of one of its clips."""
+        # Not a list and np.stack: that costs two more passes through fresh memory, 6.8 instead of 11 ms at 360×640.
+        first = self.frame(clip, clip.kept[0])
+        frames = np.empty((len(clip.kept), *first.shape), np.uint8)
+        frames[0] = first
+        for place, index in enumerate(clip.kept[1:], 1):
+            frames[place] = self.frame(clip, index, first.shape)
+        return frames
+
+    def frame(self, clip: Clip, index: int, shape: tuple[int, ...] = ()) -> UInt8[np.ndarray, "H W 3"]:
+        """Frame `index` of one of its clips, of the given shape if one is given."""
+        with self._damage_named(clip):
+            frame = decode_image(self.shard.picture(clip, index))
+            if frame.shape != (shape or frame.shape):
+                raise ShardError(f"{self.shard.path}: expected frames of {shape}, got one of {frame.shape}")
+        return frame
+
+    @contextmanager
+    def _damage_named(self, clip: Clip) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, RuntimeError, KeyError, ValueError) as error:
+            if not self.shard.path.exists():
+                raise FileNotFoundError(f"{self.shard.path}: was there at first, now it isn't") from error
+            reason = str(error.__cause__ or error).removeprefix(f"{self.shard.path}: ")
+            raise ShardError(
+                f"{self.shard.path}: clip {clip.key} of {clip.video} can't be read ({reason}); "
+                "run labelling again with verify=True, which finds what is damaged and makes it anew"
+            ) from error

@@ -1,0 +1,194 @@
+"""`TrajectoryDataset`: the labelled clips of one split, as samples for training and evaluation."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch.utils.data import Dataset
+
+from flowlib.dataset.local import copy_shards, local_folder, on_drive, unpack_shards
+from flowlib.dataset.open_files import OpenFiles
+from flowlib.dataset.packed import Packed
+from flowlib.dataset.unpacked import Unpacked
+from flowlib.shards import SPLITS, Clip, LabelledClip, find_shards, load_splits
+from flowlib.tracks import Tracks
+
+Sample = dict[str, torch.Tensor | str]
+
+
+class TrajectoryDataset(Dataset):
+    """The labelled clips of one split, at random access; memory does not grow with the samples read.
+
+    Each sample is a dict: `frames` uint8 [K H W 3], `tracks` float32 [S N 2] in pixels of these frames, `visibility`
+    bool [S N], `queries` float32 [N 3] (t, x, y), and the strings `video` and `clip`. K = S where all frames are kept.
+    The tensors are a sample's own, however it is read.
+
+    Args:
+        root: a dataset's folder, or a workspace that holds exactly one.
+        split: "train", "val", "test" or "all"; whole videos, see `shards.load_splits`.
+        transform: applied to each sample.
+        local_copy: read copies of the shards on the local disk; None: only if the dataset lies on a mounted Drive.
+        unpacked: read unpacked, memory-mapped clips, the same bit for bit and many times as fast, for 0.7 MB a frame
+            of 360×640. True: made once in `unpacked/` of the dataset, on the local disk if that lies on a Drive; a
+            folder: made there.
+        progress: show a bar while copying or unpacking.
+
+    Attributes:
+        clips: the clips, in order.
+        videos: the names of their videos, sorted.
+        fingerprints: the SHA-256 of each of these videos.
+        num_frames: S.
+        size: (H, W) of the stored frames.
+        fingerprint: of everything that is in the split; equal fingerprints, equal data.
+
+    Raises:
+        FileNotFoundError: no dataset or no shard there.
+        ValueError: unknown split, a split without clips, or several datasets to choose from.
+        OSError: `unpacked`, and the disk is too small or can't be written.
+        ShardError: when unpacking or reading meets damage; the message names the file.
+
+    A file that is no shard at all is left out with a warning that names it.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: str = "train",
+        *,
+        transform: Callable[[Sample], Sample] | None = None,
+        local_copy: bool | None = None,
+        unpacked: bool | str | Path = False,
+        progress: bool = True,
+    ) -> None:
+        _check_split(split)
+        self.root, self.split, self.transform = find_dataset(root), "all", transform
+        found, bad = find_shards(self.root)
+        for reason in bad:
+            warnings.warn(f"left out: {reason}", stacklevel=2)
+        everything = [(path, clip) for path, clips in found.items() for clip in clips]
+        if not everything:
+            raise FileNotFoundError(f"{self.root}: expected shards with labelled clips, found none; label some first")
+        self.entries: list[tuple[Path, Clip]] = sorted(
+            everything, key=lambda entry: (entry[1].video, entry[1].first_frame, entry[1].key)
+        )
+        if split != "all":
+            self._restrict(split)
+        self._files, self._places = self._sources(list(found), local_copy, unpacked, progress)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __getitem__(self, index: int) -> Sample:
+        one = self.read(index)
+        sample: Sample = {
+            "frames": torch.from_numpy(one.frames),
+            "tracks": torch.from_numpy(one.tracks.tracks),
+            "visibility": torch.from_numpy(one.tracks.visibility),
+            "queries": torch.from_numpy(one.tracks.queries),
+            "video": one.clip.video,
+            "clip": one.clip.key,
+        }
+        return self.transform(sample) if self.transform else sample
+
+    def read(self, index: int) -> LabelledClip:
+        """A clip as NumPy arrays and `Tracks`, without the transform: for looking at and measuring."""
+        path, clip = self.entries[index]
+        return self._open(path).read(clip)
+
+    def tracks(self, index: int) -> Tracks:
+        """A clip's tracks alone; no picture is decoded."""
+        path, clip = self.entries[index]
+        return self._open(path).tracks(clip)
+
+    def only(self, split: str) -> TrajectoryDataset:
+        """One split of this dataset, which shares its files.
+
+        Raises:
+            ValueError: as the constructor.
+        """
+        _check_split(split)
+        part = copy.copy(self)
+        if split != "all":
+            part._restrict(split)
+        return part
+
+    @property
+    def clips(self) -> list[Clip]:
+        return [clip for _, clip in self.entries]
+
+    @property
+    def videos(self) -> list[str]:
+        return sorted({clip.video for clip in self.clips})
+
+    @property
+    def fingerprints(self) -> list[str]:
+        by_name = {clip.video: clip.fingerprint for clip in self.clips}
+        return [by_name[name] for name in self.videos]
+
+    @property
+    def num_frames(self) -> int:
+        return self.entries[0][1].num_frames
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self._open(self.entries[0][0]).size
+
+    @property
+    def fingerprint(self) -> str:
+        shards = sorted({path for path, _ in self.entries})
+        parts = [self._open(path).content_sha256 for path in shards] + [clip.key for clip in self.clips]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    def _open(self, shard: Path) -> Packed | Unpacked:
+        return self._files[self._places[shard]]
+
+    def _restrict(self, split: str) -> None:
+        """Leave the clips of one split."""
+        splits = load_splits(self.root, self.videos)
+        chosen = [(path, clip) for path, clip in self.entries if splits[clip.video] == split]
+        if not chosen:
+            there = ", ".join(f"{name}: {assigned}" for name, assigned in splits.items())
+            raise ValueError(f"split: {split!r} has no clips in {self.root} ({there})")
+        self.split, self.entries = split, chosen
+
+    def _sources(
+        self, shards: list[Path], local_copy: bool | None, unpacked: bool | str | Path, progress: bool
+    ) -> tuple[OpenFiles, dict[Path, Path]]:
+        """How to open a file, and which file to open for each shard."""
+        mine, remote = sorted({path for path, _ in self.entries}), on_drive(self.root)
+        if unpacked:
+            elsewhere = "" if unpacked is True else unpacked
+            folder = local_folder(self.root, elsewhere) if elsewhere or remote else self.root
+            return OpenFiles(Unpacked), unpack_shards(mine, folder / "unpacked", others=shards, progress=progress)
+        if remote if local_copy is None else local_copy:
+            return OpenFiles(Packed), copy_shards(shards, local_folder(self.root) / "shards", progress=progress)
+        return OpenFiles(Packed), {path: path for path in mine}
+
+
+def find_dataset(root: str | Path) -> Path:
+    """The dataset's folder that `root` is, or the only one in the workspace that `root` is.
+
+    Raises:
+        FileNotFoundError: neither.
+        ValueError: several datasets in that workspace.
+    """
+    root = Path(root).expanduser()
+    if (root / "shards").is_dir():
+        return root
+    found = sorted(path.parent for path in (root / "datasets").glob("*/shards"))
+    if not found:
+        raise FileNotFoundError(f"root: expected a dataset's folder (with shards/ in it) or a workspace, got {root}")
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found)
+        raise ValueError(f"root: expected one dataset in {root}, found {names}; name one of these folders")
+    return found[0]
+
+
+def _check_split(split: str) -> None:
+    if split not in (*SPLITS, "all"):
+        raise ValueError(f"split: expected one of {', '.join(SPLITS)}, all; got {split!r}")

@@ -1,0 +1,146 @@
+"""The unpacked form of a shard: one file that is memory-mapped, so that a sample costs a copy and no decoding.
+
+    frames      uint8 [F H W 3], each once, however many clips use it
+    per clip    float32 tracks [S N 2], float32 queries [N 3], bool visibility [S N]
+    index       JSON: content_sha256 of the shard, size, num_frames F, and for each clip's key the rows of its frames
+                and where its tracks begin
+    tail        8 bytes: length of the index, little-endian; 16 bytes: MAGIC
+
+Written atomically and for the content of one shard, so a killed build leaves whole files and goes on with the next, and
+a shard that changes gets a new one. A cache on a local disk: anyone may delete it, and reading doesn't check its bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from flowlib.dataset.packed import Packed
+from flowlib.geometry import Size
+from flowlib.shards import Clip, LabelledClip, ShardError
+from flowlib.tracks import Tracks
+from flowlib.workspace import atomic_write
+
+MAGIC = b"flowlib-unpack-1"
+TAIL = 8 + len(MAGIC)
+ALIGNED = 64  # where a clip's arrays begin
+POINT = 8 + 1  # bytes of a point in a frame: x and y as float32, and whether it is seen
+QUERY = 12  # bytes of t, x and y as float32
+
+
+class Unpacked:
+    """An unpacked shard, mapped for reading. What it gives are copies, so they can be written and outlive it.
+
+    Attributes:
+        path: the file.
+        size: (H, W) of its frames.
+        content_sha256: of the shard it was made from.
+
+    Raises:
+        ValueError: the file is no whole unpacked shard.
+        FileNotFoundError: there is none.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        with open(self.path, "rb") as file:
+            index = _read_index(file, self.path.stat().st_size)
+            if index is None:
+                raise ValueError(f"{self.path}: expected an unpacked shard, got another file or a part of one")
+            self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self.size: Size = tuple(index["size"])
+        self.content_sha256, self._clips = index["content_sha256"], index["clips"]
+        self._frames = np.ndarray((index["num_frames"], *self.size, 3), np.uint8, self._bytes)
+
+    def read(self, clip: Clip) -> LabelledClip:
+        """One of its clips, whole."""
+        rows, _ = self._clips[clip.key]
+        return LabelledClip(clip, np.take(self._frames, rows, axis=0), self.tracks(clip))
+
+    def tracks(self, clip: Clip) -> Tracks:
+        """The tracks of one of its clips."""
+        (_, offset), S, N = self._clips[clip.key], clip.num_frames, clip.num_points
+
+        def part(dtype: type, *shape: int) -> np.ndarray:
+            nonlocal offset
+            array = np.ndarray(shape, dtype, self._bytes, offset)
+            offset += array.nbytes
+            return array.copy()
+
+        tracks, queries = part(np.float32, S, N, 2), part(np.float32, N, 3)
+        return Tracks(tracks, part(np.bool_, S, N), queries)
+
+
+def unpacked_bytes(clips: Sequence[Clip], size: Size) -> int:
+    """How many bytes the clips of a shard take unpacked, the index and gaps aside."""
+    pictures = len(_pictures(clips)) * size[0] * size[1] * 3
+    return pictures + sum(_tracks_bytes(clip) for clip in clips)
+
+
+def unpack(path: str | Path, target: str | Path, *, advance: Callable[[int], object] = lambda count: None) -> Path:
+    """Unpack a shard, atomically.
+
+    Args:
+        path: the shard.
+        target: the file to make.
+        advance: called with the bytes written, again and again.
+
+    Raises:
+        ShardError: the shard is damaged.
+        OSError: `target` can't be written; there is none then.
+    """
+    packed = Packed(path)
+    pictures, places = _pictures(packed.shard.clips), {}
+    rows = {name: row for row, name in enumerate(pictures)}
+    with atomic_write(target) as temporary, open(temporary, "wb") as file:
+        for clip, index in pictures.values():
+            advance(file.write(packed.frame(clip, index, (*packed.size, 3))))
+        for clip in packed.shard.clips:
+            file.write(bytes(-file.tell() % ALIGNED))
+            places[clip.key] = [rows[name] for name in _names(clip)], file.tell()
+            advance(_write_tracks(file, packed, clip))
+        about = {"content_sha256": packed.content_sha256, "size": packed.size, "num_frames": len(rows)}
+        content = json.dumps(about | {"clips": places}).encode()
+        file.write(content + len(content).to_bytes(8, "little") + MAGIC)
+    return Path(target)
+
+
+def _names(clip: Clip) -> list[tuple[str, int]]:
+    """What tells a clip's stored frames from others: the video and the number in it."""
+    numbers = clip.frame_numbers
+    return [(clip.fingerprint, numbers[index]) for index in clip.kept]
+
+
+def _pictures(clips: Sequence[Clip]) -> dict[tuple[str, int], tuple[Clip, int]]:
+    """Each frame of the clips once, in the order of the video: where it is to be had."""
+    found = {name: (clip, index) for clip in clips for name, index in zip(_names(clip), clip.kept)}
+    return dict(sorted(found.items(), key=lambda item: item[0]))
+
+
+def _tracks_bytes(clip: Clip) -> int:
+    return clip.num_points * (clip.num_frames * POINT + QUERY)
+
+
+def _write_tracks(file, packed: Packed, clip: Clip) -> int:
+    tracks = packed.tracks(clip)
+    if (tracks.num_frames, tracks.num_points) != (clip.num_frames, clip.num_points):
+        raise ShardError(f"{packed.shard.path}: clip {clip.key} has other tracks than its index says")
+    arrays = (tracks.tracks.astype(np.float32), tracks.queries.astype(np.float32), tracks.visibility)
+    return sum(file.write(np.ascontiguousarray(array)) for array in arrays)
+
+
+def _read_index(file, length: int) -> dict | None:
+    """The index of an unpacked shard of `length` bytes, or None if the file is no whole one."""
+    if length < TAIL:
+        return None
+    file.seek(length - TAIL)
+    tail = file.read(TAIL)
+    begin = length - TAIL - int.from_bytes(tail[:8], "little")
+    if tail[8:] != MAGIC or begin < 0:
+        return None
+    file.seek(begin)
+    return json.loads(file.read(length - TAIL - begin))
