@@ -156,6 +156,18 @@ def visibility_metrics(visible: np.ndarray, logits: np.ndarray) -> dict[str, flo
     return {"visibility_accuracy": _mean((scores > 0) == truth), "visibility_auroc": auroc(truth, scores)}
 
 
+def visible_share(visible: np.ndarray) -> float:
+    """The share of all points of visible bool [S N] that are truly there to be measured, after frame 0: 0 to 1."""
+    return _mean(np.asarray(visible)[1:])
+
+
+def psnr(true: np.ndarray, rebuilt: np.ndarray) -> float:
+    """Peak signal-to-noise ratio of a frame uint8 [H W 3] in dB; infinite for equal frames."""
+    _check_frames(true, rebuilt, {})
+    error = np.square(true.astype(np.float64) - rebuilt).mean()
+    return float(10 * np.log10(255**2 / error)) if error else float("inf")
+
+
 def auroc(truth: np.ndarray, scores: np.ndarray) -> float:
     """Area under the ROC curve of `scores` [M] for `truth` bool [M], by the rank sum of Mann and Whitney."""
     from scipy.stats import rankdata
@@ -168,30 +180,42 @@ def auroc(truth: np.ndarray, scores: np.ndarray) -> float:
 
 
 def field_metrics(
-    true: np.ndarray, predicted: np.ndarray, *, spacing: tuple[float, float] = (1.0, 1.0)
+    true: np.ndarray,
+    predicted: np.ndarray,
+    visible: np.ndarray | None = None,
+    *,
+    spacing: tuple[float, float] = (1.0, 1.0),
 ) -> dict[str, float]:
-    """Is a predicted field as rough as the true one? Too smooth shows as ratios below 1, artefacts as above 1.
+    """Is a predicted field as rough as the true one? Over-smoothness and artefacts, in one number and in parts.
 
     Args:
         true, predicted: [... 2 H W] displacement in pixels on one regular lattice.
+        visible: bool [... H W]; only places whose point, right and lower neighbour are visible are measured. All if
+            None.
         spacing: pixels from row to row and from column to column of the lattice.
 
     Returns:
-        `tv_ratio`, `divergence_ratio`, `curl_ratio`: mean absolute value of the predicted field's total variation,
-        divergence and curl over the true one's (NaN where the true one has none); `divergence_error`, `curl_error`:
-        mean absolute difference, pixels of displacement per pixel of distance.
+        `roughness` (p - t) / (p + t) of the predicted (p) and the true (t) mean total variation, from -1 to 1: 0 is as
+        rough as the truth, -1 perfectly flat, -1/3 half as rough, 1/3 twice as rough; `tv_ratio`, `divergence_ratio`,
+        `curl_ratio`: mean absolute value of the predicted field's total variation, divergence and curl over the true
+        one's, which has no upper bound; `divergence_error`, `curl_error`: mean absolute difference, pixels of
+        displacement per pixel of distance. NaN where the truth has none, or nothing is measured.
     """
-    _check_same("predicted", np.asarray(predicted), np.asarray(true))
-    if np.ndim(true) < 3 or np.shape(true)[-3] != 2 or min(np.shape(true)[-2:]) < 2:
-        raise ValueError(f"true: expected shape [... 2 H W] with sides of 2 or more, got {list(np.shape(true))}")
-    measured = {name: (_derivatives(true, spacing)[name], _derivatives(predicted, spacing)[name]) for name in _FIELDS}
-    sizes = {name: [np.abs(values).mean() for values in pair] for name, pair in measured.items()}
-    result = {f"{name}_ratio": _ratio(ours, truth) for name, (truth, ours) in sizes.items()}
-    errors = {f"{name}_error": _mean(np.abs(ours - truth)) for name, (truth, ours) in measured.items() if name != "tv"}
-    return {**result, **errors}
-
-
-_FIELDS = ("tv", "divergence", "curl")
+    true, predicted = np.asarray(true), np.asarray(predicted)
+    _check_same("predicted", predicted, true)
+    if true.ndim < 3 or true.shape[-3] != 2 or min(true.shape[-2:]) < 2:
+        raise ValueError(f"true: expected shape [... 2 H W] with sides of 2 or more, got {list(true.shape)}")
+    seen = np.ones((*true.shape[:-3], *true.shape[-2:]), bool) if visible is None else np.asarray(visible)
+    if seen.dtype != bool or seen.shape != (*true.shape[:-3], *true.shape[-2:]):
+        raise ValueError(f"visible: expected bool [... H W] to go with the field, got {seen.dtype} {list(seen.shape)}")
+    counted = seen[..., :-1, :-1] & seen[..., 1:, :-1] & seen[..., :-1, 1:]
+    truth, ours = (
+        {name: values[counted] for name, values in _derivatives(field, spacing).items()} for field in (true, predicted)
+    )
+    size = {name: (_mean(np.abs(ours[name])), _mean(np.abs(truth[name]))) for name in truth}
+    result = {"roughness": _ratio(size["tv"][0] - size["tv"][1], sum(size["tv"]))}
+    result |= {f"{name}_ratio": _ratio(*pair) for name, pair in size.items()}
+    return result | {f"{name}_error": _mean(np.abs(ours[name] - truth[name])) for name in ("divergence", "curl")}
 
 
 def _derivatives(field: np.ndarray, spacing: tuple[float, float]) -> dict[str, np.ndarray]:
@@ -206,21 +230,40 @@ def _derivatives(field: np.ndarray, spacing: tuple[float, float]) -> dict[str, n
     }
 
 
-def blockiness(field: np.ndarray, period: int = 8) -> float:
-    """Grid artefacts of a dense field [... H W]: bends every `period` pixels against bends everywhere else.
+def grid_artefacts(field: np.ndarray, period: int = 8) -> float:
+    """How much of a dense field's bending lies on one regular grid: 0 (none of it, beyond chance) to 1 (all of it).
 
-    A network of stride `period` that upsamples badly bends its field in the same columns and rows again and again. The
-    mean absolute second difference is taken for each phase of the period; returned is that of the worst phase over
-    the median phase: 1 for a field without a grid, NaN for one without any bend.
+    A network of stride `period` that upsamples badly bends its field in the same columns and rows again and again.
+    Bending is the absolute second difference, summed along each column (and row). Columns that are `period` apart
+    form a phase; a phase counts with the median of its columns, so that a single edge of an object, however sharp,
+    makes no grid. A seam between two pixels bends the field on both its sides, so neighbouring phases are taken in
+    pairs: returned is the share that the strongest pair has, rescaled so that an even spread over the phases is 0 and
+    everything on one pair is 1, averaged over columns and rows. (A grid of half the period has two such pairs: 1/3.)
+
+    Args:
+        field: [... H W] with sides of two periods or more.
+        period: pixels, 3 or more.
+
+    Returns:
+        From 0 to 1; NaN for a field without any bend (up to float32's rounding).
     """
     field = np.asarray(field, np.float64)
-    if period < 2 or min(field.shape[-2:]) < 2 * period + 2:
-        raise ValueError(f"period: expected 2 or more and sides of two periods, got {period} and {list(field.shape)}")
-    worst = []
-    for bends in (np.abs(np.diff(field, 2, axis=-1)), np.abs(np.diff(field, 2, axis=-2)).swapaxes(-1, -2)):
-        phases = [bends[..., phase::period].mean() for phase in range(period)]
-        worst.append(_ratio(np.max(phases), np.median(phases)))
-    return float(np.mean(worst))
+    if period < 3 or min(field.shape[-2:]) < 2 * period + 2:
+        raise ValueError(f"period: expected 3 or more and sides of two periods, got {period} and {list(field.shape)}")
+    rounding = 4 * np.finfo(np.float32).eps * np.abs(field).max()
+    found = [_share_on_a_grid(np.diff(part, 2), period, rounding) for part in (field, field.swapaxes(-1, -2))]
+    return _mean(np.array([share for share in found if share == share]))
+
+
+def _share_on_a_grid(second_differences: np.ndarray, period: int, rounding: float) -> float:
+    bends = np.abs(second_differences)
+    columns = bends.mean(axis=tuple(range(bends.ndim - 1)))
+    if columns.mean() <= rounding:
+        return float("nan")
+    phases = np.array([np.median(columns[phase::period]) for phase in range(period)])
+    strongest = (phases + np.roll(phases, -1)).max()
+    even = 2 / period
+    return float(max(_ratio(strongest, phases.sum()) - even, 0) / (1 - even)) if phases.any() else 0.0
 
 
 def frame_metrics(

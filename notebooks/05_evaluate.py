@@ -82,7 +82,9 @@ print(f"{about['path']}: {about['step']} steps; {len(test)} clips of {', '.join(
 # where it was.
 
 # %%
-result = evaluate(predictors, test, folder=workspace.report(report), train=train, allow_leak=allow_leak)
+result = evaluate(
+    predictors, test, folder=workspace.report(report), train=train, about={"model": about}, allow_leak=allow_leak
+)
 page = result.save(workspace.report(report))
 Markdown(result.markdown())
 

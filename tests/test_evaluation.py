@@ -102,9 +102,10 @@ def test_differences_are_paired(report):
 
 def test_all_measures_are_there(report):
     expected = {"ade", "fde", "mse_last", "miss_rate", "average_jaccard", "visibility_accuracy", "visibility_auroc"}
-    expected |= {"tv_ratio", "curl_error", "blockiness", "psnr_all", "psnr_moving", "ssim_covered", "holes", "epe_7"}
+    expected |= {"roughness", "curl_error", "grid_artefacts"}
+    expected |= {"psnr_all", "psnr_moving", "ssim_covered", "holes", "epe_7"}
     assert expected <= set(report.measured) and report.frames_ahead() == list(range(1, 8))
-    assert report.overall["zero motion"]["holes"].mean == 0 and report.overall["zero motion"]["tv_ratio"].mean == 0
+    assert report.overall["zero motion"]["holes"].mean == 0 and report.overall["zero motion"]["roughness"].mean == -1
 
 
 def test_the_oracle_rebuilds_the_frame(tmp_path):

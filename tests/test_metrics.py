@@ -127,11 +127,66 @@ def test_field_metrics_of_a_rotation_and_a_zoom():
     assert metrics.field_metrics(rotation[lattice], zoom[lattice], spacing=(2, 4))["curl_error"] == pytest.approx(0.2)
 
 
-def test_blockiness_sees_the_grid_of_a_stride():
+def test_only_visible_places_of_a_field_are_measured():
+    x, y = np.moveaxis(pixel_grid((12, 16)).astype(float), -1, 0)
+    true, visible = np.stack([-y, x]) * 0.1, np.ones((12, 16), bool)
+    lost = true.copy()
+    lost[:, 3:6, 4:9] = 50  # where the truth is unknown
+    visible[3:6, 4:9] = False
+    whole, masked = metrics.field_metrics(lost, true), metrics.field_metrics(lost, true, visible)
+    assert masked["roughness"] == pytest.approx(0) and masked["curl_error"] == pytest.approx(0)
+    assert whole["curl_error"] > 1
+    nothing = metrics.field_metrics(true, true, np.zeros((12, 16), bool))
+    assert np.isnan(list(nothing.values())).all()
+
+
+def test_roughness_has_ends():
+    x, y = np.moveaxis(pixel_grid((12, 16)).astype(float), -1, 0)
+    true = np.stack([-y, x])
+    found = [metrics.field_metrics(true, true * factor)["roughness"] for factor in (0, 0.5, 1, 2, 1e9)]
+    np.testing.assert_allclose(found, [-1, -1 / 3, 0, 1 / 3, 1], atol=1e-6)
+    assert np.isnan(metrics.field_metrics(true * 0, true * 0)["roughness"])
+
+
+def enlarged(factor: int, seed: int = 0, **way) -> np.ndarray:
+    """A random coarse field, made `factor` times as large: [2 96 128]."""
+    import torch
+
+    coarse = torch.from_numpy(np.random.default_rng(seed).normal(size=(1, 2, 96 // factor, 128 // factor)) * 5)
+    return torch.nn.functional.interpolate(coarse, (96, 128), **way)[0].numpy()
+
+
+def test_grid_artefacts_are_a_share():
     rng = np.random.default_rng(0)
-    smooth = rng.normal(size=(2, 48, 64))
-    steps = np.repeat(np.repeat(rng.normal(size=(2, 6, 8)), 8, axis=1), 8, axis=2) * 20
-    assert metrics.blockiness(smooth) < 1.3 < 4 < metrics.blockiness(smooth + steps)
+    bilinear = {"mode": "bilinear", "align_corners": False}
+    assert metrics.grid_artefacts(enlarged(8, mode="nearest")) == pytest.approx(1)  # blocks of one value
+    assert metrics.grid_artefacts(enlarged(8, **bilinear)) == pytest.approx(1, abs=1e-3)
+    assert metrics.grid_artefacts(enlarged(4, **bilinear)) == pytest.approx(1 / 3, abs=0.05)
+    assert metrics.grid_artefacts(rng.normal(size=(2, 96, 128))) < 0.05
+    noisy = rng.normal(size=(2, 96, 128)) + enlarged(8, mode="nearest")
+    assert 0.1 < metrics.grid_artefacts(noisy) < 0.9
+    assert metrics.grid_artefacts(enlarged(8, **bilinear), period=7) < 0.2
+
+
+def test_one_sharp_edge_is_no_grid():
+    """Cells of another size, and objects with straight sides: piecewise constant, yet bounded and small."""
+    box = np.zeros((2, 96, 128))
+    box[:, 30:60, 40:81] = 7
+    assert metrics.grid_artefacts(box) == 0
+    cells = np.repeat(np.repeat(np.random.default_rng(1).normal(size=(2, 8, 10)), 12, axis=1), 13, axis=2)
+    assert 0 <= metrics.grid_artefacts(cells) < 0.3
+
+
+def test_a_field_that_never_bends_has_no_share():
+    x = np.tile(np.arange(64, dtype=np.float32) * 0.3 + 100, (2, 48, 1))
+    assert np.isnan(metrics.grid_artefacts(np.zeros((2, 48, 64)))) and np.isnan(metrics.grid_artefacts(x))
+
+
+@settings(max_examples=40)
+@given(arrays(np.float64, (20, 24), elements=st.floats(-100, 100)), st.integers(3, 8))
+def test_grid_artefacts_stay_between_0_and_1(field, period):
+    value = metrics.grid_artefacts(field, period)
+    assert np.isnan(value) or 0 <= value <= 1 + 1e-12
 
 
 def test_frame_metrics():
@@ -198,4 +253,6 @@ def test_other_bad_input_is_refused(refuses):
     with refuses("mask 'left': expected bool"):
         metrics.frame_metrics(frame, frame, {"left": np.zeros((16, 15), bool)})
     with refuses("period"):
-        metrics.blockiness(np.zeros((9, 9)))
+        metrics.grid_artefacts(np.zeros((9, 9)))
+    with refuses(r"visible: expected bool \[\.\.\. H W\]"):
+        metrics.field_metrics(np.zeros((2, 5, 6)), np.zeros((2, 5, 6)), np.ones((6, 5), bool))

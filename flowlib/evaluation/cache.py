@@ -19,7 +19,7 @@ import torch
 
 from flowlib.evaluation.scoring import EvalConfig
 
-VERSION = 2  # raise it whenever a metric changes its meaning: old scores are then left alone
+VERSION = 3  # raise it whenever a metric changes its meaning: old scores are then left alone
 _STATISTICS = ("confidence", "resamples", "seed")  # what happens after scoring does not spoil a score
 
 
@@ -63,7 +63,7 @@ class ClipScores:
 
 
 def predictor_fingerprint(predictor: Any) -> str:
-    """SHA-256 of what a predictor is: its class, its `describe()`, and for networks every weight.
+    """SHA-256 of what a predictor is: its class, what it says of itself, and for networks every weight.
 
     One that is neither described nor a network gets a new fingerprint each time, so its scores are never reused.
     """
@@ -80,8 +80,11 @@ def predictor_fingerprint(predictor: Any) -> str:
 
 
 def describe(predictor: Any) -> dict[str, Any] | None:
-    """What a predictor says of itself; None if it says nothing."""
-    return predictor.describe() if hasattr(predictor, "describe") else None
+    """What a predictor says of itself (`describe()`, or a network's `config`); None if it says nothing."""
+    if hasattr(predictor, "describe"):
+        return predictor.describe()
+    config = getattr(predictor, "config", None)
+    return {"name": type(predictor).__name__, **config} if isinstance(config, dict) else None
 
 
 def clip_fingerprint(sample: dict[str, Any]) -> str:

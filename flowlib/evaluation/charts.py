@@ -8,14 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from html import escape
-from typing import TYPE_CHECKING
 
+from flowlib.evaluation.comparison import Comparison
 from flowlib.evaluation.measures import BY_NAME, Measure
 from flowlib.evaluation.statistics import Estimate
-from flowlib.evaluation.verdict import is_ceiling
-
-if TYPE_CHECKING:
-    from flowlib.evaluation.report import Report
 
 MAIN, CEILING, FAINT = "#0072b2", "#7a7f87", "#8884"
 OTHERS = ("#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9", "#8c564b", "#5b5fc7", "#444444")
@@ -23,10 +19,10 @@ ENDS = 20  # videos shown from each end when there are more than twice as many
 Scale = Callable[[float], float]
 FONT = "font-family='system-ui,Segoe UI,Helvetica,Arial,sans-serif'"
 WIDTH, LABELS = 760, 210  # of the wide figures, and the room for names in them
-NARROW, NAMES, NUMBERS = 500, 188, 62  # of those that stand two in a row; room for names and for numbers
+NARROW, NAMES, NUMBERS = 540, 224, 62  # of those that stand two in a row; room for names and for numbers
 
 
-def figures(report: Report) -> dict[str, str]:
+def figures(report: Comparison) -> dict[str, str]:
     """Name -> SVG of every figure that the report's numbers allow."""
     made = {}
     for measure in report.headline():
@@ -40,36 +36,38 @@ def figures(report: Report) -> dict[str, str]:
     return made
 
 
-def colours(report: Report) -> dict[str, str]:
+def colours(report: Comparison) -> dict[str, str]:
     """Predictor -> colour, the same in every figure."""
     rest = iter(OTHERS * (1 + len(report.predictors) // len(OTHERS)))
     return {
-        name: MAIN if name == report.main else CEILING if is_ceiling(report, name) else next(rest)
+        name: MAIN if name == report.main else CEILING if report.is_ceiling(name) else next(rest)
         for name in report.predictors
     }
 
 
-def overall(report: Report, measure: Measure) -> str:
+def overall(report: Comparison, measure: Measure) -> str:
     """One number of every predictor with its interval, best first."""
     paint = colours(report)
     values = {name: report.overall[name][measure.name] for name in report.predictors}
-    sign = -1 if measure.better == "high" else 1
-    order = sorted(values, key=lambda name: (math.isnan(values[name].mean), sign * values[name].mean))
+    order = sorted(values, key=lambda name: (math.isnan(values[name].mean), measure.rank(values[name].mean)))
     rows = [(name, values[name], paint[name], name == report.main) for name in order]
     return _whiskers(rows, measure, f"{measure.label}, {_direction(measure)}", from_zero=measure.better == "low")
 
 
-def differences(report: Report, measure: Measure) -> str:
+def differences(report: Comparison, measure: Measure) -> str:
     """The main predictor minus each other one, paired video by video, with zero marked."""
     paint = colours(report)
     rows = [(name, values[measure.name], paint[name], False) for name, values in report.differences.items()]
-    better = {"low": "left of zero is better", "high": "right of zero is better", "one": ""}[measure.better]
+    better = {"low": "left of zero is better", "high": "right of zero is better", "zero": ""}[measure.better]
     title = f"{report.main} minus …, {measure.label}, {better}"
     return _whiskers(rows, measure, title, from_zero=True, signs=True)
 
 
-def horizon(report: Report) -> str:
-    """Error against frames ahead, with a band for the interval."""
+def horizon(report: Comparison) -> str:
+    """Error against frames ahead; a band for the interval of the main predictor and of its best rival.
+
+    More bands than two lie over each other and say nothing; the tables have every interval.
+    """
     frames, paint = report.frames_ahead(), colours(report)
     height, left, right, top, bottom = 330, 46, WIDTH - LABELS, 30, 286
     estimates = {name: [report.overall[name][f"epe_{frame}"] for frame in frames] for name in report.predictors}
@@ -81,27 +79,34 @@ def horizon(report: Report) -> str:
     parts += [_text(across(frame), bottom + 18, str(frame), "middle") for frame in [0, *frames]]
     parts.append(_text((left + right) / 2, height - 8, "frames ahead", "middle"))
     ends = []
+    banded = [report.main, report.best_rival("ade")]
     for name in sorted(estimates, key=lambda name: name == report.main):  # the main one on top
         known = [(across(f), v) for f, v in zip(frames, estimates[name]) if v.mean == v.mean]
-        parts += _course([(across(0), Estimate(0, 0, 0, 0, 0)), *known], down, paint[name], is_ceiling(report, name))
+        course = [(across(0), Estimate(0, 0, 0, 0, 0)), *known]
+        parts += _band(course, down, paint[name]) if name in banded else []
+        parts.append(_course(course, down, paint[name], report.is_ceiling(name)))
         ends.append((down(known[-1][1].mean) if known else bottom, name))
     for y, (_, name) in zip(_apart([y for y, _ in sorted(ends)], 15), sorted(ends)):
         parts.append(_text(right + 8, y + 4, name, "start", paint[name], name == report.main))
     return _svg(WIDTH, height, parts, "Error against frames ahead")
 
 
-def _course(points: list[tuple[float, Estimate]], down: Scale, colour: str, dashed: bool) -> list[str]:
-    """One predictor's line and, where every point has an interval, its band."""
-    parts = []
-    if all(value.has_interval for _, value in points):
-        outline = [(x, down(v.high)) for x, v in points] + [(x, down(v.low)) for x, v in reversed(points)]
-        parts.append(f"<polygon points='{_points(outline)}' fill='{colour}' opacity='0.13'/>")
+def _band(points: list[tuple[float, Estimate]], down: Scale, colour: str) -> list[str]:
+    """The area between the ends of one predictor's intervals, where every point has one."""
+    if not all(value.has_interval for _, value in points):
+        return []
+    outline = [(x, down(v.high)) for x, v in points] + [(x, down(v.low)) for x, v in reversed(points)]
+    return [f"<polygon points='{_points(outline)}' fill='{colour}' opacity='0.15'/>"]
+
+
+def _course(points: list[tuple[float, Estimate]], down: Scale, colour: str, dashed: bool) -> str:
+    """One predictor's line."""
     style = f"stroke='{colour}' stroke-width='{3 if colour == MAIN else 1.8}'" + " stroke-dasharray='5 4'" * dashed
     line = _points([(x, down(value.mean)) for x, value in points])
-    return [*parts, f"<polyline points='{line}' fill='none' {style}/>"]
+    return f"<polyline points='{line}' fill='none' {style}/>"
 
 
-def videos(report: Report, measure: Measure) -> str:
+def videos(report: Comparison, measure: Measure) -> str:
     """Every predictor's number on every video, worst video of the main predictor first; of many the two ends."""
     own = dict(zip(report.videos, report.values(report.main, measure.name)))
     order = sorted(own, key=lambda video: (math.isnan(own[video]), -own[video]))
@@ -121,7 +126,7 @@ def videos(report: Report, measure: Measure) -> str:
     return _svg(WIDTH, height, parts, f"{measure.label} of each video")
 
 
-def _dots(report: Report, measure: Measure, video: str, across: Scale, y: float) -> list[str]:
+def _dots(report: Comparison, measure: Measure, video: str, across: Scale, y: float) -> list[str]:
     paint, dots = colours(report), []
     for name in reversed(report.predictors):  # the main one on top
         value = report.per_video[name][video].get(measure.name, math.nan)
@@ -146,7 +151,7 @@ def _whiskers(rows: list[tuple], measure: Measure, title: str, *, from_zero: boo
         parts.append(_text(x, height - 10, f"{tick:g}", "middle"))
     for index, (name, value, colour, strong) in enumerate(rows):
         y = top + row * index + row / 2
-        parts.append(_text(NAMES - 10, y + 4, _short(name, 24), "end", colour, strong))
+        parts.append(_text(NAMES - 10, y + 4, _short(name, 32), "end", colour, strong))
         if value.mean != value.mean:
             continue
         low, mean, high = (across(number * measure.scale) for number in (value.low, value.mean, value.high))
@@ -159,7 +164,7 @@ def _whiskers(rows: list[tuple], measure: Measure, title: str, *, from_zero: boo
 
 
 def _direction(measure: Measure) -> str:
-    return {"low": "lower is better", "high": "higher is better", "one": "1 is best"}[measure.better]
+    return {"low": "lower is better", "high": "higher is better", "zero": "0 is best"}[measure.better]
 
 
 def _scale(low: float, high: float, start: float, end: float) -> Scale:
@@ -209,5 +214,5 @@ def _text(x: float, y: float, text: str, anchor: str, colour: str = "#555b66", s
 
 def _svg(width: float, height: float, parts: list[str], title: str) -> str:
     box = f"viewBox='0 0 {width} {height:.0f}' {FONT} font-size='13' role='img'"
-    ground = f"<rect width='{width}' height='{height:.0f}' fill='#fff' rx='8'/>"
+    ground = f"<rect class='ground' width='{width}' height='{height:.0f}' fill='#fff' rx='8'/>"
     return f"<svg xmlns='http://www.w3.org/2000/svg' {box}><title>{escape(title)}</title>{ground}{''.join(parts)}</svg>"

@@ -14,7 +14,7 @@ class Measure:
     Attributes:
         name: key in report.json.
         label: heading in tables.
-        better: which values are good ones; "one" means a ratio of 1.
+        better: which values are good ones; "zero" means those near 0, on either side.
         digits: decimals shown.
         group: heading it stands under.
         meaning: one sentence for a reader who has not met it.
@@ -23,7 +23,7 @@ class Measure:
 
     name: str
     label: str
-    better: Literal["low", "high", "one"]
+    better: Literal["low", "high", "zero"]
     digits: int
     group: str
     meaning: str
@@ -31,7 +31,11 @@ class Measure:
 
     @property
     def arrow(self) -> str:
-        return {"low": "↓", "high": "↑", "one": "→1"}[self.better]
+        return {"low": "↓", "high": "↑", "zero": "→0"}[self.better]
+
+    def rank(self, value: float) -> float:
+        """The smaller, the better the value."""
+        return {"low": value, "high": -value, "zero": abs(value)}[self.better]
 
     def show(self, value: float) -> str:
         """The number as a table has it; a dash where there is none."""
@@ -41,14 +45,20 @@ class Measure:
 _POINTS, _SEEN, _FIELD, _FRAMES = "Where points go", "Which points can be seen", "Shape of the motion", "Rebuilt frames"
 
 MEASURES: tuple[Measure, ...] = (
-    Measure("ade", "ADE px", "low", 2, _POINTS, "Average distance between predicted and true place, all frames."),
+    Measure(
+        "ade", "ADE px", "low", 2, _POINTS,
+        "Average distance between predicted and true place, over all points that can be seen and all frames.",
+    ),
     Measure("fde", "FDE px", "low", 2, _POINTS, "The same in the last frame only, where it is hardest."),
-    Measure("miss_rate", "Missed %", "low", 1, _POINTS, "Share of points that end too far off (8 px by default).", 100),
+    Measure(
+        "miss_rate", "Missed %", "low", 1, _POINTS,
+        "Share of points that are too far off in the last frame (8 px by default).", 100,
+    ),
     Measure("mse", "MSE px²", "low", 1, _POINTS, "Mean squared error of a coordinate; few large misses dominate it."),
     Measure("mse_last", "MSE last px²", "low", 1, _POINTS, "The same in the last frame only."),
     Measure(
         "average_pts_within_thresh", "δ_avg %", "high", 1, _POINTS,
-        "Share of points within 1, 2, 4, 8 and 16 px, averaged over the five (TAP-Vid).", 100,
+        "Share of points less than 1 px off, less than 2, 4, 8 and 16 px, averaged over the five (TAP-Vid).", 100,
     ),
     Measure(
         "average_jaccard", "AJ %", "high", 1, _POINTS,
@@ -63,16 +73,27 @@ MEASURES: tuple[Measure, ...] = (
         "Chance that a visible point gets a higher visibility than a hidden one; 0.5 is guessing.",
     ),
     Measure(
-        "tv_ratio", "Roughness", "one", 2, _FIELD,
-        "How much the motion changes from place to place, predicted over true: below 1 too smooth, above too rough.",
+        "roughness", "Roughness %", "zero", 0, _FIELD,
+        "How much the motion changes from place to place, against the truth: -100 all places move alike, "
+        "-33 half as rough as the truth, 0 as rough, 33 twice as rough, 100 no end to it.", 100,
     ),
     Measure("divergence_error", "Divergence err.", "low", 3, _FIELD, "Wrong growing and shrinking, px per px."),
     Measure("curl_error", "Curl err.", "low", 3, _FIELD, "Wrong turning, px per px."),
-    Measure("blockiness", "Grid artefacts", "one", 2, _FIELD, "Bends that repeat every 8 px; 1 means no grid."),
-    Measure("psnr_all", "PSNR dB", "high", 2, _FRAMES, "Likeness of the rebuilt frame, pixel by pixel."),
+    Measure(
+        "grid_artefacts", "Grid artefacts %", "low", 0, _FIELD,
+        "Share of the predicted motion's bending that sits on one grid of 8 px (the stride of many networks), beyond "
+        "chance: 0 no such grid, 100 nothing but the grid. The true motion may have some, too.", 100,
+    ),
+    Measure(
+        "psnr_all", "PSNR dB", "high", 2, _FRAMES,
+        "Likeness of the rebuilt frame to the true one, pixel by pixel, in decibels: 6 dB more is half the error.",
+    ),
     Measure("psnr_covered", "PSNR covered", "high", 2, _FRAMES, "The same where pixels arrived, holes left out."),
     Measure("psnr_moving", "PSNR moving", "high", 2, _FRAMES, "The same on what truly moves, the still rest left out."),
-    Measure("ssim_all", "SSIM", "high", 3, _FRAMES, "Likeness of structure, 1 for equal frames."),
+    Measure(
+        "ssim_all", "SSIM", "high", 3, _FRAMES,
+        "Likeness of edges and texture rather than of single pixels; 1 for equal frames.",
+    ),
     Measure("ssim_covered", "SSIM covered", "high", 3, _FRAMES, "The same where pixels arrived."),
     Measure("ssim_moving", "SSIM moving", "high", 3, _FRAMES, "The same on what truly moves."),
     Measure("lpips_all", "LPIPS", "low", 3, _FRAMES, "Difference as a network trained on human judgement sees it."),

@@ -28,7 +28,8 @@ class PredictorPictures:
         paths: predicted paths over the true ones, on frame 0.
         rebuilt: the last frame, rebuilt; holes are grey. None where it wasn't predicted or stored.
         difference: how far each pixel of it is off.
-        numbers: ADE, PSNR and the like of this clip.
+        ade: its mean error on this clip, in pixels.
+        psnr: of the rebuilt frame in dB; NaN where there is none.
     """
 
     name: str
@@ -46,6 +47,8 @@ class ClipPictures:
     Attributes:
         title: why it is shown: "Best", "Median", "Worst".
         clip, video: its name, and its video's.
+        where: its frames' numbers in the video, as text; "" if they are not known.
+        visible: share of its points that can be seen after frame 0.
         first, paths, last: frame 0, the true paths on it, and the true last frame (None if not stored), JPEG bytes.
         frame: number of the last frame.
         predictors: in the report's order.
@@ -54,6 +57,8 @@ class ClipPictures:
     title: str
     clip: str
     video: str
+    where: str
+    visible: float
     first: bytes
     paths: bytes
     last: bytes | None
@@ -61,7 +66,9 @@ class ClipPictures:
     predictors: list[PredictorPictures]
 
 
-def picture_clip(title: str, truth: Truth, predictions: Mapping[str, TrajectoryPrediction]) -> ClipPictures:
+def picture_clip(
+    title: str, truth: Truth, predictions: Mapping[str, TrajectoryPrediction], where: str = ""
+) -> ClipPictures:
     """All pictures of one clip. Its first frame has to be stored; the last one that is rebuilt is the one shown."""
     first = truth.picture(0)
     frame = truth.rebuilt_frames[-1] if truth.rebuilt_frames else truth.tracks.num_frames - 1
@@ -70,7 +77,7 @@ def picture_clip(title: str, truth: Truth, predictions: Mapping[str, TrajectoryP
     last = truth.picture(frame) if truth.rebuilt_frames else None
     shown = [_picture(name, prediction, truth, frame, chosen) for name, prediction in predictions.items()]
     paths = draw_paths(first, [(*true_paths, TRUE)])
-    names = title, truth.name, truth.sample["video"]
+    names = title, truth.name, truth.sample["video"], where, metrics.visible_share(truth.tracks.visibility)
     return ClipPictures(*names, _jpeg(first), _jpeg(paths), _jpeg(last), frame, shown)
 
 
@@ -86,7 +93,7 @@ def _picture(name: str, prediction, truth: Truth, frame: int, chosen: np.ndarray
         return PredictorPictures(name, _jpeg(paths), None, None, ade, float("nan"))
     rebuilt = rebuild_frame(prediction, truth, frame, truth.config.fill)
     target = truth.picture(frame)
-    psnr = metrics.frame_metrics(target, rebuilt.frame)["psnr_all"]
+    psnr = metrics.psnr(target, rebuilt.frame)
     open_holes = np.where(rebuilt.covered[..., None], rebuilt.frame, np.uint8(HOLE))
     off = difference_picture(target, rebuilt.frame)
     return PredictorPictures(name, _jpeg(paths), _jpeg(open_holes), _jpeg(off), ade, psnr)

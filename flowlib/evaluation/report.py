@@ -1,137 +1,39 @@
-"""`Report`: the scores of an evaluation, with intervals, as numbers, tables and a page. Computes nothing on clips."""
+"""`Report`: a comparison as sentences, tables and a page, and as files of them."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from flowlib.evaluation import charts, page, tables, verdict
 from flowlib.evaluation.cache import to_json
-from flowlib.evaluation.measures import BY_NAME, HEADLINE, MEASURES, Measure, frames_ahead
-from flowlib.evaluation.pictures import ClipPictures
-from flowlib.evaluation.scoring import EvalConfig
-from flowlib.evaluation.statistics import Estimate, Row, estimate, per_video, resamples
+from flowlib.evaluation.comparison import Comparison
+from flowlib.evaluation.statistics import Estimate
 from flowlib.workspace import atomic_write
-
-FEW = 10  # videos below which a bootstrap interval tends to be too narrow
-
-
-@dataclass(frozen=True)
-class ClipRow:
-    """One clip's numbers for one predictor."""
-
-    clip: str
-    video: str
-    scores: Row
 
 
 @dataclass
-class Report:
-    """The scores of several predictors on the same clips. The first predictor is the one the report is about.
-
-    Attributes:
-        rows: predictor -> its clips, in the same order for all.
-        run: what made the numbers: predictors' fingerprints, data, config, versions.
-        config: how they were measured.
-        warnings: what a reader has to know before believing them.
-        pictures: the best, the median and the worst clip.
-    """
-
-    rows: Mapping[str, list[ClipRow]]
-    run: dict[str, Any]
-    config: EvalConfig = field(default_factory=EvalConfig)
-    warnings: list[str] = field(default_factory=list)
-    pictures: list[ClipPictures] = field(default_factory=list)
-
-    @property
-    def predictors(self) -> list[str]:
-        return list(self.rows)
-
-    @property
-    def main(self) -> str:
-        """The predictor the report is about."""
-        return self.predictors[0]
-
-    @cached_property
-    def per_video(self) -> dict[str, dict[str, Row]]:
-        """Predictor -> video -> its numbers, each the mean over the video's clips."""
-        return {
-            name: per_video([row.scores for row in rows], [row.video for row in rows])
-            for name, rows in self.rows.items()
-        }
-
-    @cached_property
-    def videos(self) -> list[str]:
-        return list(self.per_video[self.main])
-
-    @cached_property
-    def measured(self) -> list[str]:
-        """Names of all numbers that some predictor has for some video, known ones first, then `epe_1`, `epe_2`, …"""
-        rows = [row for videos in self.per_video.values() for row in videos.values()]
-        have = {name for row in rows for name, value in row.items() if value == value}
-        return [m.name for m in MEASURES if m.name in have] + [f"epe_{frame}" for frame in frames_ahead(have)]
-
-    @cached_property
-    def overall(self) -> dict[str, dict[str, Estimate]]:
-        """Predictor -> number -> mean over videos with its bootstrap interval."""
-        return {name: {m: self._estimate(self.values(name, m)) for m in self.measured} for name in self.predictors}
-
-    @cached_property
-    def differences(self) -> dict[str, dict[str, Estimate]]:
-        """Other predictor -> number -> the main predictor's minus the other's, paired video by video."""
-        others = self.predictors[1:]
-        return {name: {m: self.difference(self.main, name, m) for m in self.measured} for name in others}
-
-    def difference(self, first: str, second: str, measure: str) -> Estimate:
-        """`first` minus `second` in one number, paired video by video, with its interval."""
-        return self._estimate(self.values(first, measure) - self.values(second, measure))
-
-    def values(self, predictor: str, measure: str) -> np.ndarray:
-        """One number of one predictor for each of `videos`; NaN where there is none."""
-        if predictor not in self.rows:
-            raise ValueError(f"predictor: expected one of {', '.join(self.predictors)}, got {predictor!r}")
-        return np.array([self.per_video[predictor][video].get(measure, np.nan) for video in self.videos])
-
-    def frames_ahead(self) -> list[int]:
-        return frames_ahead(self.measured)
-
-    def extreme_clips(self, measure: str = "ade") -> dict[str, int]:
-        """Indices of the best, the median and the worst clip of the main predictor; fewer if there are fewer clips."""
-        values = np.array([row.scores.get(measure, np.nan) for row in self.rows[self.main]])
-        order = [int(index) for index in np.argsort(values) if np.isfinite(values[index])]
-        if not order:
-            return {}
-        picked = {order[-1]: "Worst", order[len(order) // 2]: "Median", order[0]: "Best"}  # the last of equals
-        return {title: index for index, title in reversed(picked.items())}
+class Report(Comparison):
+    """A `Comparison` to read: what `evaluate` returns."""
 
     def verdict(self) -> list[str]:
         """What the numbers say, in sentences."""
-        from flowlib.evaluation.verdict import sentences
-
-        return sentences(self)
+        return verdict.sentences(self)
 
     def markdown(self) -> str:
         """The verdict, the headline table and every other number, as Markdown."""
-        from flowlib.evaluation.tables import markdown
-
-        return markdown(self)
+        return tables.markdown(self)
 
     def latex(self) -> str:
         """The headline numbers as a LaTeX table (booktabs)."""
-        from flowlib.evaluation.tables import latex
-
-        return latex(self)
+        return tables.latex(self)
 
     def html(self) -> str:
         """The self-contained page."""
-        from flowlib.evaluation.page import page
-
-        return page(self)
+        return page.page(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the pictures as plain JSON values; numbers that do not exist are null."""
@@ -140,7 +42,7 @@ class Report:
             "differences_of_" + self.main: self.differences,
         }
         return {
-            "run": self.run,
+            "run": _plain(self.run),
             "warnings": self.warnings,
             "verdict": self.verdict(),
             **{title: _plain(values) for title, values in estimates.items()},
@@ -150,15 +52,13 @@ class Report:
 
     def save(self, folder: str | Path) -> Path:
         """Write report.json, table.md, table.tex, report.html and figures/*.svg into `folder`; returns the page."""
-        from flowlib.evaluation.charts import figures
-
         folder = Path(folder)
         texts = {
             "report.json": json.dumps(self.to_dict(), indent=1, allow_nan=False),
             "table.md": self.markdown(),
             "table.tex": self.latex(),
             "report.html": self.html(),
-            **{f"figures/{name}.svg": svg for name, svg in figures(self).items()},
+            **{f"figures/{name}.svg": svg for name, svg in charts.figures(self).items()},
         }
         for name, text in texts.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -166,39 +66,12 @@ class Report:
                 Path(path).write_text(text, encoding="utf-8")
         return folder / "report.html"
 
-    def headline(self) -> list[Measure]:
-        return [BY_NAME[name] for name in HEADLINE if name in self.measured]
-
-    def interval_note(self) -> str:
-        """How far the intervals can be trusted."""
-        percent, count = f"{self.config.confidence:.0%}", len(self.videos)
-        if count < 2:
-            return "There is only one video, so no interval can be given: nothing is known about how videos differ."
-        note = f"Brackets hold the {percent} interval of the mean over {count} videos (bootstrap over videos)."
-        few = f" With so few videos it tends to be too narrow; from about {FEW} on it can be relied on."
-        return note + (few if count < FEW else "")
-
-    def left_out_note(self) -> str:
-        """Which numbers some video could not give for any predictor."""
-        missing: dict[int, list[str]] = {}
-        for name in self.measured:
-            count = min(self.overall[predictor][name].left_out for predictor in self.predictors)
-            if count and name in BY_NAME:
-                missing.setdefault(count, []).append(BY_NAME[name].label)
-        told = [f"{count} of {len(self.videos)} videos for {', '.join(labels)}" for count, labels in missing.items()]
-        return f"Left out, for there was nothing to measure: {'; '.join(told)}." if told else ""
-
-    @cached_property
-    def _draws(self) -> np.ndarray:
-        return resamples(len(self.videos), self.config.resamples, self.config.seed)
-
-    def _estimate(self, values: np.ndarray) -> Estimate:
-        return estimate(values, self._draws, self.config.confidence)
-
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
     if isinstance(value, Estimate):
         return _plain(asdict(value))
     return to_json(value) if isinstance(value, float) else value

@@ -15,9 +15,10 @@ import torch
 
 import flowlib
 from flowlib.evaluation.cache import ClipScores, clip_fingerprint, describe, predictor_fingerprint
+from flowlib.evaluation.comparison import ClipRow
 from flowlib.evaluation.leaks import find_leaks, refuse_leaks
 from flowlib.evaluation.pictures import ClipPictures, picture_clip
-from flowlib.evaluation.report import ClipRow, Report
+from flowlib.evaluation.report import Report
 from flowlib.evaluation.scoring import EvalConfig, Truth, predict, score
 from flowlib.metrics import Lpips
 from flowlib.models import Predictor
@@ -31,6 +32,7 @@ def evaluate(
     folder: str | Path,
     config: EvalConfig | None = None,
     train: Any = None,
+    about: Mapping[str, Mapping[str, Any]] | None = None,
     allow_leak: bool = False,
     pictures: bool = True,
     progress: bool = True,
@@ -47,6 +49,7 @@ def evaluate(
         folder: where scores are kept (`folder/scores`); `Report.save` may be given the same.
         config: what is measured.
         train: the training split; if given, near-duplicate pictures in `dataset` are looked for and refused.
+        about: predictor's name -> where it comes from, such as what `load_checkpoint` says; kept in the report.
         allow_leak: evaluate all the same on videos that a predictor was trained on; the report says so.
         pictures: predict the best, the median and the worst clip once more, for the pictures of the report.
         progress: show a bar.
@@ -59,6 +62,9 @@ def evaluate(
     >>> report.save("reports")                                                                    # doctest: +SKIP
     """
     config, folder = config or EvalConfig(), Path(folder)
+    unknown = sorted(set(about or ()) - set(predictors))
+    if unknown:
+        raise ValueError(f"about: expected names of predictors ({', '.join(predictors)}), got {unknown[0]!r}")
     if not predictors or len(dataset) == 0:
         raise ValueError(f"expected predictors and clips, got {len(predictors)} predictors and {len(dataset)} clips")
     warnings = _check_leaks(predictors, dataset, train, allow_leak, progress)
@@ -82,7 +88,7 @@ def evaluate(
                     scores[name].add(key, score(predict(predictor, truth, name), truth, lpips))
                 rows[name].append(ClipRow(sample["clip"], sample["video"], scores[name].rows[key]))
                 bar.update()
-    run = _describe_run(predictors, prints, dataset, config, reused)
+    run = _describe_run(predictors, prints, dataset, config, reused, about or {})
     report = Report(rows, run, config, warnings)
     if pictures:
         with _evaluation_mode(predictors):
@@ -97,8 +103,15 @@ def _extreme_clips(report: Report, predictors, dataset, config: EvalConfig) -> l
         sample = dataset[index]
         truth = Truth(sample, _kept(dataset, index, sample), config)
         predictions = {name: predict(predictor, truth, name) for name, predictor in predictors.items()}
-        result.append(picture_clip(title, truth, predictions))
+        result.append(picture_clip(title, truth, predictions, _where(dataset, index)))
     return result
+
+
+def _where(dataset: Any, index: int) -> str:
+    """Which frames of its video a clip is, as text; "" if the dataset doesn't know."""
+    clips = getattr(dataset, "clips", None)
+    numbers = getattr(clips[index], "frame_numbers", None) if clips else None
+    return f"frames {numbers[0]} to {numbers[-1]}" if numbers is not None else ""
 
 
 def _check_leaks(predictors, dataset, train, allow_leak: bool, progress: bool) -> list[str]:
@@ -136,12 +149,16 @@ def _evaluation_mode(predictors: Mapping[str, Predictor]):
         yield
 
 
-def _describe_run(predictors, prints: dict[str, str], dataset, config: EvalConfig, reused: int) -> dict[str, Any]:
+def _describe_run(predictors, prints, dataset, config: EvalConfig, reused: int, about) -> dict[str, Any]:
     """Everything that a number in the report depends on, as plain JSON values."""
     videos = list(getattr(dataset, "videos", ()))
     told = {name: {"fingerprint": prints[name], "describes_itself_as": describe(p)} for name, p in predictors.items()}
     for name, predictor in predictors.items():
         told[name] |= {"class": type(predictor).__qualname__, "input_frames": list(predictor.input_frames)}
+        if isinstance(predictor, torch.nn.Module):
+            told[name]["parameters"] = sum(parameter.numel() for parameter in predictor.parameters())
+        if name in about:
+            told[name]["about"] = dict(about[name])
     return {
         "time": time.strftime("%Y-%m-%d %H:%M:%S%z"),
         "predictors": told,

@@ -131,12 +131,12 @@ def score(prediction: TrajectoryPrediction, truth: Truth, lpips: Lpips | None = 
     row = metrics.displacement_metrics(moved, displacement, seen, miss_distance=truth.config.miss_distance)
     errors = metrics.epe_per_frame(moved, displacement, seen)
     row |= {f"epe_{frame}": float(error) for frame, error in zip(chosen[1:], errors)}
-    row |= metrics.visibility_metrics(seen, logits)
+    row |= metrics.visibility_metrics(seen, logits) | {"visible": metrics.visible_share(true.visibility)}
     clip = Tracks(true.tracks[chosen], seen, true.queries)
     predicted = Tracks(displacement + true.queries[None, :, 1:], logits > 0, true.queries)
     tapvid = metrics.tapvid_metrics(clip, predicted)
     row |= {name: tapvid[name] for name in ("average_pts_within_thresh", "average_jaccard")}
-    row |= _field_numbers(prediction, displacement[1:], moved[1:], truth)
+    row |= _field_numbers(prediction, displacement[1:], moved[1:], seen[1:], truth)
     return row | _frame_numbers(prediction, truth, lpips)
 
 
@@ -164,16 +164,18 @@ def device_of(predictor: Any) -> torch.device:
     return torch.device("cpu") if first is None else first.device
 
 
-def _field_numbers(prediction, displacement: np.ndarray, moved: np.ndarray, truth: Truth) -> dict[str, float]:
-    """Smoothness on the lattice of the true points, grid artefacts on the dense field of the last frame."""
+def _field_numbers(prediction, displacement, moved, seen, truth: Truth) -> dict[str, float]:
+    """Smoothness on the lattice of the true points, where they can be seen; grid artefacts on the last dense field."""
     numbers = {}
     shape = lattice(truth.tracks.queries[:, 1:], truth.size)
     if shape and min(shape) > 1:
         fields = [part.reshape(len(part), *shape, 2).transpose(0, 3, 1, 2) for part in (moved, displacement)]
         spacing = (truth.size[0] / shape[0], truth.size[1] / shape[1])
-        numbers = metrics.field_metrics(*fields, spacing=spacing)
+        seen = seen.reshape(len(seen), *shape)
+        numbers = metrics.field_metrics(*fields, seen, spacing=spacing)
     if min(truth.size) >= 2 * truth.config.period + 2:
-        numbers["blockiness"] = metrics.blockiness(prediction.displacement[0, -1].numpy(), truth.config.period)
+        field = prediction.displacement[0, -1].numpy()
+        numbers["grid_artefacts"] = metrics.grid_artefacts(field, truth.config.period)
     return numbers
 
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from flowlib.evaluation.comparison import Comparison
 from flowlib.evaluation.measures import BY_NAME, GROUPS, MEASURES, Measure
+from flowlib.evaluation.participants import introduce
 from flowlib.evaluation.statistics import Estimate
-
-if TYPE_CHECKING:
-    from flowlib.evaluation.report import Report
+from flowlib.evaluation.verdict import sentences
 
 
-def markdown(report: Report) -> str:
+def markdown(report: Comparison) -> str:
     """The verdict, the headline table, the paired differences, all other numbers, and what made them."""
     parts = [f"# Evaluation of {report.main}", *(f"**Warning: {warning}**" for warning in report.warnings)]
-    parts += ["\n".join(f"- {sentence}" for sentence in report.verdict())]
+    parts += ["\n".join(f"- {sentence}" for sentence in sentences(report))]
+    parts += ["## Who takes part", "\n".join(f"- **{name}**: {introduce(report, name)}" for name in report.predictors)]
     parts += ["## Side by side", _grid(report, report.headline()), report.interval_note(), report.left_out_note()]
     if report.differences:
         parts += [f"## {report.main} minus the others, video by video", _differences(report)]
@@ -27,10 +27,10 @@ def markdown(report: Report) -> str:
     return "\n\n".join(part for part in [*parts, "## What made these numbers", provenance(report)] if part) + "\n"
 
 
-def latex(report: Report) -> str:
+def latex(report: Comparison) -> str:
     """The headline numbers with their intervals; needs the package booktabs."""
     measures = report.headline()
-    arrows = {"low": r"$\downarrow$", "high": r"$\uparrow$", "one": r"$\to 1$"}
+    arrows = {"low": r"$\downarrow$", "high": r"$\uparrow$", "zero": r"$\to 0$"}
     head = " & ".join(["predictor", *(f"{_escape(m.label)} {arrows[m.better]}" for m in measures)])
     lines = [f"% {line}" for line in provenance(report).splitlines()]
     lines += [r"\begin{tabular}{l" + "c" * len(measures) + "}", r"\toprule", head + r" \\", r"\midrule"]
@@ -40,7 +40,7 @@ def latex(report: Report) -> str:
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 
-def provenance(report: Report) -> str:
+def provenance(report: Comparison) -> str:
     """Data, configuration and predictors that made the numbers, in a few lines."""
     run = report.run
     data = run.get("data", {})
@@ -50,9 +50,14 @@ def provenance(report: Report) -> str:
         f"- time: {run.get('time', '–')}; bootstrap seed {report.config.seed}, {report.config.resamples} draws",
         "- versions: " + ", ".join(f"{name} {number}" for name, number in run.get("versions", {}).items()),
     ]
-    told = run.get("predictors", {})
-    lines += [f"- {name}: {told[name]['class']}, fingerprint {told[name]['fingerprint'][:16]}" for name in told]
-    return "\n".join(lines)
+    return "\n".join(lines + [f"- {name}: {_origin(report, name)}" for name in run.get("predictors", {})])
+
+
+def _origin(report: Comparison, name: str) -> str:
+    told = report.told(name)
+    about = told.get("about") or {}
+    known = [f"{word} {about[key]}" for key, word in (("step", "step"), ("path", "from")) if key in about]
+    return ", ".join([told["class"], *known, f"fingerprint {told['fingerprint'][:16]}"])
 
 
 def cell(value: Estimate, measure: Measure) -> str:
@@ -70,25 +75,25 @@ def signed(value: Estimate, measure: Measure) -> str:
     return f"{shown[0]} [{shown[1]}, {shown[2]}]" if value.has_interval else shown[0]
 
 
-def _grid(report: Report, measures: Sequence[Measure]) -> str:
+def _grid(report: Comparison, measures: Sequence[Measure]) -> str:
     rows = [[name, *(cell(report.overall[name][m.name], m) for m in measures)] for name in report.predictors]
     return _table(["predictor", *(f"{m.label} {m.arrow}" for m in measures)], rows)
 
 
-def _differences(report: Report) -> str:
+def _differences(report: Comparison) -> str:
     measures = report.headline()
     others = report.differences.items()
     rows = [[f"– {name}", *(signed(values[m.name], m) for m in measures)] for name, values in others]
     return _table([report.main, *(f"{m.label} {m.arrow}" for m in measures)], rows)
 
 
-def _horizon(report: Report) -> str:
+def _horizon(report: Comparison) -> str:
     frames, ade = report.frames_ahead(), BY_NAME["ade"]
     rows = [[name, *(cell(report.overall[name][f"epe_{f}"], ade) for f in frames)] for name in report.predictors]
     return _table(["predictor", *map(str, frames)], rows)
 
 
-def _used(report: Report) -> list[Measure]:
+def _used(report: Comparison) -> list[Measure]:
     return [measure for measure in MEASURES if measure.name in report.measured]
 
 
