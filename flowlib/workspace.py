@@ -9,13 +9,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
+import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 DRIVE = Path("/content/drive/MyDrive")
+_HOST = re.sub(r"\W", "-", platform.node())[:40]  # without dots, which separate the parts of a temporary name
 
 
 class Workspace:
@@ -61,6 +65,11 @@ class Workspace:
     @property
     def reports(self) -> Path:
         return self.root / "reports"
+
+    @property
+    def surveys(self) -> Path:
+        """What is known of videos by their content, see `shots.survey_all`; may be deleted at any time."""
+        return self.root / "surveys.json"
 
     def dataset(self, name: str) -> Path:
         """The folder of the dataset called `name`."""
@@ -137,7 +146,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = temporary_path(path)
     try:
         yield temporary
         _fsync(temporary)
@@ -145,6 +154,33 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         _fsync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def temporary_path(path: Path) -> Path:
+    """A name beside `path` for a file in the making; says by which process of which machine, see `clear_stale`."""
+    return path.with_name(f".{path.name}.{_HOST}.{os.getpid()}.part")
+
+
+def clear_stale(folder: Path) -> None:
+    """Remove the temporary files of processes that were killed: those of this machine, and all that are a day old."""
+    for path in folder.glob(".*.part"):
+        maker = path.name.split(".")[-3:-1]
+        try:
+            dead = maker[0] == _HOST and maker[1].isdigit() and not _is_running(int(maker[1]))
+            if dead or time.time() - path.stat().st_mtime > 24 * 3600:
+                path.unlink()
+        except FileNotFoundError:
+            continue  # it was finished just now
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # somebody else's
+    return True
 
 
 def write_json(path: str | Path, content: dict | list) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 
 import numpy as np
@@ -134,15 +134,22 @@ def probe_all(
 
 
 def iterate_frames(
-    video: Video | str | Path, start: int = 0, stop: int | None = None, step: int = 1
+    video: Video | str | Path,
+    start: int = 0,
+    stop: int | None = None,
+    step: int = 1,
+    *,
+    stopped: Callable[[], bool] = bool,
 ) -> Iterator[Frame]:
     """Decode the frames `start`, `start+step`, … before `stop` in order, at the video's own size.
 
-    Frames before `start` are decoded but not converted: exact for every codec, and cheap beside tracking.
+    Frames before `start` are decoded but not converted: exact for every codec, and cheap beside tracking. Before each
+    frame `stopped` is asked whether to end at once, since the way to `start` may take minutes.
     """
     path = Path(video.path if isinstance(video, Video) else video)
     with open_video(path) as reader:
-        for frame in islice(reader, start, stop, step):
+        wanted = takewhile(lambda _: not stopped(), reader)
+        for frame in islice(wanted, start, stop, step):
             yield frame.read()
 
 

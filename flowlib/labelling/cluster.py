@@ -1,0 +1,174 @@
+"""Labelling by Ray: an actor a GPU, or for some cores, each with its own tracker; work is handed out by runs of clips.
+
+An actor that dies is replaced and its run done again, less the clips that it had made safe. What comes out is the same
+as from one process, since pieces are the same. Knows nothing of how a clip is labelled.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from flowlib.labelling.pipeline import Clock, label_clips, tracker_of
+from flowlib.labelling.plan import Plan
+from flowlib.labelling.store import Store
+from flowlib.shards import Clip
+from flowlib.trackers import Tracker
+from flowlib.video import Skipped
+from flowlib.workspace import Workspace
+
+RUNS_A_WORKER = 8  # long runs, for each decodes its way to the first frame; enough that none idles at the end
+MOST_TRIES = 3  # actors that may die over one run before the run is to blame
+
+
+class Labeller:
+    """An actor: a tracker and a store, and one run of clips after another."""
+
+    def __init__(self, plan: Plan, root: Path, dataset: str, settings: dict, tracker: Tracker | None, device: str):
+        self.plan, self.tracker = plan, tracker or tracker_of(plan, device)
+        self.store = Store(Workspace(root), dataset, **settings)
+
+    def label(self, clips: list[Clip]) -> tuple[Clock, list[Skipped]]:
+        """Make pieces of these clips; what took how long, and the videos that broke off."""
+        clock, skipped = Clock(), []
+        for _ in label_clips(self.plan, clips, self.tracker, self.store, self.store.write, clock, skipped):
+            pass
+        return clock, skipped
+
+
+def label_clips_with_ray(
+    plan: Plan,
+    clips: list[Clip],
+    store: Store,
+    clock: Clock,
+    skipped: list[Skipped],
+    *,
+    tracker: Tracker | None,
+    device: str,
+    workers: int,
+) -> Iterator[Clip]:
+    """As `pipeline.label_clips`, by several actors at once; counts each clip in.
+
+    Args:
+        plan, clips, store, clock, skipped: as there.
+        tracker: used instead of the one the config names; must pickle.
+        device: for the trackers.
+        workers: how many actors; 0: one a GPU, or where there is none one for two cores.
+
+    Raises:
+        ImportError: Ray is not installed.
+        RuntimeError: three actors have died over the same run of clips.
+    """
+    ray, own = _connect()
+    number, resources = _share(ray.cluster_resources(), workers)
+    labeller = ray.remote(Labeller).options(**resources)
+    brief = replace(plan, clips=[], skipped=[], left_out=[])
+    hire = lambda: labeller.remote(  # noqa: E731
+        brief, store.workspace.root, store.dataset, store.settings, tracker, device
+    )
+    crew = _Crew(ray, hire, _runs(clips, number * RUNS_A_WORKER), number)
+    try:
+        while crew.runs_left:
+            for spent, broken in crew.work():
+                clock.update({stage: clock[stage] + seconds for stage, seconds in spent.items()})
+                skipped += broken
+            for clip in crew.safe(lambda clip: store.piece(clip).exists()):
+                store.add(clip)
+                yield clip
+    except BaseException:
+        store.stopping.set()
+        raise
+    finally:
+        crew.dismiss()
+        if own:
+            ray.shutdown()
+
+
+class _Run:
+    """Clips that an actor gets at once."""
+
+    def __init__(self, clips: list[Clip]) -> None:
+        self.clips, self.open, self.tries, self.finished = clips, deque(clips), 0, False
+
+
+class _Crew:
+    """Actors, and the runs they work off."""
+
+    def __init__(self, ray, hire, runs: list[_Run], number: int) -> None:
+        self.ray, self.hire, self.waiting = ray, hire, deque(runs)
+        self.idle = [hire() for _ in range(min(number, len(runs)))]
+        self.at_work: dict = {}  # task: (actor, run)
+        self.reporting: list[_Run] = []  # begun, and not all of its clips are known to be safe
+
+    @property
+    def runs_left(self) -> bool:
+        return bool(self.waiting or self.at_work or self.reporting)
+
+    def work(self) -> Iterator[tuple[Clock, list[Skipped]]]:
+        """Hand out what there is, wait a moment, and take what has been finished."""
+        while self.waiting and self.idle:
+            actor, run = self.idle.pop(), self.waiting.popleft()
+            self.at_work[actor.label.remote(run.clips)] = actor, run
+            self.reporting += [run] if run not in self.reporting else []
+        done, _ = self.ray.wait(list(self.at_work), timeout=0.5) if self.at_work else ([], [])
+        for task in done:
+            actor, run = self.at_work.pop(task)
+            try:
+                yield self.ray.get(task)
+            except self.ray.exceptions.ActorDiedError:
+                self._replace(run)
+            else:
+                run.finished = True
+                self.idle.append(actor)
+
+    def safe(self, is_safe) -> Iterator[Clip]:
+        """The clips that have become safe since the last call; a run's become so in its order."""
+        for run in list(self.reporting):
+            while run.open and (is_safe(run.open[0]) or run.finished):
+                clip = run.open.popleft()
+                if is_safe(clip):  # else its video broke off
+                    yield clip
+            if not run.open and run.finished:
+                self.reporting.remove(run)
+
+    def dismiss(self) -> None:
+        for actor in [*self.idle, *(actor for actor, _ in self.at_work.values())]:
+            self.ray.kill(actor)
+
+    def _replace(self, run: _Run) -> None:
+        run.tries += 1
+        if run.tries >= MOST_TRIES:
+            first = run.clips[0]
+            raise RuntimeError(f"ray: {run.tries} workers died over {first.video} from frame {first.first_frame} on")
+        self.waiting.appendleft(run)
+        self.idle.append(self.hire())
+
+
+def _connect():
+    """Ray, and whether this call has started it: a cluster that is there, named by $RAY_ADDRESS or joined, is used."""
+    try:
+        import ray
+    except ImportError as error:
+        raise ImportError("engine='ray' needs Ray: pip install 'flowlib[ray]', or use engine='local'") from error
+    if ray.is_initialized():
+        return ray, False
+    here = {} if os.environ.get("RAY_ADDRESS") else {"include_dashboard": False}
+    ray.init(log_to_driver=False, logging_level="warning", **here)
+    return ray, True
+
+
+def _share(resources: dict, workers: int) -> tuple[int, dict]:
+    """How many actors, and what each may use."""
+    gpus, cores = int(resources.get("GPU", 0)), resources.get("CPU", 1)
+    number = workers or gpus or max(1, int(cores) // 2)
+    share = cores / number
+    return number, {"num_gpus": gpus / number if gpus else 0, "num_cpus": int(share) if share >= 1 else share}
+
+
+def _runs(clips: list[Clip], number: int) -> list[_Run]:
+    """The clips in about `number` contiguous runs."""
+    length = max(1, -(-len(clips) // number))
+    return [_Run(clips[i : i + length]) for i in range(0, len(clips), length)]

@@ -1,0 +1,101 @@
+"""`LabelConfig`: what a dataset is made of."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from flowlib.geometry import FIT_RULES, FitRule, cell_grid, check_size
+from flowlib.trackers import NAMES
+
+
+@dataclass(frozen=True)
+class LabelConfig:
+    """What a dataset is made of. Runs whose configs agree in `content()` make parts of the same dataset."""
+
+    frames: int = 8  # S, frames of a clip
+    frame_step: int = 1  # frames of the video from one frame of a clip to the next
+    clip_step: int = 0  # frames of the video from one clip's beginning to the next; 0: clips follow on one another
+    grid: int = 64  # points a side: grid × grid points a clip, spread evenly over frame 0
+    spacing: int = 0  # pixels from point to point, instead of a grid of so many a side; 0: grid decides
+    jitter: bool = False  # move each point at random within its cell, differently in every clip, decided by the seed
+    height: int = 360  # of the working size, pixels
+    width: int = 640
+    fit: FitRule = "crop"  # how frames come to the working size: crop, pad or stretch
+    tracker: str = "lucas_kanade"  # lucas_kanade, raft, pips; exact for synthetic videos
+    weights: str = ""  # of the tracker: "" for the published ones, else a path, URL or gdown id
+    encoding: str = "jpeg"  # of the stored frames: jpeg (quality 95) or webp (lossless)
+    max_clips: int = 0  # clips a video at most, spread evenly over it; 0: all
+    split_shots: bool = True  # no clip straddles a cut
+    skip_still: bool = True  # leave out clips that are black or frozen from beginning to end
+    seed: int = 0  # decides which videos are for training, validation and test, and the jitter
+
+    def __post_init__(self) -> None:
+        check_size((self.height, self.width), "height and width")
+        check_at_least("frames", self.frames, 2)
+        check_at_least("frame_step", self.frame_step, 1)
+        check_at_least("clip_step", self.clip_step, 0)
+        check_at_least("grid", self.grid, 1)
+        check_at_least("spacing", self.spacing, 0)
+        check_at_least("max_clips", self.max_clips, 0)
+        if self.spacing > min(self.size):
+            raise ValueError(f"spacing: expected at most {min(self.size)} pixels, the shorter side, got {self.spacing}")
+        for name, value, known in (
+            ("fit", self.fit, FIT_RULES),
+            ("tracker", self.tracker, (*NAMES, "exact")),
+            ("encoding", self.encoding, ("jpeg", "webp")),
+        ):
+            if value not in known:
+                raise ValueError(f"{name}: expected one of {', '.join(known)}, got {value!r}")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.height, self.width
+
+    @property
+    def span(self) -> int:
+        """How many frames of a video a clip reaches over."""
+        return (self.frames - 1) * self.frame_step + 1
+
+    @property
+    def cells(self) -> tuple[int, int]:
+        """Rows and columns of the grid of points."""
+        return (self.height // self.spacing, self.width // self.spacing) if self.spacing else (self.grid, self.grid)
+
+    @property
+    def num_points(self) -> int:
+        """N, points a clip."""
+        return self.cells[0] * self.cells[1]
+
+    def content(self) -> dict:
+        """The settings that decide what a labelled clip looks like; the others decide which clips there are.
+
+        Weights are left to the tracker's description, which has their SHA-256: a path may differ by machine.
+        """
+        chosen = {"clip_step", "max_clips", "split_shots", "skip_still", "weights"}
+        chosen |= set() if self.jitter else {"jitter", "seed"}
+        chosen |= {"grid"} if self.spacing else {"spacing"}
+        return {name: value for name, value in asdict(self).items() if name not in chosen}
+
+    def queries(self, clip_key: str = "") -> np.ndarray:
+        """The points that are followed in a clip: float32 [N 3] (t, x, y), t = 0, x and y on the frame.
+
+        Args:
+            clip_key: `Clip.key`; with `jitter` each clip has points of its own.
+        """
+        points = cell_grid(self.size, *self.cells)
+        if self.jitter:
+            # RandomState: its numbers are promised never to change, so machines with other NumPys agree.
+            seed = hashlib.sha256(f"{self.seed}/{clip_key}".encode()).digest()[:4]
+            offset = np.random.RandomState(int.from_bytes(seed, "big")).uniform(-0.5, 0.5, points.shape)
+            cell = np.array([self.width / self.cells[1], self.height / self.cells[0]])
+            points = np.clip(points + offset * cell, 0, [self.width - 1, self.height - 1]).astype(np.float32)
+        return np.concatenate([np.zeros((len(points), 1), np.float32), points], axis=1)
+
+
+def check_at_least(name: str, value: int, least: int) -> None:
+    """Raise `ValueError` unless `value` is a whole number of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name}: expected a whole number of at least {least}, got {value!r}")

@@ -1,0 +1,75 @@
+"""How long a job will take and how much room its dataset: from a few clips, labelled for timing and thrown away."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from flowlib.labelling.pipeline import Clock, track, tracker_of
+from flowlib.labelling.plan import Plan
+from flowlib.shards import Clip, LabelledClip, write_shard
+from flowlib.trackers import Tracker
+from flowlib.video import iterate_frames, resize_frame
+
+SESSION_HOURS = 12  # what Colab gives at most
+
+
+def estimate(
+    plan: Plan, *, device: str = "auto", clips: int = 2, found: int = 0, tracker: Tracker | None = None
+) -> str:
+    """Label a few clips of the plan for timing, keep nothing, and say what the whole job will take.
+
+    Args:
+        plan: from `make_plan`.
+        device: for the tracker.
+        clips: how many to time, after one to warm up.
+        found: clips that are done already.
+        tracker: used instead of the one the config names.
+    """
+    clock, size, timed = _label_sample(plan, tracker or tracker_of(plan, device), clips)
+    left = len(plan.clips) - found
+    # Decoding and writing have threads of their own; whatever is slowest decides.
+    seconds = max(clock.values()) / timed
+    hours = left * seconds / 3600
+    sessions = max(1, math.ceil(hours / SESSION_HOURS))
+    stages = ", ".join(f"{stage} {spent / timed:.2f} s" for stage, spent in clock.items())
+    return (
+        f"a clip: {stages}, beside one another; {size / timed / 1000:.0f} kB\n"
+        f"{left} clips: {hours:.2f} h, {sessions} session{'s' if sessions > 1 else ''} of {SESSION_HOURS} h, "
+        f"{_bytes(left * size / timed)}"
+    )
+
+
+def _label_sample(plan: Plan, tracker: Tracker | None, clips: int) -> tuple[Clock, int, int]:
+    """Seconds by stage and bytes of a few clips spread over the plan, and how many they are; the first is a warm-up."""
+    numbers = {i * len(plan.clips) // (clips + 1) for i in range(clips + 1)}
+    sample = [plan.clips[i] for i in sorted(numbers)]
+    clock, sizes = Clock(), []
+    with tempfile.TemporaryDirectory() as folder:
+        for number, clip in enumerate([sample[0], *sample] if len(sample) == 1 else sample):
+            if number == 1:
+                clock, sizes = Clock(), []
+            sizes.append(_label_one(plan, clip, tracker, clock, Path(folder) / "clip.h5"))
+    return clock, sum(sizes), len(sizes)
+
+
+def _label_one(plan: Plan, clip: Clip, tracker: Tracker | None, clock: Clock, path: Path) -> int:
+    numbers, bring = clip.frame_numbers, lambda frame: resize_frame(frame, plan.config.size, plan.config.fit)
+    decoded = iterate_frames(plan.videos[clip.video], numbers[0], numbers[-1] + 1, clip.frame_step)
+    frames = [bring(next(decoded))]  # untimed: on the way there all frames before are decoded, which a job does once
+    with clock("decoding"):
+        frames += map(bring, decoded)
+    with clock("tracking"):
+        tracks = track(plan, clip, np.stack(frames), tracker)
+    with clock("writing"):
+        sample = LabelledClip(clip, np.stack(frames), tracks)
+        write_shard(path, [sample], tracker={}, config={}, encoding=plan.config.encoding)
+    return path.stat().st_size
+
+
+def _bytes(number: float) -> str:
+    power = max(1, min(4, int(math.log10(max(number, 1)) // 3)))
+    return f"{number / 1000**power:.3g} {('kB', 'MB', 'GB', 'TB')[power - 1]}"

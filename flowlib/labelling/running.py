@@ -1,0 +1,192 @@
+"""`label`: one chunk of a plan made part of a dataset, by this process or by many."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from flowlib.labelling.pipeline import Clock, label_clips, tracker_of
+from flowlib.labelling.plan import Plan
+from flowlib.labelling.store import Store
+from flowlib.progress import Progress
+from flowlib.shards import Clip
+from flowlib.trackers import Tracker
+from flowlib.video import Skipped
+from flowlib.workspace import Workspace
+
+ENGINES = ("local", "ray")
+
+
+@dataclass
+class LabelReport:
+    """What a run of `label` found, did and left out.
+
+    Attributes:
+        folder: the dataset's folder.
+        planned: clips of this chunk.
+        found: clips of them that were there already.
+        labelled: clips labelled now.
+        skipped: videos left out, with a reason each.
+        left_out: clips of the plan with nothing to learn from.
+        damaged: shards that could not be read; they were set aside and this chunk's clips in them done again.
+        stale: shards with clips of videos that have another content now; they were set aside.
+        clock: seconds spent tracking, and waiting for "decoding" and "writing"; of all workers together.
+        seconds: from beginning to end.
+    """
+
+    folder: Path
+    planned: int
+    found: int = 0
+    labelled: int = 0
+    skipped: list[Skipped] = field(default_factory=list)
+    left_out: list[Skipped] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)
+    stale: list[str] = field(default_factory=list)
+    clock: Clock = field(default_factory=Clock)
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.folder}: {self.planned} clips in this chunk, {self.found} were there, {self.labelled} labelled now"
+        ]
+        if self.labelled:
+            lines += [f"{self.seconds / self.labelled:.2f} s a clip; of the tracker's time: {self.clock}"]
+        lines += [f"left out: {one.name}: {one.reason}" for one in self.skipped]
+        lines += [f"left out: {len(self.left_out)} clips that are black or frozen"] if self.left_out else []
+        lines += [f"set aside, labelled again: {reason}" for reason in self.damaged]
+        lines += [f"set aside: {reason}" for reason in self.stale]
+        return "\n".join(lines + [f"{len(self.skipped)} videos left out"] if self.skipped else lines)
+
+
+def label(
+    plan: Plan,
+    workspace: Workspace,
+    *,
+    dataset: str = "default",
+    chunk: int = 0,
+    num_chunks: int = 1,
+    device: str = "auto",
+    tracker: Tracker | None = None,
+    engine: str = "local",
+    workers: int = 0,
+    verify: bool = False,
+    strict: bool = False,
+    progress: bool = True,
+) -> LabelReport:
+    """Label one chunk of a plan into the dataset's folder; what is done already is not done again.
+
+    Killed at any moment, it leaves nothing half done, and the same call goes on where it stopped: at most the clip that
+    was being tracked is tracked twice. Ctrl-C and SIGTERM write what is tracked and end within seconds.
+
+    Args:
+        plan: from `make_plan`.
+        workspace: where the dataset's folder `datasets/<dataset>` is or will be.
+        dataset: name of the dataset; one config each.
+        chunk, num_chunks: which part of the plan, see `Plan.chunk`.
+        device: for the tracker: "auto", "cpu", "cuda", "cuda:1".
+        tracker: used instead of the one the config names.
+        engine: "local", this process; "ray", workers of a Ray cluster that all see the workspace, or of this machine.
+        workers: how many, with "ray"; 0: one a GPU, or where there is none one for two cores.
+        verify: read every shard there is to the last byte first, and do again what is damaged.
+        strict: raise when a video had to be left out, after the others are done.
+        progress: show a bar with the time left.
+
+    Raises:
+        ValueError: bad chunk, unknown engine, or a dataset of that name was made with another config.
+        OSError: the workspace can't be written.
+        RuntimeError: with `strict`, something was left out.
+    """
+    if engine not in ENGINES:
+        raise ValueError(f"engine: expected one of {', '.join(ENGINES)}, got {engine!r}")
+    start, clips = time.perf_counter(), plan.chunk(chunk, num_chunks)
+    if engine == "local":
+        tracker = tracker or tracker_of(plan, device)
+    about = _describe(plan, tracker, device)
+    store = Store(workspace, dataset, config=plan.config.content(), tracker=about)
+    store.assign_splits(list(plan.videos), plan.config.seed)
+    report = LabelReport(store.folder, len(clips), skipped=list(plan.skipped), left_out=plan.left_out)
+    report.damaged = store.set_aside_damaged(verify=verify, progress=progress)
+    report.stale = store.set_aside_stale(plan.videos)
+    _work_off(plan, clips, store, report, _engine(engine, tracker, device, workers), progress)
+    report.seconds = time.perf_counter() - start
+    if strict and report.skipped:
+        raise RuntimeError(f"strict: {len(report.skipped)} were left out\n{report}")
+    return report
+
+
+def _work_off(plan: Plan, clips: list[Clip], store: Store, report: LabelReport, engine, progress: bool) -> None:
+    """Label what is missing; a second round only where another process has taken away what this one wrote."""
+    for last_round in (False, True):
+        todo = _missing(clips, store, report)
+        report.found = report.found if last_round else len(clips) - len(todo)
+        if todo:
+            _one_round(plan, todo, store, report, engine, progress)
+    if missing := _missing(clips, store, report):
+        raise OSError(f"{store.folder}: {len(missing)} clips were written but can't be found there; run it again")
+
+
+def _missing(clips: list[Clip], store: Store, report: LabelReport) -> list[Clip]:
+    there, broken = store.keys(), {one.name for one in report.skipped}
+    return [clip for clip in clips if clip.key not in there and clip.video not in broken]
+
+
+def _one_round(plan: Plan, todo: list[Clip], store: Store, report: LabelReport, engine, progress: bool) -> None:
+    missing = []
+    with Progress(None, "labelling", len(todo), unit="clip", disable=not progress) as bar, _closing_on_sigterm():
+        for clip in todo:
+            if store.has(clip):  # an earlier run was ended before it could merge
+                store.add(clip)
+                report.labelled += 1
+                bar.update()
+            else:
+                missing.append(clip)
+        for _ in engine(plan, missing, store, report.clock, report.skipped):
+            report.labelled += 1
+            bar.set_postfix_str(str(report.clock), refresh=False)
+            bar.update()
+        with report.clock("writing"):
+            store.merge()
+
+
+def _engine(name: str, tracker: Tracker | None, device: str, workers: int):
+    """What labels clips and yields each that is safe and counted in, given plan, clips, store, clock, broken videos."""
+    if name == "ray":
+        from flowlib.labelling.cluster import label_clips_with_ray
+
+        return lambda *work: label_clips_with_ray(*work, tracker=tracker, device=device, workers=workers)
+    return lambda plan, clips, store, *books: label_clips(plan, clips, tracker, store, store.keep, *books)
+
+
+def _describe(plan: Plan, tracker: Tracker | None, device: str) -> dict:
+    if tracker is None and plan.config.tracker != "exact":
+        tracker = tracker_of(plan, "cpu" if device == "auto" else device)
+    return tracker.describe() if tracker else {"name": "exact", "weights_sha256": ""}
+
+
+class _Terminated(BaseException):
+    """SIGTERM has come."""
+
+
+@contextmanager
+def _closing_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the block as Ctrl-C does, that is with everything closed, and then the process."""
+
+    def stop(*_) -> None:
+        raise _Terminated
+
+    main = threading.current_thread() is threading.main_thread()  # others may not handle signals
+    before = signal.signal(signal.SIGTERM, stop) if main else None
+    try:
+        yield
+    except _Terminated:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        if main:
+            signal.signal(signal.SIGTERM, before)

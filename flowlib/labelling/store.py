@@ -1,0 +1,237 @@
+"""The store: one-clip pieces on their way to becoming the shards of a dataset, so that nothing closed is ever lost.
+
+A finished clip is at once a small closed shard of its own, a piece, in `scratch/` of the workspace. Pieces are merged
+into a shard, which is copied into the dataset's folder, read back and compared; only then the pieces go. Any number of
+processes may work on one dataset, even on the same clips: what one has put in place another finds or replaces by the
+same. Knows nothing of trackers.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from flowlib.progress import Progress
+from flowlib.shards import (
+    Clip,
+    LabelledClip,
+    Shard,
+    ShardError,
+    check_shard,
+    find_shards,
+    merge_shards,
+    save_splits,
+    shard_paths,
+    verify_shards,
+    write_shard,
+)
+from flowlib.video import Video
+from flowlib.workspace import Workspace, clear_stale, publish, temporary_path, write_json
+
+SHARD_BYTES = 500_000_000
+PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # seconds before a write that failed is tried again
+# What another try can't mend: no space or quota, a file too large, a read-only disk, no permission.
+HOPELESS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+class Store:
+    """Pieces and shards of one dataset.
+
+    Args:
+        workspace: where the dataset's folder `datasets/<dataset>` is or will be.
+        dataset: its name; one config and one tracker each.
+        config: the settings that decide what a labelled clip looks like, JSON values.
+        tracker: who labels them (`Tracker.describe()`), JSON values.
+
+    Attributes:
+        folder: the dataset's.
+        stopping: set it to give up waiting for a disk that comes back.
+
+    Raises:
+        ValueError: the dataset was made with other settings.
+        OSError: the workspace can't be written.
+    """
+
+    def __init__(self, workspace: Workspace, dataset: str, *, config: dict, tracker: dict) -> None:
+        self.workspace, self.dataset = workspace.writable(), dataset
+        self.folder = workspace.dataset(dataset)
+        self.settings = {"config": config, "tracker": tracker}
+        key = hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()[:12]
+        # Growing files belong on a local disk. Closed pieces belong with the dataset: the next machine finds them.
+        self.growing = workspace.scratch / dataset / key
+        self.pieces = workspace.root / "scratch" / dataset / key
+        self.stopping = threading.Event()
+        self.paths: list[Path] = []
+        self.bytes = 0
+        self._claim()
+        for folder in (self.growing, self.pieces, self.folder / "shards"):
+            clear_stale(folder)
+
+    def keys(self) -> set[str]:
+        """The clips that are in shards."""
+        return {clip.key for clips in find_shards(self.folder)[0].values() for clip in clips}
+
+    def has(self, clip: Clip) -> bool:
+        """Whether there is a whole piece of this clip; a damaged one is removed."""
+        path = self.piece(clip)
+        try:
+            check_shard(path)
+        except FileNotFoundError:
+            return False
+        except ShardError:
+            path.unlink(missing_ok=True)
+            return False
+        return True
+
+    def write(self, clip: Clip, sample: LabelledClip | None) -> None:
+        """Make a piece of a labelled clip: once this returns, the clip is safe. None: there is one already.
+
+        Raises:
+            OSError: the disk refuses, and still does after half a minute if it may come back.
+        """
+        if sample is None:
+            return
+        path, encoding = self.piece(clip), self.settings["config"]["encoding"]
+        if self.growing == self.pieces:
+            self._persist(lambda: write_shard(path, [sample], encoding=encoding, **self.settings))
+        else:
+            growing = write_shard(self.growing / path.name, [sample], encoding=encoding, **self.settings)
+            self._persist(lambda: publish(growing, path))
+            growing.unlink()
+
+    def keep(self, clip: Clip, sample: LabelledClip | None) -> None:
+        """`write` and `add`."""
+        self.write(clip, sample)
+        self.add(clip)
+
+    def add(self, clip: Clip) -> None:
+        """Count a clip's piece in; a full shard is merged at once."""
+        path = self.piece(clip)
+        if path.exists():  # else another process has merged it meanwhile
+            self.paths.append(path)
+            self.bytes += path.stat().st_size
+        if self.bytes >= SHARD_BYTES:
+            self.merge()
+
+    def merge(self) -> None:
+        """Make one shard of the pieces, put it into the dataset, compare it, and only then remove the pieces."""
+        paths = self.paths = [path for path in self.paths if path.exists()]
+        if paths:
+            name = _digest(path.name for path in paths)
+            try:
+                merged = merge_shards(paths, temporary_path(self.growing / f"{name}.h5"))
+            except FileNotFoundError:
+                return self.merge()  # another process has merged one of them since they were listed
+            self._persist(lambda: publish(merged, self.folder / "shards" / f"{name}.h5"))
+            for path in (merged, *paths):
+                path.unlink(missing_ok=True)
+        self.paths, self.bytes = [], 0
+
+    def set_aside_damaged(self, *, verify: bool = False, progress: bool = False) -> list[str]:
+        """Rename bad shards to `*.damaged`, so that their clips count as missing; a sentence for each.
+
+        Args:
+            verify: read every shard to the last byte, not only its index.
+            progress: show a bar meanwhile.
+        """
+        if verify:
+            bad = verify_shards(self.folder, progress=lambda paths: _bar(paths, "verifying", progress))
+        else:
+            bad = dict(_unreadable(self.folder))
+        for path in bad:
+            _rename(path, ".damaged")
+        return [str(error) for error in bad.values()]
+
+    def set_aside_stale(self, videos: dict[str, Video]) -> list[str]:
+        """Take clips out of the dataset whose video has another content now; a sentence for each shard.
+
+        What else such a shard holds goes into a new one first; the old one is renamed to `*.stale`. Clips of videos
+        that are no longer there stay: who has labels may throw videos away.
+        """
+        sentences = []
+        for path, clips in find_shards(self.folder)[0].items():
+            stale = [clip for clip in clips if clip.video in videos and not _is_of(clip, videos[clip.video])]
+            if stale:
+                self._without(path, {clip.key for clip in stale})
+                names = ", ".join(sorted({clip.video for clip in stale}))
+                sentences.append(f"{path}: {len(stale)} clips were of another content of {names}")
+        return sentences
+
+    def _without(self, path: Path, keys: set[str]) -> None:
+        with Shard(path) as shard:
+            kept = [clip.key for clip in shard.clips if clip.key not in keys]
+        if kept:
+            target = self.folder / "shards" / f"{_digest(kept)}.h5"
+            growing = temporary_path(self.growing / target.name)
+            merged = merge_shards([path], growing, keep=lambda clip: clip.key not in keys)
+            self._persist(lambda: publish(merged, target))
+            merged.unlink()
+        _rename(path, ".stale")
+
+    def _claim(self) -> None:
+        """Write the dataset's config.json, or see that the one there says the same."""
+        path = self.folder / "config.json"
+        wanted = self.settings["config"] | {"tracker": self.settings["tracker"]}
+        if not path.exists():
+            write_json(path, wanted)
+        there = json.loads(path.read_text(encoding="utf-8"))
+        other = sorted(name for name in there.keys() | wanted.keys() if there.get(name) != wanted.get(name))
+        if other:
+            changes = ", ".join(f"{name}: {there.get(name)!r} there, {wanted.get(name)!r} now" for name in other)
+            raise ValueError(
+                f"dataset: {self.folder} was made with other settings ({changes}); choose another name for these"
+            )
+
+    def assign_splits(self, videos: list[str], seed: int) -> None:
+        """Write down which split each video is in, once for all chunks."""
+        save_splits(self.folder, videos, seed=seed)
+
+    def _persist(self, write: Callable[[], object]) -> None:
+        """Call `write` until it succeeds: a Drive that hiccups or is mounted again must not end a long job."""
+        for pause in (*PAUSES, None):
+            try:
+                # A Drive that is gone leaves an empty folder, and writing there would go to the local disk, unseen.
+                if not (self.folder / "config.json").exists():
+                    raise FileNotFoundError(errno.ENOENT, "root: the workspace has vanished", str(self.folder))
+                write()
+                return
+            except OSError as error:
+                if pause is None or error.errno in HOPELESS or self.stopping.wait(pause):
+                    raise
+
+    def piece(self, clip: Clip) -> Path:
+        """Where a clip's piece is, or will be."""
+        return self.pieces / f"{clip.key}.h5"
+
+
+def _bar(paths, title: str, shown: bool) -> Progress:
+    return Progress(paths, title, unit="shard", disable=not shown)
+
+
+def _unreadable(folder: Path):
+    for path in shard_paths(folder):
+        try:
+            Shard(path).close()
+        except FileNotFoundError:
+            continue
+        except ShardError as error:
+            yield path, error
+
+
+def _rename(path: Path, suffix: str) -> None:
+    try:
+        path.rename(path.with_name(path.name + suffix))
+    except FileNotFoundError:
+        pass  # another process has done it
+
+
+def _digest(names) -> str:
+    return hashlib.sha256(" ".join(names).encode()).hexdigest()[:16]
+
+
+def _is_of(clip: Clip, video: Video) -> bool:
+    return clip.fingerprint == video.fingerprint
