@@ -1,18 +1,19 @@
 """Evaluation: right numbers, honest intervals, no leak, nothing done twice."""
 
+import ast
+import hashlib
 import json
 import re
+from graphlib import TopologicalSorter
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from test_models_baselines import SyntheticClips
 
-from flowlib.evaluation import (
-    EvalConfig,
-    evaluate,
-    find_leaks,
-)
+import flowlib.evaluation
+from flowlib.evaluation import EvalConfig, evaluate, find_leaks
 from flowlib.evaluation.statistics import estimate, per_video, resamples
 from flowlib.models.baselines import ConstantVelocity, MeanMotion, OwnTracks, Scaled, ZeroMotion
 
@@ -151,6 +152,18 @@ def test_names_cannot_break_the_page_or_the_tables(clips, tmp_path):
     assert "a\\|b" in report.markdown() and r"\& <c>\_\%" in report.latex()
 
 
+def test_its_modules_import_one_another_in_one_direction():
+    package = Path(flowlib.evaluation.__file__).parent
+    trees = {path.stem: ast.parse(path.read_text()) for path in package.glob("*.py") if path.stem != "__init__"}
+    needs = {name: set() for name in trees}
+    for name, tree in trees.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module.startswith("flowlib.evaluation"):
+                inner = node.module.removeprefix("flowlib.evaluation").lstrip(".")
+                needs[name] |= {inner} if inner else {alias.name for alias in node.names}
+    TopologicalSorter(needs).prepare()  # raises CycleError
+
+
 def test_one_video_has_no_interval_and_says_so(tmp_path):
     report = evaluate({"zero": ZeroMotion(8)}, SyntheticClips(seeds=[1], clips_per_video=2), folder=tmp_path, **QUIET)
     assert not report.overall["zero"]["ade"].has_interval
@@ -215,6 +228,38 @@ def test_a_kill_costs_the_predictor_at_work_on_one_clip(clips, tmp_path):
     assert resumed.to_dict()["overall"] == fresh.to_dict()["overall"]
 
 
+class ByContent(SyntheticClips):
+    """Clips with a fingerprint of their content, as the shards' have, that count how often they are read."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.reads, self.fingerprint = 0, hashlib.sha256(self.fingerprint.encode()).hexdigest()
+
+    def __getitem__(self, index):
+        self.reads += 1
+        return super().__getitem__(index)
+
+
+def test_nothing_is_read_or_predicted_again_when_all_is_known(tmp_path):
+    test, train, counting = ByContent(seeds=range(3)), ByContent(seeds=[7, 8]), Counting()
+    once = evaluate({"a": counting}, test, folder=tmp_path, train=train, progress=False)
+    test.reads = train.reads = counting.calls = 0
+    again = evaluate({"a": counting}, test, folder=tmp_path, train=train, progress=False)
+    assert (test.reads, train.reads, counting.calls) == (0, 0, 0)
+    assert again.pictures == once.pictures and again.overall == once.overall and len(again.pictures) == 3
+    other = Counting(name="other")
+    evaluate({"a": counting, "b": other}, test, folder=tmp_path, train=train, progress=False)
+    assert (counting.calls, other.calls) == (3, 6), "three clips scored, and three pictured with both"
+
+
+def test_what_a_transform_changes_is_read_every_time(tmp_path):
+    test = ByContent(seeds=range(2))
+    evaluate({"a": Counting()}, test, folder=tmp_path, **QUIET)
+    test.transform, test.reads = (lambda sample: sample), 0
+    evaluate({"a": Counting()}, test, folder=tmp_path, **QUIET)
+    assert test.reads == 2
+
+
 def test_networks_are_told_apart_by_their_weights_and_left_as_they_were(clips, tmp_path):
     class Net(torch.nn.Module):
         input_frames = (0,)
@@ -266,6 +311,21 @@ def test_near_duplicates_are_found(tmp_path, refuses):
     leaks = find_leaks(Disguised(seeds=[2, 50, 51]), test)
     assert [(leak.train, leak.test) for leak in leaks] == [("disguised_0", "scene_2/000")]
     assert find_leaks(SyntheticClips(seeds=range(20, 24)), test) == []
+
+    class Later(SyntheticClips):
+        """The same scene, from its sixth frame on, and dark before."""
+
+        def __getitem__(self, index):
+            frames = super().__getitem__(index)["frames"]
+            return super().__getitem__(index) | {"frames": torch.cat([frames[5:], frames[:5] * 0]), "clip": "later"}
+
+    assert [leak.test for leak in find_leaks(Later(seeds=[3]), test)] == ["scene_3/000"]
+
+    class Dark(SyntheticClips):
+        def __getitem__(self, index):
+            return super().__getitem__(index) | {"frames": torch.full((8, 48, 64, 3), 9, dtype=torch.uint8)}
+
+    assert find_leaks(Dark(), Dark()) == [], "pictures of nothing are all alike"
     with refuses("1 clips to test on have a near-duplicate"):
         evaluate({"zero": ZeroMotion(8)}, test, folder=tmp_path, train=Disguised(seeds=[2]), **QUIET)
 

@@ -47,7 +47,7 @@ class ClipScores:
             os.truncate(self.path, len(whole) + 1 if whole else 0)
         for line in whole.decode().splitlines():
             entry = json.loads(line)
-            self.rows[entry["clip"]] = {name: _from_json(value) for name, value in entry["scores"].items()}
+            self.rows[entry["clip"]] = {name: from_json(value) for name, value in entry["scores"].items()}
 
     def __contains__(self, clip: str) -> bool:
         return clip in self.rows
@@ -87,16 +87,6 @@ def describe(predictor: Any) -> dict[str, Any] | None:
     return {"name": type(predictor).__name__, **config} if isinstance(config, dict) else None
 
 
-def clip_fingerprint(sample: dict[str, Any]) -> str:
-    """SHA-256 of a clip's pictures, tracks, visibility and queries."""
-    digest = hashlib.sha256()
-    for name in ("frames", "tracks", "visibility", "queries"):
-        array = np.ascontiguousarray(np.asarray(sample[name]))
-        digest.update(f"{name} {array.dtype} {array.shape}".encode())
-        digest.update(array.data)
-    return digest.hexdigest()
-
-
 def measuring_fingerprint(config: EvalConfig) -> str:
     """SHA-256 of everything that decides a score, given prediction and truth."""
     settings = {name: value for name, value in asdict(config).items() if name not in _STATISTICS}
@@ -109,5 +99,6 @@ def to_json(value: float) -> float | str | None:
     return None if value != value else str(value) if value in (np.inf, -np.inf) else float(value)
 
 
-def _from_json(value: float | str | None) -> float:
+def from_json(value: float | str | None) -> float:
+    """The number that `to_json` was given."""
     return float("nan") if value is None else float(value)

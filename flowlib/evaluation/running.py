@@ -14,8 +14,10 @@ from typing import Any
 import torch
 
 import flowlib
-from flowlib.evaluation.cache import ClipScores, clip_fingerprint, describe, predictor_fingerprint
+from flowlib.evaluation.album import Album, picture_key
+from flowlib.evaluation.cache import ClipScores, describe, predictor_fingerprint
 from flowlib.evaluation.comparison import ClipRow
+from flowlib.evaluation.digests import Digests
 from flowlib.evaluation.leaks import find_leaks, refuse_leaks
 from flowlib.evaluation.pictures import ClipPictures, picture_clip
 from flowlib.evaluation.report import Report
@@ -46,7 +48,7 @@ def evaluate(
         predictors: name -> predictor. The first is the one the report is about; the others are compared with it.
             Networks are used where they are (their parameters' device) and as they are left (evaluation mode).
         dataset: samples as `TrajectoryDataset` gives them, and its attributes `videos` and `fingerprint`.
-        folder: where scores are kept (`folder/scores`); `Report.save` may be given the same.
+        folder: where scores, pictures and digests of clips are kept (`folder/scores`); good for `Report.save`, too.
         config: what is measured.
         train: the training split; if given, near-duplicate pictures in `dataset` are looked for and refused.
         about: predictor's name -> where it comes from, such as what `load_checkpoint` says; kept in the report.
@@ -67,44 +69,56 @@ def evaluate(
         raise ValueError(f"about: expected names of predictors ({', '.join(predictors)}), got {unknown[0]!r}")
     if not predictors or len(dataset) == 0:
         raise ValueError(f"expected predictors and clips, got {len(predictors)} predictors and {len(dataset)} clips")
-    warnings = _check_leaks(predictors, dataset, train, allow_leak, progress)
-    lpips = Lpips(config.lpips_weights) if config.lpips_weights else None
+    warnings = _check_leaks(predictors, dataset, train, allow_leak, folder / "scores", progress)
     prints = {name: predictor_fingerprint(predictor) for name, predictor in predictors.items()}
     scores = {name: ClipScores(folder / "scores", prints[name], config) for name in predictors}
-    rows: dict[str, list[ClipRow]] = {name: [] for name in predictors}
-    reused = 0
-    with (
-        _evaluation_mode(predictors),
-        Progress(total=len(dataset) * len(predictors), unit="prediction", disable=not progress) as bar,
-    ):
-        for index in range(len(dataset)):
-            sample = dataset[index]
-            key, truth = clip_fingerprint(sample), Truth(sample, _kept(dataset, index, sample), config)
-            for name, predictor in predictors.items():
-                bar.set_description(name, refresh=False)  # a refresh would print a line for each
-                if key in scores[name]:
-                    reused += 1
-                else:
-                    scores[name].add(key, score(predict(predictor, truth, name), truth, lpips))
-                rows[name].append(ClipRow(sample["clip"], sample["video"], scores[name].rows[key]))
-                bar.update()
-    run = _describe_run(predictors, prints, dataset, config, reused, about or {})
-    report = Report(rows, run, config, warnings)
-    if pictures:
-        with _evaluation_mode(predictors):
-            report.pictures = _extreme_clips(report, predictors, dataset, config)
+    digests = Digests(dataset, folder / "scores")
+    with _evaluation_mode(predictors):
+        rows, reused = _score_all(predictors, dataset, digests, scores, config, progress)
+        report = Report(rows, _describe_run(predictors, prints, dataset, config, reused, about or {}), config, warnings)
+        if pictures:
+            report.pictures = _extreme_clips(report, predictors, prints, dataset, digests, folder / "scores")
     return report
 
 
-def _extreme_clips(report: Report, predictors, dataset, config: EvalConfig) -> list[ClipPictures]:
-    chosen = report.extreme_clips()
-    result = []
-    for title, index in chosen.items():
-        sample = dataset[index]
-        truth = Truth(sample, _kept(dataset, index, sample), config)
-        predictions = {name: predict(predictor, truth, name) for name, predictor in predictors.items()}
-        result.append(picture_clip(title, truth, predictions, _where(dataset, index)))
-    return result
+def _score_all(predictors, dataset, digests: Digests, scores, config: EvalConfig, progress: bool):
+    """(predictor -> its clips' rows, how many of the scores were known before). Decodes no clip that is all known."""
+    lpips = Lpips(config.lpips_weights) if config.lpips_weights else None
+    rows: dict[str, list[ClipRow]] = {name: [] for name in predictors}
+    reused = 0
+    with Progress(total=len(dataset) * len(predictors), unit="prediction", disable=not progress) as bar:
+        for index in range(len(dataset)):
+            truth = None
+            if index not in digests or any(digests[index].content not in scores[name] for name in predictors):
+                sample = dataset[index]
+                truth = Truth(sample, _kept(dataset, index, sample), config)
+                digests.of(index, sample)
+            clip = digests[index]
+            for name, predictor in predictors.items():
+                bar.set_description(name, refresh=False)  # a refresh would print a line for each
+                if clip.content in scores[name]:
+                    reused += 1
+                else:
+                    scores[name].add(clip.content, score(predict(predictor, truth, name), truth, lpips))
+                rows[name].append(ClipRow(clip.clip, clip.video, scores[name].rows[clip.content]))
+                bar.update()
+    digests.save()
+    return rows, reused
+
+
+def _extreme_clips(report: Report, predictors, prints, dataset, digests: Digests, folder: Path) -> list[ClipPictures]:
+    album, shown = Album(folder / "pictures.json"), {}
+    for title, index in report.extreme_clips().items():
+        where = _where(dataset, index)
+        key = picture_key(title, digests[index].content, where, list(prints.items()), report.config)
+        shown[key] = album.clips.get(key)
+        if shown[key] is None:
+            sample = dataset[index]
+            truth = Truth(sample, _kept(dataset, index, sample), report.config)
+            predictions = {name: predict(predictor, truth, name) for name, predictor in predictors.items()}
+            shown[key] = picture_clip(title, truth, predictions, where)
+    album.save(shown)
+    return list(shown.values())
 
 
 def _where(dataset: Any, index: int) -> str:
@@ -114,7 +128,7 @@ def _where(dataset: Any, index: int) -> str:
     return f"frames {numbers[0]} to {numbers[-1]}" if numbers is not None else ""
 
 
-def _check_leaks(predictors, dataset, train, allow_leak: bool, progress: bool) -> list[str]:
+def _check_leaks(predictors, dataset, train, allow_leak: bool, folder: Path, progress: bool) -> list[str]:
     """What is wrong with the split, as sentences; raises instead unless `allow_leak`."""
     warnings = []
     try:
@@ -123,7 +137,7 @@ def _check_leaks(predictors, dataset, train, allow_leak: bool, progress: bool) -
         if not allow_leak:
             raise
         warnings.append(str(leak))
-    leaks = find_leaks(train, dataset, progress=progress) if train is not None else []
+    leaks = find_leaks(train, dataset, folder=folder, progress=progress) if train is not None else []
     if leaks:
         listed = "; ".join(str(leak) for leak in leaks[:3])
         message = f"{len(leaks)} clips to test on have a near-duplicate among those to train on: {listed}"
