@@ -44,11 +44,18 @@ frame_step: int = 1  # frames of the video from one frame of a clip to the next
 clip_step: int = 0  # frames from one clip's start to the next; 0: clips follow on one another
 max_clips: int = 0  # of a video, spread evenly over it; 0: all
 grid: int = 64  # grid × grid points a clip
+spacing: int = 0  # pixels from point to point instead; 0: grid decides
+jitter: bool = False  # move each point at random within its cell, differently in every clip
+split_shots: bool = True  # no clip straddles a scene cut
+skip_still: bool = True  # leave out clips that are black or frozen
 height: int = 360  # of the working size, pixels
 width: int = 640  # of the working size, pixels
 fit: str = "crop"  # how a frame comes to the working size: crop, pad or stretch
-seed: int = 0  # decides which videos are for training, validation and test
+seed: int = 0  # decides which videos are for training, validation and test, and the jitter
 device: str = "auto"  # auto, cpu, cuda
+engine: str = "local"  # local, or ray for several GPUs or machines at once
+workers: int = 0  # with ray: how many; 0: one a GPU, or where there is none one for two cores
+verify: bool = False  # read what is labelled already to the last byte, and do again what is damaged
 strict: bool = False  # fail at the end if a video had to be left out
 
 # %%
@@ -59,7 +66,8 @@ check_parameters(globals())
 # %% [markdown]
 # ## The plan
 #
-# Decided by the videos and the parameters alone, so every machine comes to the same.
+# Decided by the videos and the parameters alone, so every machine comes to the same. Each video is decoded once to its
+# end: broken ones are listed with a reason, clips keep to one shot, and those that are black or frozen are left out.
 
 # %%
 from flowlib.labelling import LabelConfig, estimate, label, make_plan
@@ -69,17 +77,19 @@ from flowlib.workspace import Workspace
 
 workspace = Workspace(root).writable()
 config = LabelConfig(
-    frames=frames, frame_step=frame_step, clip_step=clip_step, max_clips=max_clips, grid=grid,
-    height=height, width=width, fit=fit, tracker=tracker, weights=weights, seed=seed,
+    frames=frames, frame_step=frame_step, clip_step=clip_step, max_clips=max_clips, split_shots=split_shots,
+    skip_still=skip_still, grid=grid, spacing=spacing, jitter=jitter, height=height, width=width, fit=fit,
+    tracker=tracker, weights=weights, seed=seed,
 )  # fmt: skip
-plan = make_plan(find_source(source, workspace, progress=Progress), config, progress=True)
+found = find_source(source, workspace, progress=Progress)
+plan = make_plan(found, config, cache=workspace.surveys, progress=True)
 print(plan)
 print(f"{len(plan.chunk(chunk, num_chunks))} of them are in chunk {chunk} of {num_chunks}.")
 
 # %% [markdown]
 # ## How long it will take
 #
-# From a few clips, labelled for timing and thrown away.
+# From a few clips, labelled for timing and thrown away: hours, sessions, room on the disk, and what the time goes to.
 
 # %%
 print(estimate(plan, device=device))
@@ -87,12 +97,14 @@ print(estimate(plan, device=device))
 # %% [markdown]
 # ## Labelling
 #
-# Each finished clip is safe at once. A second run finds the work done.
+# Each finished clip is safe at once. A second run finds the work done; shards that can't be read are set aside and done
+# again, and with `verify` those too that can be but have a bit wrong.
 
 # %%
 report = label(
-    plan, workspace, dataset=dataset, chunk=chunk, num_chunks=num_chunks, device=device, strict=strict
-)
+    plan, workspace, dataset=dataset, chunk=chunk, num_chunks=num_chunks, device=device, engine=engine,
+    workers=workers, verify=verify, strict=strict,
+)  # fmt: skip
 print(report)
 
 # %% [markdown]

@@ -1,16 +1,30 @@
 """Labelling: any split of the plan gives the same samples, and nothing finished is done twice or lost."""
 
 import json
+import os
+import re
 import shutil
+import signal
+import sys
+import threading
+import time
+import weakref
+from dataclasses import replace
 
+import h5py
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from flowlib import sources
 from flowlib.labelling import LabelConfig, estimate, label, make_plan
-from flowlib.shards import Shard, find_shards
+from flowlib.labelling.pipeline import Clock, decode_clips, label_clips
+from flowlib.labelling.store import Store
+from flowlib.shards import Shard, ShardError, find_shards
 from flowlib.synthetic import random_scene
 from flowlib.tracks import Tracks
+from flowlib.video import write_video
 from flowlib.workspace import Workspace
 
 CONFIG = LabelConfig(frames=4, grid=3, height=48, width=64, tracker="exact", encoding="webp")
@@ -177,4 +191,238 @@ def test_bad_settings_are_named(change, refuses):
 
 def test_the_estimate_counts_the_whole_job(videos):
     text = estimate(make_plan(videos, CONFIG), clips=2)
-    assert "6 clips" in text and "1 session of 12 h" in text
+    assert "6 clips" in text and "1 session of 12 h" in text and "kB" in text
+
+
+def test_the_estimate_follows_from_the_slowest_stage(videos):
+    class Slow(DriftTracker):
+        def __call__(self, frames, queries):
+            time.sleep(0.5)
+            return super().__call__(frames, queries)
+
+    text = estimate(make_plan(videos, CONFIG), tracker=Slow())
+    tracking = float(re.search(r"tracking ([\d.]+) s", text)[1])
+    assert tracking >= 0.5
+    hours = float(re.search(r"6 clips: ([\d.]+) h", text)[1])
+    assert hours == pytest.approx(6 * tracking / 3600, abs=0.01)
+
+
+@pytest.fixture
+def film(tmp_path):
+    """Scenes of 9 and 10 frames, then 8 frozen frames and 6 black ones."""
+    scenes = [random_scene(length, (48, 64), seed=length).clip(length) for length in (9, 10)]
+    black = np.zeros((6, 48, 64, 3), np.uint8)
+    frames = np.concatenate([*scenes, np.repeat(scenes[1][-1:], 8, 0), black])
+    return write_video(tmp_path / "films" / "film.mkv", frames, lossless=True)
+
+
+def test_no_clip_straddles_a_cut_or_shows_nothing(film):
+    plan = make_plan(film, CONFIG)
+    assert [clip.first_frame for clip in plan.clips] == [0, 4, 9, 13, 17]
+    assert [(one.name, one.reason) for one in plan.left_out] == [
+        ("film, frames 21 to 24", "frozen"), ("film, frames 27 to 30", "black"),
+    ]  # fmt: skip
+    assert "cuts: 2, no clip straddles one" in str(plan) and "film: 1 clips are black" in str(plan)
+    assert "2 clips that are black or frozen" in str(label(plan, Workspace(film.parent), tracker=DriftTracker()))
+
+
+def test_cuts_and_stills_can_be_kept(film):
+    plan = make_plan(film, replace(CONFIG, split_shots=False, skip_still=False))
+    assert [clip.first_frame for clip in plan.clips] == list(range(0, 32, 4)) and not plan.left_out
+
+
+def test_a_video_with_nothing_to_learn_says_so(tmp_path, refuses):
+    write_video(tmp_path / "night.mkv", np.zeros((9, 48, 64, 3), np.uint8), lossless=True)
+    with refuses("night.mkv: nothing to learn from, all 2 clips are black or frozen"):
+        make_plan(tmp_path, CONFIG)
+
+
+def test_surveys_are_made_once(videos, tmp_path, monkeypatch):
+    cache = Workspace(tmp_path).surveys
+    plan = make_plan(videos, CONFIG, cache=cache)
+    monkeypatch.setattr("flowlib.shots.survey", lambda *_: pytest.fail("surveyed again"))
+    assert make_plan(videos, CONFIG, cache=cache) == plan
+
+
+@pytest.mark.parametrize("change, count", [({"grid": 5}, 25), ({"spacing": 16}, 12), ({"spacing": 20}, 6)])
+def test_points_by_grid_or_by_spacing(change, count):
+    config = replace(CONFIG, **change)
+    queries = config.queries()
+    assert queries.shape == (count, 3) == (config.num_points, 3)
+    assert queries[:, 1:].min() >= 0 and (queries[:, 1:].max(0) <= [63, 47]).all()
+    assert ("spacing" in config.content()) == ("spacing" in change) != ("grid" in config.content())
+
+
+@given(st.integers(0, 99), st.text(max_size=8), st.sampled_from([{"grid": 7}, {"spacing": 9}]))
+def test_jitter_keeps_each_point_in_its_cell(seed, key, change):
+    plain, config = replace(CONFIG, **change), replace(CONFIG, jitter=True, seed=seed, **change)
+    offset = config.queries(key)[:, 1:] - plain.queries()[:, 1:]
+    rows, columns = config.cells
+    assert (np.abs(offset) <= [32 / columns + 1e-4, 24 / rows + 1e-4]).all() and np.abs(offset).max() > 0.1
+    np.testing.assert_array_equal(config.queries(key), config.queries(key))
+    assert (config.queries(key) != config.queries(key + "x")).any()
+
+
+def test_jittered_points_are_stored_and_the_same_whatever_the_chunks(videos, tmp_path):
+    config = replace(CONFIG, jitter=True, seed=3)
+    plan = make_plan(videos, config)
+    whole = label(plan, Workspace(tmp_path / "a"), progress=False)
+    for chunk in range(3):
+        part = label(plan, Workspace(tmp_path / "b"), chunk=chunk, num_chunks=3, progress=False)
+    assert samples(part.folder) == samples(whole.folder)
+    for path, clips in find_shards(part.folder)[0].items():
+        with Shard(path) as shard:
+            for clip in clips:
+                np.testing.assert_array_equal(shard.tracks(clip).queries, config.queries(clip.key))
+    assert json.loads((part.folder / "config.json").read_text())["seed"] == 3
+
+
+def test_a_damaged_picture_is_found_by_verifying_and_done_again(videos, tmp_path):
+    plan, workspace = make_plan(videos, CONFIG), Workspace(tmp_path)
+    report = label(plan, workspace, progress=False)
+    before = samples(report.folder)
+    (victim,) = (report.folder / "shards").iterdir()
+    with h5py.File(victim, "r") as file:
+        group = next(iter(file["frames"].values()))
+        offset = next(iter(group.values())).id.get_chunk_info(0).byte_offset
+    content = bytearray(victim.read_bytes())
+    content[offset + 100] ^= 1
+    victim.write_bytes(content)
+    assert label(plan, workspace, progress=False).labelled == 0
+    with pytest.raises(ShardError, match="label again with verify=True"):
+        samples(report.folder)
+    again = label(plan, workspace, verify=True, progress=False)
+    assert again.labelled == 6 and "set aside, labelled again" in str(again) and samples(again.folder) == before
+
+
+def test_clips_of_a_changed_video_are_replaced_and_the_others_kept(videos, tmp_path):
+    workspace = Workspace(tmp_path / "ws")
+    label(make_plan(videos, CONFIG), workspace, progress=False)
+    sources.write_scene(videos / "v1.mkv", random_scene(9, (48, 64), seed=77))
+    (videos / "v0.mkv").unlink()  # its labels stay: who has them may throw videos away
+    report = label(make_plan(videos, CONFIG), workspace, progress=False)
+    assert (report.found, report.labelled, len(report.stale)) == (1, 2, 1) and "another content of v1" in str(report)
+    found = [clip for clips in find_shards(report.folder)[0].values() for clip in clips]
+    assert sorted(clip.video for clip in found) == ["v0"] * 3 + ["v1"] * 2 + ["v2"]
+    fresh = label(make_plan(videos, CONFIG), Workspace(tmp_path / "fresh"), progress=False)
+    assert samples(fresh.folder).items() <= samples(report.folder).items()
+    assert len(list((report.folder / "shards").glob("*.stale"))) == 1
+
+
+def test_decoding_goes_ahead_and_writing_behind_the_tracker(videos, tmp_path, monkeypatch):
+    """Clip 0 is tracked only once clip 1 is decoded, and written only once clip 1 is tracked; yet nothing is stuck."""
+    plan, writers = make_plan(videos, CONFIG), set()
+    store = Store(Workspace(tmp_path), "a", config=CONFIG.content(), tracker={"name": "drift"})
+    decoded, tracked = threading.Event(), threading.Event()
+
+    def decode(*arguments):
+        for number, item in enumerate(decode_clips(*arguments)):
+            if number == 1:
+                decoded.set()
+            yield item
+
+    class Follower(DriftTracker):
+        def __call__(self, frames, queries):
+            assert decoded.wait(20)
+            tracks = super().__call__(frames, queries)
+            if self.calls == 2:
+                tracked.set()
+            return tracks
+
+    def keep(clip, sample):
+        assert tracked.wait(20)
+        writers.add(threading.current_thread())
+        store.keep(clip, sample)
+
+    monkeypatch.setattr("flowlib.labelling.pipeline.decode_clips", decode)
+    assert list(label_clips(plan, plan.clips, Follower(), store, keep, Clock(), [])) == plan.clips
+    assert len(writers) == 1 and threading.main_thread() not in writers
+
+
+def test_few_clips_are_in_memory_at_once(videos, tmp_path, monkeypatch):
+    plan = make_plan(videos, replace(CONFIG, clip_step=1))
+    store = Store(Workspace(tmp_path), "a", config=CONFIG.content(), tracker={"name": "drift"})
+    alive, most = [], []
+
+    class Frames(np.ndarray):
+        """An array that can be watched."""
+
+    def decode(*arguments):
+        for clip, frames in decode_clips(*arguments):
+            frames = frames.view(Frames)
+            alive.append(weakref.ref(frames))
+            most.append(sum(one() is not None for one in alive))
+            yield clip, frames
+
+    monkeypatch.setattr("flowlib.labelling.pipeline.decode_clips", decode)
+    assert len(list(label_clips(plan, plan.clips, DriftTracker(), store, store.keep, Clock(), []))) == 17
+    assert max(most) <= 8  # two ahead and one on its way, one tracked, three behind, one being written
+
+
+def test_an_error_while_writing_ends_the_job(videos, tmp_path):
+    plan, workspace = make_plan(videos, CONFIG), Workspace(tmp_path)
+    store = Store(workspace, "a", config=CONFIG.content(), tracker={"name": "drift"})
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        list(label_clips(plan, plan.clips, DriftTracker(), store, full, Clock(), []))
+
+
+@pytest.fixture(scope="module")
+def ray():
+    """A cluster of two cores, for the tests to join: starting one takes longer than they do."""
+    ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'flowlib[ray]'")
+    for last in (False, False, True):
+        try:  # Ray gives itself 30 seconds to start, which a busy machine may exceed
+            ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+            break
+        except Exception as error:
+            ray.shutdown()
+            if last or "timed out during startup" not in str(error):
+                raise
+    yield ray
+    ray.shutdown()
+
+
+def test_ray_gives_the_same_samples_even_if_a_worker_dies(ray, videos, tmp_path):
+    plan = make_plan(videos, CONFIG)
+    whole = label(plan, Workspace(tmp_path / "local"), tracker=DriftTracker(), progress=False)
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers don't find the tests
+    dying = DyingTracker(tmp_path / "died")
+    report = label(plan, Workspace(tmp_path / "ray"), tracker=dying, engine="ray", workers=2, progress=False)
+    assert (tmp_path / "died").exists() and report.labelled == 6
+    assert samples(report.folder) == samples(whole.folder)
+
+
+class DyingTracker(DriftTracker):
+    """Kills its process at its second call, once."""
+
+    def __init__(self, marker):
+        super().__init__()
+        self.marker = marker
+
+    def __call__(self, frames, queries):
+        if self.calls == 1 and not self.marker.exists():
+            self.marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__call__(frames, queries)
+
+
+class BrokenTracker(DriftTracker):
+    """Comes through pickling as an error."""
+
+    def __reduce__(self):
+        return int, ("no tracker",)
+
+
+def test_ray_says_why_its_workers_died(ray, videos, tmp_path):
+    plan = make_plan(videos, CONFIG)
+    with pytest.raises(RuntimeError, match="(?s)ray: 3 workers died over v.*no tracker"):
+        label(plan, Workspace(tmp_path), tracker=BrokenTracker(), engine="ray", workers=1, progress=False)
+
+
+def test_unknown_engines_are_refused(videos, tmp_path, refuses):
+    with refuses("engine: expected one of local, ray, got 'dask'"):
+        label(make_plan(videos, CONFIG), Workspace(tmp_path), engine="dask")

@@ -192,6 +192,26 @@ def test_the_map_has_a_line_for_every_module(readme):
     assert not missing, f"README's map of files lacks a line for: {sorted(missing)}"
 
 
+def names(module: ast.Module) -> set[str]:
+    """What stands at the top of a module: its own classes, functions and constants, and what it imports."""
+    imported = {
+        alias.asname or alias.name
+        for node in ast.walk(module)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assigned = {
+        target.id
+        for node in module.body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    return (
+        imported | assigned | {node.name for node in module.body if isinstance(node, (ast.ClassDef, ast.FunctionDef))}
+    )
+
+
 def resolves(dotted: str) -> bool:
     """Whether flowlib.a.b is a module, or a name at the top of one."""
     parts = dotted.split(".")
@@ -199,8 +219,7 @@ def resolves(dotted: str) -> bool:
         path = CLONE / "/".join(parts[:cut])
         module = path.with_suffix(".py") if path.with_suffix(".py").is_file() else path / "__init__.py"
         if module.is_file():
-            text = module.read_text()
-            return cut == len(parts) or bool(re.search(rf"^(class |def |from .*\b)?{parts[cut]}\b", text, re.M))
+            return cut == len(parts) or parts[cut] in names(ast.parse(module.read_text()))
     return False
 
 

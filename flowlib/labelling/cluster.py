@@ -118,8 +118,8 @@ class _Crew:
             actor, run = self.at_work.pop(task)
             try:
                 yield self.ray.get(task)
-            except self.ray.exceptions.ActorDiedError:
-                self._replace(run)
+            except self.ray.exceptions.RayActorError as error:
+                self._replace(run, error)
             else:
                 run.finished = True
                 self.idle.append(actor)
@@ -138,11 +138,11 @@ class _Crew:
         for actor in [*self.idle, *(actor for actor, _ in self.at_work.values())]:
             self.ray.kill(actor)
 
-    def _replace(self, run: _Run) -> None:
+    def _replace(self, run: _Run, error: Exception) -> None:
         run.tries += 1
         if run.tries >= MOST_TRIES:
-            first = run.clips[0]
-            raise RuntimeError(f"ray: {run.tries} workers died over {first.video} from frame {first.first_frame} on")
+            place = f"{run.clips[0].video} from frame {run.clips[0].first_frame} on"
+            raise RuntimeError(f"ray: {run.tries} workers died over {place}: {error}") from error
         self.waiting.appendleft(run)
         self.idle.append(self.hire())
 
