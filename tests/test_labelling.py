@@ -374,14 +374,7 @@ def test_an_error_while_writing_ends_the_job(videos, tmp_path):
 def ray():
     """A cluster of two cores, for the tests to join: starting one takes longer than they do."""
     ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'flowlib[ray]'")
-    for last in (False, False, True):
-        try:  # Ray gives itself 30 seconds to start, which a busy machine may exceed
-            ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-            break
-        except Exception as error:
-            ray.shutdown()
-            if last or "timed out during startup" not in str(error):
-                raise
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     yield ray
     ray.shutdown()
 
