@@ -1,20 +1,15 @@
 """Evaluation: right numbers, honest intervals, no leak, nothing done twice."""
 
-import ast
 import hashlib
 import json
 import re
-from graphlib import TopologicalSorter
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from test_models_baselines import SyntheticClips
 
-import flowlib.evaluation
 from flowlib.evaluation import EvalConfig, evaluate, find_leaks
-from flowlib.evaluation.statistics import estimate, per_video, resamples
 from flowlib.models.baselines import ConstantVelocity, MeanMotion, OwnTracks, Scaled, ZeroMotion
 
 QUIET = {"progress": False, "pictures": False}
@@ -49,33 +44,6 @@ def report(clips, tmp_path_factory):
     predictors = {"dis": dis, "dis, gains": Scaled.fit(dis, train), "zero motion": ZeroMotion(8)}
     predictors |= {"ceiling": OwnTracks()}
     return evaluate(predictors, clips, folder=tmp_path_factory.mktemp("report"), train=train, progress=False)
-
-
-# Statistics
-
-
-def test_an_interval_covers_the_mean_as_often_as_it_says():
-    """95 % intervals of 30 videos from a known distribution hold its mean in about 95 % of 200 trials."""
-    rng, draws = np.random.default_rng(0), resamples(30, 500, seed=1)
-    samples = rng.exponential(size=(200, 30))
-    held = [(e.low <= 1 <= e.high) for e in (estimate(values, draws) for values in samples)]
-    assert 0.86 <= np.mean(held) <= 0.98
-
-
-def test_videos_without_a_value_are_left_out_and_counted():
-    values = np.array([1.0, np.nan, 3.0])
-    result = estimate(values, resamples(3, 200, seed=0))
-    assert (result.mean, result.videos, result.left_out) == (2, 2, 1) and 1 <= result.low <= result.high <= 3
-    nothing = estimate(np.array([np.nan, np.nan]), resamples(2, 10, seed=0))
-    assert np.isnan(nothing.mean) and not nothing.has_interval and nothing.left_out == 2
-
-
-def test_a_video_counts_once_however_many_clips_it_has():
-    rows = [{"ade": 1.0}, {"ade": 3.0}, {"ade": np.nan}, {"ade": 10.0}]
-    assert per_video(rows, ["a", "a", "a", "b"]) == {"a": {"ade": 2.0}, "b": {"ade": 10.0}}
-
-
-# Evaluation
 
 
 def test_the_numbers_are_those_of_the_metrics(report, clips):
@@ -146,22 +114,30 @@ def test_pictures_show_the_best_the_median_and_the_worst(report):
     assert report.pictures[2].predictors[0].ade == pytest.approx(max(errors))
 
 
+def test_the_page_answers_first_and_introduces_everyone(report):
+    answer, *rest = report.verdict()
+    html = report.html()
+    assert answer in html and all(sentence in html for sentence in rest[:1])
+    assert "Nothing moves. The frame rebuilt from it is a copy of the first picture." in html
+    assert "frames 0 and 1 by optical flow (DIS)" in html and "scaled by what fits the training videos" in html
+    assert "prefers-color-scheme: dark" in html and "% of the points can be seen" in html
+
+
+def test_the_report_says_where_a_checkpoint_comes_from(clips, tmp_path, refuses):
+    about = {"zero": {"step": 200, "path": "runs/two_frames/best.pt", "best": float("nan")}}
+    report = evaluate({"zero": ZeroMotion(8)}, clips, folder=tmp_path, about=about, **QUIET)
+    report.save(tmp_path)
+    saved = json.loads((tmp_path / "report.json").read_text())
+    assert saved["run"]["predictors"]["zero"]["about"] == about["zero"] | {"best": None}
+    assert "step 200, from runs/two_frames/best.pt" in report.markdown()
+    with refuses("about: expected names of predictors \\(zero\\), got 'model'"):
+        evaluate({"zero": ZeroMotion(8)}, clips, folder=tmp_path, about={"model": {}}, **QUIET)
+
+
 def test_names_cannot_break_the_page_or_the_tables(clips, tmp_path):
     report = evaluate({"a|b & <c>_%": ZeroMotion(8), "b": Counting()}, clips, folder=tmp_path, **QUIET)
     assert "&lt;c&gt;" in report.html() and "<c>" not in report.html()
     assert "a\\|b" in report.markdown() and r"\& <c>\_\%" in report.latex()
-
-
-def test_its_modules_import_one_another_in_one_direction():
-    package = Path(flowlib.evaluation.__file__).parent
-    trees = {path.stem: ast.parse(path.read_text()) for path in package.glob("*.py") if path.stem != "__init__"}
-    needs = {name: set() for name in trees}
-    for name, tree in trees.items():
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ImportFrom) and node.module.startswith("flowlib.evaluation"):
-                inner = node.module.removeprefix("flowlib.evaluation").lstrip(".")
-                needs[name] |= {inner} if inner else {alias.name for alias in node.names}
-    TopologicalSorter(needs).prepare()  # raises CycleError
 
 
 def test_one_video_has_no_interval_and_says_so(tmp_path):

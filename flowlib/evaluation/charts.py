@@ -13,13 +13,13 @@ from flowlib.evaluation.comparison import Comparison
 from flowlib.evaluation.measures import BY_NAME, Measure
 from flowlib.evaluation.statistics import Estimate
 
-MAIN, CEILING, FAINT = "#0072b2", "#7a7f87", "#8884"
+MAIN, CEILING, FAINT, SOFT = "#0072b2", "#7a7f87", "#8884", "#555b66"
 OTHERS = ("#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9", "#8c564b", "#5b5fc7", "#444444")
 ENDS = 20  # videos shown from each end when there are more than twice as many
 Scale = Callable[[float], float]
 FONT = "font-family='system-ui,Segoe UI,Helvetica,Arial,sans-serif'"
 WIDTH, LABELS = 760, 210  # of the wide figures, and the room for names in them
-NARROW, NAMES, NUMBERS = 540, 224, 62  # of those that stand two in a row; room for names and for numbers
+NARROW, NAMES, NUMBERS = 540, 240, 66  # of those that stand two in a row; room for names and for numbers
 
 
 def figures(report: Comparison) -> dict[str, str]:
@@ -59,7 +59,7 @@ def differences(report: Comparison, measure: Measure) -> str:
     paint = colours(report)
     rows = [(name, values[measure.name], paint[name], False) for name, values in report.differences.items()]
     better = {"low": "left of zero is better", "high": "right of zero is better", "zero": ""}[measure.better]
-    title = f"{report.main} minus …, {measure.label}, {better}"
+    title = f"{report.main} minus …: {measure.label}, {better}"
     return _whiskers(rows, measure, title, from_zero=True, signs=True)
 
 
@@ -139,7 +139,7 @@ def _dots(report: Comparison, measure: Measure, video: str, across: Scale, y: fl
 
 def _whiskers(rows: list[tuple], measure: Measure, title: str, *, from_zero: bool, signs: bool = False) -> str:
     """A dot, its interval and its number for each row (name, estimate, colour, is it the main one)."""
-    row, top, right = 27, 34, NARROW - NUMBERS
+    row, top, right = 29, 36, NARROW - NUMBERS
     numbers = [n * measure.scale for _, v, _, _ in rows for n in (v.mean, v.low, v.high) if n == n] or [0.0]
     numbers += [0.0] if from_zero else []
     ticks = _ticks(min(numbers), max(numbers), about=4)
@@ -160,7 +160,7 @@ def _whiskers(rows: list[tuple], measure: Measure, title: str, *, from_zero: boo
         parts.append(f"<circle cx='{mean:.1f}' cy='{y}' r='{6 if strong else 5}' fill='{colour}'/>")
         shown = f"{value.mean * measure.scale:{'+' if signs else ''}.{measure.digits}f}"
         parts.append(_text(right + 14, y + 4, shown, "start", colour, strong))
-    return _svg(NARROW, height, parts, title)
+    return _svg(NARROW, height, parts, title, font=15)
 
 
 def _direction(measure: Measure) -> str:
@@ -207,12 +207,12 @@ def _line(x1: float, y1: float, x2: float, y2: float, colour: str = FAINT, style
     return f"<line x1='{x1:.1f}' y1='{y1:.1f}' x2='{x2:.1f}' y2='{y2:.1f}' stroke='{colour}' {style}/>"
 
 
-def _text(x: float, y: float, text: str, anchor: str, colour: str = "#555b66", strong: bool = False) -> str:
-    weight = " font-weight='700'" if strong else ""
+def _text(x: float, y: float, text: str, anchor: str, colour: str = SOFT, strong: bool = False) -> str:
+    weight = " font-weight='700'" * strong + " class='soft'" * (colour == SOFT)
     return f"<text x='{x:.1f}' y='{y:.1f}' text-anchor='{anchor}' fill='{colour}'{weight}>{escape(text)}</text>"
 
 
-def _svg(width: float, height: float, parts: list[str], title: str) -> str:
-    box = f"viewBox='0 0 {width} {height:.0f}' {FONT} font-size='13' role='img'"
+def _svg(width: float, height: float, parts: list[str], title: str, font: int = 13) -> str:
+    box = f"viewBox='0 0 {width} {height:.0f}' {FONT} font-size='{font}' role='img'"
     ground = f"<rect class='ground' width='{width}' height='{height:.0f}' fill='#fff' rx='8'/>"
     return f"<svg xmlns='http://www.w3.org/2000/svg' {box}><title>{escape(title)}</title>{ground}{''.join(parts)}</svg>"

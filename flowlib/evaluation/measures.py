@@ -39,7 +39,7 @@ class Measure:
 
     def show(self, value: float) -> str:
         """The number as a table has it; a dash where there is none."""
-        return "–" if value != value else f"{value * self.scale:.{self.digits}f}"
+        return "–" if value != value else f"{round(value * self.scale, self.digits) + 0.0:.{self.digits}f}"  # no "-0"
 
 
 _POINTS, _SEEN, _FIELD, _FRAMES = "Where points go", "Which points can be seen", "Shape of the motion", "Rebuilt frames"

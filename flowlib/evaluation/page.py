@@ -31,8 +31,8 @@ STYLE = """
     --ink: #e6e9ef; --soft: #a3abba; --line: #343b48; --ground: #14171d; --card: #1c2129; --main: #6cb8ea;
     --tint: #1e3140; --alarm: #3a241c; --best: #3ecfa1;
   }
-  /* Figures and their swatches are drawn for white paper: turn their lightness round, keep their hues. */
-  figure svg, .swatch { filter: invert(.93) hue-rotate(180deg); }
+  figure svg, .swatch { filter: brightness(1.3); } /* drawn for white paper */
+  figure svg text.soft { fill: #7e8590; }
 }
 figure svg .ground { fill: none; }
 * { box-sizing: border-box; }
@@ -65,11 +65,12 @@ figure { margin: 0; } figure svg { display: block; width: 100%; height: auto; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .42rem .6rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: var(--card); }
-thead th { color: var(--soft); font-weight: 600; vertical-align: bottom; }
+thead th { color: var(--soft); font-weight: 600; vertical-align: bottom; white-space: normal; }
 td small { display: block; font-size: .74rem; line-height: 1.2; }
 tr.main td { font-weight: 650; background: var(--tint); } tr.main td small { font-weight: 400; }
 tr.ceiling td { font-style: italic; color: var(--soft); }
 td.best { box-shadow: inset 0 -2px 0 var(--best); }
+.named { white-space: nowrap; }
 .swatch { display: inline-block; width: .7em; height: .7em; border-radius: 50%; margin-right: .5em; }
 .strip {
   display: grid; grid-template-columns: 11.5rem repeat(3, minmax(0, 1fr)); gap: .45rem .7rem;
@@ -80,6 +81,7 @@ td.best { box-shadow: inset 0 -2px 0 var(--best); }
   margin-top: .3rem;
 }
 .strip img { width: 100%; display: block; border-radius: 6px; }
+.strip .truth { align-self: start; }
 .strip .name { font-size: .92rem; line-height: 1.3; } .strip .name b { color: var(--main); }
 .swap { position: relative; } .swap img + img { position: absolute; inset: 0; opacity: 0; transition: opacity .12s; }
 .swap:hover img + img { opacity: 1; }
@@ -100,6 +102,7 @@ details pre {
 .strip .name { grid-column: 1 / -1; margin-top: .5rem; }
   .strip .head:empty { display: none; }
   .two { grid-template-columns: 1fr; }
+  figure.wide .drawing { overflow-x: auto; } figure.wide svg { width: 640px; } /* smaller, nobody could read it */
   dl { grid-template-columns: 1fr; } dd { margin-bottom: .5rem; }
   th:first-child, td:first-child { white-space: normal; min-width: 7.5rem; }
   .card { padding: .9rem .8rem; }
@@ -185,7 +188,7 @@ def _horizon(report: Comparison) -> str:
     caption = "Mean distance between predicted and true place of the visible points, in pixels."
     steps = [Measure(f"epe_{f}", f"{f} ahead", "low", 2, "", "") for f in report.frames_ahead()]
     numbers = f"<details><summary>The numbers</summary><div class='scroll'>{_table(report, steps)}</div></details>"
-    figure = _figure(charts.horizon(report), caption, numbers)
+    figure = _figure(charts.horizon(report), caption, numbers, wide=True)
     return f"<h2>Error against frames ahead</h2><p>{text}</p>{figure}"
 
 
@@ -193,7 +196,8 @@ def _per_video(report: Comparison) -> str:
     if len(report.videos) < 2 or "ade" not in report.measured:
         return ""
     text = "A mean can hide a video on which all fails. Every dot is one predictor on one video, the hardest on top."
-    return f"<h2>Video by video</h2><p>{text}</p>{_figure(charts.videos(report, BY_NAME['ade']), _legend(report))}"
+    figure = _figure(charts.videos(report, BY_NAME["ade"]), _legend(report), wide=True)
+    return f"<h2>Video by video</h2><p>{text}</p>{figure}"
 
 
 def _clips(report: Comparison) -> str:
@@ -216,7 +220,7 @@ def _clip(clip: ClipPictures, report: Comparison) -> str:
     last = _image(clip.last, f"true frame {clip.frame}") if clip.last else "<small>no later frame is stored</small>"
     captions = ("the first picture, with true paths", f"frame {clip.frame}, as it was", "the first picture")
     pictures = (_image(clip.paths, captions[0]), last, _image(clip.first, captions[2]))
-    truth = [f"<div>{picture}<small>{text}</small></div>" for picture, text in zip(pictures, captions)]
+    truth = [f"<div class='truth'>{picture}<small>{text}</small></div>" for picture, text in zip(pictures, captions)]
     heads = [f"<div class='head'>{text}</div>" for text in ("", "Paths", f"Rebuilt frame {clip.frame}", "Off by")]
     seen = f"{clip.visible:.0%} of its points can be seen" if clip.visible == clip.visible else "it has no points"
     where = f", {clip.where}" if clip.where else f", clip {clip.clip}"
@@ -300,13 +304,15 @@ def _provenance(report: Comparison) -> str:
 def _legend(report: Comparison) -> str:
     paint = charts.colours(report)
     return " &nbsp; ".join(
-        f"<span class='swatch' style='background:{paint[name]}'></span>{escape(name)}" for name in report.predictors
+        f"<span class='named'><span class='swatch' style='background:{paint[name]}'></span>{escape(name)}</span>"
+        for name in report.predictors
     )
 
 
-def _figure(svg: str, caption: str, more: str = "") -> str:
+def _figure(svg: str, caption: str, more: str = "", *, wide: bool = False) -> str:
     caption = caption if caption.startswith("<") else escape(caption)
-    return f"<figure class='card'>{svg}<figcaption><small>{caption}</small></figcaption>{more}</figure>"
+    drawing = f"<div class='drawing'>{svg}</div><figcaption><small>{caption}</small></figcaption>"
+    return f"<figure class='card{' wide' * wide}'>{drawing}{more}</figure>"
 
 
 def _image(jpeg: bytes | None, alt: str) -> str:

@@ -1,0 +1,83 @@
+"""Reports from numbers alone: intervals, verdicts, the clips that are shown, and modules that go one way."""
+
+import ast
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import flowlib.evaluation
+from flowlib.evaluation import Report
+from flowlib.evaluation.comparison import ClipRow
+from flowlib.evaluation.statistics import estimate, per_video, resamples
+
+
+def test_an_interval_covers_the_mean_as_often_as_it_says():
+    """95 % intervals of 30 videos from a known distribution hold its mean in about 95 % of 200 trials."""
+    rng, draws = np.random.default_rng(0), resamples(30, 500, seed=1)
+    samples = rng.exponential(size=(200, 30))
+    held = [(e.low <= 1 <= e.high) for e in (estimate(values, draws) for values in samples)]
+    assert 0.86 <= np.mean(held) <= 0.98
+
+
+def test_videos_without_a_value_are_left_out_and_counted():
+    values = np.array([1.0, np.nan, 3.0])
+    result = estimate(values, resamples(3, 200, seed=0))
+    assert (result.mean, result.videos, result.left_out) == (2, 2, 1) and 1 <= result.low <= result.high <= 3
+    nothing = estimate(np.array([np.nan, np.nan]), resamples(2, 10, seed=0))
+    assert np.isnan(nothing.mean) and not nothing.has_interval and nothing.left_out == 2
+
+
+def test_a_video_counts_once_however_many_clips_it_has():
+    rows = [{"ade": 1.0}, {"ade": 3.0}, {"ade": np.nan}, {"ade": 10.0}]
+    assert per_video(rows, ["a", "a", "a", "b"]) == {"a": {"ade": 2.0}, "b": {"ade": 10.0}}
+
+
+def made_up(main, still, rival, videos=12):
+    """A report on made-up errors: one number for each video and predictor."""
+    errors = {"mine": main, "zero motion": still, "rival": rival}
+    rows = {
+        name: [ClipRow(f"v{i}/0", f"v{i}", {"ade": float(base + 0.1 * np.sin(i + 7 * j))}) for i in range(videos)]
+        for j, (name, base) in enumerate(errors.items())
+    }
+    run = {"predictors": {n: {"class": {"zero motion": "ZeroMotion"}.get(n, "Other"), "fingerprint": ""} for n in rows}}
+    return Report(rows, run)
+
+
+@pytest.mark.parametrize(
+    "main, still, rival, answer",
+    [
+        (1.0, 3.0, 2.0, "Better than all others here"),
+        (1.98, 3.0, 2.0, "Ahead of all others here, but not by enough"),
+        (2.5, 3.0, 2.0, "Better than moving nothing, but “rival” comes nearer"),
+        (3.0, 3.0, 2.0, "Not yet: “mine” is no better than moving nothing"),
+        (5.0, 3.0, 4.0, "Not yet: “mine” is no better than moving nothing"),
+    ],
+)
+def test_the_verdict_follows_the_numbers(main, still, rival, answer):
+    said = made_up(main, still, rival).verdict()
+    assert said[0].startswith(answer)
+    assert sum("more than chance" in sentence for sentence in said) + sum("may well be" in s for s in said) >= 1
+    assert "few to judge" not in " ".join(said) and "few to judge" in " ".join(made_up(1.0, 3.0, 2.0, 4).verdict())
+
+
+def test_a_clip_that_shows_little_does_not_stand_for_others():
+    visible = [0.9, 0.02, 0.8, 0.7]
+    rows = [ClipRow(f"{i}", f"v{i}", {"ade": 5.0 - i, "visible": visible[i]}) for i in range(4)]
+    rows[1].scores["ade"] = 0.01  # one point is left of it, and it is right
+    assert Report({"mine": rows}, {}).extreme_clips() == {"Best": 3, "Median": 2, "Worst": 0}
+    lost = [ClipRow(row.clip, row.video, row.scores | {"visible": 0.1}) for row in rows]
+    assert Report({"mine": lost}, {}).extreme_clips()["Best"] == 1
+
+
+def test_its_modules_import_one_another_in_one_direction():
+    package = Path(flowlib.evaluation.__file__).parent
+    trees = {path.stem: ast.parse(path.read_text()) for path in package.glob("*.py") if path.stem != "__init__"}
+    needs = {name: set() for name in trees}
+    for name, tree in trees.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module.startswith("flowlib.evaluation"):
+                inner = node.module.removeprefix("flowlib.evaluation").lstrip(".")
+                needs[name] |= {inner} if inner else {alias.name for alias in node.names}
+    TopologicalSorter(needs).prepare()  # raises CycleError
