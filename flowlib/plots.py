@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from flowlib.colours import (
     PREDICTION,
@@ -212,7 +212,7 @@ def learning_curves(
         marker = "o" if len(steps) < 25 else None
         ax.plot(steps, values, color=colour, label=name, marker=marker, markersize=3.5, linewidth=1.6)
     if log and any(np.any(np.asarray(values) > 0) for _, values in curves.values()):
-        ax.set_yscale("log")
+        _logarithmic(ax)
     ax.set(xlabel="step", ylabel=label)
     return _finish_lines(ax, len(curves))
 
@@ -311,6 +311,17 @@ def _check_lengths(name: str, first: Sequence[float], second: Sequence[float]) -
 
 def _line_axes(ax: Axes | None) -> Axes:
     return ax or plt.subplots(figsize=(6.4, 3.6), layout="constrained")[1]
+
+
+def _logarithmic(ax: Axes) -> None:
+    """A logarithmic vertical axis with plain numbers: 6, not 6×10⁰. Within a decade they are evenly apart."""
+    ax.set_yscale("log")
+    low, high = ax.get_ylim()
+    decades = math.log10(high / low)
+    subs = (1, 2, 5) if decades < 3 else (1,)
+    ax.yaxis.set_major_locator(LogLocator(subs=subs) if decades > 1 else MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
+    ax.yaxis.set_minor_locator(NullLocator())
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def _line_colours(count: int) -> list[str]:

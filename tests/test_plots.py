@@ -100,6 +100,18 @@ def test_curves_keep_names_and_values():
     np.testing.assert_array_equal(ax.lines[0].get_ydata(), [3.0, 2.0, 1.0])
 
 
+@pytest.mark.parametrize("first, last", [(9.0, 5.2), (12.0, 3.1), (120.0, 0.8), (0.5, 0.04), (3e4, 2e-3), (2.2, 1.9)])
+def test_a_logarithmic_axis_has_plain_numbers(first, last):
+    values = np.geomspace(first, last, 30).tolist()
+    ax = plots.learning_curves({"train": (range(30), values)})
+    ax.figure.canvas.draw()
+    low, high = ax.get_ylim()
+    assert low < last and high > first and high / low < 5 * first / last
+    shown = {t.get_text(): y for t, y in zip(ax.get_yticklabels(), ax.get_yticks()) if low <= y <= high}
+    assert 2 <= len(shown) <= 12 and [float(text) for text in shown] == pytest.approx(list(shown.values()))
+    assert not any("times" in text or "^" in text for text in shown)
+
+
 def test_errors_by_frame_carry_their_intervals():
     ax = plots.error_by_frame({"model": [0, 1, 2]}, intervals={"model": ([0, 0.5, 1], [0, 1.5, 3])})
     assert ax.get_xlabel() == "frames ahead" and len(ax.collections) == 1
