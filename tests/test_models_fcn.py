@@ -85,7 +85,8 @@ def test_a_widened_stem_answers_a_still_clip_as_its_rule_says(n, seed):
     weight, frame = torch.randn(5, 3, 3, 3, generator=generator), torch.randn(1, 3, 9, 9, generator=generator)
     still = frame.repeat(1, n, 1, 1)
     one = torch.nn.functional.conv2d(frame, weight)
-    for rule, factor in (("duplicate", n), ("mean", 1), ("zero", 1)):
+    half = torch.tensor([n, 0, n, 0, n] if n > 1 else [1] * 5).reshape(5, 1, 1)  # differences of nothing
+    for rule, factor in (("duplicate", n), ("mean", 1), ("zero", 1), ("difference", half)):
         wide = torch.nn.functional.conv2d(still, widen(weight, n, rule))
         torch.testing.assert_close(wide, one * factor, atol=1e-4, rtol=1e-4)
 
@@ -102,6 +103,15 @@ def test_a_zeroed_second_frame_changes_nothing(backbone):
     assert (here.visibility_logits - there.visibility_logits).abs().max() <= 1e-6
     doubled = see_more_frames(one, (0, 3), "duplicate").eval()
     assert (here.displacement - doubled(pair).displacement).abs().max() > 1e-4
+
+
+@torch.no_grad()
+def test_only_differences_tell_forwards_from_backwards_before_training():
+    there, back = images(2), images(2).flip(1)
+    for rule, tells in (("duplicate", False), ("mean", False), ("difference", True)):
+        model = small(input_frames=(0, 3), conv1=rule)
+        apart = (model(there).displacement - model(back).displacement).abs().max()
+        assert (apart > 1e-4) == tells
 
 
 def test_held_frames_take_no_gradient_and_others_do():
@@ -259,7 +269,7 @@ def test_torchvisions_files_are_checked_by_the_digits_in_their_names():
     ("options", "message"),
     [
         ({"backbone": "vgg"}, "backbone: expected one of fcn_resnet50, .*, got 'vgg'"),
-        ({"conv1": "sum"}, "conv1: expected one of duplicate, mean, zero, got 'sum'"),
+        ({"conv1": "sum"}, "conv1: expected one of duplicate, mean, zero, difference, got 'sum'"),
         ({"head": "huge"}, "head: expected one of torchvision, fine"),
         ({"output": "first"}, "output: expected one of all, last"),
         ({"batch_norm": "off"}, "batch_norm: expected one of train, frozen, group"),

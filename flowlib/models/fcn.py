@@ -27,7 +27,7 @@ BACKBONES = {
 CHOICES = {
     "backbone": tuple(BACKBONES),
     "head": ("torchvision", "fine"),
-    "conv1": ("duplicate", "mean", "zero"),
+    "conv1": ("duplicate", "mean", "zero", "difference"),
     "output": ("all", "last"),
     "batch_norm": ("train", "frozen", "group"),
     "stride_in": ("3x3", "1x1"),
@@ -45,7 +45,9 @@ class TrajectoryFCN(nn.Module):
         backbone: "fcn_resnet50", "deeplabv3_resnet50" or "lraspp_mobilenet_v3_large", torchvision's.
         head: "torchvision" (stride 8, enlarged bilinearly) or "fine" (skip of stride 4, convex upsampling).
         conv1: how the first convolution's weights serve n frames: "duplicate" (repeated; sums of n frames, so n times
-            as large), "mean" (repeated and divided by n), or "zero" (frames after the first start with no effect).
+            as large), "mean" (repeated and divided by n), "zero" (frames after the first start with no effect), or
+            "difference" (every other filter as "duplicate", the rest take the first frame minus the mean of the
+            others). A sum of frames is the same forwards and backwards, a difference tells the ways from the start on.
         weights: "auto", "none", "imagenet", "coco", a path, a URL or a Google Drive id; see `fill_backbone`.
         output: "all" frames 0..S-1, or only the "last" one (3 channels).
         log_scale: also predict the logarithm of a Laplace scale for each pixel and frame.
@@ -243,6 +245,8 @@ def widen(weight: Tensor, n: int, rule: str) -> Tensor:
     if rule == "zero":
         return torch.cat([weight, *[torch.zeros_like(weight)] * (n - 1)], dim=1)
     repeated = weight.repeat(1, n, 1, 1)
+    if rule == "difference" and n > 1:
+        repeated[1::2, 3:] /= 1 - n
     return repeated / n if rule == "mean" else repeated
 
 
