@@ -2,6 +2,7 @@
 
 import json
 
+import cv2
 import h5py
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from flowlib import shards
 from flowlib.shards import Clip, LabelledClip, Shard, ShardError
 from flowlib.tracks import Tracks
-from flowlib.video import Video
+from flowlib.video import Video, encode_image
 
 TRACKER, CONFIG = {"name": "test"}, {"grid": 5}
 
@@ -187,3 +188,21 @@ def test_a_person_may_edit_the_splits(tmp_path, refuses):
     (tmp_path / "splits.json").write_text("{")
     with refuses("expected JSON"):
         shards.load_splits(tmp_path, ["a"])
+
+
+def test_a_frame_of_fine_texture_is_kept_small(tmp_path):
+    """Smoothed noise of one strength more takes over 95 kB at quality 95; of one less, less."""
+    rng, sizes = np.random.default_rng(0), {}
+    video = Video("a", "a.mp4", (360, 640), 25.0, 2, "f" * 64)
+    for strength in (40, 80):
+        noise = cv2.GaussianBlur(rng.normal(0, strength, (360, 640, 1)).astype(np.float32), (0, 0), 1)
+        frame = np.clip(128 + noise, 0, 255).astype(np.uint8)[..., None].repeat(3, axis=2)
+        tracks = Tracks(np.zeros((1, 0, 2)), np.zeros((1, 0), bool), np.zeros((0, 3)))
+        sample = LabelledClip(Clip.of(video, 0, 1, 1), frame[None], tracks)
+        path = shards.write_shard(tmp_path / f"{strength}.h5", [sample], tracker=TRACKER, config=CONFIG)
+        with Shard(path) as shard:
+            (clip,) = shard.clips
+            error = np.abs(shard.frames(clip)[0].astype(int) - frame).mean()
+            sizes[strength] = len(encode_image(frame)), shard.picture(clip, 0).size
+            assert error < 2
+    assert sizes[40][0] == sizes[40][1] < 95_000 < sizes[80][0] and sizes[80][1] <= 95_000
