@@ -40,6 +40,7 @@ look_every: int = 20  # steps between two looks at the error
 input_frames: str = "0"  # frames the network sees: "0", or two like "0,3"
 input_size: str = ""  # the network works at, height x width like "120x240"; "" for the clips' own
 weights: str = "auto"  # to start from: auto (ImageNet if it can be had), none, imagenet, coco, a path, URL or Drive id
+stride_in: str = "3x3"  # of these weights: 3x3 as torchvision's, or 1x1 as the first ResNets'
 head: str = "fine"  # fine, or torchvision (stride 8: smooth and grid-like)
 batch_norm: str = "train"  # train, frozen or group
 trained: str = "all"  # which layers: last, first+last, first+second+last or all
@@ -48,6 +49,7 @@ masked: bool = True  # count visible points only
 optimizer: str = "adamw"  # sgd, adam or adamw
 learning_rate: float = 0.001  # of the optimiser, at its highest
 clip: str = "norm"  # of gradients: none, norm or value
+precision: str = "no"  # no (float32), bf16 (about half the time where CPU or GPU has it) or fp16 (GPU)
 seed: int = 0  # decides the order of clips and what else is drawn at random
 device: str = "auto"  # auto or cpu
 
@@ -83,7 +85,7 @@ print(describe_splits(splits))
 # %%
 model = TrajectoryFCN(
     num_frames=splits["train"].num_frames, input_frames=parse_frames(input_frames), working_size=parse_size(input_size),
-    weights=weights, head=head, batch_norm=batch_norm,
+    weights=weights, stride_in=stride_in, head=head, batch_norm=batch_norm,
 )  # fmt: skip
 print(f"{sum(p.numel() for p in model.parameters()):,} parameters, started from: {model.weights}")
 
@@ -95,7 +97,8 @@ print(f"{sum(p.numel() for p in model.parameters()):,} parameters, started from:
 # %%
 config = FitConfig(
     name=run, steps=steps, validate_every=look_every, save_every=look_every, loss=loss, masked=masked, trained=trained,
-    optimizer=optimizer, learning_rate=learning_rate, clip=clip, seed=seed, device=device, num_workers=0,
+    optimizer=optimizer, learning_rate=learning_rate, warmup_steps=10, clip=clip, precision=precision, seed=seed,
+    device=device, num_workers=0,
 )  # fmt: skip
 result = overfit(model, batch, config, clips=clips, target=target, folder=run_folder(run, workspace.runs))
 print(result)

@@ -41,13 +41,15 @@ session_minutes: float = 0.0  # stop after so long, to go on another time; 0: no
 input_frames: str = "0,3"  # frames the network sees
 input_size: str = ""  # the network works at, height x width like "120x240"; "" for the clips' own
 weights: str = "auto"  # to start from: auto (ImageNet if it can be had), none, imagenet, coco, a path, URL or Drive id
-conv1: str = "duplicate"  # how the first layer's weights serve two frames: duplicate, mean or zero
+stride_in: str = "3x3"  # of these weights: 3x3 as torchvision's, or 1x1 as the first ResNets'
+conv1: str = "difference"  # how the first layer's weights serve two frames: difference, duplicate, mean or zero
 head: str = "fine"  # fine, or torchvision (stride 8: smooth and grid-like)
 batch_norm: str = "train"  # train, frozen or group
 trained: str = "all"  # which layers: last, first+last, first+second+last or all
 loss: str = "l1"  # mse, l1, huber, charbonnier
 learning_rate: float = 0.0003  # of the optimiser, at its highest
 schedule: str = "cosine"  # of the learning rate: constant (steps may be raised later), cosine or one_cycle
+precision: str = "no"  # no (float32), bf16 (about half the time where CPU or GPU has it) or fp16 (GPU)
 check_steps: int = 3  # of the two short trainings that compare one frame with two
 seed: int = 0  # decides the order of clips and what else is drawn at random
 device: str = "auto"  # auto or cpu
@@ -77,12 +79,14 @@ print(describe_splits(splits))
 # %% [markdown]
 # ## Two frames, one network
 #
-# The first convolution is widened for the second frame.
+# The first convolution is widened for the second frame. Start with sums of the frames (`duplicate`, `mean`) or with
+# the first alone (`zero`), and the network must find out by itself that the order matters; with every other filter
+# starting as a `difference` it sees which way things move from the first step on.
 
 # %%
 model = TrajectoryFCN(
     num_frames=splits["train"].num_frames, input_frames=parse_frames(input_frames), working_size=parse_size(input_size),
-    weights=weights, conv1=conv1, head=head, batch_norm=batch_norm,
+    weights=weights, stride_in=stride_in, conv1=conv1, head=head, batch_norm=batch_norm,
 )  # fmt: skip
 print(f"{sum(p.numel() for p in model.parameters()):,} parameters, started from: {model.weights}")
 
@@ -94,8 +98,8 @@ print(f"{sum(p.numel() for p in model.parameters()):,} parameters, started from:
 
 # %%
 one_frame = TrajectoryFCN(
-    num_frames=splits["train"].num_frames, working_size=parse_size(input_size), weights=weights, head=head,
-    batch_norm=batch_norm,
+    num_frames=splits["train"].num_frames, working_size=parse_size(input_size), weights=weights, stride_in=stride_in,
+    head=head, batch_norm=batch_norm,
 )  # fmt: skip
 check = FitConfig(name=run, steps=check_steps, batch_size=2, seed=seed, device=device, num_workers=0)
 check_zero_stem(one_frame, train, check, workspace.check(run), input_frames=parse_frames(input_frames))
@@ -109,7 +113,8 @@ check_zero_stem(one_frame, train, check, workspace.check(run), input_frames=pars
 # %%
 config = FitConfig(
     name=run, steps=steps, batch_size=batch_size, validate_every=validate_every, session_minutes=session_minutes,
-    trained=trained, loss=loss, learning_rate=learning_rate, schedule=schedule, seed=seed, device=device,
+    trained=trained, loss=loss, learning_rate=learning_rate, schedule=schedule, precision=precision, seed=seed,
+    device=device,
 )  # fmt: skip
 result = fit(model, train, splits.get("val"), config, folder=run_folder(run, workspace.runs))
 print(f"{result.step} of {steps} steps; {result.finished or 'run it again to go on'}")
