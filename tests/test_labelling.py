@@ -203,8 +203,18 @@ def test_the_estimate_follows_from_the_slowest_stage(videos):
     text = estimate(make_plan(videos, CONFIG), tracker=Slow())
     tracking = float(re.search(r"tracking ([\d.]+) s", text)[1])
     assert tracking >= 0.5
-    hours = float(re.search(r"6 clips: ([\d.]+) h", text)[1])
-    assert hours == pytest.approx(6 * tracking / 3600, abs=0.01)
+    assert float(re.search(r"6 clips: (\d+) s", text)[1]) == pytest.approx(6 * tracking, abs=0.6)
+
+
+@pytest.mark.parametrize("pause, answer", [(0.5, "3 s, 1 session"), (500, "50 min, 1"), (30000, "50.0 h, 5 sessions")])
+def test_the_estimate_is_in_seconds_minutes_or_hours(videos, monkeypatch, pause, answer):
+    monkeypatch.setattr("flowlib.labelling.estimating._label_one", lambda *given: _spend(pause, *given))
+    assert f"6 clips: {answer}" in estimate(make_plan(videos, CONFIG), tracker=DriftTracker())
+
+
+def _spend(seconds, plan, clip, tracker, clock, path):
+    clock["tracking"] += seconds
+    return 1000
 
 
 @pytest.fixture

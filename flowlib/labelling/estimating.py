@@ -33,12 +33,11 @@ def estimate(
     left = len(plan.clips) - found
     # Decoding and writing have threads of their own; whatever is slowest decides.
     seconds = max(clock.values()) / timed
-    hours = left * seconds / 3600
-    sessions = max(1, math.ceil(hours / SESSION_HOURS))
+    sessions = max(1, math.ceil(left * seconds / 3600 / SESSION_HOURS))
     stages = ", ".join(f"{stage} {spent / timed:.2f} s" for stage, spent in clock.items())
     return (
         f"a clip: {stages}, beside one another; {size / timed / 1000:.0f} kB\n"
-        f"{left} clips: {hours:.2f} h, {sessions} session{'s' if sessions > 1 else ''} of {SESSION_HOURS} h, "
+        f"{left} clips: {_duration(left * seconds)}, {sessions} session{'s' if sessions > 1 else ''} of {SESSION_HOURS} h, "
         f"{_bytes(left * size / timed)}"
     )
 
@@ -68,6 +67,12 @@ def _label_one(plan: Plan, clip: Clip, tracker: Tracker | None, clock: Clock, pa
         sample = LabelledClip(clip, np.stack(frames), tracks)
         write_shard(path, [sample], tracker={}, config={}, encoding=plan.config.encoding)
     return path.stat().st_size
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _bytes(number: float) -> str:
