@@ -6,10 +6,17 @@ from pathlib import Path
 import jaxtyping
 import pytest
 from beartype import BeartypeConf, beartype
+from hypothesis import settings
 from jaxtyping import install_import_hook
 
 typechecked = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int will do where a float is asked for
 hook = install_import_hook("flowlib", "conftest.typechecked")
+
+# The same examples in every run: the suite tells whether a change broke something. To look for examples that break what
+# is there: pytest --hypothesis-profile=explore, as often as you like.
+settings.register_profile("same", derandomize=True)
+settings.register_profile("explore", derandomize=False, print_blob=True)
+settings.load_profile("same")
 
 SHARED = Path(__file__).parents[2] / "shared"
 
