@@ -1,5 +1,6 @@
 """Videos: every kind is read upright and whole, every broken one is named with a reason."""
 
+import os
 import shutil
 import zipfile
 
@@ -142,6 +143,26 @@ def test_every_bad_video_is_listed_with_its_reason_and_the_others_go_on(mp4, cli
     assert sorted(reasons) == ["bad", "cut", "empty", "rotten", "text", "tiny"]
     assert "1×1" in reasons["tiny"] and "1.jpg is not a picture" in reasons["rotten"]
     assert all(str(source / name) in reason for name, reason in reasons.items())
+
+
+def test_what_an_archive_or_the_disk_refuses_is_listed(mp4, tmp_path):
+    picture = next((video.write_frames([probe(mp4)], tmp_path)[0] / "frames").iterdir())
+    for name, kind in (("damaged", zipfile.ZIP_LZMA), ("bz2", zipfile.ZIP_BZIP2), ("locked", zipfile.ZIP_STORED)):
+        with zipfile.ZipFile(tmp_path / f"{name}.zip", "w", kind) as archive:
+            archive.write(picture, "0.jpg")
+        content = bytearray((tmp_path / f"{name}.zip").read_bytes())
+        if name == "locked":  # the flag of an encrypted entry, where the entry and where the directory begins
+            content[6] |= 1
+            content[content.index(b"PK\x01\x02") + 8] |= 1
+        else:
+            content[60:90] = bytes(30)
+        (tmp_path / f"{name}.zip").write_bytes(content)
+    (tmp_path / "clip" / "frames" / "99.jpg").mkdir()
+    shutil.copy(mp4, os.path.join(os.fsencode(tmp_path), b"latin\xe9.mp4"))
+    good, bad = video.probe_all(tmp_path)
+    assert [one.path for one in good] == [str(mp4)]
+    assert sorted(one.name for one in bad) == ["bz2", "clip", "damaged", "latin\\xe9", "locked"]
+    assert all(text.isprintable() for one in bad for text in (one.name, one.reason))
 
 
 def test_a_video_that_breaks_off_is_refused(shared, tmp_path):

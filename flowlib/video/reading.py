@@ -7,6 +7,8 @@ sources or clips.
 from __future__ import annotations
 
 import hashlib
+import lzma
+import os
 import re
 import zipfile
 import zlib
@@ -34,7 +36,9 @@ class VideoError(ValueError):
 
 @contextmanager
 def open_video(path: Path) -> Iterator[FileReader | PictureReader]:
-    """The reader for whatever kind of video `path` is; what FFmpeg or zip can't read becomes a `VideoError`."""
+    """The reader for whatever kind of video `path` is; what FFmpeg, zip or the disk can't read is a `VideoError`."""
+    if printable(path) != str(path):
+        raise VideoError(f"{printable(path)}: expected a name in UTF-8; rename it")
     try:
         if path.is_dir():
             yield PictureReader(path, {entry.name: entry.read_bytes for entry in (path / "frames").iterdir()})
@@ -47,7 +51,7 @@ def open_video(path: Path) -> Iterator[FileReader | PictureReader]:
                 yield FileReader(path, container)
     except (FileNotFoundError, av.FileNotFoundError) as error:
         raise VideoError(f"{path}: expected a video, found nothing there") from error
-    except (av.FFmpegError, zipfile.BadZipFile, zlib.error) as error:
+    except (av.FFmpegError, zipfile.BadZipFile, OSError) as error:
         raise VideoError(
             f"{path}: expected a video, can't be decoded ({getattr(error, 'strerror', None) or error})"
         ) from error
@@ -112,7 +116,9 @@ class PictureReader:
     def __iter__(self) -> Iterator[Decoded]:
         for name in self.names:
             try:
-                pixels = decode_image(self.entries[name]())
+                pixels = decode_image(self._read(name))
+            except VideoError:
+                raise
             except ValueError as error:
                 raise VideoError(f"{self.path}: {name} is not a picture that can be read") from error
             small = partial(resize_frame, pixels, _thumbnail_size(pixels.shape[:2]), "stretch")
@@ -121,9 +127,21 @@ class PictureReader:
     def fingerprint(self) -> str:
         digest = hashlib.sha256()
         for name in self.names:
-            content = self.entries[name]()
+            content = self._read(name)
             digest.update(f"{Path(name).name} {len(content)}\n".encode() + content)
         return digest.hexdigest()
+
+    def _read(self, name: str) -> bytes:
+        try:
+            return self.entries[name]()
+        # An encrypted entry is a RuntimeError, one packed in an unknown way a NotImplementedError, which is one, too.
+        except (OSError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError) as error:
+            raise VideoError(f"{self.path}: {name} can't be read ({getattr(error, 'strerror', None) or error})") from error
+
+
+def printable(path: Path) -> str:
+    """The path as text that can be printed and stored; bytes that are no UTF-8 are spelled out."""
+    return os.fsencode(path).decode(errors="backslashreplace")
 
 
 def _thumbnail_size(size: Size) -> Size:

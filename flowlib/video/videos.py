@@ -11,7 +11,7 @@ import numpy as np
 
 from flowlib.geometry import FitRule, Size
 from flowlib.video.pictures import Clip, Frame, resize_frame
-from flowlib.video.reading import IMAGE_SUFFIXES, VideoError, open_video
+from flowlib.video.reading import IMAGE_SUFFIXES, VideoError, open_video, printable
 
 VIDEO_SUFFIXES = frozenset(".3gp .avi .flv .gif .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv".split())
 SMALLEST_SIDE = 16  # pixels; below that there is nothing to track
@@ -63,13 +63,13 @@ def find_videos(source: str | Path) -> dict[str, Path]:
     if not source.exists():
         raise FileNotFoundError(f"source: expected a folder of videos or a video, found nothing at {source}")
     if source.is_file() or _is_frame_folder(source):
-        return {_bare_name(source): source}
+        return {printable(Path(_bare_name(source))): source}
     paths = sorted(path for path in source.rglob("*") if _is_video(path, source))
     if not paths:
         expected = "video files, <name>/frames/ folders of pictures, or .zip files of these"
         raise FileNotFoundError(f"source: expected {expected} in {source}, found none")
-    bare = [path.relative_to(source).with_name(_bare_name(path)).as_posix() for path in paths]
-    full = [path.relative_to(source).as_posix() for path in paths]
+    bare = [printable(path.relative_to(source).with_name(_bare_name(path))) for path in paths]
+    full = [printable(path.relative_to(source)) for path in paths]
     return {short if bare.count(short) == 1 else long: path for short, long, path in zip(bare, full, paths)}
 
 
