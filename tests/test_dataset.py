@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader
+from dataset_shards import assert_equal, write_dataset
+from torch.utils.data import ConcatDataset, DataLoader
 
 from flowlib import sources
 from flowlib.dataset import TrajectoryDataset, describe_splits, open_splits
 from flowlib.labelling import LabelConfig, label, make_plan
-from flowlib.shards import find_shards
+from flowlib.shards import Shard, ShardError, find_shards
 from flowlib.synthetic import random_scene
 from flowlib.workspace import Workspace
 
@@ -53,6 +54,35 @@ def test_workers_give_what_the_process_itself_gives(workspace):
     assert len(alone) == 4
     for a, b in zip(alone, workers):
         assert a["clip"] == b["clip"] and all(torch.equal(a[k], b[k]) for k in ("frames", "tracks", "visibility"))
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_workers_of_every_kind_read_the_cache_and_the_shards(tmp_path, start):
+    root = write_dataset(tmp_path, 2)
+    datasets = [TrajectoryDataset(root, "all", unpacked=unpacked, progress=False) for unpacked in (False, True)]
+    for dataset in datasets:
+        assert_equal(dataset, dataset)  # opens files that must not travel
+    both = ConcatDataset(datasets)  # the shards' first, so a worker has to open both kinds
+    loader = DataLoader(both, batch_size=None, num_workers=1, multiprocessing_context=start)
+    assert_equal(both, list(loader))
+
+
+def test_a_worker_that_meets_damage_says_which_file_and_what_to_do(tmp_path):
+    root = write_dataset(tmp_path, 2)
+    dataset = TrajectoryDataset(root, "all")
+    with Shard(root / "shards" / "001.h5") as shard:
+        place = shard.file[f"clips/{shard.clips[1].key}/steps"].id.get_chunk_info(0)
+    with open(root / "shards" / "001.h5", "r+b") as file:
+        file.seek(place.byte_offset + place.size // 2)
+        byte = file.read(1)[0]
+        file.seek(-1, 1)
+        file.write(bytes([byte ^ 4]))
+    advice = f"001.h5: clip {dataset.clips[4].key} of v1 can't be read .*run labelling again with verify=True"
+    with pytest.raises(ShardError, match=advice):
+        list(DataLoader(dataset, batch_size=None, num_workers=1))
+    with pytest.raises(ShardError, match=advice):
+        dataset[4]
+    assert [dataset[i]["video"] for i in (0, 3, 5)] == ["v0", "v1", "v1"]  # the others are as before
 
 
 def test_fingerprint_tells_data_apart(workspace):

@@ -30,8 +30,11 @@ class Packed:
 
     def __init__(self, path: str | Path) -> None:
         self.shard = Shard(path)
-        self.size: Size = (self.shard.config["height"], self.shard.config["width"])
         self.content_sha256: str = self.shard.file.attrs["content_sha256"]
+
+    @property
+    def size(self) -> Size:
+        return self.shard.config["height"], self.shard.config["width"]
 
     def read(self, clip: Clip) -> LabelledClip:
         """One of its clips, whole."""
