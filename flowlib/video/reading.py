@@ -136,7 +136,8 @@ class PictureReader:
             return self.entries[name]()
         # An encrypted entry is a RuntimeError, one packed in an unknown way a NotImplementedError, which is one, too.
         except (OSError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError) as error:
-            raise VideoError(f"{self.path}: {name} can't be read ({getattr(error, 'strerror', None) or error})") from error
+            reason = getattr(error, "strerror", None) or error
+            raise VideoError(f"{self.path}: {name} can't be read ({reason})") from error
 
 
 def printable(path: Path) -> str:
