@@ -262,10 +262,31 @@ def test_networks_are_told_apart_by_their_weights_and_left_as_they_were(clips, t
 # Leaks and bad input
 
 
+class Described(SyntheticClips):
+    """Clips that say, as those of shards do, which video and which of its frames they are."""
+
+    @property
+    def clips(self):
+        about = {"kept": tuple(range(8)), "frame_numbers": list(range(16, 24))}
+        return [type("Clip", (), about | {"video": f"scene_{seed}"}) for seed, _ in self.items]
+
+
+def test_a_subset_is_looked_through(tmp_path):
+    some = torch.utils.data.Subset(Described(seeds=range(4)), [1, 3])
+    report = evaluate({"zero": ZeroMotion(8)}, some, folder=tmp_path, progress=False)
+    assert report.videos == report.run["data"]["videos"] == ["scene_1", "scene_3"]
+    assert {clip.where for clip in report.pictures} == {"frames 16 to 23"} and "frames 16 to 23" in report.html()
+
+
 def test_trained_on_the_test_videos(clips, tmp_path, refuses):
     mean = MeanMotion.fit(clips)
     with refuses("predictor 'mean' was trained on 3 of the 3 videos .*scene_0.*allow_leak=True"):
         evaluate({"mean": mean}, clips, folder=tmp_path, **QUIET)
+    whole = torch.utils.data.Subset(Described(seeds=range(3)), [0, 2])
+    with refuses("predictor 'mean' was trained on 2 of the 2 videos .*scene_0, scene_2"):
+        evaluate({"mean": mean}, whole, folder=tmp_path, **QUIET)
+    with refuses("which videos are tested on is not known"):
+        evaluate({"mean": mean}, [clips[0]], folder=tmp_path, **QUIET)
     leaky = evaluate({"mean": mean}, clips, folder=tmp_path, allow_leak=True, **QUIET)
     assert "was trained on 3" in leaky.warnings[0] and "was trained on 3" in leaky.markdown()
     assert "was trained on 3" in leaky.html()
@@ -321,6 +342,13 @@ def test_bad_predictions_are_refused_by_name(clips, tmp_path, refuses):
         evaluate({}, clips, folder=tmp_path, **QUIET)
     with refuses("rebuild: expected frames of the clip, -8 to 7, got 9"):
         evaluate({"z": ZeroMotion(8)}, clips, folder=tmp_path, config=EvalConfig(rebuild=(9,)), **QUIET)
+    for wrong, message in (
+        ({"confidence": 95}, "confidence: expected a share between 0 and 1, such as 0.95, got 95"),
+        ({"method": "cubic"}, "method: expected one of splat, nearest, clough_tocher, got 'cubic'"),
+        ({"resamples": 0}, "resamples: expected 1 or more, got 0"),
+    ):
+        with refuses(message):
+            EvalConfig(**wrong)
     with refuses("no file", FileNotFoundError):
         evaluate({"z": ZeroMotion(8)}, clips, folder=tmp_path, config=EvalConfig(lpips_weights="/none"), **QUIET)
 
@@ -353,3 +381,5 @@ def test_predictions_of_some_frames_only(clips, tmp_path):
     assert report.overall["last"]["fde"].mean == pytest.approx(report.overall["all"]["fde"].mean)
     assert report.overall["last"]["epe_7"].mean == pytest.approx(report.overall["all"]["epe_7"].mean)
     assert np.isnan(report.overall["last"]["epe_3"].mean)
+    assert len(report.warnings) == 1 and report.warnings[0] in report.markdown()
+    assert "“last” predicts 1 of 7 frames only (7)" in report.warnings[0]

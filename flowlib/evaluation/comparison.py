@@ -113,8 +113,11 @@ class Comparison:
             raise ValueError(f"predictor: expected one of {', '.join(self.predictors)}, got {predictor!r}")
         return np.array([self.per_video[predictor][video].get(measure, np.nan) for video in self.videos])
 
-    def frames_ahead(self) -> list[int]:
-        return frames_ahead(self.measured)
+    def frames_ahead(self, predictor: str | None = None) -> list[int]:
+        """The frames in which an error was measured, of one predictor or of any."""
+        names = [predictor] if predictor else self.predictors
+        rows = [row for name in names for row in self.per_video[name].values()]
+        return frames_ahead({name for row in rows for name, value in row.items() if value == value})
 
     def extreme_clips(self, measure: str = "ade") -> dict[str, int]:
         """Indices of the best, the median and the worst clip of the main predictor; fewer if there are fewer clips.

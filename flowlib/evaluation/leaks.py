@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flowlib.evaluation.digests import Digests, directions
+from flowlib.evaluation.digests import Digest, Digests, directions
+from flowlib.evaluation.splits import videos_of
 from flowlib.models import Predictor
 from flowlib.progress import Progress
 
@@ -22,14 +23,18 @@ class Leak:
     Attributes:
         train, test: names of the clips.
         likeness: of their most similar pictures, up to 1.
+        train_video, test_video: names of their videos.
     """
 
     train: str
     test: str
     likeness: float
+    train_video: str
+    test_video: str
 
     def __str__(self) -> str:
-        return f"{self.test} looks like {self.train} (likeness {self.likeness:.2f})"
+        both = f"{self.test_video} (clip {self.test}) looks like {self.train_video} (clip {self.train})"
+        return f"{both}, likeness {self.likeness:.2f}"
 
 
 def find_leaks(
@@ -52,37 +57,39 @@ def find_leaks(
         The leaks found, most similar first.
     """
     known = [_digested(split, folder, progress) for split in (train, test)]
-    owners = [clip for clip, looks in known[0] for _ in looks]
-    vectors = directions([look for _, looks in known[0] for look in looks])
+    owners = [digest for digest in known[0] for _ in digest.looks]
+    vectors = directions([look for digest in known[0] for look in digest.looks])
     found = []
-    for clip, looks in known[1] if owners else ():
-        likeness = (directions(looks) @ vectors.T).max(axis=0, initial=-1.0)
+    for digest in known[1] if owners else ():
+        likeness = (directions(digest.looks) @ vectors.T).max(axis=0, initial=-1.0)
         closest = int(likeness.argmax())
         if likeness[closest] >= near:
-            found.append(Leak(owners[closest], clip, float(likeness[closest])))
+            own = owners[closest]
+            videos = own.video, digest.video
+            found.append(Leak(own.clip, digest.clip, float(likeness[closest]), *videos))
     return sorted(found, key=lambda leak: -leak.likeness)
 
 
-def refuse_leaks(predictors: Mapping[str, Predictor], dataset: Any) -> None:
-    """Raise `ValueError` if a predictor was trained on a video of `dataset` (its `trained_on` holds the video's name
-    or fingerprint)."""
-    names = list(getattr(dataset, "videos", ()))
-    prints = list(getattr(dataset, "fingerprints", ())) or names
-    for label, predictor in predictors.items():
-        seen = set(getattr(predictor, "trained_on", None) or ())
-        both = [name for name, fingerprint in zip(names, prints) if name in seen or fingerprint in seen]
+def videos_seen(predictors: Mapping[str, Predictor], dataset: Any) -> list[str]:
+    """A sentence for each predictor that was trained on a video of `dataset` (its `trained_on` holds the video's name
+    or fingerprint), and one if the dataset doesn't say which videos it holds."""
+    videos = videos_of(dataset)
+    trained = {label: set(getattr(predictor, "trained_on", None) or ()) for label, predictor in predictors.items()}
+    if not videos and any(trained.values()):
+        return ["which videos are tested on is not known, nor so whether a predictor was trained on them"]
+    sentences = []
+    for label, seen in trained.items():
+        both = [name for name, fingerprint in videos.items() if name in seen or fingerprint in seen]
         if both:
-            raise ValueError(
-                f"predictor {label!r} was trained on {len(both)} of the {len(names)} videos it is to be tested on "
-                f"({', '.join(both[:3])}{', …' if len(both) > 3 else ''}): expected videos it has not seen; "
-                "allow_leak=True overrides, and the report will say so"
-            )
+            listed = ", ".join(both[:3]) + (", …" if len(both) > 3 else "")
+            told = f"predictor {label!r} was trained on {len(both)} of the {len(videos)} videos it is to be tested on"
+            sentences.append(f"{told} ({listed})")
+    return sentences
 
 
-def _digested(dataset: Any, folder: Path | None, progress: bool) -> list[tuple[str, tuple[str, ...]]]:
-    """(name, looks) of every clip of a split."""
+def _digested(dataset: Any, folder: Path | None, progress: bool) -> list[Digest]:
     digests = Digests(dataset, folder)
     bar = Progress(range(len(dataset)), "looking for leaks", unit="clip", disable=not progress)
-    found = [(digests[index].clip, digests[index].looks) for index in bar]
+    found = [digests[index] for index in bar]
     digests.save()
     return found

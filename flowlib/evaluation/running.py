@@ -18,10 +18,11 @@ from flowlib.evaluation.album import Album, picture_key
 from flowlib.evaluation.cache import ClipScores, describe, predictor_fingerprint
 from flowlib.evaluation.comparison import ClipRow
 from flowlib.evaluation.digests import Digests
-from flowlib.evaluation.leaks import find_leaks, refuse_leaks
+from flowlib.evaluation.leaks import find_leaks, videos_seen
 from flowlib.evaluation.pictures import ClipPictures, picture_clip
 from flowlib.evaluation.report import Report
 from flowlib.evaluation.scoring import EvalConfig, Truth, predict, score
+from flowlib.evaluation.splits import frame_numbers, kept_frames, videos_of
 from flowlib.metrics import Lpips
 from flowlib.models import Predictor
 from flowlib.progress import Progress
@@ -76,6 +77,7 @@ def evaluate(
     with _evaluation_mode(predictors):
         rows, reused = _score_all(predictors, dataset, digests, scores, config, progress)
         report = Report(rows, _describe_run(predictors, prints, dataset, config, reused, about or {}), config, warnings)
+        report.warnings += _unequal_lengths(report)
         if pictures:
             report.pictures = _extreme_clips(report, predictors, prints, dataset, digests, folder / "scores")
     return report
@@ -91,7 +93,7 @@ def _score_all(predictors, dataset, digests: Digests, scores, config: EvalConfig
             truth = None
             if index not in digests or any(digests[index].content not in scores[name] for name in predictors):
                 sample = dataset[index]
-                truth = Truth(sample, _kept(dataset, index, sample), config)
+                truth = Truth(sample, kept_frames(dataset, index, sample), config)
                 digests.of(index, sample)
             clip = digests[index]
             for name, predictor in predictors.items():
@@ -109,48 +111,41 @@ def _score_all(predictors, dataset, digests: Digests, scores, config: EvalConfig
 def _extreme_clips(report: Report, predictors, prints, dataset, digests: Digests, folder: Path) -> list[ClipPictures]:
     album, shown = Album(folder / "pictures.json"), {}
     for title, index in report.extreme_clips().items():
-        where = _where(dataset, index)
+        where = frame_numbers(dataset, index)
         key = picture_key(title, digests[index].content, where, list(prints.items()), report.config)
         shown[key] = album.clips.get(key)
         if shown[key] is None:
             sample = dataset[index]
-            truth = Truth(sample, _kept(dataset, index, sample), report.config)
+            truth = Truth(sample, kept_frames(dataset, index, sample), report.config)
             predictions = {name: predict(predictor, truth, name) for name, predictor in predictors.items()}
             shown[key] = picture_clip(title, truth, predictions, where)
     album.save(shown)
     return list(shown.values())
 
 
-def _where(dataset: Any, index: int) -> str:
-    """Which frames of its video a clip is, as text; "" if the dataset doesn't know."""
-    clips = getattr(dataset, "clips", None)
-    numbers = getattr(clips[index], "frame_numbers", None) if clips else None
-    return f"frames {numbers[0]} to {numbers[-1]}" if numbers is not None else ""
-
-
 def _check_leaks(predictors, dataset, train, allow_leak: bool, folder: Path, progress: bool) -> list[str]:
     """What is wrong with the split, as sentences; raises instead unless `allow_leak`."""
-    warnings = []
-    try:
-        refuse_leaks(predictors, dataset)
-    except ValueError as leak:
-        if not allow_leak:
-            raise
-        warnings.append(str(leak))
-    leaks = find_leaks(train, dataset, folder=folder, progress=progress) if train is not None else []
+    found = videos_seen(predictors, dataset)
+    leaks = find_leaks(train, dataset, folder=folder, progress=progress) if train is not None and not found else []
     if leaks:
         listed = "; ".join(str(leak) for leak in leaks[:3])
-        message = f"{len(leaks)} clips to test on have a near-duplicate among those to train on: {listed}"
-        if not allow_leak:
-            raise ValueError(f"{message}: expected none; allow_leak=True overrides, and the report will say so")
-        warnings.append(message)
-    return warnings
+        found.append(f"{len(leaks)} clips to test on have a near-duplicate among those to train on: {listed}")
+    if found and not allow_leak:
+        message = f"{'; '.join(found)}: expected videos that no predictor has seen"
+        raise ValueError(f"{message}; allow_leak=True overrides, and the report will say so")
+    return [f"{sentence[0].upper()}{sentence[1:]}." for sentence in found]
 
 
-def _kept(dataset: Any, index: int, sample: dict[str, Any]) -> tuple[int, ...]:
-    """Which frames of its clip a sample's pictures are: what the dataset says, or all of them."""
-    clips = getattr(dataset, "clips", None)
-    return tuple(clips[index].kept) if clips else tuple(range(len(sample["frames"])))
+def _unequal_lengths(report: Report) -> list[str]:
+    """A warning for each predictor that was measured in fewer frames than others."""
+    frames = {name: report.frames_ahead(name) for name in report.predictors}
+    most = max(frames.values(), key=len)
+    return [
+        f"“{name}” predicts {len(own)} of {len(most)} frames only ({', '.join(map(str, own))}): numbers that are means "
+        "over all frames, or of the last, are not measured like the others'."
+        for name, own in frames.items()
+        if own != most
+    ]
 
 
 @contextmanager
@@ -165,7 +160,6 @@ def _evaluation_mode(predictors: Mapping[str, Predictor]):
 
 def _describe_run(predictors, prints, dataset, config: EvalConfig, reused: int, about) -> dict[str, Any]:
     """Everything that a number in the report depends on, as plain JSON values."""
-    videos = list(getattr(dataset, "videos", ()))
     told = {name: {"fingerprint": prints[name], "describes_itself_as": describe(p)} for name, p in predictors.items()}
     for name, predictor in predictors.items():
         told[name] |= {"class": type(predictor).__qualname__, "input_frames": list(predictor.input_frames)}
@@ -180,7 +174,7 @@ def _describe_run(predictors, prints, dataset, config: EvalConfig, reused: int, 
             "fingerprint": str(getattr(dataset, "fingerprint", "")),
             "split": str(getattr(dataset, "split", "")),
             "clips": len(dataset),
-            "videos": videos,
+            "videos": list(videos_of(dataset)),
             "num_frames": int(getattr(dataset, "num_frames", 0)),
             "size": [int(side) for side in getattr(dataset, "size", ())],
         },

@@ -15,7 +15,7 @@ from flowlib.geometry import cell_grid
 from flowlib.metrics import Lpips
 from flowlib.models import Predictor, TrajectoryPrediction
 from flowlib.tracks import Tracks
-from flowlib.warp import Rebuilt, lattice, rebuild
+from flowlib.warp import FILLS, METHODS, Rebuilt, lattice, rebuild
 
 SAME_FRAME = 100.0  # dB given to a frame rebuilt without any error, whose PSNR would be infinite and no mean finite
 COARSE = 4  # pixels; true motion is known at points only, so its mask needs no finer raster
@@ -37,6 +37,18 @@ class EvalConfig:
     confidence: float = 0.95  # of the intervals
     resamples: int = 2000  # bootstrap draws
     seed: int = 0  # of the bootstrap
+
+    def __post_init__(self) -> None:
+        known = {"method": METHODS, "fill": FILLS, "invisible": ("drop", "keep")}
+        for name, values in known.items():
+            if getattr(self, name) not in values:
+                raise ValueError(f"{name}: expected one of {', '.join(values)}, got {getattr(self, name)!r}")
+        least = {"miss_distance": 0, "moving": 0, "period": 3, "resamples": 1}
+        for name, number in least.items():
+            if not getattr(self, name) >= number:
+                raise ValueError(f"{name}: expected {number} or more, got {getattr(self, name)!r}")
+        if not 0 < self.confidence < 1:
+            raise ValueError(f"confidence: expected a share between 0 and 1, such as 0.95, got {self.confidence!r}")
 
 
 class Truth:
