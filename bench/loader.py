@@ -7,8 +7,9 @@ The clips are of the two sample videos, labelled by Lucas-Kanade. "files" is wha
 .npz a sample and a JPEG a frame, decoded with PIL; the pictures are the shard's own, byte for byte. "small files" are
 the same with PIL's default JPEG (quality 75, half the colour resolution), which costs less and looks worse. Every
 contender gives the same tensors; they take turns, each round in a new order of clips, and ratios are of the same round.
-Warm: everything is in the page cache. Cold: the pages were dropped before (a virtual machine's host may have them).
-CPU is the process's own time, which other work on the machine lengthens less. The last line is JSON.
+Cold: the pages were dropped from the page cache before (a virtual machine's host may have them). Warm and all others:
+everything is there. Shards use as many threads as torch to decode a clip's pictures, so "1 thread" is told, too. CPU is
+the process's own time, which other work on the machine lengthens less. The last line is JSON.
 """
 
 import argparse
@@ -115,11 +116,19 @@ def measure(make: Callable[[], Dataset], folder: Path, order: list[int], workers
     """One round of one contender: samples a second, by circumstance."""
     forget(folder)
     cold = read_alone(make(), order)
-    dataset = make()
+    dataset, threads = make(), torch.get_num_threads()
     read_alone(dataset, order)
     warm = read_alone(dataset, order)
-    results = {"warm": warm["clock"], "warm, CPU": warm["cpu"], "cold": cold["clock"]}
-    return results | {f"warm, {workers} workers": read_with_workers(dataset, order, workers)}
+    torch.set_num_threads(1)
+    single = read_alone(dataset, order)
+    torch.set_num_threads(threads)
+    results = {
+        "cold": cold["clock"],
+        "warm": warm["clock"],
+        "1 thread": single["clock"],
+        "1 thread, CPU": single["cpu"],
+    }
+    return results | {f"{workers} workers": read_with_workers(dataset, order, workers)}
 
 
 def contenders(root: Path, arguments: argparse.Namespace) -> dict[str, tuple[Callable[[], Dataset], Path]]:
@@ -144,14 +153,14 @@ def table(rounds: dict[str, list[dict[str, float]]], sizes: dict[str, float]) ->
     """Print medians, and the median of each round's ratio to "files"; return them."""
     results = {}
     circumstances = list(rounds["files"][0])
-    print(f"{'samples/s':12}" + "".join(f"{name + ' (ratio)':>27}" for name in circumstances) + f"{'MB a clip':>12}")
+    print(f"{'samples/s':12}" + "".join(f"{name:>22}" for name in circumstances) + f"{'MB a clip':>12}")
     for name, values in rounds.items():
         results[name], cells = {"mb": sizes[name]}, ""
         for what in circumstances:
             ratio = statistics.median(one[what] / files[what] for one, files in zip(values, rounds["files"]))
             speed = statistics.median(one[what] for one in values)
             results[name][what] = {"samples_per_second": speed, "ratio": ratio}
-            cells += f"{speed:18.1f} ({ratio:5.2f}×)"
+            cells += f"{speed:12.1f} ({ratio:6.2f}×)"
         print(f"{name:12}{cells}{sizes[name]:12.2f}")
     return results
 
@@ -165,7 +174,6 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--folder", default=None, help="on the disk to read from; the temporary folder by default")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         entries = contenders(Path(folder), arguments)
         rounds = {name: [] for name in entries}
@@ -174,7 +182,8 @@ def main() -> None:
             for name, (make, place) in entries.items():
                 rounds[name].append(measure(make, place, order, arguments.workers))
         bytes_of = {name: sum(path.stat().st_size for path in place.rglob("*")) for name, (_, place) in entries.items()}
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, load {os.getloadavg()[0]:.1f}"
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
+    machine += f", load {os.getloadavg()[0]:.1f}"
     shape = f"{S} frames of {arguments.size[0]}×{arguments.size[1]}, {arguments.points}×{arguments.points} points"
     print(f"{arguments.clips} clips, {shape}; {machine}\n")
     results = table(rounds, {name: count / arguments.clips / 1e6 for name, count in bytes_of.items()})

@@ -11,7 +11,6 @@ from dataset_shards import assert_equal, write_dataset
 
 from flowlib.dataset import TrajectoryDataset, local
 from flowlib.dataset.open_files import OpenFiles
-from flowlib.dataset.packed import Packed
 
 
 @pytest.fixture
@@ -136,19 +135,8 @@ def test_reading_on_and_on_takes_no_more_memory(tmp_path, unpacked):
     tracemalloc.start()
     sizes = []
     for _ in range(2):
-        for index in list(range(len(dataset))) * 20:
+        for index in list(range(len(dataset))) * 8:
             dataset[index]
         sizes.append(tracemalloc.get_traced_memory()[0])
     tracemalloc.stop()
-    assert sizes[1] - sizes[0] < dataset[0]["frames"].nbytes, "of 120 samples not one stays"
-
-
-def test_a_shard_that_went_is_named(tmp_path, refuses):
-    root = write_dataset(tmp_path)
-    dataset, packed = TrajectoryDataset(root, "all"), Packed(root / "shards" / "000.h5")
-    (root / "shards" / "000.h5").unlink()
-    with refuses("000.h5", FileNotFoundError):
-        dataset[0]
-    packed.shard.file.close()
-    with refuses("000.h5: was there at first, now it isn't", FileNotFoundError):
-        packed.tracks(packed.shard.clips[0])
+    assert sizes[1] - sizes[0] < dataset[0]["frames"].nbytes, "of 48 samples not one stays"

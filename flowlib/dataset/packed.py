@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import torch
 from jaxtyping import UInt8
 
 from flowlib.geometry import Size
@@ -47,20 +51,23 @@ class Packed:
 
     def frames(self, clip: Clip) -> UInt8[np.ndarray, "K H W 3"]:
         """The stored frames of one of its clips."""
-        # Not a list and np.stack: that costs two more passes through fresh memory, 6.8 instead of 11 ms at 360×640.
-        first = self.frame(clip, clip.kept[0])
-        frames = np.empty((len(clip.kept), *first.shape), np.uint8)
-        frames[0] = first
-        for place, index in enumerate(clip.kept[1:], 1):
-            frames[place] = self.frame(clip, index, first.shape)
+        # Each straight to its place: a list and np.stack go through fresh memory twice more, 11 instead of 6.8 ms.
+        frames = np.empty((len(clip.kept), *self.size, 3), np.uint8)
+
+        def place(number: int) -> None:
+            frames[number] = self.frame(clip, clip.kept[number])
+
+        threads = _threads(os.getpid(), torch.get_num_threads())
+        for _ in (threads.map if threads else map)(place, range(len(frames))):
+            pass
         return frames
 
-    def frame(self, clip: Clip, index: int, shape: tuple[int, ...] = ()) -> UInt8[np.ndarray, "H W 3"]:
-        """Frame `index` of one of its clips, of the given shape if one is given."""
+    def frame(self, clip: Clip, index: int) -> UInt8[np.ndarray, "H W 3"]:
+        """Frame `index` of one of its clips."""
         with self._damage_named(clip):
             frame = decode_image(self.shard.picture(clip, index))
-            if frame.shape != (shape or frame.shape):
-                raise ShardError(f"{self.shard.path}: expected frames of {shape}, got one of {frame.shape}")
+            if frame.shape != (*self.size, 3):
+                raise ShardError(f"expected frames of {self.size}, got one of {frame.shape[:2]}")
         return frame
 
     @contextmanager
@@ -75,3 +82,12 @@ class Packed:
                 f"{self.shard.path}: clip {clip.key} of {clip.video} can't be read ({reason}); "
                 "run labelling again with verify=True, which finds what is damaged and makes it anew"
             ) from error
+
+
+@lru_cache(maxsize=1)
+def _threads(process: int, count: int) -> ThreadPoolExecutor | None:
+    """Threads to decode a clip's pictures side by side, each process its own; none where torch is to use one.
+
+    So a loader's workers, of which torch asks that, leave the cores to one another.
+    """
+    return ThreadPoolExecutor(count) if count > 1 else None

@@ -98,7 +98,7 @@ def unpack(path: str | Path, target: str | Path, *, advance: Callable[[int], obj
     rows = {name: row for row, name in enumerate(pictures)}
     with atomic_write(target) as temporary, open(temporary, "wb") as file:
         for clip, index in pictures.values():
-            advance(file.write(packed.frame(clip, index, (*packed.size, 3))))
+            advance(file.write(packed.frame(clip, index)))
         for clip in packed.shard.clips:
             file.write(bytes(-file.tell() % ALIGNED))
             places[clip.key] = [rows[name] for name in _names(clip)], file.tell()
