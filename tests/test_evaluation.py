@@ -157,6 +157,9 @@ def test_a_clip_without_visible_points(tmp_path):
 
     report = evaluate({"zero": ZeroMotion(8)}, Hidden(), folder=tmp_path, progress=False)
     assert report.overall["zero"]["ade"].left_out == 1 and "1 of 3 videos for ADE px" in report.markdown()
+    assert "mean of 2 videos, 1 left out" in report.html()
+    both = evaluate({"zero": ZeroMotion(8), "dis": ConstantVelocity()}, Hidden(), folder=tmp_path, **QUIET)
+    assert "3 of 3 videos for Grid artefacts % of “zero”" in both.left_out_note()
 
 
 def test_a_clip_without_any_point(tmp_path):

@@ -114,7 +114,13 @@ def test_pickles_that_are_none_or_not_tapvid(tmp_path, refuses):
     (tmp_path / "other.pkl").write_bytes(pickle.dumps({"a": {"points": np.zeros(3)}}))
     with refuses("expected video, points and occluded for 'a'"):
         list(read_tapvid(tmp_path / "other.pkl"))
+    (tmp_path / "number.pkl").write_bytes(pickle.dumps(3))
+    with refuses("expected a dict or a list of clips, as TAP-Vid has it, got int"):
+        list(read_tapvid(tmp_path / "number.pkl"))
     entry, _ = tapvid_entry()
+    (tmp_path / "pixels.pkl").write_bytes(pickle.dumps({"a": entry | {"points": entry["points"] * 96}}))
+    with refuses("a: expected points as shares of the frame, got up to"):
+        list(read_tapvid(tmp_path / "pixels.pkl"))
     (tmp_path / "short.pkl").write_bytes(pickle.dumps({"a": entry | {"occluded": entry["occluded"][:, 1:]}}))
     with refuses("expected points"):
         list(read_tapvid(tmp_path / "short.pkl"))
@@ -196,6 +202,9 @@ def test_badja(tmp_path, refuses):
     assert "hull" in read_badja(tmp_path / "horse.json", tmp_path / "frames").note
     (tmp_path / "frames" / "00002.jpg").unlink()
     with refuses("00002 is missing", FileNotFoundError):
+        read_badja(tmp_path / "horse.json", tmp_path / "frames")
+    (tmp_path / "horse.json").write_text('[{"image_path": "no number", "joints": [], "visibility": []}]')
+    with refuses("expected paths of numbered pictures"):
         read_badja(tmp_path / "horse.json", tmp_path / "frames")
     (tmp_path / "horse.json").write_text("[{}]")
     with refuses("as BADJA has it"):

@@ -148,13 +148,16 @@ class Comparison:
         return note + (few if count < FEW else "")
 
     def left_out_note(self) -> str:
-        """Which numbers some video could not give for any predictor."""
-        missing: dict[int, list[str]] = {}
-        for name in self.measured:
-            count = min(self.overall[predictor][name].left_out for predictor in self.predictors)
-            if count and name in BY_NAME:
-                missing.setdefault(count, []).append(BY_NAME[name].label)
-        told = [f"{count} of {len(self.videos)} videos for {', '.join(labels)}" for count, labels in missing.items()]
+        """Which numbers some video could not give, for any predictor or for single ones."""
+        missing: dict[tuple[int, str], list[str]] = {}
+        for name in (name for name in self.measured if name in BY_NAME):
+            counts = {predictor: self.overall[predictor][name].left_out for predictor in self.predictors}
+            least = min(counts.values())
+            alone = [(count, f" of “{predictor}”") for predictor, count in counts.items() if count > least]
+            for key in [(least, "")] * bool(least) + alone:
+                missing.setdefault(key, []).append(BY_NAME[name].label)
+        of = f"of {len(self.videos)} videos for"
+        told = [f"{count} {of} {', '.join(labels)}{whose}" for (count, whose), labels in missing.items()]
         return f"Left out, for there was nothing to measure: {'; '.join(told)}." if told else ""
 
     @cached_property

@@ -24,6 +24,7 @@ from flowlib.video import decode_image, read_frames, resize_frame
 FLO_MAGIC = 202021.25  # Baker et al., A Database and Evaluation Methodology for Optical Flow, file format of Middlebury
 UNKNOWN = 1e9  # pixels; Middlebury marks unknown flow by larger numbers
 BADJA_SIZE = (1080, 1920)  # of the pictures that BADJA's joints were marked in
+FARTHEST = 2.0  # frames off the centre; visible points lie within half a one, and those beyond are pixels by mistake
 STRIDE = 5  # frames between the queries of a track under TAP-Vid's "strided" protocol
 
 
@@ -139,7 +140,10 @@ def read_badja(
     needed = {"image_path", "joints", "visibility"}
     if not isinstance(entries, list) or not entries or not all(needed <= set(entry) for entry in entries):
         raise ValueError(f"{annotations}: expected a list with image_path, joints and visibility, as BADJA has it")
-    numbers = [int(re.search(r"(\d+)\.\w+$", entry["image_path"])[1]) for entry in entries]
+    numbered = [re.search(r"(\d+)\.\w+$", str(entry["image_path"])) for entry in entries]
+    if None in numbered:
+        raise ValueError(f"{annotations}: expected paths of numbered pictures, got {entries[numbered.index(None)]}")
+    numbers = [int(match[1]) for match in numbered]
     order = np.argsort(numbers)
     span = range(min(numbers), max(numbers) + 1)
     pictures = _numbered(Path(frames), span)
@@ -180,6 +184,8 @@ def read_tapvid(
     if query_mode not in ("first", "strided"):
         raise ValueError(f"query_mode: expected 'first' or 'strided', got {query_mode!r}")
     content = load_arrays(path)
+    if not isinstance(content, (dict, list, tuple)):
+        raise ValueError(f"{path}: expected a dict or a list of clips, as TAP-Vid has it, got {type(content).__name__}")
     named = content if isinstance(content, dict) else {f"{Path(path).stem}_{i:04d}": c for i, c in enumerate(content)}
     for name, entry in named.items():
         if not isinstance(entry, dict) or not {"video", "points", "occluded"} <= set(entry):
@@ -206,7 +212,10 @@ class _ArraysOnly(pickle.Unpickler):
     """Resolves the few names that a pickled array needs, across NumPy's versions, and no others."""
 
     def find_class(self, module: str, name: str):
-        from numpy._core import multiarray, numeric  # NumPy 2; older files say numpy.core
+        try:
+            from numpy._core import multiarray, numeric
+        except ImportError:  # NumPy 1
+            from numpy.core import multiarray, numeric
 
         allowed = {
             ("numpy", "ndarray"): np.ndarray,
@@ -239,6 +248,8 @@ def _tapvid_clip(name: str, entry: dict, size: Size | None, query_mode: str) -> 
     if places.shape != (*visible.shape, 2) or len(frames) != len(visible):
         got = f"{list(places.shape)}, {list(visible.shape)} and {len(frames)} frames"
         raise ValueError(f"{name}: expected points [N S 2], occluded [N S] and a video of S frames, got {got}")
+    if visible.any() and np.abs(places[visible]).max() > FARTHEST:
+        raise ValueError(f"{name}: expected points as shares of the frame, got up to {places[visible].max() + 0.5:g}")
     tracks = rescale_points(places, (1, 1), frames.shape[1:3])
     asked, point = _queries(visible, query_mode)
     tracks, visible = np.where(np.isfinite(tracks[:, point]), tracks[:, point], 0), visible[:, point]

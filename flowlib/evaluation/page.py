@@ -271,7 +271,8 @@ def _table(report: Comparison, measures: list[Measure]) -> str:
             if value.has_interval:
                 interval = f"<small>{measure.show(value.low)} … {measure.show(value.high)}</small>"
             mark = " class='best'" if name in best[measure.name] else ""
-            cells.append(f"<td{mark}>{measure.show(value.mean)}{interval}</td>")
+            told = f"mean of {value.videos} videos" + f", {value.left_out} left out" * bool(value.left_out)
+            cells.append(f"<td{mark} title='{told}'>{measure.show(value.mean)}{interval}</td>")
         rows.append(f"<tr class='{kind}'><td>{escape(name)}</td>{''.join(cells)}</tr>")
     return f"<table><thead><tr><th>predictor</th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
