@@ -42,6 +42,7 @@ split: str = "test"  # which videos: test, val, train or all
 report: str = "two_frames"  # name of the report's folder
 input_frames: str = "0,3"  # frames that constant velocity sees
 raft_weights: str = "none"  # for constant velocity by RAFT, too: "" for the published ones, a path, URL or Drive id
+lpips_weights: str = "none"  # AlexNet for LPIPS, a likeness learned from people: "" for torchvision's, path, URL, id
 pictures: str = ""  # your own picture, or two divided by a comma, to predict on at the end
 allow_leak: bool = False  # evaluate on videos the checkpoint was trained on, and say so in the report
 device: str = "auto"  # auto, cpu or cuda
@@ -58,7 +59,7 @@ check_parameters(globals())
 from IPython.display import Markdown
 
 from flowlib.dataset import TrajectoryDataset
-from flowlib.evaluation import evaluate
+from flowlib.evaluation import EvalConfig, evaluate
 from flowlib.gallery import error_figure, predict_pictures, prediction_figure, prediction_viewer, save_viewer
 from flowlib.models.baselines import all_baselines
 from flowlib.notebook import parse_frames
@@ -83,7 +84,13 @@ print(f"{about['path']}: {about['step']} steps; {len(test)} clips of {', '.join(
 
 # %%
 result = evaluate(
-    predictors, test, folder=workspace.report(report), train=train, about={"model": about}, allow_leak=allow_leak
+    predictors,
+    test,
+    folder=workspace.report(report),
+    config=EvalConfig(lpips_weights=lpips_weights),
+    train=train,
+    about={"model": about},
+    allow_leak=allow_leak,
 )
 page = result.save(workspace.report(report))
 Markdown(result.markdown())

@@ -173,6 +173,22 @@ def test_a_clip_without_any_point(tmp_path):
     assert report.overall["zero"]["ade"].left_out == 1 and report.overall["zero"]["psnr_all"].left_out == 0
 
 
+def test_lpips_is_measured_where_its_network_is_at_hand(clips, tmp_path, shared):
+    weights = str(shared / "data" / "weights" / "lpips_alex_v0.1.pth")
+    large = SyntheticClips(seeds=[1, 2], size=(64, 96), grid=(64, 96), num_sprites=0, camera="affine")
+    config = EvalConfig(lpips_weights=weights)
+    report = evaluate({"zero": ZeroMotion(8), "truth": OwnTracks()}, large, folder=tmp_path, config=config, **QUIET)
+    assert 0 <= report.overall["truth"]["lpips_covered"].mean < 0.5 * report.overall["zero"]["lpips_covered"].mean
+    assert "LPIPS was not measured" not in report.html()
+
+
+def test_two_lambdas_do_not_share_scores(clips, tmp_path):
+    for length in (0, 5):
+        flow = ConstantVelocity(lambda a, b: np.full((2, *a.shape[:2]), length, np.float32))
+        report = evaluate({"flow": flow}, clips, folder=tmp_path, **QUIET)
+        assert report.run["scores_reused"] == 0
+
+
 # Cache
 
 
@@ -352,7 +368,7 @@ def test_bad_predictions_are_refused_by_name(clips, tmp_path, refuses):
     ):
         with refuses(message):
             EvalConfig(**wrong)
-    with refuses("no file", FileNotFoundError):
+    with refuses("/none: expected a weights file", FileNotFoundError):
         evaluate({"z": ZeroMotion(8)}, clips, folder=tmp_path, config=EvalConfig(lpips_weights="/none"), **QUIET)
 
 

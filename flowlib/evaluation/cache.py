@@ -65,11 +65,13 @@ class ClipScores:
 def predictor_fingerprint(predictor: Any) -> str:
     """SHA-256 of what a predictor is: its class, what it says of itself, and for networks every weight.
 
-    One that is neither described nor a network gets a new fingerprint each time, so its scores are never reused.
+    One that is neither described nor a network, or is described as a lambda, gets a new fingerprint each time, so its
+    scores are never reused.
     """
     digest = hashlib.sha256(f"{type(predictor).__module__}.{type(predictor).__qualname__}".encode())
     described = describe(predictor)
-    if described is None and not isinstance(predictor, torch.nn.Module):
+    nameless = described is None and not isinstance(predictor, torch.nn.Module)
+    if nameless or "<lambda>" in json.dumps(described, default=str):
         return hashlib.sha256(uuid.uuid4().bytes).hexdigest()
     digest.update(json.dumps([described, list(predictor.input_frames)], sort_keys=True, default=str).encode())
     if isinstance(predictor, torch.nn.Module):
@@ -90,7 +92,7 @@ def describe(predictor: Any) -> dict[str, Any] | None:
 def measuring_fingerprint(config: EvalConfig) -> str:
     """SHA-256 of everything that decides a score, given prediction and truth."""
     settings = {name: value for name, value in asdict(config).items() if name not in _STATISTICS}
-    settings["lpips_weights"] = bool(config.lpips_weights)  # the same network wherever its file lies
+    settings["lpips_weights"] = config.lpips_weights != "none"  # the same network wherever its file lies
     return hashlib.sha256(json.dumps([VERSION, settings], sort_keys=True).encode()).hexdigest()
 
 

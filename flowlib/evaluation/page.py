@@ -253,7 +253,7 @@ def _all_numbers(report: Comparison) -> str:
         if measures:
             parts.append(f"<h3>{group}</h3><div class='card scroll'>{_table(report, measures)}</div>")
     if "lpips_all" not in report.measured and "psnr_all" in report.measured:
-        told = "LPIPS was not measured: the weights of its network were not given (lpips_weights)."
+        told = "LPIPS was not measured: the weights of its network were left out (lpips_weights)."
         parts.append(f"<p class='soft'>{told}</p>")
     return "".join(parts)
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 import flowlib
+from flowlib.downloads import fetch_weights
 from flowlib.evaluation.album import Album, picture_key
 from flowlib.evaluation.cache import ClipScores, describe, predictor_fingerprint
 from flowlib.evaluation.comparison import ClipRow
@@ -26,6 +27,8 @@ from flowlib.evaluation.splits import frame_numbers, kept_frames, videos_of
 from flowlib.metrics import Lpips
 from flowlib.models import Predictor
 from flowlib.progress import Progress
+
+ALEXNET = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"  # torchvision's, named by its SHA-256
 
 
 def evaluate(
@@ -59,7 +62,7 @@ def evaluate(
 
     Raises:
         ValueError: no predictors or clips, a leak, or a prediction that isn't finite or has another size.
-        FileNotFoundError: LPIPS weights that are not there.
+        FileNotFoundError, DownloadError: LPIPS weights that can't be had.
 
     >>> report = evaluate({"mine": model, "zero motion": ZeroMotion(8)}, test, folder="reports")  # doctest: +SKIP
     >>> report.save("reports")                                                                    # doctest: +SKIP
@@ -85,7 +88,9 @@ def evaluate(
 
 def _score_all(predictors, dataset, digests: Digests, scores, config: EvalConfig, progress: bool):
     """(predictor -> its clips' rows, how many of the scores were known before). Decodes no clip that is all known."""
-    lpips = Lpips(config.lpips_weights) if config.lpips_weights else None
+    lpips = None
+    if config.lpips_weights != "none":
+        lpips = Lpips(fetch_weights(config.lpips_weights, default_url=ALEXNET, sha256=ALEXNET.split("-")[-1][:8]))
     rows: dict[str, list[ClipRow]] = {name: [] for name in predictors}
     reused = 0
     with Progress(total=len(dataset) * len(predictors), unit="prediction", disable=not progress) as bar:

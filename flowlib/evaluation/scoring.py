@@ -33,7 +33,7 @@ class EvalConfig:
     miss_distance: float = metrics.MISS_DISTANCE  # pixels
     moving: float = 1.0  # pixels from which on something counts as moving
     period: int = 8  # pixels; the stride whose grid artefacts are looked for
-    lpips_weights: str = ""  # file with AlexNet's weights; "": no LPIPS
+    lpips_weights: str = "none"  # AlexNet for LPIPS: "" for torchvision's, a path, URL or Drive id; "none": no LPIPS
     confidence: float = 0.95  # of the intervals
     resamples: int = 2000  # bootstrap draws
     seed: int = 0  # of the bootstrap
