@@ -10,7 +10,7 @@ set -euo pipefail
 
 CLONE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)"
 VENV="$CLONE/.venv"
-EXTRAS="notebooks,test"
+EXTRAS="notebooks,ray,test"
 CANDIDATES="python3.13 python3.12 python3.11 python3"
 NEEDED_GB=10 # on Linux: 6.6 for .venv with the CUDA libraries that PyTorch brings, 2.7 for downloads while unpacking
 # Colab's running kernel has these loaded, or speaks to the browser through them: another version asks for a restart.
@@ -63,7 +63,7 @@ set_up() {
   export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PIP_ROOT_USER_ACTION=ignore PIP_USER=0
   if in_colab; then
     PYTHON=python3
-    [ "$1" = test ] || EXTRAS=notebooks # JupyterLab and a browser's driver are for the tests alone
+    [ "$1" = test ] || EXTRAS=notebooks # JupyterLab, Ray and a browser's driver are for the tests alone
     stamped colab || install_in_colab
   else
     PYTHON="$VENV/bin/python"

@@ -25,7 +25,7 @@ COLAB = {
     **{"jupytext": "1.19.0", "gdown": "5.2.2"},
 }
 # What a distribution is imported as, where that isn't its name.
-IMPORTED_AS = {"opencv-python-headless": "cv2"}
+IMPORTED_AS = {"opencv-python-headless": "cv2", "scenedetect-headless": "scenedetect"}
 # Comes with another of the list, which couldn't do without it: traitlets and ipython with ipywidgets, Pillow with
 # matplotlib and torchvision, nbformat and PyYAML with papermill, jupyter_client with ipykernel, packaging with pytest.
 BROUGHT_ALONG = {"traitlets", "IPython", "PIL", "nbformat", "yaml", "jupyter_client", "packaging"}
@@ -87,7 +87,7 @@ def third_party(folder: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "folder, extras", [("flowlib", ()), ("bench", ("test",)), ("notebooks", ("notebooks",)), ("tests", tuple(EXTRAS))]
+    "folder, extras", [("flowlib", ("ray",)), ("bench", ("test",)), ("notebooks", ("notebooks",)), ("tests", tuple(EXTRAS))]
 )
 def test_what_is_imported_is_declared(folder, extras):
     declared = {IMPORTED_AS.get(r.name, r.name.replace("-", "_")) for r in lines(*extras)}
