@@ -1,6 +1,7 @@
 """The shard: one HDF5 file that holds a run of labelled clips, and is never changed once it is closed.
 
-    attributes   format = "flowlib-shard", version = 1, flowlib, tracker and config (JSON), content_sha256
+    attributes   format = "flowlib-shard", version = 1, flowlib, tracker and config (JSON), settings_sha256 (of these
+                 two), content_sha256
     /index       uint8: JSON, one entry a clip in order: key, video, fingerprint, first_frame, frame_step, num_frames,
                  num_points, kept (the frames of the clip whose pictures are stored), source_size, fps, source_frames
     /frames/<fingerprint>/<number>   uint8: JPEG (q95, 4:4:4) or lossless WebP bytes of one frame at the working size;
@@ -11,8 +12,8 @@
     /clips/<key>/visibility          uint8 [S ceil(N/8)], packed along the points, first point in the highest bit
 
 Each frame is stored once, however many clips use it. Readable by anything that reads HDF5; nothing is pickled.
-Everything but the attributes carries HDF5's checksum, so a flipped bit is an error when it is read, and the content's
-hash covers the rest. Changes instead of displacements make a clip's tracks 10 to 21 % smaller, and are as exact.
+Everything carries HDF5's checksum or a hash, so a flipped bit is an error when it is read, or changes nothing. Changes
+instead of displacements make a clip's tracks 10 to 21 % smaller, and are as exact.
 A shard of one clip and a shard of thousands are the same format, so a killed job's pieces are merged, not rewritten.
 Knows the format; knows nothing of trackers, plans or torch.
 """
@@ -21,8 +22,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -33,7 +34,7 @@ from flowlib import __version__
 from flowlib.geometry import Size
 from flowlib.tracks import Tracks
 from flowlib.video import Video, decode_image, encode_image
-from flowlib.workspace import atomic_write, write_json
+from flowlib.workspace import ForgivingFile, atomic_write, write_json
 
 FORMAT, VERSION = "flowlib-shard", 1
 UNIT = 64  # steps a pixel: rounding costs at most 1/128 px, an eighth of what float32 costs inside PIPs
@@ -41,6 +42,7 @@ QUALITIES = (95, 92, 89, 86, 83, 80)  # of JPEGs; the first that is small enough
 CHECKED = {"fletcher32": True}
 PACKED = {"compression": "gzip", "compression_opts": 4, "shuffle": True} | CHECKED
 SPLITS = ("train", "val", "test")
+DAMAGE = (OSError, RuntimeError, ValueError, KeyError, TypeError)  # what reading a damaged HDF5 file may end in
 
 
 class ShardError(ValueError):
@@ -122,10 +124,9 @@ def write_shard(
         config: the settings of the stage, JSON values.
         encoding: of the pictures, "jpeg" or "webp".
     """
-    with atomic_write(path) as temporary:
-        with h5py.File(temporary, "w") as file:
-            clips = [_write_clip(file, sample, encoding) for sample in samples]
-            _finish(file, clips, {"tracker": json.dumps(tracker), "config": json.dumps(config)})
+    with atomic_write(path) as temporary, _new_file(temporary) as file:
+        clips = [_write_clip(file, sample, encoding) for sample in samples]
+        _finish(file, clips, {"tracker": json.dumps(tracker), "config": json.dumps(config)})
     return Path(path)
 
 
@@ -142,7 +143,7 @@ def merge_shards(
     Raises:
         ShardError: one of them is no whole shard, or they were made with different settings.
     """
-    with atomic_write(target) as temporary, h5py.File(temporary, "w") as merged:
+    with atomic_write(target) as temporary, _new_file(temporary) as merged:
         clips, settings = [], None
         for path in paths:
             with Shard(path) as shard:
@@ -177,12 +178,15 @@ class Shard:
             if self.file.attrs["format"] != FORMAT or self.file.attrs["version"] > VERSION:
                 raise ShardError(f"{self.path}: expected {FORMAT} up to version {VERSION}")
             self.settings = {name: self.file.attrs[name] for name in ("tracker", "config")}
+            # HDF5 has no checksum for long attributes. Shards of flowlib before 0.1 have no hash for them, either.
+            if self.file.attrs.get("settings_sha256", digest := _hash_of_settings(self.settings).hexdigest()) != digest:
+                raise ShardError(f"{self.path}: the tracker's name or the config differ from the hash stored with them")
+            self.tracker, self.config = (json.loads(self.settings[name]) for name in ("tracker", "config"))
             self.clips = [Clip.from_dict(entry) for entry in json.loads(self.file["index"][()].tobytes())]
-        except FileNotFoundError:
+        except (FileNotFoundError, ShardError):
             raise
-        except (OSError, KeyError, RuntimeError, json.JSONDecodeError) as error:
+        except DAMAGE as error:
             raise ShardError(f"{self.path}: expected a shard, got a file that is truncated, damaged or none") from error
-        self.tracker, self.config = (json.loads(self.settings[name]) for name in ("tracker", "config"))
         self.keys = {clip.key for clip in self.clips}
 
     def __enter__(self) -> Shard:
@@ -224,7 +228,7 @@ class Shard:
             raise KeyError(f"{self.path}: holds no clip {clip.key}")
         try:
             yield
-        except (OSError, RuntimeError, ValueError, KeyError) as error:
+        except DAMAGE as error:
             raise ShardError(
                 f"{self.path}: clip {clip.key} is damaged; label again with verify=True, which does its clips anew"
             ) from error
@@ -239,7 +243,7 @@ def check_shard(path: str | Path) -> list[Clip]:
     with Shard(path) as shard:
         try:
             intact = _content_sha256(shard.file) == shard.file.attrs["content_sha256"]
-        except (OSError, RuntimeError, KeyError) as error:
+        except DAMAGE as error:
             raise ShardError(f"{path}: expected a whole shard, a part of it can't be read") from error
         if not intact:
             raise ShardError(f"{path}: the content differs from the hash that was stored with it")
@@ -353,6 +357,13 @@ def _read_splits(folder: str | Path) -> dict[str, str]:
     return splits
 
 
+@contextmanager
+def _new_file(path: Path) -> Iterator[h5py.File]:
+    """An HDF5 file to be written; a disk that refuses is an `OSError` at the end. Format 1.10 checks metadata, too."""
+    with closing(ForgivingFile(path)) as file, h5py.File(file, "w", libver="v110") as content:
+        yield content
+
+
 def _write_clip(file: h5py.File, sample: LabelledClip, encoding: str) -> Clip:
     clip, tracks = sample.clip, sample.tracks
     clip = replace(clip, num_points=tracks.num_points, kept=clip.kept or tuple(range(clip.num_frames)))
@@ -410,12 +421,17 @@ def _finish(file: h5py.File, clips: list[Clip], settings: dict[str, str]) -> Non
     index = np.frombuffer(json.dumps(entries, ensure_ascii=False).encode(), np.uint8)
     file.create_dataset("index", data=index, **CHECKED)
     file.attrs.update({"format": FORMAT, "version": VERSION, "flowlib": __version__, **settings})
+    file.attrs["settings_sha256"] = _hash_of_settings(settings).hexdigest()
     file.attrs["content_sha256"] = _content_sha256(file)
+
+
+def _hash_of_settings(settings: Mapping[str, str]):
+    return hashlib.sha256("".join(str(settings[name]) for name in ("tracker", "config")).encode())
 
 
 def _content_sha256(file: h5py.File) -> str:
     """A hash of everything a reader gets to see, whatever the layout of the file."""
-    digest = hashlib.sha256("".join(str(file.attrs[name]) for name in ("tracker", "config")).encode())
+    digest = _hash_of_settings(file.attrs)
 
     def add(name: str, item: h5py.HLObject) -> None:
         if isinstance(item, h5py.Dataset):

@@ -156,6 +156,58 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+class ForgivingFile:
+    """A new file for a writer that can't cope with errors: it may write on, and `close` raises what the disk refused.
+
+    HDF5 can neither close a file that it couldn't write to its end nor forget it, and crashes when the process ends.
+
+    Args:
+        path: where; what is there is replaced.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.file, self.error = open(path, "w+b", buffering=0), None
+        for name in ("seek", "tell", "flush", "read", "readinto"):
+            setattr(self, name, getattr(self.file, name))
+
+    def write(self, data: object) -> int:
+        """Write all of `data`, whatever has bytes, or remember why not."""
+        left = memoryview(data).cast("B")
+        size = len(left)
+        with self._remembering():
+            while left:
+                left = left[self.file.write(left) :]
+        return size
+
+    def truncate(self, size: int) -> int:
+        """Cut the file or lengthen it."""
+        with self._remembering():
+            self.file.truncate(size)
+        return size
+
+    def check(self) -> None:
+        """Raise `OSError` if the disk has refused anything so far."""
+        if self.error:
+            raise self.error
+
+    def close(self) -> None:
+        """Close the file.
+
+        Raises:
+            OSError: the disk has refused something.
+        """
+        self.file.close()
+        self.check()
+
+    @contextmanager
+    def _remembering(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            error.filename = error.filename or self.file.name
+            self.error = self.error or error
+
+
 def temporary_path(path: Path) -> Path:
     """A name beside `path` for a file in the making; says by which process of which machine, see `clear_stale`."""
     return path.with_name(f".{path.name}.{_HOST}.{os.getpid()}.part")
