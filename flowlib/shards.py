@@ -290,6 +290,8 @@ def verify_shards(
     for path in progress(paths) if progress else paths:
         try:
             check_shard(path)
+        except FileNotFoundError:
+            continue  # another process has just set it aside or put a larger one in its place
         except ShardError as error:
             bad[path] = error
     return bad

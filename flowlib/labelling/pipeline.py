@@ -76,8 +76,8 @@ def label_clips(
 
     Whatever ends this early, an error or an interrupt, the clips that were tracked are written first.
     """
-    try:
-        with Behind(write) as writer, ahead(lambda stopped: decode_clips(plan, clips, skipped, stopped)) as decoded:
+    with Behind(write, store.stopping) as writer:
+        with ahead(lambda stopped: decode_clips(plan, clips, skipped, stopped)) as decoded:
             for clip, frames in _timed(decoded, clock):
                 sample = None
                 if not store.has(clip):
@@ -86,12 +86,9 @@ def label_clips(
                 with clock("writing"):
                     writer.put(clip, sample)
                 yield from writer.done()
-            with clock("writing"):
-                writer.finish()
-            yield from writer.done()
-    except BaseException:
-        store.stopping.set()
-        raise
+        with clock("writing"):
+            writer.finish()
+        yield from writer.done()
 
 
 def _timed(decoded: Iterator[Decoded], clock: Clock) -> Iterator[Decoded]:
@@ -179,17 +176,23 @@ class Behind:
     """Calls of one function, one after another in a thread of its own; at most `DEPTH` wait.
 
     As a context manager it ends when every call has; an error of a call is raised by whichever method comes next.
+
+    Args:
+        function: what is called.
+        stopping: is set once an error ends the block, so that the calls that are left don't wait for a disk.
     """
 
-    def __init__(self, function: Callable[[Clip, LabelledClip | None], object]) -> None:
-        self.function, self.thread = function, ThreadPoolExecutor(1, "writing")
+    def __init__(self, function: Callable[[Clip, LabelledClip | None], object], stopping: threading.Event) -> None:
+        self.function, self.stopping, self.thread = function, stopping, ThreadPoolExecutor(1, "writing")
         self.waiting: deque[tuple[Clip, Future]] = deque()
         self.safe: list[Clip] = []
 
     def __enter__(self) -> Behind:
         return self
 
-    def __exit__(self, *exception) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *exception) -> None:
+        if kind:
+            self.stopping.set()
         self.thread.shutdown()
 
     def put(self, clip: Clip, sample: LabelledClip | None) -> None:

@@ -113,6 +113,7 @@ def label(
     report = LabelReport(store.folder, len(clips), skipped=list(plan.skipped), left_out=plan.left_out)
     report.damaged = store.set_aside_damaged(verify=verify, progress=progress)
     report.stale = store.set_aside_stale(plan.videos)
+    store.clear_merged()
     _work_off(plan, clips, store, report, _engine(engine, tracker, device, workers), progress)
     report.seconds = time.perf_counter() - start
     if strict and report.skipped:

@@ -75,6 +75,13 @@ class Store:
         """The clips that are in shards."""
         return {clip.key for clips in find_shards(self.folder)[0].values() for clip in clips}
 
+    def clear_merged(self) -> None:
+        """Remove the pieces that are in shards: a kill may have come between putting a shard in place and that."""
+        there = self.keys()
+        for path in self.pieces.glob("[!.]*.h5"):
+            if path.stem in there:
+                path.unlink(missing_ok=True)
+
     def has(self, clip: Clip) -> bool:
         """Whether there is a whole piece of this clip; a damaged one is removed."""
         path = self.piece(clip)
@@ -111,9 +118,11 @@ class Store:
     def add(self, clip: Clip) -> None:
         """Count a clip's piece in; a full shard is merged at once."""
         path = self.piece(clip)
-        if path.exists():  # else another process has merged it meanwhile
-            self.paths.append(path)
+        try:
             self.bytes += path.stat().st_size
+            self.paths.append(path)
+        except FileNotFoundError:
+            pass  # another process has merged it meanwhile
         if self.bytes >= SHARD_BYTES:
             self.merge()
 
@@ -142,9 +151,7 @@ class Store:
             bad = verify_shards(self.folder, progress=lambda paths: _bar(paths, "verifying", progress))
         else:
             bad = dict(_unreadable(self.folder))
-        for path in bad:
-            _rename(path, ".damaged")
-        return [str(error) for error in bad.values()]
+        return [str(error) for path, error in bad.items() if _rename(path, ".damaged")]
 
     def set_aside_stale(self, videos: dict[str, Video]) -> list[str]:
         """Take clips out of the dataset whose video has another content now; a sentence for each shard.
@@ -153,24 +160,30 @@ class Store:
         that are no longer there stay: who has labels may throw videos away.
         """
         sentences = []
-        for path, clips in find_shards(self.folder)[0].items():
-            stale = [clip for clip in clips if clip.video in videos and not _is_of(clip, videos[clip.video])]
+        for path in shard_paths(self.folder):
+            try:
+                stale = self._without(path, lambda clip: clip.video in videos and not _is_of(clip, videos[clip.video]))
+            except FileNotFoundError:
+                if path.exists():
+                    raise
+                continue  # another process has done it
             if stale:
-                self._without(path, {clip.key for clip in stale})
                 names = ", ".join(sorted({clip.video for clip in stale}))
                 sentences.append(f"{path}: {len(stale)} clips were of another content of {names}")
         return sentences
 
-    def _without(self, path: Path, keys: set[str]) -> None:
+    def _without(self, path: Path, is_stale: Callable[[Clip], bool]) -> list[Clip]:
+        """Put a shard without its stale clips in the place of one that has some; these clips."""
         with Shard(path) as shard:
-            kept = [clip.key for clip in shard.clips if clip.key not in keys]
-        if kept:
+            stale = [clip for clip in shard.clips if is_stale(clip)]
+            kept = [clip.key for clip in shard.clips if not is_stale(clip)]
+        if stale and kept:
             target = self.folder / "shards" / f"{_digest(kept)}.h5"
             growing = temporary_path(self.growing / target.name)
-            merged = merge_shards([path], growing, keep=lambda clip: clip.key not in keys)
+            merged = merge_shards([path], growing, keep=lambda clip: not is_stale(clip))
             self._persist(lambda: publish(merged, target))
             merged.unlink()
-        _rename(path, ".stale")
+        return stale if stale and _rename(path, ".stale") else []
 
     def _claim(self) -> None:
         """Write the dataset's config.json, or see that the one there says the same."""
@@ -222,11 +235,13 @@ def _unreadable(folder: Path):
             yield path, error
 
 
-def _rename(path: Path, suffix: str) -> None:
+def _rename(path: Path, suffix: str) -> bool:
+    """Set a file aside; whether it was still there, and not set aside by another process."""
     try:
         path.rename(path.with_name(path.name + suffix))
     except FileNotFoundError:
-        pass  # another process has done it
+        return False
+    return True
 
 
 def _digest(names) -> str:
