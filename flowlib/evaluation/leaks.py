@@ -71,20 +71,24 @@ def find_leaks(
 
 
 def videos_seen(predictors: Mapping[str, Predictor], dataset: Any) -> list[str]:
-    """A sentence for each predictor that was trained on a video of `dataset` (its `trained_on` holds the video's name
-    or fingerprint), and one if the dataset doesn't say which videos it holds."""
+    """Sentences on predictors that were trained on a video of `dataset` (their `trained_on` holds its name or
+    fingerprint), or one if the dataset doesn't say which videos it holds."""
     videos = videos_of(dataset)
     trained = {label: set(getattr(predictor, "trained_on", None) or ()) for label, predictor in predictors.items()}
     if not videos and any(trained.values()):
         return ["which videos are tested on is not known, nor so whether a predictor was trained on them"]
-    sentences = []
+    leaky: dict[tuple[str, ...], list[str]] = {}
     for label, seen in trained.items():
-        both = [name for name, fingerprint in videos.items() if name in seen or fingerprint in seen]
-        if both:
-            listed = ", ".join(both[:3]) + (", …" if len(both) > 3 else "")
-            told = f"predictor {label!r} was trained on {len(both)} of the {len(videos)} videos it is to be tested on"
-            sentences.append(f"{told} ({listed})")
-    return sentences
+        both = tuple(name for name, fingerprint in videos.items() if name in seen or fingerprint in seen)
+        leaky.setdefault(both, []).append(repr(label))
+    leaky.pop((), None)
+    return [_told(labels, both, len(videos)) for both, labels in leaky.items()]
+
+
+def _told(labels: list[str], both: tuple[str, ...], count: int) -> str:
+    who = f"predictor {labels[0]} was" if len(labels) == 1 else f"predictors {', '.join(labels)} were"
+    listed = ", ".join(both[:3]) + (", …" if len(both) > 3 else "")
+    return f"{who} trained on {len(both)} of the {count} videos to be tested on ({listed})"
 
 
 def _digested(dataset: Any, folder: Path | None, progress: bool) -> list[Digest]:
