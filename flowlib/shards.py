@@ -25,6 +25,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import h5py
@@ -203,9 +204,12 @@ class Shard:
         with self._reading(clip):
             group = self.file[f"clips/{clip.key}"]
             queries = group["queries"][()]
-            displacement = np.cumsum(group["steps"][()], axis=0, dtype=np.int64)
-            positions = queries[:, 1:] + displacement.astype(np.float32) / UNIT
-            visibility = np.unpackbits(group["visibility"][()], axis=1, count=len(queries)).astype(bool)
+            positions = group["steps"][()].astype(np.float32)
+            for before, after in pairwise(positions):
+                after += before  # whole numbers below 2^24, so the sums are exact
+            positions /= UNIT
+            positions += queries[:, 1:]
+            visibility = np.unpackbits(group["visibility"][()], axis=1, count=len(queries)).view(bool)
             return Tracks(positions, visibility, queries)
 
     def frames(self, clip: Clip) -> np.ndarray:
@@ -373,11 +377,17 @@ def _write_clip(file: h5py.File, sample: LabelledClip, encoding: str) -> Clip:
     for index, frame in zip(clip.kept, sample.frames):
         if _frame_name(clip, index) not in file:
             picture = np.frombuffer(_encode_frame(frame, encoding), np.uint8)
-            file.create_dataset(_frame_name(clip, index), data=picture, **CHECKED)
+            _add(file, _frame_name(clip, index), picture, CHECKED)
     group = file.create_group(f"clips/{clip.key}")
     for name, array in _encode_tracks(tracks).items():
-        group.create_dataset(name, data=array, **(PACKED if array.size else {}))
+        _add(group, name, array, PACKED if array.size else {})
     return clip
+
+
+def _add(group: h5py.Group, name: str, array: np.ndarray, filters: dict) -> None:
+    """Store an array in one piece, or one a coordinate; HDF5 left to itself cuts a picture into eight, tracks into 45."""
+    pieces = (*array.shape[:-1], 1) if name in ("steps", "queries") else array.shape
+    group.create_dataset(name, data=array, chunks=pieces if filters else None, **filters)
 
 
 def _encode_frame(frame: np.ndarray, encoding: str) -> bytes:
@@ -421,7 +431,7 @@ def _finish(file: h5py.File, clips: list[Clip], settings: dict[str, str]) -> Non
         raise ValueError("expected at least one clip for a shard, got none")
     entries = [{"key": clip.key} | asdict(clip) for clip in clips]
     index = np.frombuffer(json.dumps(entries, ensure_ascii=False).encode(), np.uint8)
-    file.create_dataset("index", data=index, **CHECKED)
+    _add(file, "index", index, CHECKED)
     file.attrs.update({"format": FORMAT, "version": VERSION, "flowlib": __version__, **settings})
     file.attrs["settings_sha256"] = _hash_of_settings(settings).hexdigest()
     file.attrs["content_sha256"] = _content_sha256(file)
