@@ -24,18 +24,17 @@ class Job:
     Args:
         source: the videos.
         root: the workspace's folder.
-        user: the user it runs as; None: this one.
         **options: the job's.
     """
 
-    def __init__(self, source: Path, root: Path, *, user: int | None = None, **options) -> None:
+    def __init__(self, source: Path, root: Path, **options) -> None:
         self.root, self.output = root, tempfile.TemporaryFile("w+")
         self.errors = tempfile.TemporaryFile("w+")
         command = [sys.executable, str(CLONE / "tests" / "labelling_job.py")]
         command.append(json.dumps({"source": str(source), "root": str(root)} | options))
         environment = os.environ | {"PYTHONPATH": str(CLONE), "OMP_NUM_THREADS": "1"}
         streams = {"stdin": subprocess.PIPE, "stdout": self.output, "stderr": self.errors}
-        self.process = subprocess.Popen(command, env=environment, user=user, text=True, **streams)
+        self.process = subprocess.Popen(command, env=environment, text=True, **streams)
 
     def said(self, word: str) -> list:
         """What it has said after `word` so far, once for each time."""
@@ -63,15 +62,15 @@ class Job:
         self.process.wait(PATIENCE)
         return time.monotonic() - sent
 
-    def finish(self) -> dict:
+    def finish(self, patience: float = PATIENCE) -> dict:
         """Wait until it has ended well; its report."""
-        assert self.process.wait(PATIENCE) == 0, self.complaint()
+        assert self.process.wait(patience) == 0, self.complaint()
         return self.said("report")[0]
 
-    def fail(self) -> str:
-        """Wait until it has ended badly; the last line it complained with."""
-        assert self.process.wait(PATIENCE) == 1, f"ended with {self.process.returncode}: {self.complaint()}"
-        return self.complaint().strip().splitlines()[-1]
+    def fail(self, patience: float = PATIENCE) -> str:
+        """Wait until it has ended with an error; what it says."""
+        assert self.process.wait(patience) == 1, f"ended with {self.process.returncode}: {self.complaint()}"
+        return self.complaint().rpartition("\nTraceback")[2]
 
     def complaint(self) -> str:
         """What it has written to standard error so far."""

@@ -5,7 +5,9 @@ goes on from where it holds when it reads a line.
 """
 
 import json
+import os
 import resource
+import select
 import sys
 import time
 
@@ -13,8 +15,16 @@ import numpy as np
 
 CONFIG = {"frames": 4, "grid": 3, "height": 48, "width": 64, "tracker": "exact"}
 DEFAULTS = {"chunk": 0, "num_chunks": 1, "verify": False, "strict": False}  # of `label`
-DEFAULTS |= {"config": {}, "surveys": "", "shard_bytes": 12_000, "retry_after": [], "clock": "", "largest_file": 0}
-DEFAULTS |= {"pause": 0.005, "hold_at": [], "hold_when_planned": False}
+DEFAULTS |= {
+    "config": {},
+    "surveys": "",
+    "shard_bytes": 12_000,
+    "retry_after": [],
+    "clock": "",
+    "largest_file": 0,
+    "user": 0,
+}
+DEFAULTS |= {"pause": 0.005, "hold_at": [], "hold_when_planned": False, "hold_when_published": 0}
 
 
 def say(word: str, content: object = None) -> None:
@@ -23,7 +33,22 @@ def say(word: str, content: object = None) -> None:
 
 def hold() -> None:
     say("holding")
+    while not select.select([sys.stdin], [], [], 0.01)[0]:  # a signal just before a read that blocks would be unseen
+        pass
     sys.stdin.readline()
+
+
+def hold_after(module, name: str, times: int) -> None:
+    """Hold when a function of a module has returned so often."""
+    function, left = getattr(module, name), iter(range(times - 1, -1, -1))
+
+    def holding(*arguments):
+        result = function(*arguments)
+        if next(left) == 0:
+            hold()
+        return result
+
+    setattr(module, name, holding)
 
 
 class SlowTracker:
@@ -67,10 +92,14 @@ def main(options: dict) -> None:
 
     store.SHARD_BYTES = asked["shard_bytes"]
     store.PAUSES = tuple(asked["retry_after"]) or store.PAUSES
+    if asked["hold_when_published"]:
+        hold_after(store, "publish", asked["hold_when_published"])
     plan = make_plan(asked["source"], LabelConfig(**CONFIG | asked["config"]), cache=asked["surveys"] or None)
     say("planned", [clip.key for clip in plan.clips])
     if asked["hold_when_planned"]:
         hold()
+    if asked["user"]:
+        os.setuid(asked["user"])
     tracker = SlowTracker(asked["pause"], asked["hold_at"])
     part = {name: asked[name] for name in ("chunk", "num_chunks", "verify", "strict")}
     report = label(plan, Workspace(asked["root"]), tracker=tracker, progress=False, **part)
