@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flowlib.evaluation.clips import videos_of
 from flowlib.evaluation.digests import Digest, Digests, directions
-from flowlib.evaluation.splits import videos_of
 from flowlib.models import Predictor
 from flowlib.progress import Progress
 

@@ -17,13 +17,13 @@ import flowlib
 from flowlib.downloads import fetch_weights
 from flowlib.evaluation.album import Album, picture_key
 from flowlib.evaluation.cache import ClipScores, describe, predictor_fingerprint
+from flowlib.evaluation.clips import frame_numbers, kept_frames, videos_of
 from flowlib.evaluation.comparison import ClipRow
 from flowlib.evaluation.digests import Digests
 from flowlib.evaluation.leaks import find_leaks, videos_seen
 from flowlib.evaluation.pictures import ClipPictures, picture_clip
 from flowlib.evaluation.report import Report
 from flowlib.evaluation.scoring import EvalConfig, Truth, predict, score
-from flowlib.evaluation.splits import frame_numbers, kept_frames, videos_of
 from flowlib.metrics import Lpips
 from flowlib.models import Predictor
 from flowlib.progress import Progress
