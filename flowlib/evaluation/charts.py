@@ -19,7 +19,7 @@ ENDS = 20  # videos shown from each end when there are more than twice as many
 Scale = Callable[[float], float]
 FONT = "font-family='system-ui,Segoe UI,Helvetica,Arial,sans-serif'"
 WIDTH, LABELS = 760, 210  # of the wide figures, and the room for names in them
-NARROW, NAMES, NUMBERS = 540, 240, 66  # of those that stand two in a row; room for names and for numbers
+NARROW, NAMES, NUMBERS = 560, 258, 66  # of those that stand two in a row; room for names and for numbers
 
 
 def figures(report: Comparison) -> dict[str, str]:
