@@ -35,14 +35,13 @@ from flowlib import __version__
 from flowlib.geometry import Size
 from flowlib.tracks import Tracks
 from flowlib.video import Video, decode_image, encode_image
-from flowlib.workspace import ForgivingFile, atomic_write, write_json
+from flowlib.workspace import ForgivingFile, atomic_write
 
 FORMAT, VERSION = "flowlib-shard", 1
 UNIT = 64  # steps a pixel: rounding costs at most 1/128 px, an eighth of what float32 costs inside PIPs
 QUALITIES = (95, 92, 89, 86, 83, 80)  # of JPEGs; the first that is small enough
 CHECKED = {"fletcher32": True}
 PACKED = {"compression": "gzip", "compression_opts": 4, "shuffle": True} | CHECKED
-SPLITS = ("train", "val", "test")
 DAMAGE = (OSError, RuntimeError, ValueError, KeyError, TypeError)  # what reading a damaged HDF5 file may end in
 
 
@@ -301,68 +300,6 @@ def verify_shards(
     return bad
 
 
-def assign_splits(videos: Sequence[str], *, seed: int = 0, known: dict[str, str] | None = None) -> dict[str, str]:
-    """Assign whole videos to "train", "val" and "test": about 80, 10 and 10 %, so no video is learned and tested.
-
-    Decided by the names and the seed alone. One video is all for training; of two the second is for testing; from
-    three on each split has one at least. Videos in `known` stay where they are, later ones fill what is short.
-
-    >>> sorted(assign_splits(["a", "b", "c"]).values())
-    ['test', 'train', 'val']
-    """
-    splits = dict(known or {})
-    new = sorted(set(videos) - set(splits), key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest())
-    for name in new:
-        counts = {split: list(splits.values()).count(split) for split in SPLITS}
-        splits[name] = _shortest_split(counts, total=len(splits) + len(new) - new.index(name))
-    return {name: splits[name] for name in sorted(splits)}
-
-
-def _shortest_split(counts: dict[str, int], total: int) -> str:
-    """The split to fill next, so that `total` videos end as one for training first, then test, then validation."""
-    if counts["train"] == 0:
-        return "train"
-    if counts["test"] < max(1, round(0.1 * total)):
-        return "test"
-    if counts["val"] < max(1, round(0.1 * total)):
-        return "val"
-    return "train"
-
-
-def load_splits(folder: str | Path, videos: Sequence[str]) -> dict[str, str]:
-    """Which split each of `videos` is in, by `splits.json` in the dataset's folder; a person may edit that file.
-
-    Videos that it doesn't name, or all if there is no file, are assigned by `assign_splits`.
-
-    Raises:
-        ValueError: the file is no JSON object of names and "train", "val" or "test".
-    """
-    splits = assign_splits(videos, known=_read_splits(folder))
-    return {name: splits[name] for name in videos}
-
-
-def save_splits(folder: str | Path, videos: Sequence[str], *, seed: int = 0) -> dict[str, str]:
-    """Write `splits.json` for `videos`; what the file says already stays."""
-    known = _read_splits(folder)
-    splits = assign_splits(videos, seed=seed, known=known)
-    if splits != known:
-        write_json(Path(folder) / "splits.json", splits)
-    return splits
-
-
-def _read_splits(folder: str | Path) -> dict[str, str]:
-    path = Path(folder) / "splits.json"
-    if not path.exists():
-        return {}
-    try:
-        splits = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: expected JSON, {error}") from error
-    if not isinstance(splits, dict) or not set(splits.values()) <= set(SPLITS):
-        raise ValueError(f"{path}: expected an object of video names and one of {', '.join(SPLITS)} for each")
-    return splits
-
-
 @contextmanager
 def _new_file(path: Path) -> Iterator[h5py.File]:
     """An HDF5 file to be written; a disk that refuses is an `OSError` at the end. Format 1.10 checks metadata, too."""
@@ -385,7 +322,7 @@ def _write_clip(file: h5py.File, sample: LabelledClip, encoding: str) -> Clip:
 
 
 def _add(group: h5py.Group, name: str, array: np.ndarray, filters: dict) -> None:
-    """Store an array in one piece, or one a coordinate; HDF5 left to itself cuts a picture into eight, tracks into 45."""
+    """Store an array in one piece, or one a coordinate: HDF5 by itself cuts a picture into eight, tracks into 45."""
     pieces = (*array.shape[:-1], 1) if name in ("steps", "queries") else array.shape
     group.create_dataset(name, data=array, chunks=pieces if filters else None, **filters)
 

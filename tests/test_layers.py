@@ -20,7 +20,7 @@ PACKAGE = CLONE / "flowlib"
 # Modules that share a folder may import each other.
 LAYERS = (
     "geometry workspace notebook progress",
-    "downloads tracks colours video",
+    "downloads tracks colours video splits",
     "trackers shards shots warp metrics plots viewer augmentation",
     "synthetic",
     "sources",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from flowlib.dataset.trajectories import TrajectoryDataset
-from flowlib.shards import SPLITS, load_splits
+from flowlib.splits import SPLITS, load_splits
 
 
 def open_splits(

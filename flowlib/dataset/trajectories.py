@@ -15,7 +15,8 @@ from flowlib.dataset.local import copy_shards, local_folder, on_drive, unpack_sh
 from flowlib.dataset.open_files import OpenFiles
 from flowlib.dataset.packed import Packed
 from flowlib.dataset.unpacked import Unpacked
-from flowlib.shards import SPLITS, Clip, LabelledClip, find_shards, load_splits
+from flowlib.shards import Clip, LabelledClip, find_shards
+from flowlib.splits import SPLITS, load_splits
 from flowlib.tracks import Tracks
 
 Sample = dict[str, torch.Tensor | str]
@@ -30,7 +31,7 @@ class TrajectoryDataset(Dataset):
 
     Args:
         root: a dataset's folder, or a workspace that holds exactly one.
-        split: "train", "val", "test" or "all"; whole videos, see `shards.load_splits`.
+        split: "train", "val", "test" or "all"; whole videos, see `splits.load_splits`.
         transform: applied to each sample.
         local_copy: read copies of the shards on the local disk; None: only if the dataset lies on a mounted Drive.
         unpacked: read unpacked, memory-mapped clips, the same bit for bit and many times as fast, for 0.7 MB a frame

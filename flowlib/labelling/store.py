@@ -24,11 +24,11 @@ from flowlib.shards import (
     check_shard,
     find_shards,
     merge_shards,
-    save_splits,
     shard_paths,
     verify_shards,
     write_shard,
 )
+from flowlib.splits import save_splits
 from flowlib.video import Video
 from flowlib.workspace import Workspace, clear_stale, publish, temporary_path, write_json
 
