@@ -34,11 +34,11 @@ def estimate(
     # Decoding and writing have threads of their own; whatever is slowest decides.
     seconds = max(clock.values()) / timed
     sessions = max(1, math.ceil(left * seconds / 3600 / SESSION_HOURS))
+    counted = f"{sessions} session{'s' if sessions > 1 else ''} of {SESSION_HOURS} h"
     stages = ", ".join(f"{stage} {spent / timed:.2f} s" for stage, spent in clock.items())
     return (
         f"a clip: {stages}, beside one another; {size / timed / 1000:.0f} kB\n"
-        f"{left} clips: {_duration(left * seconds)}, {sessions} session{'s' if sessions > 1 else ''} of {SESSION_HOURS} h, "
-        f"{_bytes(left * size / timed)}"
+        f"{left} clips: {_duration(left * seconds)}, {counted}, {_bytes(left * size / timed)}"
     )
 
 
