@@ -88,7 +88,7 @@ def run_overfit(arguments: argparse.Namespace) -> dict:
     dataset, results = TrajectoryDataset(arguments.dataset, "all"), {}
     batch = liveliest_clips(dataset, 2) if arguments.clips == "liveliest" else Subset(dataset, range(2))
     results["zero_motion"] = mean_error(ZeroMotion(dataset.num_frames), batch)
-    steps = arguments.steps or 250
+    steps = arguments.steps or 150
     for name, size in (("full", None), ("120x240", (120, 240))):
         torch.manual_seed(0)
         model = TrajectoryFCN(
@@ -144,7 +144,7 @@ def main() -> None:
     parser.add_argument("part", choices=["overfit", "two_frames"])
     parser.add_argument("--runs", type=Path, default=None, help="default: workspace/runs/learning_<part>")
     parser.add_argument("--minutes", type=float, default=20.0, help="of each training, in this session")
-    parser.add_argument("--steps", type=int, default=0, help="at most; 0: 250 of overfit, 2000 of two_frames")
+    parser.add_argument("--steps", type=int, default=0, help="at most; 0: 150 of overfit, 2000 of two_frames")
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--precision", choices=["no", "bf16"], default="bf16", help="bf16 where the CPU has it")
     parser.add_argument("--weights", default="none")
