@@ -87,7 +87,8 @@ def third_party(folder: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "folder, extras", [("flowlib", ("ray",)), ("bench", ("test",)), ("notebooks", ("notebooks",)), ("tests", tuple(EXTRAS))]
+    "folder, extras",
+    [("flowlib", ("ray",)), ("bench", ("test",)), ("notebooks", ("notebooks",)), ("tests", tuple(EXTRAS))],
 )
 def test_what_is_imported_is_declared(folder, extras):
     declared = {IMPORTED_AS.get(r.name, r.name.replace("-", "_")) for r in lines(*extras)}
