@@ -53,7 +53,7 @@ class FitConfig:
     augment: AugmentConfig | None = None
     precision: str = "no"  # no (float32), bf16, fp16
     device: str = "auto"  # auto, cpu
-    channels_last: bool = False
+    channels_last: bool = True  # how pictures lie in memory; False is slower in most places
     compile: bool = False
     num_workers: int = 2  # processes that load clips
 
