@@ -6,11 +6,13 @@
 
 The clips are rendered, kept as JPEG as in shards, and decoded by the loader's workers while the step computes. The
 variants take turns, so that a machine that gets slower slows all of them; the table has medians. "waiting" is what
-the loop waits for the loader, "loading" what a batch costs when nobody loads ahead. The last line is JSON.
+the loop waits for the loader, to which the turns of the others give time; "unaided" is the share of loading if the
+training process read every batch itself. The last line is JSON.
 """
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import time
@@ -29,11 +31,12 @@ from flowlib.training.stream import ClipStream, to_device, training_batches
 from flowlib.video import decode_image, encode_image
 
 VARIANTS = {
-    "plain": {},
+    "plain": {"channels_last": False},
     "channels_last": {"channels_last": True},
-    "bf16": {"precision": "bf16"},
+    "bf16": {"precision": "bf16", "channels_last": False},
     "bf16+channels_last": {"precision": "bf16", "channels_last": True},
-    "compile": {"compile": True},
+    "compile": {"compile": True, "channels_last": False},
+    "all": {"compile": True, "precision": "bf16", "channels_last": True},
 }
 PARTS = ("waiting", "forward", "backward", "optimiser")
 
@@ -144,12 +147,12 @@ def main() -> None:
             contender.step()
 
     name = torch.cuda.get_device_name() if device.type == "cuda" else f"{arguments.threads} threads"
-    machine = f"{platform.machine()}, {name}, torch {torch.__version__}"
+    machine = f"{platform.machine()}, {name}, torch {torch.__version__}, load {os.getloadavg()[1]:.1f}"
     shape = f"{arguments.size[0]}×{arguments.size[1]}, batch {arguments.batch}"
     print(f"{arguments.backbone}, {arguments.head} head, {shape}")
     print(f"{machine}; loading a batch in one process: {loading * 1000:.0f} ms\n")
     heads = "".join(f"{part + ', s':>14}" for part in (*PARTS, "step"))
-    print(f"{'variant':20}{heads}{'waiting':>10}{'speed':>8}")
+    print(f"{'variant':20}{heads}{'waiting':>10}{'unaided':>10}{'speed':>8}")
     results = {"machine": machine, "loading_seconds": loading, "arguments": vars(arguments), "variants": {}}
     for contender in contenders:
         kept = contender.seconds[arguments.warmup :]
@@ -157,9 +160,10 @@ def main() -> None:
         median["step"] = statistics.median(sum(step.values()) for step in kept)
         results["variants"][contender.name] = median
         share = median["waiting"] / median["step"]
+        median["loading_unaided"] = loading / (median["step"] - median["waiting"] + loading)
         speed = results["variants"][contenders[0].name]["step"] / median["step"]
         values = "".join(f"{median[part]:14.3f}" for part in (*PARTS, "step"))
-        print(f"{contender.name:20}{values}{share:10.1%}{speed:7.2f}×")
+        print(f"{contender.name:20}{values}{share:10.1%}{median['loading_unaided']:10.1%}{speed:7.2f}×")
     print(json.dumps(results))
 
 
