@@ -20,8 +20,10 @@ Knows the format; knows nothing of trackers, plans or torch.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -113,7 +115,13 @@ class LabelledClip:
 
 
 def write_shard(
-    path: str | Path, samples: Iterable[LabelledClip], *, tracker: dict, config: dict, encoding: str = "jpeg"
+    path: str | Path,
+    samples: Iterable[LabelledClip],
+    *,
+    tracker: dict,
+    config: dict,
+    encoding: str = "jpeg",
+    make_folder: bool = True,
 ) -> Path:
     """Write labelled clips as one shard, atomically.
 
@@ -123,15 +131,20 @@ def write_shard(
         tracker: who labelled them (`Tracker.describe()`), JSON values.
         config: the settings of the stage, JSON values.
         encoding: of the pictures, "jpeg" or "webp".
+        make_folder: make the folder it goes into if there is none.
     """
-    with atomic_write(path) as temporary, _new_file(temporary) as file:
+    with atomic_write(path, make_folder=make_folder) as temporary, _new_file(temporary) as file:
         clips = [_write_clip(file, sample, encoding) for sample in samples]
         _finish(file, clips, {"tracker": json.dumps(tracker), "config": json.dumps(config)})
     return Path(path)
 
 
 def merge_shards(
-    paths: Sequence[str | Path], target: str | Path, *, keep: Callable[[Clip], bool] = lambda clip: True
+    paths: Sequence[str | Path],
+    target: str | Path,
+    *,
+    keep: Callable[[Clip], bool] = lambda clip: True,
+    make_folder: bool = True,
 ) -> Path:
     """Put shards of the same config and tracker together into one, atomically; nothing is coded again.
 
@@ -139,11 +152,12 @@ def merge_shards(
         paths: the shards.
         target: where the new one goes.
         keep: says which of their clips come along, with their frames.
+        make_folder: make the folder it goes into if there is none.
 
     Raises:
         ShardError: one of them is no whole shard, or they were made with different settings.
     """
-    with atomic_write(target) as temporary, _new_file(temporary) as merged:
+    with atomic_write(target, make_folder=make_folder) as temporary, _new_file(temporary) as merged:
         clips, settings = [], None
         for path in paths:
             with Shard(path) as shard:
@@ -186,6 +200,8 @@ class Shard:
         except (FileNotFoundError, ShardError):
             raise
         except DAMAGE as error:
+            if not self.path.exists():  # removed between two looks that HDF5 takes at it
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.path)) from error
             raise ShardError(f"{self.path}: expected a shard, got a file that is truncated, damaged or none") from error
         self.keys = {clip.key for clip in self.clips}
 

@@ -138,14 +138,15 @@ def check_name(kind: str, name: str) -> str:
 
 
 @contextmanager
-def atomic_write(path: str | Path) -> Iterator[Path]:
+def atomic_write(path: str | Path, *, make_folder: bool = True) -> Iterator[Path]:
     """Give a temporary path beside `path`; what is written there takes its place when the block ends without an error.
 
     The file is fsynced before the rename and the folder after it, so a reader, a kill or a power cut finds the old
     file, the new file or none, never half a one. After an error the temporary file is removed.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if make_folder:  # not where a disk may go away: what was made in its place would keep it from coming back
+        path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_path(path)
     try:
         yield temporary
@@ -242,14 +243,14 @@ def write_json(path: str | Path, content: dict | list) -> Path:
     return Path(path)
 
 
-def publish(source: str | Path, target: str | Path) -> Path:
+def publish(source: str | Path, target: str | Path, *, make_folder: bool = True) -> Path:
     """Copy a closed file to where it is to stay: under a temporary name, read back, compared, then renamed.
 
     Raises:
         OSError: the copy's SHA-256 differs from the source's, or the disk refuses; `target` is then untouched.
     """
     source, target = Path(source), Path(target)
-    with atomic_write(target) as temporary:
+    with atomic_write(target, make_folder=make_folder) as temporary:
         shutil.copyfile(source, temporary)
         _fsync(temporary)
         if sha256_file(temporary) != sha256_file(source):

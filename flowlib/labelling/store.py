@@ -68,12 +68,17 @@ class Store:
         self.paths: list[Path] = []
         self.bytes = 0
         self._claim()
-        for folder in (self.growing, self.pieces, self.folder / "shards"):
+        for folder in (self.growing, self.pieces, self.folder / "shards", self.folder, workspace.root):
+            folder.mkdir(parents=True, exist_ok=True)
             clear_stale(folder)
 
     def keys(self) -> set[str]:
-        """The clips that are in shards."""
-        return {clip.key for clips in find_shards(self.folder)[0].values() for clip in clips}
+        """The clips that are in shards; while the root is away this waits, or nothing would seem to be there."""
+        while True:
+            self._persist(lambda: None)
+            found = {clip.key for clips in find_shards(self.folder)[0].values() for clip in clips}
+            if self._is_here():
+                return found
 
     def clear_merged(self) -> None:
         """Remove the pieces that are in shards: a kill may have come between putting a shard in place and that."""
@@ -103,11 +108,12 @@ class Store:
         if sample is None:
             return
         path, encoding = self.piece(clip), self.settings["config"]["encoding"]
+        options = self.settings | {"encoding": encoding, "make_folder": False}
         if self.growing == self.pieces:
-            self._persist(lambda: write_shard(path, [sample], encoding=encoding, **self.settings))
+            self._persist(lambda: write_shard(path, [sample], **options))
         else:
-            growing = write_shard(self.growing / path.name, [sample], encoding=encoding, **self.settings)
-            self._persist(lambda: publish(growing, path))
+            growing = write_shard(self.growing / path.name, [sample], **options)
+            self._persist(lambda: publish(growing, path, make_folder=False))
             growing.unlink()
 
     def keep(self, clip: Clip, sample: LabelledClip | None) -> None:
@@ -117,25 +123,22 @@ class Store:
 
     def add(self, clip: Clip) -> None:
         """Count a clip's piece in; a full shard is merged at once."""
-        path = self.piece(clip)
-        try:
-            self.bytes += path.stat().st_size
+        for path in self._there([self.piece(clip)]):
             self.paths.append(path)
-        except FileNotFoundError:
-            pass  # another process has merged it meanwhile
+            self.bytes += _size(path)
         if self.bytes >= SHARD_BYTES:
             self.merge()
 
     def merge(self) -> None:
         """Make one shard of the pieces, put it into the dataset, compare it, and only then remove the pieces."""
-        paths = self.paths = [path for path in self.paths if path.exists()]
+        paths = self.paths = self._there(self.paths)
         if paths:
             name = _digest(path.name for path in paths)
             try:
-                merged = merge_shards(paths, temporary_path(self.growing / f"{name}.h5"))
+                merged = merge_shards(paths, temporary_path(self.growing / f"{name}.h5"), make_folder=False)
             except FileNotFoundError:
                 return self.merge()  # another process has merged one of them since they were listed
-            self._persist(lambda: publish(merged, self.folder / "shards" / f"{name}.h5"))
+            self._persist(lambda: publish(merged, self.folder / "shards" / f"{name}.h5", make_folder=False))
             for path in (merged, *paths):
                 path.unlink(missing_ok=True)
         self.paths, self.bytes = [], 0
@@ -208,13 +211,22 @@ class Store:
         for pause in (*PAUSES, None):
             try:
                 # A Drive that is gone leaves an empty folder, and writing there would go to the local disk, unseen.
-                if not (self.folder / "config.json").exists():
+                if not self._is_here():
                     raise FileNotFoundError(errno.ENOENT, "root: the workspace has vanished", str(self.folder))
                 write()
                 return
             except OSError as error:
                 if pause is None or error.errno in HOPELESS or self.stopping.wait(pause):
                     raise
+
+    def _is_here(self) -> bool:
+        return (self.folder / "config.json").exists()
+
+    def _there(self, paths: list[Path]) -> list[Path]:
+        """Those that are there; the others another process has merged, if it isn't the root that is away."""
+        if not all(path.exists() for path in paths):
+            self._persist(lambda: None)
+        return [path for path in paths if path.exists()]
 
     def piece(self, clip: Clip) -> Path:
         """Where a clip's piece is, or will be."""
@@ -242,6 +254,13 @@ def _rename(path: Path, suffix: str) -> bool:
     except FileNotFoundError:
         return False
     return True
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0  # has just been merged by another process
 
 
 def _digest(names) -> str:
