@@ -91,6 +91,14 @@ def samples(root: Path) -> dict[str, str]:
     return hashes
 
 
+def seen_in_training(root: Path) -> list:
+    """Everything that a training gets to see of the dataset below `root`."""
+    from flowlib.dataset import TrajectoryDataset
+
+    dataset = TrajectoryDataset(root / "datasets" / "default", split="all")
+    return [[part if isinstance(part, str) else part.numpy().tobytes() for part in one.values()] for one in dataset]
+
+
 def left_over(root: Path) -> list[str]:
     """Files below `root` that are no part of a dataset: pieces and temporary files."""
     files = [path for path in root.rglob("*") if path.is_file()]

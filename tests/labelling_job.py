@@ -42,8 +42,8 @@ def hold_after(module, name: str, times: int) -> None:
     """Hold when a function of a module has returned so often."""
     function, left = getattr(module, name), iter(range(times - 1, -1, -1))
 
-    def holding(*arguments):
-        result = function(*arguments)
+    def holding(*arguments, **options):
+        result = function(*arguments, **options)
         if next(left) == 0:
             hold()
         return result
