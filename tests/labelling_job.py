@@ -4,6 +4,7 @@ What it does it says on standard output, a line each: "planned" with the clips' 
 goes on from where it holds when it reads a line.
 """
 
+import codecs
 import json
 import os
 import resource
@@ -99,6 +100,7 @@ def main(options: dict) -> None:
     if asked["hold_when_planned"]:
         hold()
     if asked["user"]:
+        codecs.lookup("cp437")  # of zip files; that user may have no right to load it
         os.setuid(asked["user"])
     tracker = SlowTracker(asked["pause"], asked["hold_at"])
     part = {name: asked[name] for name in ("chunk", "num_chunks", "verify", "strict")}

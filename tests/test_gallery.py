@@ -26,7 +26,8 @@ def folder(tmp_path_factory):
     for number, motion in enumerate(("still", "linear", "still")):
         scene = random_scene(4, (48, 64), seed=number, motion="still", camera=motion)
         sources.write_scene(root / "videos" / f"v{number}.mkv", scene)
-    config = LabelConfig(frames=4, grid=6, height=48, width=64, tracker="exact", encoding="webp")
+    size = {"height": 48, "width": 64}
+    config = LabelConfig(frames=4, grid=6, **size, tracker="exact", encoding="webp", skip_still=False)
     return label(make_plan(root / "videos", config), Workspace(root), progress=False).folder
 
 

@@ -148,6 +148,32 @@ def test_more_clips_join_the_same_dataset_other_settings_do_not(videos, tmp_path
     assert json.loads((report.folder / "config.json").read_text())["grid"] == 3
 
 
+def test_a_damaged_config_is_named(videos, tmp_path, refuses):
+    plan, workspace = make_plan(videos, CONFIG), Workspace(tmp_path)
+    report = label(plan, workspace, progress=False)
+    (report.folder / "config.json").write_text("{")
+    with refuses("config.json: expected JSON, .*; delete it, and it is written anew"):
+        label(plan, workspace, progress=False)
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: data[::-1]])
+def test_noted_tracks_are_the_trackers_or_none(videos, tmp_path, damage):
+    plan = make_plan(videos, CONFIG)
+    store, clip = Store(Workspace(tmp_path), "a", config=CONFIG.content(), tracker={"name": "drift"}), plan.clips[0]
+    assert store.noted(clip) is None
+    tracks = DriftTracker()(np.zeros((4, 48, 64, 3), np.uint8), CONFIG.queries())
+    store.note(clip, tracks)
+    found = store.noted(clip)
+    np.testing.assert_array_equal(found.tracks, tracks.tracks)
+    np.testing.assert_array_equal(found.visibility, tracks.visibility)
+    (path,) = store.growing.glob("*.npz")
+    path.write_bytes(damage(path.read_bytes()))
+    assert store.noted(clip) is None
+    shutil.rmtree(store.growing)
+    store.note(clip, tracks)  # a disk that is away costs a saving, and is not made anew
+    assert not store.growing.exists()
+
+
 def test_bad_videos_are_listed_and_the_others_go_on(videos, tmp_path):
     (videos / "broken.mp4").write_text("no video")
     shutil.copy(videos / "v1.mkv", videos / "v1 again.mkv")

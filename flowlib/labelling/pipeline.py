@@ -81,8 +81,13 @@ def label_clips(
             for clip, frames in _timed(decoded, clock):
                 sample = None
                 if not store.has(clip):
-                    with clock("tracking"):
-                        sample = LabelledClip(clip, frames, track(plan, clip, frames, tracker))
+                    tracks = store.noted(clip)  # if a kill came before they were written
+                    if tracks is None:
+                        with clock("tracking"):
+                            tracks = track(plan, clip, frames, tracker)
+                        with clock("writing"):
+                            store.note(clip, tracks)
+                    sample = LabelledClip(clip, frames, tracks)
                 with clock("writing"):
                     writer.put(clip, sample)
                 yield from writer.done()

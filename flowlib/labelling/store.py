@@ -12,8 +12,11 @@ import errno
 import hashlib
 import json
 import threading
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
+
+import numpy as np
 
 from flowlib.progress import Progress
 from flowlib.shards import (
@@ -29,6 +32,7 @@ from flowlib.shards import (
     write_shard,
 )
 from flowlib.splits import save_splits
+from flowlib.tracks import Tracks
 from flowlib.video import Video
 from flowlib.workspace import Workspace, clear_stale, publish, temporary_path, write_json
 
@@ -86,6 +90,9 @@ class Store:
         for path in self.pieces.glob("[!.]*.h5"):
             if path.stem in there:
                 path.unlink(missing_ok=True)
+        for path in self.growing.glob("[!.]*.npz"):
+            if path.stem in there:
+                path.unlink(missing_ok=True)
 
     def has(self, clip: Clip) -> bool:
         """Whether there is a whole piece of this clip; a damaged one is removed."""
@@ -99,14 +106,37 @@ class Store:
             return False
         return True
 
+    def note(self, clip: Clip, tracks: Tracks) -> None:
+        """Put tracks where a kill can't reach them, at once: their piece is written beside the next clip's tracking.
+
+        Not synced, so a power cut may take them; where it can't be done it isn't, for `write` says what is wrong.
+        """
+        path = temporary_path(self._note(clip))
+        try:
+            with open(path, "wb") as file:
+                np.savez(file, tracks=tracks.tracks, visibility=tracks.visibility, queries=tracks.queries)
+            path.replace(self._note(clip))
+        except OSError:
+            path.unlink(missing_ok=True)
+
+    def noted(self, clip: Clip) -> Tracks | None:
+        """The tracks that `note` has kept; None if there are none, or they are damaged, which their checksums tell."""
+        try:
+            with np.load(self._note(clip), allow_pickle=False) as content:
+                return Tracks(content["tracks"], content["visibility"], content["queries"])
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            return None
+
     def write(self, clip: Clip, sample: LabelledClip | None) -> None:
         """Make a piece of a labelled clip: once this returns, the clip is safe. None: there is one already.
 
         Raises:
             OSError: the disk refuses, and still does after half a minute if it may come back.
         """
-        if sample is None:
-            return
+        if sample is not None:
+            self._write(clip, sample)
+
+    def _write(self, clip: Clip, sample: LabelledClip) -> None:
         path, encoding = self.piece(clip), self.settings["config"]["encoding"]
         options = self.settings | {"encoding": encoding, "make_folder": False}
         if self.growing == self.pieces:
@@ -123,6 +153,7 @@ class Store:
 
     def add(self, clip: Clip) -> None:
         """Count a clip's piece in; a full shard is merged at once."""
+        self._persist(lambda: self._note(clip).unlink(missing_ok=True))
         for path in self._there([self.piece(clip)]):
             self.paths.append(path)
             self.bytes += _size(path)
@@ -184,7 +215,7 @@ class Store:
             target = self.folder / "shards" / f"{_digest(kept)}.h5"
             growing = temporary_path(self.growing / target.name)
             merged = merge_shards([path], growing, keep=lambda clip: not is_stale(clip))
-            self._persist(lambda: publish(merged, target))
+            self._persist(lambda: publish(merged, target, make_folder=False))
             merged.unlink()
         return stale if stale and _rename(path, ".stale") else []
 
@@ -194,7 +225,10 @@ class Store:
         wanted = self.settings["config"] | {"tracker": self.settings["tracker"]}
         if not path.exists():
             write_json(path, wanted)
-        there = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            there = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path}: expected JSON, {error}; delete it, and it is written anew") from error
         other = sorted(name for name in there.keys() | wanted.keys() if there.get(name) != wanted.get(name))
         if other:
             changes = ", ".join(f"{name}: {there.get(name)!r} there, {wanted.get(name)!r} now" for name in other)
@@ -227,6 +261,9 @@ class Store:
         if not all(path.exists() for path in paths):
             self._persist(lambda: None)
         return [path for path in paths if path.exists()]
+
+    def _note(self, clip: Clip) -> Path:
+        return self.growing / f"{clip.key}.npz"
 
     def piece(self, clip: Clip) -> Path:
         """Where a clip's piece is, or will be."""
