@@ -1,11 +1,8 @@
 """Labelling: any split of the plan gives the same samples, and nothing finished is done twice or lost."""
 
 import json
-import os
 import re
 import shutil
-import signal
-import sys
 import threading
 import time
 import weakref
@@ -404,52 +401,6 @@ def test_an_error_while_writing_ends_the_job(videos, tmp_path):
 
     with pytest.raises(OSError, match="No space left"):
         list(label_clips(plan, plan.clips, DriftTracker(), store, full, Clock(), []))
-
-
-@pytest.fixture(scope="module")
-def ray():
-    """A cluster of two cores, for the tests to join: starting one takes longer than they do."""
-    ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'flowlib[ray]'")
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield ray
-    ray.shutdown()
-
-
-def test_ray_gives_the_same_samples_even_if_a_worker_dies(ray, videos, tmp_path):
-    plan = make_plan(videos, CONFIG)
-    whole = label(plan, Workspace(tmp_path / "local"), tracker=DriftTracker(), progress=False)
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers don't find the tests
-    dying = DyingTracker(tmp_path / "died")
-    report = label(plan, Workspace(tmp_path / "ray"), tracker=dying, engine="ray", workers=2, progress=False)
-    assert (tmp_path / "died").exists() and report.labelled == 6
-    assert samples(report.folder) == samples(whole.folder)
-
-
-class DyingTracker(DriftTracker):
-    """Kills its process at its second call, once."""
-
-    def __init__(self, marker):
-        super().__init__()
-        self.marker = marker
-
-    def __call__(self, frames, queries):
-        if self.calls == 1 and not self.marker.exists():
-            self.marker.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().__call__(frames, queries)
-
-
-class BrokenTracker(DriftTracker):
-    """Comes through pickling as an error."""
-
-    def __reduce__(self):
-        return int, ("no tracker",)
-
-
-def test_ray_says_why_its_workers_died(ray, videos, tmp_path):
-    plan = make_plan(videos, CONFIG)
-    with pytest.raises(RuntimeError, match="(?s)ray: 3 workers died over v.*no tracker"):
-        label(plan, Workspace(tmp_path), tracker=BrokenTracker(), engine="ray", workers=1, progress=False)
 
 
 def test_unknown_engines_are_refused(videos, tmp_path, refuses):
