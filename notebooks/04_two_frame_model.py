@@ -33,6 +33,7 @@ if "google.colab" in sys.modules:
 root: str = ""  # the workspace; "" finds it: $FLOWLIB_ROOT, the mounted Drive, or workspace/ in the clone
 dataset: str = "default"  # name of the dataset that 02 made
 run: str = "two_frames"  # name of the run; other settings want another name
+unpacked: bool = False  # read clips from an unpacked cache: the same, many times as fast, 6 MB a clip of 360×640
 clips: int = 0  # train on so many of the liveliest clips; 0: on all
 steps: int = 2000  # optimiser steps in all
 batch_size: int = 4  # clips a step
@@ -72,7 +73,7 @@ from flowlib.training.runs import run_folder
 from flowlib.workspace import Workspace
 
 workspace = Workspace(root).writable()
-splits = open_splits(workspace.dataset(dataset))
+splits = open_splits(workspace.dataset(dataset), unpacked=unpacked)
 train = liveliest_clips(splits["train"], clips or len(splits["train"]))
 print(describe_splits(splits))
 
