@@ -12,9 +12,9 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from flowlib.tracks import Tracks
 from flowlib.trackers import check_clip
 from flowlib.trackers.chaining import chain
+from flowlib.tracks import Tracks
 
 # Least eigenvalues of a window's structure tensor, in OpenCV's unit; skies have 1e-5 to 5e-4, grass 1e-2.
 MIN_TEXTURE = 1e-3  # sparse tracking needs at least that

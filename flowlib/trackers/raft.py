@@ -19,9 +19,10 @@ from torchvision.models.optical_flow import Raft_Large_Weights, raft_large
 
 from flowlib.downloads import fetch_weights
 from flowlib.geometry import Size, bilinear_sample
-from flowlib.tracks import Tracks
 from flowlib.trackers import check_clip
 from flowlib.trackers.chaining import chain
+from flowlib.trackers.devices import pick_device
+from flowlib.tracks import Tracks
 from flowlib.workspace import sha256_file
 
 DEFAULT_URL = Raft_Large_Weights.DEFAULT.url
@@ -60,7 +61,7 @@ class RAFTTracker:
         for name, number in (("iters", iters), ("chunk", chunk)):
             if number < 1:
                 raise ValueError(f"{name}: expected at least 1, got {number}")
-        self.iters, self.chunk, self.device = iters, chunk, _pick_device(device)
+        self.iters, self.chunk, self.device = iters, chunk, pick_device(device)
         known_hash = re.search(r"-([0-9a-f]{8})\.pth$", DEFAULT_URL)[1]
         path = fetch_weights(str(weights), default_url=DEFAULT_URL, sha256=known_hash)
         self.weights_sha256 = sha256_file(path)  # first, as it says so when a file may not be read at all
@@ -132,18 +133,6 @@ def _padding(size: Size) -> tuple[tuple[int, int], tuple[int, int]]:
     """Border pixels to repeat on the left and right, and at the top and bottom: evenly, as RAFT was measured."""
     missing = [max(SMALLEST_SIDE, -(-side // 8) * 8) - side for side in (size[1], size[0])]
     return tuple((less // 2, less - less // 2) for less in missing)
-
-
-def _pick_device(device: str) -> torch.device:
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        picked = torch.device(device)
-    except RuntimeError as error:
-        raise ValueError(f"device: expected auto, cpu, cuda or cuda:N, got {device!r}") from error
-    if picked.type == "cuda" and (picked.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device: expected one that is here, got {device!r} with {torch.cuda.device_count()} GPUs")
-    return picked
 
 
 def _load(path: Path) -> torch.nn.Module:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from flowlib.geometry import inside
 from flowlib.trackers import check_clip
+from flowlib.trackers.devices import pick_device
 from flowlib.trackers.pips.chain import Chain, FeatureCache, Particles
 from flowlib.trackers.pips.fast import Fast
 from flowlib.trackers.pips.network import FRAMES, PIPs, Pyramid, pyramid
@@ -74,7 +75,7 @@ class PIPsTracker:
             raise ValueError(f"block: expected a whole number of points from 1 on, or None, got {block}")
         if not 0 <= visible_above < 1:
             raise ValueError(f"visible_above: expected a probability from 0 to below 1, got {visible_above}")
-        self.device = _device(device)
+        self.device = pick_device(device)
         self.iters, self.dtype, self.visible_above = int(iters), dtype, float(visible_above)
         self.block = int(block or BLOCKS.get(self.device.type, BLOCKS["cpu"]))
         self.arithmetic = Fast(net, dtype, self.device)
@@ -169,18 +170,6 @@ class PIPsTracker:
             pass
         logits = self.net.vis_predictor(features)[..., 0]
         return coords[:n], torch.sigmoid(logits[:n])
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"device: expected auto, cpu, cuda or cuda:1, got {name!r}") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device: expected one that is here, got {name!r} without CUDA")
-    return device
 
 
 def _is_out_of_memory(error: Exception) -> bool:
