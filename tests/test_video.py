@@ -232,6 +232,14 @@ def test_gif_and_progress(clip, tmp_path, refuses):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.gif"]
 
 
+def test_a_list_of_files_is_no_video(mp4):
+    """FFmpeg would play the file it names, whose content could change under the list's fingerprint."""
+    listed = mp4.with_name("list.mp4")
+    listed.write_text(f"ffconcat version 1.0\nfile {mp4.name}\n")
+    with pytest.raises(VideoError, match="list.mp4: expected a video, got a list of other files .concat."):
+        probe(listed)
+
+
 def test_probing_shows_a_thumbnail_of_every_frame(clip, mp4, tmp_path):
     folder = video.write_frames([probe(mp4, "a")], tmp_path / "frames")[0]
     for path, size in ((mp4, (48, 72)), (folder, (48, 72))):

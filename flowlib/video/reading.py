@@ -27,6 +27,7 @@ from flowlib.workspace import sha256_file
 
 IMAGE_SUFFIXES = frozenset(".bmp .jpeg .jpg .png .webp".split())
 THUMBNAIL_SIDE = 256  # pixels of the longer side, at most
+LISTS = ("concat", "hls", "dash")  # FFmpeg plays what these name, whose content the file's fingerprint says nothing of
 FRAMES_FPS = 25.0  # assumed for pictures, which carry no frame rate
 
 
@@ -72,6 +73,8 @@ class FileReader:
     def __init__(self, path: Path, container: av.container.InputContainer) -> None:
         if not container.streams.video:
             raise VideoError(f"{path}: expected a video, got a file without a picture stream")
+        if container.format.name in LISTS:
+            raise VideoError(f"{path}: expected a video, got a list of other files ({container.format.name})")
         self.path, self.container, self.stream = path, container, container.streams.video[0]
         self.stream.thread_type = "AUTO"
         self.promised = self.stream.frames
@@ -134,7 +137,7 @@ class PictureReader:
     def _read(self, name: str) -> bytes:
         try:
             return self.entries[name]()
-        # An encrypted entry is a RuntimeError, one packed in an unknown way a NotImplementedError, which is one, too.
+        # RuntimeError: zipfile's word for an encrypted entry and, by a subclass, for one of an unknown compression.
         except (OSError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError) as error:
             reason = getattr(error, "strerror", None) or error
             raise VideoError(f"{self.path}: {name} can't be read ({reason})") from error
