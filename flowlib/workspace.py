@@ -186,11 +186,6 @@ class ForgivingFile:
             self.file.truncate(size)
         return size
 
-    def check(self) -> None:
-        """Raise `OSError` if the disk has refused anything so far."""
-        if self.error:
-            raise self.error
-
     def close(self) -> None:
         """Close the file.
 
@@ -198,7 +193,8 @@ class ForgivingFile:
             OSError: the disk has refused something.
         """
         self.file.close()
-        self.check()
+        if self.error:
+            raise self.error
 
     @contextmanager
     def _remembering(self) -> Iterator[None]:

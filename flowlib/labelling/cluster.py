@@ -78,9 +78,6 @@ def label_clips_with_ray(
             for clip in crew.safe(lambda clip: store.piece(clip).exists()):
                 store.add(clip)
                 yield clip
-    except BaseException:
-        store.stopping.set()
-        raise
     finally:
         crew.dismiss()
         if own:

@@ -100,7 +100,8 @@ def label(
     Raises:
         ValueError: bad chunk, unknown engine, or a dataset of that name was made with another config.
         OSError: the workspace can't be written.
-        RuntimeError: with `strict`, something was left out.
+        RuntimeError: with `strict`, something was left out; with "ray", three workers died over the same clips.
+        ImportError: "ray" is not installed.
     """
     if engine not in ENGINES:
         raise ValueError(f"engine: expected one of {', '.join(ENGINES)}, got {engine!r}")

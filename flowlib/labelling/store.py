@@ -85,12 +85,9 @@ class Store:
                 return found
 
     def clear_merged(self) -> None:
-        """Remove the pieces that are in shards: a kill may have come between putting a shard in place and that."""
+        """Remove pieces and notes of clips in shards: a kill may have come between publishing a shard and that."""
         there = self.keys()
-        for path in self.pieces.glob("[!.]*.h5"):
-            if path.stem in there:
-                path.unlink(missing_ok=True)
-        for path in self.growing.glob("[!.]*.npz"):
+        for path in (*self.pieces.glob("[!.]*.h5"), *self.growing.glob("[!.]*.npz")):
             if path.stem in there:
                 path.unlink(missing_ok=True)
 
@@ -133,10 +130,8 @@ class Store:
         Raises:
             OSError: the disk refuses, and still does after half a minute if it may come back.
         """
-        if sample is not None:
-            self._write(clip, sample)
-
-    def _write(self, clip: Clip, sample: LabelledClip) -> None:
+        if sample is None:
+            return
         path, encoding = self.piece(clip), self.settings["config"]["encoding"]
         options = self.settings | {"encoding": encoding, "make_folder": False}
         if self.growing == self.pieces:
