@@ -1,6 +1,5 @@
 """Copies of shards on the local disk: made once, compared, given up with a warning where there is no room."""
 
-import gc
 import os
 import shutil
 import tempfile
@@ -135,10 +134,9 @@ def test_reading_on_and_on_takes_no_more_memory(tmp_path, unpacked):
     dataset = TrajectoryDataset(write_dataset(tmp_path, 2), "all", unpacked=unpacked, progress=False)
     tracemalloc.start()
     sizes = []
-    for _ in range(4):  # two to warm up: whatever is made once, at the latest in the second, is no growth
+    for _ in range(2):
         for index in list(range(len(dataset))) * 8:
             dataset[index]
-        gc.collect()  # what waits for the collector doesn't stay
         sizes.append(tracemalloc.get_traced_memory()[0])
     tracemalloc.stop()
-    assert sizes[3] - sizes[1] < dataset[0]["frames"].nbytes, "of 96 samples not one stays"
+    assert sizes[1] - sizes[0] < dataset[0]["frames"].nbytes, "of 48 samples not one stays"

@@ -64,15 +64,13 @@ class Unpacked:
     def tracks(self, clip: Clip) -> Tracks:
         """The tracks of one of its clips."""
         (_, offset), S, N = self._clips[clip.key], clip.num_frames, clip.num_points
-
-        def part(dtype: type, *shape: int) -> np.ndarray:
-            nonlocal offset
-            array = np.ndarray(shape, dtype, self._bytes, offset)
-            offset += array.nbytes
-            return array.copy()
-
-        tracks, queries = part(np.float32, S, N, 2), part(np.float32, N, 3)
-        return Tracks(tracks, part(np.bool_, S, N), queries)
+        parts = []
+        for dtype, shape in ((np.float32, (S, N, 2)), (np.float32, (N, 3)), (np.bool_, (S, N))):
+            mapped = np.ndarray(shape, dtype, self._bytes, offset)
+            parts.append(mapped.copy())
+            offset += mapped.nbytes
+        tracks, queries, visibility = parts
+        return Tracks(tracks, visibility, queries)
 
 
 def unpacked_bytes(clips: Sequence[Clip], size: Size) -> int:
