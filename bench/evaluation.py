@@ -24,7 +24,7 @@ import torch
 
 from flowlib.evaluation import evaluate
 from flowlib.geometry import cell_grid
-from flowlib.models.baselines import ConstantVelocity, OwnTracks, Scaled, ZeroMotion
+from flowlib.models.baselines import ConstantVelocity, OracleTracks, Scaled, ZeroMotion
 from flowlib.synthetic import synthetic_clip
 
 SCENES, CLIPS_PER_VIDEO = 4, 10
@@ -60,7 +60,7 @@ def child(clips: int, size: tuple[int, int], folder: Path) -> None:
     torch.set_num_threads(1)
     flow = ConstantVelocity()
     predictors = {"constant velocity": flow, "half of it": Scaled(flow, [0.5] * 8)}
-    predictors |= {"zero motion": ZeroMotion(8), "ceiling": OwnTracks()}
+    predictors |= {"zero motion": ZeroMotion(8), "ceiling": OracleTracks()}
     start = time.perf_counter()
     report = evaluate(predictors, Scenes(clips, size), folder=folder)
     seconds = time.perf_counter() - start

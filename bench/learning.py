@@ -23,12 +23,12 @@ from torch.utils.data import Subset
 
 from flowlib.augmentation import AugmentConfig
 from flowlib.dataset import TrajectoryDataset
-from flowlib.gallery import liveliest_clips
 from flowlib.geometry import cell_grid
 from flowlib.models.baselines import ConstantVelocity, ZeroMotion
 from flowlib.models.fcn import TrajectoryFCN
+from flowlib.notebook_views import liveliest_clips
 from flowlib.synthetic import Scene, random_scene
-from flowlib.training import FitConfig, Run, fit, load_checkpoint, overfit
+from flowlib.training import Run, TrainConfig, fit, load_checkpoint, overfit
 from flowlib.training.losses import make_targets
 from flowlib.training.pictures import predict_clips, save_picture
 from flowlib.training.stream import ClipStream
@@ -71,9 +71,9 @@ def mean_error(predictor, clips: list[dict]) -> float:
     return float((displacement - targets.displacement).norm(dim=-1)[targets.measured].mean())
 
 
-def common_config(arguments: argparse.Namespace, **options) -> FitConfig:
+def common_config(arguments: argparse.Namespace, **options) -> TrainConfig:
     """The settings that both parts share."""
-    return FitConfig(
+    return TrainConfig(
         learning_rate=arguments.learning_rate, session_minutes=arguments.minutes, precision=arguments.precision,
         channels_last=True, num_workers=1, **options,
     )  # fmt: skip

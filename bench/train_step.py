@@ -24,7 +24,7 @@ from torch.utils.data import Dataset
 from flowlib.geometry import cell_grid
 from flowlib.models.fcn import BACKBONES, TrajectoryFCN
 from flowlib.synthetic import synthetic_clip
-from flowlib.training.config import FitConfig
+from flowlib.training.config import TrainConfig
 from flowlib.training.losses import loss_sums, make_targets, total_loss
 from flowlib.training.optimisers import make_optimizer
 from flowlib.training.stream import ClipStream, to_device, training_batches
@@ -70,7 +70,7 @@ class Contender:
 
     def __init__(self, name: str, arguments: argparse.Namespace, dataset: Dataset, device: torch.device) -> None:
         self.name, self.device = name, device
-        self.config = FitConfig(batch_size=arguments.batch, **VARIANTS[name])
+        self.config = TrainConfig(batch_size=arguments.batch, **VARIANTS[name])
         options = {"backbone": arguments.backbone, "head": arguments.head, "input_frames": (0, 3)}
         self.model = TrajectoryFCN(**options, weights="none", batch_norm="frozen").to(device)
         if self.config.channels_last:

@@ -16,8 +16,8 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from flowlib.geometry import Fit, Size, check_size, fit_frame, inside, pixel_grid
-from flowlib.tracks import Tracks, check_queries
 from flowlib.trackers import check_clip
+from flowlib.tracks import Tracks, check_queries
 
 MOTIONS = ("still", "linear", "affine", "wander")
 FORMAT = "flowlib scene 1"

@@ -113,7 +113,7 @@ print(report)
 # Play, scrub, zoom; points turn hollow where the tracker thinks they are hidden. Do they follow what moves?
 
 # %%
-from flowlib.gallery import label_sheet, label_viewer
+from flowlib.notebook_views import label_sheet, label_viewer
 
 label_viewer(report.folder)
 

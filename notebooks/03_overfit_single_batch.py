@@ -65,10 +65,10 @@ check_parameters(globals())
 
 # %%
 from flowlib.dataset import describe_splits, open_splits
-from flowlib.gallery import curves, liveliest_clips, prediction_figure, prediction_viewer
 from flowlib.models.fcn import TrajectoryFCN
 from flowlib.notebook import parse_frames, parse_size
-from flowlib.training import FitConfig, overfit
+from flowlib.notebook_views import curves, liveliest_clips, prediction_figure, prediction_viewer
+from flowlib.training import TrainConfig, overfit
 from flowlib.training.runs import run_folder
 from flowlib.workspace import Workspace
 
@@ -95,7 +95,7 @@ print(f"{sum(p.numel() for p in model.parameters()):,} parameters, started from:
 # Stop it and run it again: it goes on where it was. A finished run is found done.
 
 # %%
-config = FitConfig(
+config = TrainConfig(
     name=run, steps=steps, validate_every=look_every, save_every=look_every, loss=loss, masked=masked, trained=trained,
     optimizer=optimizer, learning_rate=learning_rate, warmup_steps=10, clip=clip, precision=precision, seed=seed,
     device=device, num_workers=0,

@@ -65,10 +65,10 @@ check_parameters(globals())
 
 # %%
 from flowlib.dataset import describe_splits, open_splits
-from flowlib.gallery import curves, liveliest_clips, prediction_figure, prediction_viewer
 from flowlib.models.fcn import TrajectoryFCN
 from flowlib.notebook import parse_frames, parse_size
-from flowlib.training import FitConfig, check_zero_stem, fit
+from flowlib.notebook_views import curves, liveliest_clips, prediction_figure, prediction_viewer
+from flowlib.training import TrainConfig, check_zero_stem, fit
 from flowlib.training.runs import run_folder
 from flowlib.workspace import Workspace
 
@@ -102,7 +102,7 @@ one_frame = TrajectoryFCN(
     num_frames=splits["train"].num_frames, working_size=parse_size(input_size), weights=weights, stride_in=stride_in,
     head=head, batch_norm=batch_norm,
 )  # fmt: skip
-check = FitConfig(name=run, steps=check_steps, batch_size=2, seed=seed, device=device, num_workers=0)
+check = TrainConfig(name=run, steps=check_steps, batch_size=2, seed=seed, device=device, num_workers=0)
 check_zero_stem(one_frame, train, check, workspace.check(run), input_frames=parse_frames(input_frames))
 
 # %% [markdown]
@@ -112,7 +112,7 @@ check_zero_stem(one_frame, train, check, workspace.check(run), input_frames=pars
 # validation videos where there are any.
 
 # %%
-config = FitConfig(
+config = TrainConfig(
     name=run, steps=steps, batch_size=batch_size, validate_every=validate_every, session_minutes=session_minutes,
     trained=trained, loss=loss, learning_rate=learning_rate, schedule=schedule, precision=precision, seed=seed,
     device=device,

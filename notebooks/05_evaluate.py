@@ -60,9 +60,9 @@ from IPython.display import Markdown
 
 from flowlib.dataset import TrajectoryDataset
 from flowlib.evaluation import EvalConfig, evaluate
-from flowlib.gallery import error_figure, predict_pictures, prediction_figure, prediction_viewer, save_viewer
 from flowlib.models.baselines import all_baselines
 from flowlib.notebook import parse_frames
+from flowlib.notebook_views import error_figure, predict_pictures, prediction_figure, prediction_viewer, save_viewer
 from flowlib.training.checkpoints import find_checkpoint, load_checkpoint
 from flowlib.workspace import Workspace
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from dataset_shards import assert_equal, write_dataset
+from fixtures.dataset_shards import assert_equal, write_dataset
 from torch.utils.data import ConcatDataset, DataLoader
 
 from flowlib import sources

@@ -7,7 +7,7 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
-from dataset_shards import assert_equal, write_dataset
+from fixtures.dataset_shards import assert_equal, write_dataset
 
 from flowlib.dataset import TrajectoryDataset, local
 from flowlib.dataset.open_files import OpenFiles

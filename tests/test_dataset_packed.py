@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from dataset_shards import SIZE, labelled, write_dataset
+from fixtures.dataset_shards import SIZE, labelled, write_dataset
 
 from flowlib.dataset import TrajectoryDataset
 from flowlib.dataset.packed import Packed

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from dataset_shards import CLIPS, SIZE, S, assert_equal, labelled, write_dataset
+from fixtures.dataset_shards import CLIPS, SIZE, S, assert_equal, labelled, write_dataset
 
 from flowlib.dataset import TrajectoryDataset, open_splits
 from flowlib.dataset.unpacked import Unpacked, unpack, unpacked_bytes

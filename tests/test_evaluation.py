@@ -7,10 +7,10 @@ import re
 import numpy as np
 import pytest
 import torch
-from test_models_baselines import SyntheticClips
+from fixtures.synthetic_clips import SyntheticClips
 
 from flowlib.evaluation import EvalConfig, evaluate, find_leaks
-from flowlib.models.baselines import ConstantVelocity, MeanMotion, OwnTracks, Scaled, ZeroMotion
+from flowlib.models.baselines import ConstantVelocity, MeanMotion, OracleTracks, Scaled, ZeroMotion
 
 QUIET = {"progress": False, "pictures": False}
 
@@ -42,7 +42,7 @@ def report(clips, tmp_path_factory):
     train = SyntheticClips(seeds=[7, 8])
     dis = ConstantVelocity()
     predictors = {"dis": dis, "dis, gains": Scaled.fit(dis, train), "zero motion": ZeroMotion(8)}
-    predictors |= {"ceiling": OwnTracks()}
+    predictors |= {"ceiling": OracleTracks()}
     return evaluate(predictors, clips, folder=tmp_path_factory.mktemp("report"), train=train, progress=False)
 
 
@@ -80,7 +80,7 @@ def test_all_measures_are_there(report):
 def test_the_oracle_rebuilds_the_frame(tmp_path):
     """With the exact motion of every pixel and no edges: over 40 dB wherever a pixel arrives."""
     clips = SyntheticClips(seeds=range(2), size=(120, 160), grid=(120, 160), num_sprites=0, camera="affine")
-    report = evaluate({"exact": OwnTracks()}, clips, folder=tmp_path, **QUIET)
+    report = evaluate({"exact": OracleTracks()}, clips, folder=tmp_path, **QUIET)
     assert all(row.scores["psnr_covered"] > 40 for row in report.rows["exact"])
 
 
@@ -177,7 +177,7 @@ def test_lpips_is_measured_where_its_network_is_at_hand(clips, tmp_path, shared)
     weights = str(shared / "data" / "weights" / "lpips_alex_v0.1.pth")
     large = SyntheticClips(seeds=[1, 2], size=(64, 96), grid=(64, 96), num_sprites=0, camera="affine")
     config = EvalConfig(lpips_weights=weights)
-    report = evaluate({"zero": ZeroMotion(8), "truth": OwnTracks()}, large, folder=tmp_path, config=config, **QUIET)
+    report = evaluate({"zero": ZeroMotion(8), "truth": OracleTracks()}, large, folder=tmp_path, config=config, **QUIET)
     assert 0 <= report.overall["truth"]["lpips_covered"].mean < 0.5 * report.overall["zero"]["lpips_covered"].mean
     assert "LPIPS was not measured" not in report.html()
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from labelling_faults import Book, Job, left_over, samples, seen_in_training
+from fixtures.labelling_faults import Book, Job, left_over, samples, seen_in_training
 
 from flowlib import sources
 from flowlib.shards import Shard, check_shard

@@ -10,7 +10,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from labelling_faults import Job, samples
+from fixtures.labelling_faults import Job, samples
 
 from flowlib.video import encode_image, write_video
 

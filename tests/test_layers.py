@@ -19,15 +19,18 @@ PACKAGE = CLONE / "flowlib"
 # Every room of the package, from the ground up: a module imports only from lines above its own.
 # Modules that share a folder may import each other.
 LAYERS = (
-    "geometry workspace notebook progress",
+    "geometry workspace notebook progress devices",
     "downloads tracks colours video splits",
-    "trackers shards shots warp metrics plots viewer augmentation",
-    "synthetic",
+    "clips flow metrics",
+    "shards shots warp plots viewer augmentation synthetic",
     "sources",
+    "trackers",
     "labelling dataset",
     "models",
+    "tasks",
     "training evaluation",
-    "gallery",
+    "notebook_views",
+    "__main__",
 )
 RANK = {room: rank for rank, line in enumerate(LAYERS) for room in line.split()}
 

@@ -1,19 +1,17 @@
 """Baselines: exact where their assumption holds, fitted where they say so, and always the models' own call."""
 
-from functools import lru_cache
-
 import numpy as np
 import pytest
 import torch
+from fixtures.synthetic_clips import SIZE, SyntheticClips
 
-from flowlib.geometry import cell_grid
 from flowlib.metrics import displacement_metrics
 from flowlib.models import TrajectoryPrediction
 from flowlib.models.baselines import (
     ConstantVelocity,
     MeanMotion,
     NearestNeighbour,
-    OwnTracks,
+    OracleTracks,
     Scaled,
     ZeroMotion,
     all_baselines,
@@ -21,36 +19,6 @@ from flowlib.models.baselines import (
     dis_flow,
 )
 from flowlib.synthetic import synthetic_clip
-
-SIZE = (48, 64)
-
-
-@lru_cache(maxsize=64)
-def rendered(num_frames, size, seed, grid, options):
-    """Frames and tracks of a scene; rendering is what would take most of these tests' time."""
-    frames, scene = synthetic_clip(num_frames, size, seed, **dict(options))
-    return frames, scene.tracks(np.insert(cell_grid(size, *grid), 0, 0, axis=1))
-
-
-class SyntheticClips:
-    """A dataset of rendered clips with exact tracks, one clip of each video, as `TrajectoryDataset` gives samples."""
-
-    def __init__(self, seeds=range(3), num_frames=8, size=SIZE, grid=(12, 16), clips_per_video=1, **options):
-        self.num_frames, self.size, self.grid, self.options = num_frames, size, grid, options
-        self.items = [(seed, clip) for seed in seeds for clip in range(clips_per_video)]
-        self.videos = tuple(f"scene_{seed}" for seed in seeds)
-        self.fingerprint = f"synthetic {list(seeds)} {options}"
-
-    def __len__(self):
-        return len(self.items)
-
-    def __getitem__(self, index):
-        seed, clip = self.items[index]
-        options = tuple(sorted(self.options.items()))
-        frames, tracks = rendered(self.num_frames, self.size, seed * 10 + clip, self.grid, options)
-        sample = {"frames": frames, "tracks": tracks.tracks, "visibility": tracks.visibility, "queries": tracks.queries}
-        tensors = {name: torch.from_numpy(array.copy()) for name, array in sample.items()}
-        return {**tensors, "video": f"scene_{seed}", "clip": f"scene_{seed}/{clip:03d}"}
 
 
 def errors(predictor, sample):
@@ -125,7 +93,7 @@ def test_nearest_neighbour_finds_the_clip_itself():
     clips = SyntheticClips(seeds=range(4))
     neighbour = NearestNeighbour.fit(clips, input_frames=(0, 1))
     for index in range(4):
-        assert errors(neighbour, clips[index])["ade"] == errors(OwnTracks(), clips[index])["ade"]
+        assert errors(neighbour, clips[index])["ade"] == errors(OracleTracks(), clips[index])["ade"]
     noisy = clips[2]
     noisy["frames"] = (noisy["frames"].float() * 0.9).to(torch.uint8)
     assert neighbour.nearest(noisy["frames"][:2].movedim(-1, 1)[None]) == 2
@@ -142,9 +110,9 @@ def test_gains_put_back_what_was_halved():
 
 
 def test_own_tracks_are_the_ceiling():
-    assert errors(OwnTracks(), SyntheticClips(grid=SIZE)[0])["ade"] < 1e-6
+    assert errors(OracleTracks(), SyntheticClips(grid=SIZE)[0])["ade"] < 1e-6
     for grid in ((12, 16), (5, 7)):  # points between pixels, where a field over pixels is rounded off
-        assert errors(OwnTracks(), SyntheticClips(grid=grid)[0])["ade"] < 0.1
+        assert errors(OracleTracks(), SyntheticClips(grid=grid)[0])["ade"] < 0.1
 
 
 def test_densify_to_another_size():
@@ -172,7 +140,10 @@ def test_all_baselines_at_once(shared):
     assert found["constant velocity (RAFT)"] < 0.8 * found["zero motion"] and found["the tracks themselves"] < 0.1
     assert two["constant velocity (RAFT)"].describe()["flow"].startswith("raft ")
     assert list(all_baselines(train, input_frames=(0,))) == [
-        "zero motion", "mean motion", "nearest clip", "the tracks themselves"
+        "zero motion",
+        "mean motion",
+        "nearest clip",
+        "the tracks themselves",
     ]
 
 
@@ -181,7 +152,7 @@ def test_every_baseline_describes_itself_in_json():
 
     clips = SyntheticClips()
     fitted = [MeanMotion.fit(clips), NearestNeighbour.fit(clips), Scaled.fit(ConstantVelocity(), clips)]
-    for predictor in (ZeroMotion(), ConstantVelocity(), OwnTracks(), *fitted):
+    for predictor in (ZeroMotion(), ConstantVelocity(), OracleTracks(), *fitted):
         assert json.loads(json.dumps(predictor.describe()))["name"]
 
 
@@ -197,7 +168,7 @@ def test_bad_input(refuses):
     with refuses("gains: expected one for each of 8"):
         Scaled(ZeroMotion(8), [1.0] * 7)(torch.zeros(1, 1, 3, 4, 5))
     with refuses("expected the sample"):
-        OwnTracks()(torch.zeros(1, 1, 3, 4, 5))
+        OracleTracks()(torch.zeros(1, 1, 3, 4, 5))
     kept = SyntheticClips()[0]
     kept["frames"] = kept["frames"][:2]
     with refuses("input_frames: expected 0, 1"):

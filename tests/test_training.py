@@ -13,17 +13,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from fixtures.training_clips import TINY, Clips, make_clip, make_clips
 from torch.utils.data import Subset
-from training_clips import TINY, Clips, make_clip, make_clips
 
 from flowlib.augmentation import AugmentConfig
 from flowlib.models.fcn import TrajectoryFCN
-from flowlib.training import FitConfig, fit, load_checkpoint
+from flowlib.training import TrainConfig, fit, load_checkpoint
 from flowlib.training.checkpoints import read_checkpoint
 from flowlib.training.runs import read_metrics, run_folder
 
 CLIPS = make_clips()
-QUICK = FitConfig(steps=6, validate_every=3, save_every=2, num_workers=0, device="cpu", learning_rate=1e-3)
+QUICK = TrainConfig(steps=6, validate_every=3, save_every=2, num_workers=0, device="cpu", learning_rate=1e-3)
 
 
 def tiny(seed=0, **options):
@@ -67,7 +67,7 @@ def test_a_run_leaves_its_config_curves_checkpoints_and_pictures(finished):
 
 def test_a_finished_run_is_recognised_and_returns_at_once(finished, capsys):
     run, model = finished
-    config = FitConfig.from_json(json.loads((run.folder / "config.json").read_text())["fit"])
+    config = TrainConfig.from_json(json.loads((run.folder / "config.json").read_text())["fit"])
     other, before = tiny(seed=5, input_frames=(0, 3)), (run.folder / "metrics.jsonl").read_bytes()
     again = fit(other, CLIPS, Subset(CLIPS, [0, 1, 2]), config, folder=run.folder)
     assert "The work is done: 6 steps" in capsys.readouterr().out
@@ -107,7 +107,7 @@ def test_a_checkpoint_of_another_architecture_is_refused_in_one_sentence(finishe
 
 def test_other_settings_or_data_in_the_same_folder_are_refused(finished, refuses):
     run, _ = finished
-    config = FitConfig.from_json(json.loads((run.folder / "config.json").read_text())["fit"])
+    config = TrainConfig.from_json(json.loads((run.folder / "config.json").read_text())["fit"])
     model, held_out = tiny(input_frames=(0, 3)), Subset(CLIPS, [0, 1, 2])
     with refuses("got one with learning_rate=0.001, not 0.5; give it another name"):
         fit(model, CLIPS, held_out, replace(config, learning_rate=0.5), folder=run.folder)
@@ -140,16 +140,16 @@ def test_a_session_that_ran_out_of_time_goes_on_in_the_next(tmp_path):
 
 SCRIPT = """
 import sys
-from training_clips import TINY, make_clips
+from fixtures.training_clips import TINY, make_clips
 import torch
 from flowlib.augmentation import AugmentConfig
 from flowlib.models.fcn import TrajectoryFCN
-from flowlib.training import FitConfig, fit
+from flowlib.training import TrainConfig, fit
 
 torch.set_num_threads(1)
 clips = make_clips()
 torch.manual_seed(0)
-config = FitConfig(steps=24, validate_every=7, save_every=3, num_workers=1, device="cpu", ema_decay=0.9,
+config = TrainConfig(steps=24, validate_every=7, save_every=3, num_workers=1, device="cpu", ema_decay=0.9,
                    learning_rate=1e-3, augment=AugmentConfig(scale=(1.0, 1.3), colour=0.2))
 fit(TrajectoryFCN(**TINY), clips, clips, config, folder=sys.argv[1])
 """
@@ -201,15 +201,15 @@ def test_killed_three_times_and_resumed_equals_undisturbed(tmp_path):
 DOUBLE = """
 import os
 import sys
-from training_clips import TINY, make_clips
+from fixtures.training_clips import TINY, make_clips
 import torch
 from flowlib.models.fcn import TrajectoryFCN
-from flowlib.training import FitConfig, fit
+from flowlib.training import TrainConfig, fit
 
 torch.set_num_threads(1)
 torch.manual_seed(int(os.environ.get("RANK", 0)))  # the second process starts from other weights, if it may
 clips = make_clips()
-config = FitConfig(steps=2, validate_every=1, num_workers=0, device="cpu", batch_size=int(sys.argv[2]), ema_decay=0.9)
+config = TrainConfig(steps=2, validate_every=1, num_workers=0, device="cpu", batch_size=int(sys.argv[2]), ema_decay=0.9)
 fit(TrajectoryFCN(**TINY | {"batch_norm": "group"}), clips, clips, config, folder=sys.argv[1])
 """
 
@@ -244,8 +244,10 @@ def test_a_loss_that_is_no_number_stops_names_the_batch_and_keeps_the_last_good_
     poisoned["visibility"] = torch.ones_like(poisoned["visibility"])
     clips = Clips([*CLIPS[:3], poisoned, *CLIPS[4:]])
     config = replace(QUICK, target_scale=3.0, save_every=1, batch_size=2)
-    with refuses(r"step \d: the loss is nan.* for the batch of clips .*c3.*; the last good checkpoint is .*last.pt",
-                 FloatingPointError):
+    with refuses(
+        r"step \d: the loss is nan.* for the batch of clips .*c3.*; the last good checkpoint is .*last.pt",
+        FloatingPointError,
+    ):
         fit(tiny(), clips, None, config, folder=tmp_path)
     model, info = load_checkpoint(tmp_path / "last.pt")
     assert all(torch.isfinite(value).all() for value in model.state_dict().values())
@@ -291,7 +293,7 @@ def test_bad_data_is_named(refuses, tmp_path):
 )
 def test_bad_settings_are_named(refuses, options, message):
     with refuses(message):
-        FitConfig(**options)
+        TrainConfig(**options)
 
 
 def test_a_batch_of_one_with_batch_statistics_is_warned_of(tmp_path):

@@ -6,11 +6,11 @@ from dataclasses import replace
 import matplotlib
 import pytest
 import torch
-from training_clips import TINY, Clips, make_clips
+from fixtures.training_clips import TINY, Clips, make_clips
 
 from flowlib.models.fcn import TrajectoryFCN
 from flowlib.training import (
-    FitConfig,
+    TrainConfig,
     check_zero_stem,
     grid,
     overfit,
@@ -23,7 +23,7 @@ from flowlib.training.runs import read_metrics
 
 matplotlib.use("Agg")
 CLIPS = make_clips(4)
-QUICK = FitConfig(name="try", steps=4, validate_every=2, save_every=10, num_workers=0, device="cpu")
+QUICK = TrainConfig(name="try", steps=4, validate_every=2, save_every=10, num_workers=0, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def test_curves_of_several_runs_lie_over_each_other(table, refuses):
 
 
 def test_a_change_that_nobody_knows_is_named_before_anything_runs(refuses, tmp_path):
-    with refuses("typo: expected fields of FitConfig or TrajectoryFCN, got optimiser"):
+    with refuses("typo: expected fields of TrainConfig or TrajectoryFCN, got optimiser"):
         run_experiments(CLIPS, None, {"typo": {"optimiser": "sgd"}}, QUICK, model=TINY, runs=tmp_path)
     with refuses("loss: expected one of"):
         run_experiments(CLIPS, None, {"bad": {"loss": "l7"}}, QUICK, model=TINY, runs=tmp_path)

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from fixtures.training_clips import SIZE, TINY, make_clips
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from training_clips import SIZE, TINY, make_clips
 
 from flowlib.models import TrajectoryPrediction
 from flowlib.models.fcn import TrajectoryFCN
-from flowlib.training import FitConfig, largest_batch, spike_report
+from flowlib.training import TrainConfig, largest_batch, spike_report
 from flowlib.training.losses import fit_target_scale, loss_sums, make_targets, pointwise, total_loss
 from flowlib.training.optimisers import Averaged, choose_trained, make_optimizer, rate_factor, set_rates
 from flowlib.training.stream import ClipStream, mix, training_batches, validation_batches
@@ -39,21 +39,21 @@ def means(prediction, targets, config, scale=1.0):
 
 def test_pointwise_losses_are_what_their_names_say():
     error = torch.tensor([[3.0, -0.5], [0.0, 0.0]])
-    assert pointwise(error, FitConfig(loss="mse")).tolist() == [(9 + 0.25) / 2, 0]
-    assert pointwise(error, FitConfig(loss="l1")).tolist() == [1.75, 0]
-    assert pointwise(error, FitConfig(loss="huber")).tolist() == [(2.5 + 0.125) / 2, 0]
-    assert pointwise(error, FitConfig(loss="huber", huber_delta=0.5)).tolist() == [(0.5 * 2.75 + 0.125) / 2, 0]
-    charbonnier = pointwise(error, FitConfig(loss="charbonnier"))
+    assert pointwise(error, TrainConfig(loss="mse")).tolist() == [(9 + 0.25) / 2, 0]
+    assert pointwise(error, TrainConfig(loss="l1")).tolist() == [1.75, 0]
+    assert pointwise(error, TrainConfig(loss="huber")).tolist() == [(2.5 + 0.125) / 2, 0]
+    assert pointwise(error, TrainConfig(loss="huber", huber_delta=0.5)).tolist() == [(0.5 * 2.75 + 0.125) / 2, 0]
+    charbonnier = pointwise(error, TrainConfig(loss="charbonnier"))
     assert charbonnier[0] == pytest.approx(1.75, abs=0.02) and charbonnier[1] == 0
     log_scale = torch.tensor([[0.7], [-1.0]])
     expected = -torch.distributions.Laplace(0, log_scale.exp()).log_prob(error).mean(dim=-1)
-    torch.testing.assert_close(pointwise(error, FitConfig(loss="laplace"), log_scale), expected)
+    torch.testing.assert_close(pointwise(error, TrainConfig(loss="laplace"), log_scale), expected)
 
 
 @settings(max_examples=20, deadline=None)
 @given(kind=st.sampled_from(LOSSES), seed=st.integers(0, 10**6), far=st.floats(-1e4, 1e4))
 def test_invisible_points_change_neither_loss_nor_gradient(kind, seed, far):
-    config = FitConfig(loss=kind)
+    config = TrainConfig(loss=kind)
     generator = torch.Generator().manual_seed(seed)
     batch = batch_of(0, 1)
     batch["visibility"] = torch.rand(batch["visibility"].shape, generator=generator) < 0.6
@@ -75,13 +75,13 @@ def test_the_loss_is_over_the_number_of_visible_points_or_of_all():
     error = targets.displacement[:, 1:]
     visible = targets.visible[:, 1:]
     assert 0 < visible.float().mean() < 1
-    masked = means(prediction, targets, FitConfig(loss="mse"))
+    masked = means(prediction, targets, TrainConfig(loss="mse"))
     torch.testing.assert_close(masked[0], (error[visible] ** 2).mean())
     torch.testing.assert_close(masked[2], error[visible].norm(dim=-1).mean())
-    everything = means(prediction, targets, FitConfig(loss="mse", masked=False))
+    everything = means(prediction, targets, TrainConfig(loss="mse", masked=False))
     torch.testing.assert_close(everything[0], (error**2).mean())
     torch.testing.assert_close(masked[1], torch.tensor(math.log(2)))
-    scaled = means(prediction, targets, FitConfig(loss="mse"), scale=4.0)
+    scaled = means(prediction, targets, TrainConfig(loss="mse"), scale=4.0)
     torch.testing.assert_close(scaled[0], masked[0] / 16)
 
 
@@ -95,7 +95,7 @@ def test_the_prediction_is_read_at_the_queries_between_the_pixels():
     batch["tracks"] = batch["queries"][:, None, :, 1:] + truth[:, None]
     batch["tracks"] = batch["tracks"].repeat(1, 4, 1, 1)
     prediction = replace(constant_prediction(), displacement=ramp)
-    sums = loss_sums(prediction, make_targets(batch, (0, 1, 2, 3)), FitConfig(loss="l1"), torch.tensor(1.0))
+    sums = loss_sums(prediction, make_targets(batch, (0, 1, 2, 3)), TrainConfig(loss="l1"), torch.tensor(1.0))
     assert sums[0] < 1e-3 and sums[2] < 1e-2
 
 
@@ -103,7 +103,7 @@ def test_nothing_visible_gives_zero_and_no_nan():
     batch = batch_of(0, 1)
     batch["visibility"] = torch.zeros_like(batch["visibility"])
     for kind in LOSSES:
-        config, field = FitConfig(loss=kind), torch.zeros(2, 4, 2, *SIZE, requires_grad=True)
+        config, field = TrainConfig(loss=kind), torch.zeros(2, 4, 2, *SIZE, requires_grad=True)
         targets = make_targets(batch, (0, 1, 2, 3))
         sums = loss_sums(replace(constant_prediction(), displacement=field), targets, config, torch.tensor(1.0))
         loss = total_loss(sums, targets.counts(True), 1.0)
@@ -115,7 +115,7 @@ def test_laplace_scale_is_read_in_pixels_and_weighed_in_the_losss_units():
     targets = make_targets(batch_of(0, 1), (0, 1, 2, 3))
     prediction = constant_prediction(log_scale=math.log(3.0))
     expected = -torch.distributions.Laplace(0.0, 3.0).log_prob(targets.displacement[targets.measured]).mean()
-    found = means(prediction, targets, FitConfig(loss="laplace"), scale=2.0)[0]
+    found = means(prediction, targets, TrainConfig(loss="laplace"), scale=2.0)[0]
     torch.testing.assert_close(found, expected - math.log(2.0))  # a density of half-pixels
 
 
@@ -145,7 +145,7 @@ def test_the_target_scale_is_the_root_mean_square_of_visible_motion():
 def test_only_what_is_trained_moves_each_part_at_its_rate(trained, parts):
     model = TrajectoryFCN(**TINY)
     rates = {"stem_learning_rate": 1e-5, "backbone_learning_rate": 1e-4, "learning_rate": 1e-3}
-    config = FitConfig(trained=trained, schedule="constant", **rates)
+    config = TrainConfig(trained=trained, schedule="constant", **rates)
     choose_trained(model, trained)
     moving = {name for name, group in model.parts.items() if all(p.requires_grad for p in group)}
     assert moving == parts
@@ -162,7 +162,7 @@ def test_only_what_is_trained_moves_each_part_at_its_rate(trained, parts):
 )
 def test_schedules_start_low_peak_at_one_and_end_where_they_should(steps, warmup, schedule):
     warmup = min(warmup, steps - 1)
-    config = FitConfig(steps=steps, schedule=schedule, warmup_steps=warmup)
+    config = TrainConfig(steps=steps, schedule=schedule, warmup_steps=warmup)
     factors = [rate_factor(step, config) for step in range(steps)]
     assert all(0 < f <= 1 for f in factors)
     top = factors.index(max(factors))
@@ -280,7 +280,7 @@ def test_the_largest_batch_is_found_by_trying(monkeypatch):
         return size <= 11
 
     monkeypatch.setattr(batch_size, "_try_step", step)
-    model, config = TrajectoryFCN(**TINY), FitConfig(device="cpu")
+    model, config = TrajectoryFCN(**TINY), TrainConfig(device="cpu")
     before = {key: value.clone() for key, value in model.state_dict().items()}
     assert largest_batch(model, CLIPS, config, most=64) == 11
     assert tried[:5] == [1, 2, 4, 8, 16] and len(tried) <= 8

@@ -11,8 +11,8 @@ import time
 
 import numpy as np
 import pytest
-from browser import CHROMIUM, PATIENCE, PYTHONPATH, Watched, chromium, jupyterlab
-from viewer_example import COLUMNS, SIZE, S, example
+from fixtures.browser import CHROMIUM, PATIENCE, PYTHONPATH, Watched, chromium, jupyterlab
+from fixtures.viewer_example import COLUMNS, SIZE, S, example
 
 from flowlib.colours import position_colours
 from flowlib.geometry import cell_grid
@@ -31,7 +31,7 @@ COUNT_SAVES = f"""(() => {{
   model.save_changes = () => {{ window.saves += 1; return save(); }};
 }})()"""
 CELLS = [
-    "from viewer_example import example\nfrom flowlib.viewer import TrajectoryViewer\n"
+    "from fixtures.viewer_example import example\nfrom flowlib.viewer import TrajectoryViewer\n"
     "viewer = TrajectoryViewer(*example(), title='in a notebook')",
     "viewer",
 ]

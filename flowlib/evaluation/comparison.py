@@ -61,7 +61,7 @@ class Comparison:
 
     def is_ceiling(self, name: str) -> bool:
         """Does this one see the answer?"""
-        return self.told(name).get("class") == "OwnTracks"
+        return self.told(name).get("class") == "OracleTracks"
 
     def best_rival(self, measure: str) -> str | None:
         """Which of the rivals has the best mean; None where none has any."""

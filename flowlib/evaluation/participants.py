@@ -16,7 +16,7 @@ def introduce(report: Comparison, name: str) -> str:
         "ZeroMotion": "Nothing moves. The frame rebuilt from it is a copy of the first picture.",
         "MeanMotion": "Every part of the picture moves as that part moved, on average, in the training videos.",
         "NearestNeighbour": "Looks for the training clip whose pictures are most alike, and repeats how it moved.",
-        "OwnTracks": "The tracks that all others are measured against. It knows the answer, so it is no rival: it "
+        "OracleTracks": "The tracks that all others are measured against. It knows the answer, so it is no rival: it "
         "shows how good a rebuilt frame can get where the tracker could follow.",
     }
     if told.get("class") == "ConstantVelocity":

@@ -238,7 +238,7 @@ class Scaled:
         return {"name": "scaled", "predictor": inner, "gains": self.gains, "fitted_on": self.source}
 
 
-class OwnTracks:
+class OracleTracks:
     """The ceiling: the very tracks a prediction is compared with. It sees the sample, not only the input frames.
 
     Its point errors are next to nothing (a field over pixels is read between them), its rebuilt frames say how good a
@@ -253,7 +253,7 @@ class OwnTracks:
 
     def __call__(self, images: Tensor) -> TrajectoryPrediction:
         """Always refused: pictures alone do not hold the answer."""
-        raise ValueError("OwnTracks: expected the sample with its tracks, got images; call from_sample")
+        raise ValueError("OracleTracks: expected the sample with its tracks, got images; call from_sample")
 
     def describe(self) -> dict[str, Any]:
         return {"name": "the tracker's own tracks"}
@@ -308,7 +308,7 @@ def all_baselines(
         constant = ConstantVelocity(flow, num_frames=num_frames, input_frames=input_frames)
         title = f"constant velocity ({name})"
         known |= {title: constant, f"{title}, gains": Scaled.fit(constant, train)}
-    return known | {"the tracks themselves": OwnTracks()}
+    return known | {"the tracks themselves": OracleTracks()}
 
 
 def densify(sample: dict[str, Any], size: Size) -> TrajectoryPrediction:

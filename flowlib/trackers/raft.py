@@ -17,11 +17,11 @@ from jaxtyping import Float
 from torch import Tensor
 from torchvision.models.optical_flow import Raft_Large_Weights, raft_large
 
+from flowlib.devices import pick_device
 from flowlib.downloads import fetch_weights
 from flowlib.geometry import Size, bilinear_sample
 from flowlib.trackers import check_clip
 from flowlib.trackers.chaining import chain
-from flowlib.trackers.devices import pick_device
 from flowlib.tracks import Tracks
 from flowlib.workspace import sha256_file
 

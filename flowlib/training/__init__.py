@@ -6,7 +6,7 @@
 
 from flowlib.training.batch_size import largest_batch
 from flowlib.training.checkpoints import load_checkpoint
-from flowlib.training.config import FitConfig
+from flowlib.training.config import TrainConfig
 from flowlib.training.experiments import RunTable, grid, plot_curves, run_experiments, run_table
 from flowlib.training.loop import fit
 from flowlib.training.overfit import Overfit, StemCheck, check_zero_stem, overfit
@@ -15,7 +15,7 @@ from flowlib.training.session import Run
 from flowlib.training.spikes import SpikeReport, spike_report
 
 __all__ = [
-    "FitConfig",
+    "TrainConfig",
     "Overfit",
     "Run",
     "RunTable",

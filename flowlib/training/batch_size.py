@@ -11,14 +11,14 @@ import torch
 from torch import nn
 from torch.utils.data import default_collate
 
-from flowlib.training.config import FitConfig
+from flowlib.training.config import TrainConfig
 from flowlib.training.losses import loss_sums, make_targets, total_loss
-from flowlib.training.session import make_accelerator
 from flowlib.training.optimisers import choose_trained, make_optimizer
+from flowlib.training.session import make_accelerator
 from flowlib.training.stream import ClipStream, to_device
 
 
-def largest_batch(model: nn.Module, dataset, config: FitConfig | None = None, *, most: int = 64) -> int:
+def largest_batch(model: nn.Module, dataset, config: TrainConfig | None = None, *, most: int = 64) -> int:
     """How many clips of `dataset` one training step can take at a time, up to `most`.
 
     On a GPU steps of growing size are tried until one does not fit. On a CPU, where the system would end the process,
@@ -36,7 +36,7 @@ def largest_batch(model: nn.Module, dataset, config: FitConfig | None = None, *,
     >>> largest_batch(model, dataset, most=8)   # doctest: +SKIP
     8
     """
-    config = FitConfig() if config is None else config
+    config = TrainConfig() if config is None else config
     accelerator = make_accelerator(config)
     trial = copy.deepcopy(model).to(accelerator.device).train()
     choose_trained(trial, config.trained)
@@ -57,7 +57,7 @@ def largest_batch(model: nn.Module, dataset, config: FitConfig | None = None, *,
     return fits
 
 
-def _try_step(accelerator, model, network, optimizer, sample: dict, size: int, config: FitConfig) -> bool:
+def _try_step(accelerator, model, network, optimizer, sample: dict, size: int, config: TrainConfig) -> bool:
     """Whether a step on `size` clips fits; on a GPU, by having it fail."""
     try:
         batch = to_device(default_collate([sample] * size), accelerator.device)

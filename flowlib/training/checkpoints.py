@@ -72,9 +72,7 @@ def find_checkpoint(runs: str | Path, run: str, path: str = "") -> Path:
     return found[0]
 
 
-def load_checkpoint(
-    path: str | Path, model: nn.Module | None = None, *, device: str = "cpu"
-) -> tuple[nn.Module, dict]:
+def load_checkpoint(path: str | Path, model: nn.Module | None = None, *, device: str = "cpu") -> tuple[nn.Module, dict]:
     """The trained model of a checkpoint, ready to predict, and what is known about it.
 
     Args:

@@ -1,4 +1,4 @@
-"""`FitConfig`: everything that decides how a model is trained, as one frozen dataclass of plain JSON values."""
+"""`TrainConfig`: everything that decides how a model is trained, as one frozen dataclass of plain JSON values."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FREE = ("name", "device", "num_workers", "save_every", "picture_every", "session
 
 
 @dataclass(frozen=True)
-class FitConfig:
+class TrainConfig:
     """How to train. Every field is a plain value; `changes` compares two configs."""
 
     name: str = "fit"  # of the run; its folder is <time>_<name>
@@ -84,7 +84,7 @@ class FitConfig:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, values: dict) -> FitConfig:
+    def from_json(cls, values: dict) -> TrainConfig:
         """The config that `to_json` gave, also after a round through JSON, which knows no tuples."""
         augment = values.get("augment")
         if augment is not None:
@@ -92,7 +92,7 @@ class FitConfig:
             augment = AugmentConfig(**plain)
         return cls(**values | {"augment": augment})
 
-    def changes(self, other: FitConfig) -> dict[str, tuple]:
+    def changes(self, other: TrainConfig) -> dict[str, tuple]:
         """The fields that differ: name -> (here, there)."""
         pairs = {field.name: (getattr(self, field.name), getattr(other, field.name)) for field in fields(self)}
         return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}

@@ -1,6 +1,6 @@
 """Many small trainings, and what they say side by side: a list of changes, a table of all runs, their curves.
 
-An experiment is a name and what it changes against a default: fields of `FitConfig`, or arguments of `TrajectoryFCN`.
+An experiment is a name and what it changes against a default: fields of `TrainConfig`, or arguments of `TrajectoryFCN`.
 Each is a run of its own, so a list that was stopped goes on with the one it was at, and finished ones are not redone.
 """
 
@@ -17,12 +17,12 @@ from pathlib import Path
 import torch
 
 from flowlib.models.fcn import TrajectoryFCN
-from flowlib.training.config import FitConfig
+from flowlib.training.config import TrainConfig
 from flowlib.training.loop import fit
 from flowlib.training.runs import read_metrics, run_folder
 from flowlib.workspace import Workspace, write_json
 
-FIT_FIELDS = tuple(field.name for field in fields(FitConfig))
+FIT_FIELDS = tuple(field.name for field in fields(TrainConfig))
 MODEL_FIELDS = tuple(inspect.signature(TrajectoryFCN).parameters)
 
 
@@ -41,7 +41,7 @@ def run_experiments(
     train,
     validation,
     changes: dict[str, dict],
-    base: FitConfig | None = None,
+    base: TrainConfig | None = None,
     *,
     model: dict | None = None,
     runs: Path | None = None,
@@ -50,7 +50,7 @@ def run_experiments(
 
     Args:
         train, validation: as in `fit`, the same for all.
-        changes: name of an experiment -> what it changes: fields of `FitConfig` and arguments of `TrajectoryFCN`.
+        changes: name of an experiment -> what it changes: fields of `TrainConfig` and arguments of `TrajectoryFCN`.
         base: the config that is changed; its name begins the runs' names.
         model: the arguments of `TrajectoryFCN` that are changed; all models start from the same seed.
         runs: the folder of the runs; the workspace's by default.
@@ -62,12 +62,14 @@ def run_experiments(
     Raises:
         ValueError: a change that neither takes, by name, before anything runs.
     """
-    base, model = FitConfig() if base is None else base, model or {}
+    base, model = TrainConfig() if base is None else base, model or {}
     runs = Workspace().runs if runs is None else Path(runs)
     for name, change in changes.items():
         unknown = change.keys() - set(FIT_FIELDS) - set(MODEL_FIELDS)
         if unknown:
-            raise ValueError(f"{name}: expected fields of FitConfig or TrajectoryFCN, got {', '.join(sorted(unknown))}")
+            raise ValueError(
+                f"{name}: expected fields of TrainConfig or TrajectoryFCN, got {', '.join(sorted(unknown))}"
+            )
         replace(base, **_only(change, FIT_FIELDS))  # a bad value shows before the first run
     folders = [run_folder(f"{base.name}-{_slug(name)}", runs) for name in changes]
     for folder, change in zip(folders, changes.values()):
@@ -75,7 +77,7 @@ def run_experiments(
     return RunTable([_row(folder) for folder in folders])
 
 
-def _run(folder: Path, train, validation, config: FitConfig, model: dict) -> None:
+def _run(folder: Path, train, validation, config: TrainConfig, model: dict) -> None:
     if (folder / "failure.json").exists():
         return
     config = replace(config, name=folder.name.partition("_")[2])
@@ -161,9 +163,9 @@ def _minutes(folder: Path) -> float:
 
 
 def _changes(folder: Path) -> str:
-    """What a run's config has other than the defaults of `FitConfig` and `TrajectoryFCN`."""
+    """What a run's config has other than the defaults of `TrainConfig` and `TrajectoryFCN`."""
     about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    pairs = FitConfig.from_json(about["fit"]).changes(FitConfig())
+    pairs = TrainConfig.from_json(about["fit"]).changes(TrainConfig())
     defaults = {name: p.default for name, p in inspect.signature(TrajectoryFCN).parameters.items()}
     changed = {name: pair[0] for name, pair in pairs.items() if name not in ("name", "device", "num_workers")}
     for name, value in about["model"].items():

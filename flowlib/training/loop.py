@@ -15,7 +15,7 @@ from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from flowlib.progress import Progress
-from flowlib.training.config import FitConfig
+from flowlib.training.config import TrainConfig
 from flowlib.training.pictures import predict_clips, save_picture
 from flowlib.training.runs import MetricsLog, run_folder
 from flowlib.training.session import Run, Session, check_inputs, make_accelerator, open_session, release, save
@@ -26,7 +26,7 @@ from flowlib.workspace import write_json
 
 
 def fit(
-    model: nn.Module, train, validation=None, config: FitConfig | None = None, *, folder: str | Path | None = None
+    model: nn.Module, train, validation=None, config: TrainConfig | None = None, *, folder: str | Path | None = None
 ) -> Run:
     """Train a model, or go on where an earlier call with the same arguments stopped.
 
@@ -45,7 +45,7 @@ def fit(
         FloatingPointError: the loss is no number any more; the last good checkpoint stays, the batch is named.
         MemoryError: the device is too small; the message says what to change.
     """
-    config = FitConfig() if config is None else config
+    config = TrainConfig() if config is None else config
     check_inputs(model, train, validation, config)
     accelerator = make_accelerator(config)
     named = run_folder(config.name) if folder is None else Path(folder)
@@ -165,7 +165,7 @@ def _picture(session: Session) -> None:
     session.network.train()
 
 
-def _advice(config: FitConfig) -> str:
+def _advice(config: TrainConfig) -> str:
     half = max(1, config.batch_size // 2)
     more = config.accumulate * config.batch_size // half
     return (

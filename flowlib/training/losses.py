@@ -15,7 +15,7 @@ from torch import Tensor
 
 from flowlib.geometry import bilinear_sample
 from flowlib.models import TrajectoryPrediction
-from flowlib.training.config import FitConfig
+from flowlib.training.config import TrainConfig
 
 CHARBONNIER_EPSILON = 1e-2  # in units of the target scale; below it the loss is quadratic
 
@@ -34,14 +34,14 @@ class Targets:
     positions: Float[Tensor, "B N 2"]
     displacement: Float[Tensor, "B F N 2"]
     visible: Bool[Tensor, "B F N"]
-    ahead: Bool[Tensor, "F"]
+    ahead: Bool[Tensor, F]
 
     @property
     def measured(self) -> Bool[Tensor, "B F N"]:
         """The sightings that an error is measured on."""
         return self.visible & self.ahead[:, None]
 
-    def counts(self, masked: bool) -> Float[Tensor, "3"]:
+    def counts(self, masked: bool) -> Float[Tensor, 3]:
         """How many points the sums of `loss_sums` are over: displacement loss, visibility loss, errors in pixels."""
         counted = self.measured if masked else self.ahead[:, None].expand_as(self.visible)
         numbers = [counted.sum(), torch.tensor(self.visible.numel()), self.measured.sum()]
@@ -58,8 +58,8 @@ def make_targets(batch: dict, frames: tuple[int, ...]) -> Targets:
 
 
 def loss_sums(
-    prediction: TrajectoryPrediction, targets: Targets, config: FitConfig, scale: Tensor
-) -> Float[Tensor, "4"]:
+    prediction: TrajectoryPrediction, targets: Targets, config: TrainConfig, scale: Tensor
+) -> Float[Tensor, 4]:
     """Sums of a batch: displacement loss, visibility loss, error in pixels, rightly told visibility (frames ahead).
 
     Args:
@@ -87,7 +87,7 @@ def loss_sums(
     return torch.stack([values.sum(), visibility, pixels, right.to(pixels)])
 
 
-def pointwise(error: Tensor, config: FitConfig, log_scale: Tensor | None = None) -> Tensor:
+def pointwise(error: Tensor, config: TrainConfig, log_scale: Tensor | None = None) -> Tensor:
     """The loss of each point, a mean over its two coordinates: error [... 2] in units of the scale -> [...]."""
     if config.loss == "mse":
         values = error**2

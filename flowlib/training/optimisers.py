@@ -11,7 +11,7 @@ import math
 import torch
 from torch import nn
 
-from flowlib.training.config import FitConfig
+from flowlib.training.config import TrainConfig
 
 TRAINED_PARTS = {
     "last": ("head",),
@@ -28,7 +28,7 @@ def choose_trained(model: nn.Module, trained: str) -> None:
             parameter.requires_grad_(name in TRAINED_PARTS[trained])
 
 
-def make_optimizer(model: nn.Module, config: FitConfig) -> torch.optim.Optimizer:
+def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     """The optimiser, with one group for each trained part and its own learning rate, kept as `base_lr`."""
     rates = {"stem": config.stem_learning_rate, "second": config.backbone_learning_rate}
     rates |= {"backbone": config.backbone_learning_rate, "head": None}
@@ -43,10 +43,10 @@ def make_optimizer(model: nn.Module, config: FitConfig) -> torch.optim.Optimizer
     return kind(groups, weight_decay=config.weight_decay)
 
 
-def rate_factor(step: int, config: FitConfig) -> float:
+def rate_factor(step: int, config: TrainConfig) -> float:
     """What the learning rates are multiplied by at optimiser step `step` (0, 1, …, steps-1).
 
-    >>> [round(rate_factor(step, FitConfig(steps=4)), 3) for step in range(4)]
+    >>> [round(rate_factor(step, TrainConfig(steps=4)), 3) for step in range(4)]
     [1.0, 0.854, 0.5, 0.146]
     """
     warmup = config.warmup_steps
@@ -63,7 +63,7 @@ def _fall(step: int, steps: int) -> float:
     return 0.5 + 0.5 * math.cos(math.pi * min(1.0, max(0.0, step / max(1, steps))))
 
 
-def set_rates(optimizer: torch.optim.Optimizer, step: int, config: FitConfig) -> float:
+def set_rates(optimizer: torch.optim.Optimizer, step: int, config: TrainConfig) -> float:
     """Give every group its learning rate for `step`; returns the head's."""
     factor = rate_factor(step, config)
     for group in optimizer.param_groups:

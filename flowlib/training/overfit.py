@@ -14,7 +14,7 @@ from torch.utils.data import Subset
 
 from flowlib.models import TrajectoryPrediction
 from flowlib.models.fcn import TrajectoryFCN, hold_later_frames, see_more_frames
-from flowlib.training.config import FitConfig
+from flowlib.training.config import TrainConfig
 from flowlib.training.loop import fit
 from flowlib.training.pictures import predict_clips
 from flowlib.training.runs import read_metrics
@@ -58,7 +58,7 @@ class Overfit:
 def overfit(
     model: nn.Module,
     dataset,
-    config: FitConfig | None = None,
+    config: TrainConfig | None = None,
     *,
     clips: int = 2,
     target: float = 1.0,
@@ -79,7 +79,7 @@ def overfit(
     """
     if not 1 <= clips <= len(dataset):
         raise ValueError(f"clips: expected 1 to {len(dataset)}, as many as the dataset has, got {clips}")
-    config = FitConfig(name="overfit") if config is None else config
+    config = TrainConfig(name="overfit") if config is None else config
     config = replace(config, batch_size=clips, validation_clips=0, stop_below=target, patience=0, augment=None)
     chosen = Subset(dataset, range(clips))
     run = fit(model, chosen, chosen, config, folder=folder)
@@ -92,7 +92,7 @@ def overfit(
     return Overfit(run, target, ade, run.step, minutes, curve, batch, prediction, verdict)
 
 
-def _verdict(run: Run, lines: list[dict], config: FitConfig, target: float, minutes: float, model: nn.Module) -> str:
+def _verdict(run: Run, lines: list[dict], config: TrainConfig, target: float, minutes: float, model: nn.Module) -> str:
     judged = [line["validation_ade"] for line in lines if "validation_ade" in line]
     if not judged:
         return f"Not judged: no look at visible points in {run.step} of {config.steps} steps; call again to go on."
@@ -104,7 +104,7 @@ def _verdict(run: Run, lines: list[dict], config: FitConfig, target: float, minu
     return " ".join([start, *hints])
 
 
-def _hints(steps: list[dict], judged: list[float], config: FitConfig, model: nn.Module) -> list[str]:
+def _hints(steps: list[dict], judged: list[float], config: TrainConfig, model: nn.Module) -> list[str]:
     """What the curves say about a batch that was not fitted, most telling first."""
     recent = steps[-max(5, len(steps) // 10) :]
     error = statistics.median(line["ade"] for line in recent)
@@ -163,7 +163,7 @@ class StemCheck:
 
 
 def check_zero_stem(
-    model: TrajectoryFCN, dataset, config: FitConfig, folder: str | Path, *, input_frames: tuple[int, ...] = (0, 3)
+    model: TrajectoryFCN, dataset, config: TrainConfig, folder: str | Path, *, input_frames: tuple[int, ...] = (0, 3)
 ) -> StemCheck:
     """Train a one-frame model and its two-frame twin, zero for the later frames, side by side; they must be one.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from flowlib.training.config import FREE, FitConfig
+from flowlib.training.config import FREE, TrainConfig
 
 
 def check_same_run(folder: Path, meta: dict, about: dict) -> None:
@@ -13,7 +13,7 @@ def check_same_run(folder: Path, meta: dict, about: dict) -> None:
     What the curve does not depend on may differ (`config.FREE`); more steps may be asked for where the learning rate
     does not depend on their number.
     """
-    before, now = FitConfig.from_json(meta["fit"]), FitConfig.from_json(about["fit"])
+    before, now = TrainConfig.from_json(meta["fit"]), TrainConfig.from_json(about["fit"])
     differing = {name: pair for name, pair in before.changes(now).items() if name not in FREE}
     if "steps" in differing and now.schedule == "constant" and now.steps >= meta["step"]:
         del differing["steps"]
@@ -29,7 +29,7 @@ def check_same_run(folder: Path, meta: dict, about: dict) -> None:
             raise ValueError(f"{folder}: expected a run on the same {split} data {asked}, got one on {was}")
 
 
-def still_finished(meta: dict, config: FitConfig) -> str:
+def still_finished(meta: dict, config: TrainConfig) -> str:
     """Why a run needs no more steps under `config`, or "": it may ask for more steps or a smaller error than before."""
     if meta["step"] >= config.steps:
         return "steps"

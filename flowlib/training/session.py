@@ -13,7 +13,7 @@ from accelerate.utils import broadcast
 from torch import nn
 
 from flowlib.training import checkpoints
-from flowlib.training.config import FitConfig
+from flowlib.training.config import TrainConfig
 from flowlib.training.data import check_data, describe_data
 from flowlib.training.losses import fit_target_scale
 from flowlib.training.optimisers import Averaged, choose_trained, make_optimizer
@@ -62,7 +62,7 @@ class Session:
     optimizer: torch.optim.Optimizer
     averaged: Averaged | None
     accelerator: Accelerator
-    config: FitConfig
+    config: TrainConfig
     folder: Path
     train: object
     validation: object
@@ -82,7 +82,7 @@ class Session:
         return Run(self.folder, self.step, self.finished, self.best)
 
 
-def make_accelerator(config: FitConfig) -> Accelerator:
+def make_accelerator(config: TrainConfig) -> Accelerator:
     """An accelerator for `config`; unlike accelerate's own, it may differ from an earlier one in the same process."""
     if PartialState._shared_state and PartialState().num_processes == 1:
         AcceleratorState._reset_state(reset_partial_state=True)
@@ -92,7 +92,7 @@ def make_accelerator(config: FitConfig) -> Accelerator:
     return accelerator
 
 
-def check_inputs(model: nn.Module, train, validation, config: FitConfig) -> None:
+def check_inputs(model: nn.Module, train, validation, config: TrainConfig) -> None:
     """Raise `ValueError` where data, model and config do not belong together; warn of what seldom goes well."""
     check_data(train, "train", model.num_frames)
     if validation is not None:
@@ -113,7 +113,7 @@ def check_inputs(model: nn.Module, train, validation, config: FitConfig) -> None
         )
 
 
-def open_session(model, train, validation, config: FitConfig, folder: Path, accelerator: Accelerator) -> Session:
+def open_session(model, train, validation, config: TrainConfig, folder: Path, accelerator: Accelerator) -> Session:
     """Build what trains, at the start or where the folder's last checkpoint stands."""
     about = {
         "model": checkpoints.describe_model(model),

@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 
-from flowlib.training.config import FitConfig
+from flowlib.training.config import TrainConfig
 from flowlib.training.losses import loss_sums, make_targets, total_loss
 from flowlib.training.optimisers import set_rates
 from flowlib.training.session import Session
@@ -68,7 +68,7 @@ def _check_finite(session: Session, values: dict) -> None:
         )
 
 
-def _means(sums: Tensor, counts: Tensor, config: FitConfig, num_frames: int) -> dict[str, float]:
+def _means(sums: Tensor, counts: Tensor, config: TrainConfig, num_frames: int) -> dict[str, float]:
     """Losses and errors from their sums, as plain numbers; `ade` is NaN where no point was visible."""
     loss = total_loss(sums, counts, config.visibility_weight)
     displacement, visibility, pixels, right = sums.tolist()
@@ -84,7 +84,7 @@ def _means(sums: Tensor, counts: Tensor, config: FitConfig, num_frames: int) -> 
 
 
 @torch.no_grad()
-def validate(model: nn.Module, dataset, config: FitConfig, accelerator: Accelerator) -> dict[str, float]:
+def validate(model: nn.Module, dataset, config: TrainConfig, accelerator: Accelerator) -> dict[str, float]:
     """Losses and errors over a dataset, in evaluation mode; errors in pixels of its frames."""
     model.eval()
     stream = ClipStream(dataset, model.input_frames)

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from flowlib.devices import pick_device
 from flowlib.geometry import inside
 from flowlib.trackers import check_clip
-from flowlib.trackers.devices import pick_device
 from flowlib.trackers.pips.chain import Chain, FeatureCache, Particles
 from flowlib.trackers.pips.fast import Fast
 from flowlib.trackers.pips.network import FRAMES, PIPs, Pyramid, pyramid

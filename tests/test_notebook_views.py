@@ -9,11 +9,11 @@ matplotlib.use("Agg")
 import numpy as np
 import pytest
 
-from flowlib import gallery, sources
+from flowlib import notebook_views, sources
 from flowlib.dataset import TrajectoryDataset
 from flowlib.evaluation import evaluate
 from flowlib.labelling import LabelConfig, label, make_plan
-from flowlib.models.baselines import ConstantVelocity, OwnTracks, ZeroMotion
+from flowlib.models.baselines import ConstantVelocity, OracleTracks, ZeroMotion
 from flowlib.synthetic import random_scene
 from flowlib.tracks import Tracks
 from flowlib.video import encode_image
@@ -33,39 +33,39 @@ def folder(tmp_path_factory):
 
 def test_the_liveliest_clip_is_the_one_that_moves(folder):
     dataset = TrajectoryDataset(folder, split="all")
-    assert dataset.clips[gallery.liveliest(dataset)].video == "v1"
-    assert [one["video"] for one in gallery.liveliest_clips(dataset, 2)][0] == "v1"
+    assert dataset.clips[notebook_views.liveliest(dataset)].video == "v1"
+    assert [one["video"] for one in notebook_views.liveliest_clips(dataset, 2)][0] == "v1"
 
 
 def test_curves_are_those_of_the_run(tmp_path):
     lines = [{"step": 1, "ade": 4.0}, {"step": 2, "ade": 3.0}, {"step": 2, "validation_ade": 5.0}]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    drawn = {line.get_label(): list(line.get_ydata()) for line in gallery.curves(tmp_path).lines}
+    drawn = {line.get_label(): list(line.get_ydata()) for line in notebook_views.curves(tmp_path).lines}
     assert drawn == {"training": [4.0, 3.0], "validation": [5.0]}
 
 
 def test_a_viewer_is_saved_as_a_page(folder, tmp_path, capsys):
-    path = gallery.save_viewer(gallery.label_viewer(folder), tmp_path, "labels")
+    path = notebook_views.save_viewer(notebook_views.label_viewer(folder), tmp_path, "labels")
     assert (
         path == tmp_path / "labels.html" and "<html" in path.read_text()[:500] and str(path) in capsys.readouterr().out
     )
 
 
 def test_labels_are_shown(folder, tmp_path):
-    viewer = gallery.label_viewer(folder)
+    viewer = notebook_views.label_viewer(folder)
     assert (viewer.num_frames, viewer.num_points) == (4, 36) and "v1, frame 0" in viewer._header["title"]
-    figure = gallery.label_sheet(folder)
+    figure = notebook_views.label_sheet(folder)
     assert [ax.get_title() for ax in figure.axes] == ["v0, frame 3", "v1, frame 3", "v2, frame 3"]
 
 
 def test_nothing_labelled_is_said_not_raised(tmp_path, capsys):
-    assert gallery.label_viewer(tmp_path) is None and gallery.label_sheet(tmp_path) is None
+    assert notebook_views.label_viewer(tmp_path) is None and notebook_views.label_sheet(tmp_path) is None
     assert "nothing is labelled yet" in capsys.readouterr().out
 
 
 def test_the_viewer_shows_truth_prediction_and_rebuilt_frames(folder):
     dataset = TrajectoryDataset(folder, split="all")
-    viewer = gallery.prediction_viewer(ZeroMotion(4), dataset, name="zero motion")
+    viewer = notebook_views.prediction_viewer(ZeroMotion(4), dataset, name="zero motion")
     scene = viewer._scene
     np.testing.assert_array_equal(scene.truth.tracks, dataset.tracks(1).tracks)
     np.testing.assert_array_equal(scene.prediction.displacement, 0)
@@ -74,7 +74,7 @@ def test_the_viewer_shows_truth_prediction_and_rebuilt_frames(folder):
 
 def test_the_figure_has_a_row_for_each_predictor(folder):
     dataset = TrajectoryDataset(folder, split="all")
-    figure = gallery.prediction_figure({"zero": ZeroMotion(4), "ceiling": OwnTracks()}, dataset)
+    figure = notebook_views.prediction_figure({"zero": ZeroMotion(4), "ceiling": OracleTracks()}, dataset)
     titles = [ax.get_title() for ax in figure.axes]
     assert titles[0].startswith("zero") and titles[3].startswith("ceiling") and "PSNR" in titles[1]
 
@@ -83,11 +83,11 @@ def test_thinning_keeps_a_lattice():
     side = 100
     y, x = np.mgrid[:side, :side]
     tracks = Tracks.still(np.stack([0 * x, x, y], axis=-1).reshape(-1, 3).astype(float), 2)
-    thin = gallery.thinned(tracks)
-    assert thin.num_points <= gallery.MOST_POINTS and len(np.unique(thin.queries[:, 1])) ** 2 == thin.num_points
+    thin = notebook_views.thinned(tracks)
+    assert thin.num_points <= notebook_views.MOST_POINTS and len(np.unique(thin.queries[:, 1])) ** 2 == thin.num_points
     odd = tracks.points(slice(0, 9_999))
-    assert gallery.thinned(odd).num_points <= gallery.MOST_POINTS
-    assert gallery.thinned(thin) is thin
+    assert notebook_views.thinned(odd).num_points <= notebook_views.MOST_POINTS
+    assert notebook_views.thinned(thin) is thin
 
 
 def test_own_pictures_are_predicted_on(folder, tmp_path, refuses):
@@ -96,18 +96,18 @@ def test_own_pictures_are_predicted_on(folder, tmp_path, refuses):
     (tmp_path / "b.jpg").write_text("no picture")
     two_frames = ConstantVelocity(num_frames=4, input_frames=(0, 1))
     for pictures in ("", f"{tmp_path}/a.png", f"{tmp_path}/a.png, {tmp_path}/a.png"):
-        figure = gallery.predict_pictures(two_frames, pictures, (48, 64), dataset=dataset)
+        figure = notebook_views.predict_pictures(two_frames, pictures, (48, 64), dataset=dataset)
         assert figure.axes[0].images[0].get_array().shape == (48, 64, 3)
     with refuses("b.jpg is none"):
-        gallery.predict_pictures(two_frames, f"{tmp_path}/b.jpg", (48, 64))
+        notebook_views.predict_pictures(two_frames, f"{tmp_path}/b.jpg", (48, 64))
     with refuses("found nothing at", FileNotFoundError):
-        gallery.predict_pictures(two_frames, f"{tmp_path}/c.jpg", (48, 64))
+        notebook_views.predict_pictures(two_frames, f"{tmp_path}/c.jpg", (48, 64))
     with refuses("expected 1, for frames .0,., got 2|expected 1 or 1"):
-        gallery.predict_pictures(ZeroMotion(4), f"{tmp_path}/a.png,{tmp_path}/a.png", (48, 64))
+        notebook_views.predict_pictures(ZeroMotion(4), f"{tmp_path}/a.png,{tmp_path}/a.png", (48, 64))
 
 
 def test_errors_are_drawn_by_frames_ahead(folder, tmp_path):
     dataset = TrajectoryDataset(folder, split="all")
     report = evaluate({"zero": ZeroMotion(4)}, dataset, folder=tmp_path, pictures=False, progress=False)
-    (line,) = gallery.error_figure(report).lines
+    (line,) = notebook_views.error_figure(report).lines
     np.testing.assert_allclose(line.get_ydata()[1:], [report.overall["zero"][f"epe_{i}"].mean for i in (1, 2, 3)])

@@ -1,0 +1,319 @@
+"""`ClipSample`: a clip with its truth, the one type that goes from reader to task, evaluation and viewer.
+
+A reader (shards, a benchmark, a list of one's own) gives `ClipSample`s; labelling writes them, training and evaluation
+take them. NumPy inside; read as a mapping, it gives the torch tensors that a `DataLoader` puts together.
+Knows nothing of files, trackers or models; torch is loaded only when it is read as a mapping.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from flowlib.geometry import Size
+from flowlib.tracks import Tracks
+
+if TYPE_CHECKING:
+    import torch
+
+    from flowlib.video import Video
+
+KEYS = ("frames", "tracks", "visibility", "queries", "video", "clip")  # of a sample that is read as a mapping
+
+
+@dataclass(frozen=True)
+class Clip:
+    """S frames of a video: `first_frame`, `first_frame + frame_step`, …
+
+    Attributes:
+        video: name of the video in its source.
+        fingerprint: SHA-256 of the video's content; "" where nobody has read the video.
+        first_frame, frame_step, num_frames: which frames; counted in the video's own.
+        source_size: (height, width) of the video in pixels.
+        fps: frames a second of the video; 0 if that isn't known.
+        source_frames: how many frames the video has.
+        num_points: N; 0 as long as the clip isn't labelled.
+        kept: indices into the clip of the frames whose pictures are stored.
+        name: what the clip is called where it has a name of its own, as in a benchmark; "" elsewhere.
+    """
+
+    video: str
+    fingerprint: str
+    first_frame: int
+    frame_step: int
+    num_frames: int
+    source_size: Size
+    fps: float
+    source_frames: int
+    num_points: int = 0
+    kept: tuple[int, ...] = ()
+    name: str = ""
+
+    @classmethod
+    def of(cls, video: Video, first_frame: int, frame_step: int, num_frames: int) -> Clip:
+        """The clip of `num_frames` frames of `video` that begins at `first_frame`."""
+        about = (video.size, video.fps, video.num_frames)
+        return cls(video.name, video.fingerprint, first_frame, frame_step, num_frames, *about)
+
+    @classmethod
+    def named(cls, name: str, frames: np.ndarray, *, video: str = "", num_points: int = 0) -> Clip:
+        """A whole clip of pictures [S H W 3] that is known by its name alone."""
+        S, H, W = frames.shape[:3]
+        about = {"num_points": num_points, "kept": tuple(range(S)), "name": name}
+        return cls(video or name, "", 0, 1, S, (H, W), 0.0, S, **about)
+
+    @classmethod
+    def from_dict(cls, content: dict) -> Clip:
+        fields = {name: value for name, value in content.items() if name != "key"}
+        return cls(**fields | {"source_size": tuple(content["source_size"]), "kept": tuple(content["kept"])})
+
+    @property
+    def key(self) -> str:
+        """Names the clip: its own name, else one such that equal keys are the same content of the same frames."""
+        return self.name or f"{self.fingerprint[:16]}-{self.first_frame:08d}-{self.frame_step}-{self.num_frames}"
+
+    @property
+    def frame_numbers(self) -> list[int]:
+        """The numbers of its frames in the video."""
+        return [self.first_frame + i * self.frame_step for i in range(self.num_frames)]
+
+
+@dataclass(frozen=True, eq=False)
+class ClipSample(Mapping[str, Any]):
+    """A clip, its pictures and where its points truly go.
+
+    As a mapping it has the keys `frames` uint8 [K H W 3], `tracks` float32 [S N 2], `visibility` bool [S N], `queries`
+    float32 [N 3] (torch tensors, sharing the arrays' memory), and the names `video` and `clip`.
+
+    Attributes:
+        clip: which frames of which video.
+        frames: uint8 [K H W 3]; the pictures of the frames `clip.kept`.
+        truth: the tracks, in pixels of `frames`; `visibility` says where a place is known and visible.
+        occlusion_known: False if invisible only means "not annotated".
+        query_mode: "first" or "strided": how TAP-Vid's metrics count frames, see `metrics.tapvid_metrics`.
+        area: [S] pixels that the object covers, for PCK-T; None where nobody knows.
+        dense: the truth is an optical flow: a query in each pixel whose flow from frame 0 to frame 1 is known.
+        note: what a reader of its numbers must know.
+
+    Raises:
+        ValueError: pictures that do not go with `clip.kept`, or tracks of another length than the clip.
+    """
+
+    clip: Clip
+    frames: UInt8[np.ndarray, "K H W 3"]
+    truth: Tracks
+    occlusion_known: bool = True
+    query_mode: Literal["first", "strided"] = "first"
+    area: Float[np.ndarray, " S"] | None = None
+    dense: bool = False
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        if len(self.frames) != len(self.clip.kept):
+            got = f"{len(self.frames)} of them"
+            raise ValueError(f"{self.name}: expected the pictures of the frames {self.clip.kept}, got {got}")
+        if self.truth.num_frames != self.clip.num_frames:
+            expected = f"tracks over {self.clip.num_frames} frames"
+            raise ValueError(f"{self.name}: expected {expected}, got {self.truth.num_frames}")
+
+    @classmethod
+    def of(cls, sample: Any, number: int = 0) -> ClipSample:
+        """`sample` itself, or one made of a mapping with the keys of a sample (of which `video` and `clip` may lack).
+
+        Args:
+            sample: tensors or arrays by the names in `KEYS`.
+            number: names a clip that has no name.
+
+        Raises:
+            ValueError: neither; the message says which keys are missing.
+        """
+        if isinstance(sample, ClipSample):
+            return sample
+        missing = [key for key in KEYS[:4] if key not in sample] if isinstance(sample, Mapping) else list(KEYS[:4])
+        if missing:
+            got = type(sample).__name__
+            raise ValueError(
+                f"sample: expected a ClipSample or a dict with {', '.join(KEYS[:4])}, got {got} "
+                f"without {', '.join(missing)}"
+            )
+        frames, tracks, visibility, queries = (np.asarray(sample[key]) for key in KEYS[:4])
+        truth = Tracks(tracks, visibility, queries)
+        name = str(sample.get("clip", number))
+        clip = Clip(
+            str(sample.get("video", name)), "", 0, 1, truth.num_frames, frames.shape[1:3], 0.0, truth.num_frames
+        )
+        # Which of the frames were stored a bare dict doesn't say; the first ones are what it must have meant.
+        return cls(replace(clip, num_points=truth.num_points, kept=tuple(range(len(frames))), name=name), frames, truth)
+
+    @property
+    def name(self) -> str:
+        """The clip's key."""
+        return self.clip.key
+
+    @property
+    def size(self) -> Size:
+        """(height, width) of the pictures."""
+        return self.frames.shape[1], self.frames.shape[2]
+
+    def has(self, frame: int) -> bool:
+        """Whether the picture of a frame of the clip is there."""
+        return frame in self.clip.kept
+
+    def picture(self, frame: int) -> UInt8[np.ndarray, "H W 3"]:
+        """The picture of a frame of the clip.
+
+        Raises:
+            ValueError: it was not stored.
+        """
+        return self.pictures((frame,))[0]
+
+    def pictures(self, frames: Sequence[int]) -> UInt8[np.ndarray, "n H W 3"]:
+        """The pictures of some frames of the clip, in the order asked for."""
+        missing = [frame for frame in frames if frame not in self.clip.kept]
+        if missing:
+            kept = ", ".join(map(str, self.clip.kept))
+            raise ValueError(f"{self.name}: expected a picture of frame {missing[0]}, got those of frames {kept} only")
+        return self.frames[[self.clip.kept.index(frame) for frame in frames]]
+
+    def images(self, frames: Sequence[int]) -> torch.Tensor:
+        """The same as a model takes them: uint8 [1 n 3 H W]."""
+        import torch
+
+        return torch.from_numpy(np.ascontiguousarray(self.pictures(frames).transpose(0, 3, 1, 2)))[None]
+
+    def cut(self, first: int, num_frames: int, frame_step: int = 1) -> ClipSample:
+        """A shorter clip: `num_frames` frames from `first` on, and the points that can be seen in its frame 0.
+
+        So a benchmark's long clips become clips as a model takes them: each point is queried where it is at the start.
+        """
+        chosen = range(first, first + num_frames * frame_step, frame_step)
+        if num_frames < 1 or frame_step < 1 or not 0 <= first <= chosen[-1] < self.clip.num_frames:
+            got = f"first={first}, num_frames={num_frames}, frame_step={frame_step}"
+            raise ValueError(f"{self.name}: expected frames of its {self.clip.num_frames}, got {got}")
+        frames = list(chosen)
+        seen = self.truth.visibility[first]
+        tracks, visibility = self.truth.tracks[frames][:, seen], self.truth.visibility[frames][:, seen]
+        kept = tuple(i for i, frame in enumerate(frames) if frame in self.clip.kept)
+        step = self.clip.frame_step
+        clip = replace(
+            self.clip,
+            first_frame=self.clip.first_frame + first * step,
+            frame_step=frame_step * step,
+            num_frames=num_frames,
+            num_points=int(seen.sum()),
+            kept=kept,
+            name=self.clip.name and f"{self.clip.name}-{first:05d}-{frame_step}-{num_frames}",
+        )
+        return replace(
+            self,
+            clip=clip,
+            frames=self.pictures([frames[i] for i in kept]),
+            truth=Tracks(tracks, visibility, np.insert(tracks[0], 0, 0, axis=1)),
+            area=None if self.area is None else self.area[frames],
+        )
+
+    def __getitem__(self, key: str) -> Any:
+        if key in ("video", "clip"):
+            return self.clip.video if key == "video" else self.clip.key
+        if key not in KEYS:
+            raise KeyError(f"expected one of {', '.join(KEYS)}, got {key!r}")
+        import torch
+
+        array = self.frames if key == "frames" else getattr(self.truth, key)
+        return torch.from_numpy(array)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(KEYS)
+
+    def __len__(self) -> int:
+        return len(KEYS)
+
+
+class ClipList(Sequence[ClipSample]):
+    """Clips that are at hand, such as a benchmark's, as a dataset that training and evaluation take.
+
+    Args:
+        samples: the clips, or mappings that `ClipSample.of` takes.
+        num_frames: if given, clips are cut into pieces of so many frames, one after the other; points are queried in
+            the first frame of each. Shorter clips are left out.
+        frame_step: frames of a clip from one frame of a piece to the next.
+        split: what to call it in reports.
+
+    Attributes:
+        clips, videos, fingerprints, num_frames, size, split, fingerprint: as those of `dataset.TrajectoryDataset`.
+
+    Raises:
+        ValueError: no clip is as long as `num_frames`.
+    """
+
+    def __init__(
+        self, samples: Sequence[Any], *, num_frames: int | None = None, frame_step: int = 1, split: str = ""
+    ) -> None:
+        whole = [ClipSample.of(sample, number) for number, sample in enumerate(samples)]
+        if num_frames is not None:
+            span = (num_frames - 1) * frame_step + 1
+            whole = [
+                sample.cut(first, num_frames, frame_step)
+                for sample in whole
+                for first in range(0, sample.clip.num_frames - span + 1, span)
+            ]
+            if not whole:
+                raise ValueError(f"num_frames: expected clips of at least {span} frames, got none as long")
+        self.samples, self.split = whole, split
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index):
+        return self.samples[index]
+
+    @property
+    def clips(self) -> list[Clip]:
+        return [sample.clip for sample in self.samples]
+
+    @property
+    def videos(self) -> list[str]:
+        return sorted({clip.video for clip in self.clips})
+
+    @property
+    def fingerprints(self) -> list[str]:
+        """Of the videos; their names where nobody has read them."""
+        known = {clip.video: clip.fingerprint or clip.video for clip in self.clips}
+        return [known[name] for name in self.videos]
+
+    @property
+    def num_frames(self) -> int:
+        return self.samples[0].clip.num_frames if self.samples else 0
+
+    @property
+    def size(self) -> Size:
+        return self.samples[0].size if self.samples else (0, 0)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of everything in it; equal fingerprints, equal data."""
+        return fingerprint_of(self.samples)
+
+
+def fingerprint_of(samples: Sequence[ClipSample]) -> str:
+    """SHA-256 of the content of clips: pictures, tracks, visibility, queries, in this order."""
+    digest = hashlib.sha256()
+    for sample in samples:
+        digest.update(content_hash(sample).encode())
+    return digest.hexdigest()
+
+
+def content_hash(sample: ClipSample) -> str:
+    """SHA-256 of a clip's pictures, tracks, visibility and queries, whatever it is called."""
+    digest = hashlib.sha256()
+    truth = sample.truth
+    arrays = {"frames": sample.frames, "tracks": truth.tracks, "visibility": truth.visibility, "queries": truth.queries}
+    for name, array in arrays.items():
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()

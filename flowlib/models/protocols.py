@@ -1,0 +1,172 @@
+"""What a model must be: to be trained, to be evaluated, and to predict trajectories. Small, and checked at the door.
+
+A class fulfils a protocol by having its members; nothing is inherited or registered. Optional parts are protocols of
+their own (`HasRole`, `HasParts`, …), so that whoever asks for one says so. Knows nothing of any one model.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from flowlib.clips import ClipSample
+from flowlib.geometry import bilinear_sample
+
+# model: what is evaluated. baseline: learns little or nothing; a model has to beat it. null: the baseline that does
+# nothing at all, which everything else is compared with. oracle: sees the answer; shows how good a result can get.
+Role = Literal["model", "baseline", "null", "oracle"]
+ROLES: tuple[Role, ...] = ("model", "baseline", "null", "oracle")
+
+
+@dataclass(frozen=True, eq=False)
+class TrajectoryPrediction:
+    """A dense prediction: for every pixel of frame 0 its way through the frames to come.
+
+    Attributes:
+        displacement: [B F 2 H W] pixels (x, y) from frame 0, in pixels of the images given.
+        visibility_logits: [B F H W]; visible where positive.
+        frames: which frame of the clip each of the F entries stands for, ascending; (0, 1, …, S-1) for a whole clip.
+        log_scale: [B F H W] logarithm of the Laplace scale in pixels of each displacement, or None.
+    """
+
+    displacement: Float[Tensor, "B F 2 H W"]
+    visibility_logits: Float[Tensor, "B F H W"]
+    frames: tuple[int, ...]
+    log_scale: Float[Tensor, "B F H W"] | None = None
+
+    def at(self, xy: Float[Tensor, "B N 2"]) -> tuple[Float[Tensor, "B F N 2"], Float[Tensor, "B F N"]]:
+        """Displacement and visibility logits read bilinearly at positions xy [B N 2] of frame 0, in pixels."""
+        B, F, _, H, W = self.displacement.shape
+        stacked = torch.cat([self.displacement, self.visibility_logits[:, :, None]], dim=2)
+        values = bilinear_sample(stacked.reshape(B, F * 3, H, W), xy.to(stacked.dtype))
+        values = values.reshape(B, F, 3, -1).movedim(2, -1)  # B F N 3
+        return values[..., :2], values[..., 2]
+
+
+@runtime_checkable
+class Predictor(Protocol):
+    """What predicts trajectories: every network and every baseline.
+
+    `role` and `describe` may be left out by a network: it then is a "model" that is described by its `config`.
+
+    Attributes:
+        input_frames: the frames of a clip that it sees.
+    """
+
+    @property
+    def input_frames(self) -> Sequence[int]: ...
+
+    def __call__(self, images: Tensor) -> TrajectoryPrediction:
+        """Predict from `images` [B n 3 H W], RGB from 0 to 255, uint8 or floating, one for each input frame."""
+        ...
+
+
+@runtime_checkable
+class HasRole(Protocol):
+    """Says what it is in a comparison."""
+
+    @property
+    def role(self) -> Role: ...
+
+
+@runtime_checkable
+class Describes(Protocol):
+    """Says what it is, as plain JSON values: `name`, `summary` (what it does, in one or two sentences for a reader who
+    has met none of them), and the settings that decide its answers. Equal descriptions, equal answers."""
+
+    def describe(self) -> dict[str, Any]: ...
+
+
+@runtime_checkable
+class HasConfig(Protocol):
+    """Says with which arguments its class makes it again, as plain JSON values."""
+
+    @property
+    def config(self) -> Mapping[str, Any]: ...
+
+
+@runtime_checkable
+class Fitted(Protocol):
+    """Was fitted on videos: `trained_on` has their fingerprints, or names."""
+
+    @property
+    def trained_on(self) -> Sequence[str]: ...
+
+
+@runtime_checkable
+class SeesTruth(Protocol):
+    """An oracle: predicts from the sample, with its answer."""
+
+    def from_sample(self, sample: ClipSample) -> TrajectoryPrediction: ...
+
+
+@runtime_checkable
+class HasParts(Protocol):
+    """Can be trained in parts: "stem", "second", "backbone", "head"; each parameter is in one of them."""
+
+    @property
+    def parts(self) -> Mapping[str, Sequence[nn.Parameter]]: ...
+
+
+@runtime_checkable
+class TrainableModel(HasConfig, Protocol):
+    """What `training.fit` takes: an `nn.Module` that can say its `config`, so that a checkpoint can be loaded again as
+    `type(model)(**model.config)`. What its `forward` takes and gives is the task's business."""
+
+    def parameters(self) -> Any: ...
+    def state_dict(self) -> Any: ...
+    def forward(self, *inputs: Any) -> Any: ...
+
+
+def check_trainable(model: Any) -> None:
+    """Raise `ValueError` unless `model` is a `TrainableModel`."""
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
+    if not isinstance(model, HasConfig) or not isinstance(model.config, Mapping):
+        kind = type(model).__name__
+        raise ValueError(
+            f"model: expected a `config`, a dict of the arguments that {kind}(**config) is made with (checkpoints are "
+            f"loaded by it), got {kind} without one"
+        )
+    try:
+        json.dumps(dict(model.config))
+    except TypeError as error:
+        raise ValueError(f"model: expected a config of plain JSON values, got one in which {error}") from error
+    if next(iter(model.parameters()), None) is None:
+        raise ValueError(f"model: expected parameters to train, got {type(model).__name__} without any")
+
+
+def role_of(method: Any) -> Role:
+    """What a method says it is in a comparison; "model" if it doesn't say.
+
+    Raises:
+        ValueError: it says something else than one of `ROLES`.
+    """
+    role = method.role if isinstance(method, HasRole) else "model"
+    if role not in ROLES:
+        raise ValueError(f"role: expected one of {', '.join(ROLES)} of {type(method).__name__}, got {role!r}")
+    return role
+
+
+def description_of(method: Any) -> dict[str, Any] | None:
+    """What a method says of itself: `describe()`, or its class's name and its config; None if it says nothing."""
+    if isinstance(method, Describes):
+        return method.describe()
+    return {"name": type(method).__name__, **method.config} if isinstance(method, HasConfig) else None
+
+
+def trained_on(method: Any) -> tuple[str, ...]:
+    """The videos that a method was fitted on, by fingerprint or name; empty if it doesn't say."""
+    return tuple(method.trained_on or ()) if isinstance(method, Fitted) else ()
+
+
+def device_of(method: Any) -> torch.device:
+    """Where a network lives; the CPU for everything else."""
+    first = next(iter(method.parameters()), None) if isinstance(method, nn.Module) else None
+    return torch.device("cpu") if first is None else first.device
