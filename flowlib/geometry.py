@@ -58,6 +58,18 @@ def pixel_grid(size: Size) -> np.ndarray:
     return cell_grid(size, height, width).reshape(height, width, 2)
 
 
+def cell_index(xy: np.ndarray, size: Size, cells: tuple[int, int]) -> np.ndarray:
+    """Which of `cells` (rows, columns) that tile a frame holds each point: xy [... 2] -> int [... 2] (row, column).
+
+    Points off the frame belong to the nearest cell.
+
+    >>> cell_index(np.array([[1.5, 1.5], [99.0, -3.0]]), (4, 8), (1, 2)).tolist()
+    [[0, 0], [0, 1]]
+    """
+    index = ((xy[..., ::-1] + 0.5) / np.array(size) * np.array(cells)).astype(int)
+    return np.clip(index, 0, np.array(cells) - 1)
+
+
 def inside(xy: np.ndarray, size: Size) -> np.ndarray:
     """Which points lie on the frame, its border pixels' outer halves included: xy [... 2] -> bool [...]."""
     height, width = size

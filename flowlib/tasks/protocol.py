@@ -36,10 +36,10 @@ class MetricSpec:
         unit: "px", "%", "dB", …; "" if it has none.
         better: which values are good ones.
         function: the number, from the task's `Answer`; NaN where there is nothing to measure.
-        needs: names that must be in `Answer.available`, or the number is left out ("pictures", "lpips", …).
+        needs: what must be in `Answer.available`, or the number is NaN; the report says for lack of what.
         version: raise it whenever the number changes its meaning; scores kept under another version aren't reused.
         digits: decimals shown.
-        group: heading it stands under in a report.
+        group: heading it stands under in a report; "" for a number that only report.json has.
         meaning: one sentence for a reader who has not met it.
         scale: 100 for shares that are shown in per cent.
         headline: whether it stands in the first table of a report.
@@ -86,6 +86,7 @@ class SeriesSpec:
         label, unit, better, needs, version, digits, meaning: as in `MetricSpec`.
         axis: what the places are, such as "frames ahead".
         function: place -> number, from the task's `Answer`.
+        origin: the value at place 0, where lines begin; None where there is none.
     """
 
     name: str
@@ -99,6 +100,13 @@ class SeriesSpec:
     version: int = 1
     digits: int = 2
     meaning: str = ""
+    origin: float | None = None
+
+    def at(self, place: int) -> MetricSpec:
+        """The metric of one place."""
+        about = {"needs": self.needs, "version": self.version, "digits": self.digits, "meaning": self.meaning}
+        name, one = f"{self.name}_{place}", lambda answer: self.function(answer).get(place, float("nan"))
+        return MetricSpec(name, str(place), "", self.better, one, **about)
 
 
 @dataclass(frozen=True)
@@ -361,9 +369,13 @@ class Task:
 
     # ---------------------------------------------------------------------------------------------- evaluation
 
-    def scoring(self) -> dict[str, Any]:
+    def score_settings(self) -> dict[str, Any]:
         """The settings that decide scores, as plain JSON values; scores kept under others aren't reused."""
         return {}
+
+    def facts(self, data: Mapping[str, Any], results: Results) -> list[str]:
+        """What stands at the top of a report beside the numbers of groups and samples; `data` as `describe_data`."""
+        return []
 
     def identify(self, dataset: Any, index: int, sample: Any) -> Identity:
         """What a sample is called, which group it belongs to, and what it holds."""

@@ -1,0 +1,282 @@
+"""What is measured of a predicted clip: a `MetricSpec` for each number, with its function.
+
+To add a metric, add its `MetricSpec` to `METRICS`. Its function takes a `TrajectoryAnswer` and gives a number, NaN where
+there is nothing to measure; what several metrics share is computed once, as a cached property of the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from flowlib import metrics
+from flowlib.models.protocols import TrajectoryPrediction
+from flowlib.tasks.protocol import Answer, MetricSpec, SeriesSpec
+from flowlib.tasks.trajectories.case import TrajectoryCase
+from flowlib.tracks import Tracks
+from flowlib.warp import lattice
+
+SAME_FRAME = 100.0  # dB given to a frame rebuilt without any error, whose PSNR would be infinite and no mean finite
+NAN = float("nan")
+
+
+class TrajectoryAnswer(Answer):
+    """A predicted clip beside the true one, over frame 0 and the later frames that were predicted."""
+
+    prediction: TrajectoryPrediction
+    case: TrajectoryCase
+
+    @property
+    def available(self) -> frozenset[str]:
+        sample = self.case.sample
+        there = {
+            "knowledge of what is hidden": sample.occlusion_known,
+            "true points on a regular grid": self.lattice is not None,
+            "later pictures": bool(self.rebuilt),
+            "the weights of its network (lpips_weights)": self.case.lpips is not None and bool(self.rebuilt),
+        }
+        return frozenset(name for name, known in there.items() if known)
+
+    @cached_property
+    def frames(self) -> list[int]:
+        """Frame 0, where the points are asked for, and those predicted."""
+        return [0, *(frame for frame in self.prediction.frames if frame > 0)]
+
+    @cached_property
+    def true(self) -> Tracks:
+        truth = self.case.sample.truth
+        return Tracks(truth.tracks[self.frames], truth.visibility[self.frames], truth.queries)
+
+    @cached_property
+    def at_points(self) -> tuple[Float[np.ndarray, "F N 2"], Float[np.ndarray, "F N"]]:
+        """Predicted displacement and visibility logits of the true points."""
+        return self.case.at_points(self.prediction)
+
+    @cached_property
+    def predicted(self) -> Tracks:
+        """The predicted way of the true points."""
+        displacement, logits = self.at_points
+        queries = self.true.queries
+        return Tracks(displacement + queries[None, :, 1:], logits > 0, queries)
+
+    @cached_property
+    def displacement(self) -> dict[str, float]:
+        moved, far = self.true.displacement, self.case.config.miss_distance
+        return metrics.displacement_metrics(moved, self.at_points[0], self.true.visibility, miss_distance=far)
+
+    @cached_property
+    def visibility(self) -> dict[str, float]:
+        return metrics.visibility_metrics(self.true.visibility, self.at_points[1])
+
+    @cached_property
+    def tapvid(self) -> dict[str, float]:
+        return metrics.tapvid_metrics(self.true, self.predicted)
+
+    @cached_property
+    def lattice(self) -> tuple[int, int] | None:
+        """(rows, columns) if the true points form a regular grid."""
+        shape = lattice(self.true.queries[:, 1:], self.case.sample.size)
+        return shape if shape and min(shape) > 1 else None
+
+    @cached_property
+    def field(self) -> dict[str, float]:
+        """Smoothness on the lattice of the true points, where they can be seen."""
+        assert self.lattice is not None
+        shape, size = self.lattice, self.case.sample.size
+        parts = self.true.displacement[1:], self.at_points[0][1:]
+        true, predicted = (part.reshape(len(part), *shape, 2).transpose(0, 3, 1, 2) for part in parts)
+        seen = self.true.visibility[1:]
+        spacing = (size[0] / shape[0], size[1] / shape[1])
+        return metrics.field_metrics(true, predicted, seen.reshape(len(seen), *shape), spacing=spacing)
+
+    @cached_property
+    def rebuilt(self) -> dict[int, tuple[np.ndarray, np.ndarray, Bool[np.ndarray, "H W"]]]:
+        """Frame -> its true picture, the rebuilt one, and where that is covered; of those predicted and stored."""
+        made = {}
+        for frame in self.case.rebuilt_frames:
+            if frame in self.prediction.frames:
+                rebuilt = self.case.rebuild(self.prediction, frame)
+                made[frame] = self.case.sample.picture(frame), rebuilt.frame, rebuilt.covered
+        return made
+
+    @cached_property
+    def pictures(self) -> dict[str, float]:
+        """Means over the rebuilt frames."""
+        rows = []
+        for frame, (true, rebuilt, covered) in self.rebuilt.items():
+            masks = {"covered": covered, "moving": self.case.moving(frame)}
+            row = metrics.frame_metrics(true, rebuilt, masks, lpips=self.case.lpips)
+            rows.append({name: min(v, SAME_FRAME) if name.startswith("psnr") else v for name, v in row.items()})
+        return {name: float(np.mean([row[name] for row in rows])) for name in (rows[0] if rows else ())}
+
+
+def _of(part: Callable[[Any], dict[str, float]], name: str) -> Callable[[Any], float]:
+    return lambda answer: part(answer)[name]
+
+
+def _displacement(name: str) -> Callable[[Any], float]:
+    return _of(lambda answer: answer.displacement, name)
+
+
+def _visibility(name: str) -> Callable[[Any], float]:
+    return _of(lambda answer: answer.visibility, name)
+
+
+def _tapvid(name: str) -> Callable[[Any], float]:
+    return _of(lambda answer: answer.tapvid, name)
+
+
+def _field(name: str) -> Callable[[Any], float]:
+    return _of(lambda answer: answer.field, name)
+
+
+def _pictures(name: str) -> Callable[[Any], float]:
+    return _of(lambda answer: answer.pictures, name)
+
+
+def visible_share(answer: TrajectoryAnswer) -> float:
+    """Share of all points that can be seen after frame 0."""
+    return metrics.visible_share(answer.case.sample.truth.visibility)
+
+
+def grid_artefacts(answer: TrajectoryAnswer) -> float:
+    """Of the last predicted field; NaN for pictures smaller than two periods."""
+    period = answer.case.config.period
+    if min(answer.case.sample.size) < 2 * period + 2:
+        return NAN
+    return metrics.grid_artefacts(answer.prediction.displacement[0, -1].numpy(), period)
+
+
+def holes(answer: TrajectoryAnswer) -> float:
+    """Share of the rebuilt frames that nothing was moved to."""
+    return float(np.mean([1 - float(covered.mean()) for _, _, covered in answer.rebuilt.values()]))
+
+
+def error_ahead(answer: TrajectoryAnswer) -> dict[int, float]:
+    """Mean error of each frame predicted."""
+    errors = metrics.epe_per_frame(answer.true.displacement, answer.at_points[0], answer.true.visibility)
+    return {frame: float(error) for frame, error in zip(answer.frames[1:], errors)}
+
+
+_POINTS: dict[str, Any] = {"group": "Where points go"}
+_SEEN: dict[str, Any] = {"group": "Which points can be seen", "needs": ("knowledge of what is hidden",)}
+_FIELD: dict[str, Any] = {"group": "Shape of the motion"}
+_LATTICE: dict[str, Any] = {"needs": ("true points on a regular grid",)}
+_FRAMES: dict[str, Any] = {"group": "Rebuilt frames", "needs": ("later pictures",)}
+_LPIPS: dict[str, Any] = {"group": "Rebuilt frames", "needs": ("the weights of its network (lpips_weights)",)}
+
+METRICS: tuple[MetricSpec, ...] = (
+    MetricSpec(
+        "ade", "ADE", "px", "low", _displacement("ade"), **_POINTS, headline=True,
+        meaning="Average distance between predicted and true place, over all points that can be seen and all frames.",
+    ),
+    MetricSpec(
+        "fde", "FDE", "px", "low", _displacement("fde"), **_POINTS, headline=True,
+        meaning="The same in the last frame only, where it is hardest.",
+    ),
+    MetricSpec(
+        "miss_rate", "Missed", "%", "low", _displacement("miss_rate"), **_POINTS, digits=1, scale=100,
+        meaning="Share of points that are too far off in the last frame (8 px by default).",
+    ),
+    MetricSpec(
+        "mse", "MSE", "px²", "low", _displacement("mse"), **_POINTS, digits=1,
+        meaning="Mean squared error of a coordinate; few large misses dominate it.",
+    ),
+    MetricSpec(
+        "mse_last", "MSE last", "px²", "low", _displacement("mse_last"), **_POINTS, digits=1,
+        meaning="The same in the last frame only.",
+    ),
+    MetricSpec(
+        "average_pts_within_thresh", "δ_avg", "%", "high", _tapvid("average_pts_within_thresh"), **_POINTS,
+        digits=1, scale=100, headline=True,
+        meaning="Share of points less than 1 px off, less than 2, 4, 8 and 16 px, averaged over the five (TAP-Vid).",
+    ),
+    MetricSpec(
+        "average_jaccard", "AJ", "%", "high", _tapvid("average_jaccard"), **_POINTS, digits=1, scale=100,
+        needs=_SEEN["needs"],
+        meaning="Place and visibility in one number (TAP-Vid): a point counts if it is near and rightly called visible.",
+    ),
+    MetricSpec(
+        "visibility_accuracy", "Visibility", "%", "high", _visibility("visibility_accuracy"), **_SEEN,
+        digits=1, scale=100, headline=True,
+        meaning="Share of points that are rightly called visible or hidden.",
+    ),
+    MetricSpec(
+        "visibility_auroc", "AUROC", "", "high", _visibility("visibility_auroc"), **_SEEN, digits=3,
+        meaning="Chance that a visible point gets a higher visibility than a hidden one; 0.5 is guessing.",
+    ),
+    MetricSpec("visible", "Visible", "%", "high", visible_share, group="", digits=0, scale=100),
+    MetricSpec(
+        "roughness", "Roughness", "%", "zero", _field("roughness"), **_FIELD, **_LATTICE, digits=0, scale=100,
+        meaning="How much the motion changes from place to place, against the truth: -100 all places move alike, "
+        "-33 half as rough as the truth, 0 as rough, 33 twice as rough, 100 no end to it.",
+    ),
+    MetricSpec("tv_ratio", "Total variation ratio", "", "zero", _field("tv_ratio"), **_LATTICE, group=""),
+    MetricSpec("divergence_ratio", "Divergence ratio", "", "zero", _field("divergence_ratio"), **_LATTICE, group=""),
+    MetricSpec("curl_ratio", "Curl ratio", "", "zero", _field("curl_ratio"), **_LATTICE, group=""),
+    MetricSpec(
+        "divergence_error", "Divergence err.", "", "low", _field("divergence_error"), **_FIELD, **_LATTICE, digits=3,
+        meaning="Wrong growing and shrinking, px per px.",
+    ),
+    MetricSpec(
+        "curl_error", "Curl err.", "", "low", _field("curl_error"), **_FIELD, **_LATTICE, digits=3,
+        meaning="Wrong turning, px per px.",
+    ),
+    MetricSpec(
+        "grid_artefacts", "Grid artefacts", "%", "low", grid_artefacts, **_FIELD, digits=0, scale=100,
+        meaning="Share of the predicted motion's bending that sits on one grid of 8 px (the stride of many networks), "
+        "beyond chance: 0 no such grid, 100 nothing but the grid. The true motion may have some, too.",
+    ),
+    MetricSpec(
+        "psnr_all", "PSNR", "dB", "high", _pictures("psnr_all"), **_FRAMES, headline=True,
+        meaning="Likeness of the rebuilt frame to the true one, pixel by pixel, in decibels: 6 dB more is half the "
+        "error.",
+    ),
+    MetricSpec(
+        "psnr_covered", "PSNR covered", "", "high", _pictures("psnr_covered"), **_FRAMES,
+        meaning="The same where pixels arrived, holes left out.",
+    ),
+    MetricSpec(
+        "psnr_moving", "PSNR moving", "", "high", _pictures("psnr_moving"), **_FRAMES,
+        meaning="The same on what truly moves, the still rest left out.",
+    ),
+    MetricSpec(
+        "ssim_all", "SSIM", "", "high", _pictures("ssim_all"), **_FRAMES, digits=3, headline=True,
+        meaning="Likeness of edges and texture rather than of single pixels; 1 for equal frames.",
+    ),
+    MetricSpec(
+        "ssim_covered", "SSIM covered", "", "high", _pictures("ssim_covered"), **_FRAMES, digits=3,
+        meaning="The same where pixels arrived.",
+    ),
+    MetricSpec(
+        "ssim_moving", "SSIM moving", "", "high", _pictures("ssim_moving"), **_FRAMES, digits=3,
+        meaning="The same on what truly moves.",
+    ),
+    MetricSpec(
+        "lpips_all", "LPIPS", "", "low", _pictures("lpips_all"), **_LPIPS, digits=3,
+        meaning="Difference as a network trained on human judgement sees it.",
+    ),
+    MetricSpec(
+        "lpips_covered", "LPIPS covered", "", "low", _pictures("lpips_covered"), **_LPIPS, digits=3,
+        meaning="The same where pixels arrived.",
+    ),
+    MetricSpec(
+        "lpips_moving", "LPIPS moving", "", "low", _pictures("lpips_moving"), **_LPIPS, digits=3,
+        meaning="The same on what truly moves.",
+    ),
+    MetricSpec(
+        "holes", "Holes", "%", "low", holes, **_FRAMES, digits=1, scale=100,
+        meaning="Share of the new frame that no pixel was moved to.",
+    ),
+)  # fmt: skip
+
+SERIES: tuple[SeriesSpec, ...] = (
+    SeriesSpec(
+        "epe", "Error against frames ahead", "Error", "px", "low", "frames ahead", error_ahead, origin=0.0,
+        meaning="Mean distance between predicted and true place of the visible points. The further ahead, the harder.",
+    ),
+)  # fmt: skip
