@@ -1,6 +1,6 @@
 """The report's figures as SVG text: no plotting library, crisp at any size, small enough to stand inside the page.
 
-Colours are told apart by all eyes (Okabe and Ito); the predictor the report is about is always the strong blue.
+Colours are told apart by all eyes (Okabe and Ito); the method the report is about is always the strong blue.
 """
 
 from __future__ import annotations
@@ -10,10 +10,9 @@ from collections.abc import Callable, Sequence
 from html import escape
 
 from flowlib.evaluation.comparison import Comparison
-from flowlib.evaluation.measures import BY_NAME, Measure
-from flowlib.evaluation.statistics import Estimate
+from flowlib.tasks.protocol import Estimate, MetricSpec, SeriesSpec
 
-MAIN, CEILING, FAINT, SOFT = "#0072b2", "#7a7f87", "#8884", "#555b66"
+MAIN, ORACLE, FAINT, SOFT = "#0072b2", "#7a7f87", "#8884", "#555b66"
 OTHERS = ("#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9", "#8c564b", "#5b5fc7", "#444444")
 ENDS = 20  # videos shown from each end when there are more than twice as many
 Scale = Callable[[float], float]
@@ -24,123 +23,126 @@ NARROW, NAMES, NUMBERS = 560, 258, 66  # of those that stand two in a row; room 
 
 def figures(report: Comparison) -> dict[str, str]:
     """Name -> SVG of every figure that the report's numbers allow."""
-    made = {}
-    for measure in report.headline():
-        made[f"overall_{measure.name}"] = overall(report, measure)
-    if report.differences and "ade" in report.measured:
-        made["differences_ade"] = differences(report, BY_NAME["ade"])
-    if report.frames_ahead():
-        made["frames_ahead"] = horizon(report)
-    if "ade" in report.measured:
-        made["per_video_ade"] = videos(report, BY_NAME["ade"])
+    made = {f"overall_{metric.name}": overall(report, metric) for metric in report.headline()}
+    score = report.score
+    if score and report.differences:
+        made[f"differences_{score.name}"] = differences(report, score)
+    made |= {series.name: course(report, series) for series in report.task.series if report.places(series)}
+    if score:
+        made[f"per_{report.task.group}_{score.name}"] = groups(report, score)
     return made
 
 
 def colours(report: Comparison) -> dict[str, str]:
-    """Predictor -> colour, the same in every figure."""
-    rest = iter(OTHERS * (1 + len(report.predictors) // len(OTHERS)))
+    """Method -> colour, the same in every figure."""
+    rest = iter(OTHERS * (1 + len(report.methods) // len(OTHERS)))
     return {
-        name: MAIN if name == report.main else CEILING if report.is_ceiling(name) else next(rest)
-        for name in report.predictors
+        name: MAIN if name == report.main else ORACLE if report.role(name) == "oracle" else next(rest)
+        for name in report.methods
     }
 
 
-def overall(report: Comparison, measure: Measure) -> str:
-    """One number of every predictor with its interval, best first."""
+def overall(report: Comparison, metric: MetricSpec) -> str:
+    """One number of every method with its interval, best first."""
     paint = colours(report)
-    values = {name: report.overall[name][measure.name] for name in report.predictors}
-    order = sorted(values, key=lambda name: (math.isnan(values[name].mean), measure.rank(values[name].mean)))
+    values = {name: report.overall[name][metric.name] for name in report.methods}
+    order = sorted(values, key=lambda name: (math.isnan(values[name].mean), metric.rank(values[name].mean)))
     rows = [(name, values[name], paint[name], name == report.main) for name in order]
-    return _whiskers(rows, measure, f"{measure.label}, {_direction(measure)}", from_zero=measure.better == "low")
+    return _whiskers(rows, metric, f"{metric.heading}, {_direction(metric)}", from_zero=metric.better == "low")
 
 
-def differences(report: Comparison, measure: Measure) -> str:
-    """The main predictor minus each other one, paired video by video, with zero marked."""
+def differences(report: Comparison, metric: MetricSpec) -> str:
+    """The main method minus each other one, paired group by group, with zero marked."""
     paint = colours(report)
-    rows = [(name, values[measure.name], paint[name], False) for name, values in report.differences.items()]
-    better = {"low": "left of zero is better", "high": "right of zero is better", "zero": ""}[measure.better]
-    title = f"{report.main} minus …: {measure.label}, {better}"
-    return _whiskers(rows, measure, title, from_zero=True, signs=True)
+    rows = [(name, values[metric.name], paint[name], False) for name, values in report.differences.items()]
+    better = {"low": "left of zero is better", "high": "right of zero is better", "zero": ""}[metric.better]
+    title = f"{report.main} minus …: {metric.heading}, {better}"
+    return _whiskers(rows, metric, title, from_zero=True, signs=True)
 
 
-def horizon(report: Comparison) -> str:
-    """Error against frames ahead; a band for the interval of the main predictor and of its best rival.
+def course(report: Comparison, series: SeriesSpec) -> str:
+    """A series along its axis; a band for the interval of the main method and of the best baseline.
 
     More bands than two lie over each other and say nothing; the tables have every interval.
     """
-    frames, paint = report.frames_ahead(), colours(report)
+    places, paint = report.places(series), colours(report)
     height, left, right, top, bottom = 330, 46, WIDTH - LABELS, 30, 286
-    estimates = {name: [report.overall[name][f"epe_{frame}"] for frame in frames] for name in report.predictors}
+    estimates = {name: [report.estimate(name, f"{series.name}_{place}") for place in places] for name in report.methods}
     ticks = _ticks(0, _highest(value for values in estimates.values() for value in values))
-    across, down = _scale(0, max(frames), left, right), _scale(ticks[0], ticks[-1], bottom, top)
-    parts = [_text(left - 8, 16, "error in px", "start")]
+    start = [] if series.origin is None else [0]
+    across = _scale(0 if start else min(places), max(places), left, right)
+    down = _scale(ticks[0], ticks[-1], bottom, top)
+    parts = [_text(left - 8, 16, f"{series.label.lower()} in {series.unit}" if series.unit else series.label, "start")]
     for tick in ticks:
         parts += [_line(left, down(tick), right, down(tick)), _text(left - 8, down(tick) + 4, f"{tick:g}", "end")]
-    parts += [_text(across(frame), bottom + 18, str(frame), "middle") for frame in [0, *frames]]
-    parts.append(_text((left + right) / 2, height - 8, "frames ahead", "middle"))
+    parts += [_text(across(place), bottom + 18, str(place), "middle") for place in [*start, *places]]
+    parts.append(_text((left + right) / 2, height - 8, series.axis, "middle"))
     ends = []
-    banded = [report.main, report.best_rival("ade")]
+    banded = [report.main, report.best_baseline(report.task.score)]
     for name in sorted(estimates, key=lambda name: name == report.main):  # the main one on top
-        known = [(across(f), v) for f, v in zip(frames, estimates[name]) if v.mean == v.mean]
-        course = [(across(0), Estimate(0, 0, 0, 0, 0)), *known]
-        parts += _band(course, down, paint[name]) if name in banded else []
-        parts.append(_course(course, down, paint[name], report.is_ceiling(name)))
+        known = [(across(place), v) for place, v in zip(places, estimates[name]) if v.mean == v.mean]
+        origin = [(across(0), Estimate(series.origin, series.origin, series.origin, 0, 0))] if start else []
+        line = [*origin, *known]
+        parts += _band(line, down, paint[name]) if name in banded else []
+        parts.append(_drawn(line, down, paint[name], report.role(name) == "oracle"))
         ends.append((down(known[-1][1].mean) if known else bottom, name))
     for y, (_, name) in zip(_apart([y for y, _ in sorted(ends)], 15), sorted(ends)):
         parts.append(_text(right + 8, y + 4, name, "start", paint[name], name == report.main))
-    return _svg(WIDTH, height, parts, "Error against frames ahead")
+    return _svg(WIDTH, height, parts, series.title)
 
 
 def _band(points: list[tuple[float, Estimate]], down: Scale, colour: str) -> list[str]:
-    """The area between the ends of one predictor's intervals, where every point has one."""
+    """The area between the ends of one method's intervals, where every point has one."""
     if not all(value.has_interval for _, value in points):
         return []
     outline = [(x, down(v.high)) for x, v in points] + [(x, down(v.low)) for x, v in reversed(points)]
     return [f"<polygon points='{_points(outline)}' fill='{colour}' opacity='0.15'/>"]
 
 
-def _course(points: list[tuple[float, Estimate]], down: Scale, colour: str, dashed: bool) -> str:
-    """One predictor's line."""
+def _drawn(points: list[tuple[float, Estimate]], down: Scale, colour: str, dashed: bool) -> str:
+    """One method's line."""
     style = f"stroke='{colour}' stroke-width='{3 if colour == MAIN else 1.8}'" + " stroke-dasharray='5 4'" * dashed
     line = _points([(x, down(value.mean)) for x, value in points])
     return f"<polyline points='{line}' fill='none' {style}/>"
 
 
-def videos(report: Comparison, measure: Measure) -> str:
-    """Every predictor's number on every video, worst video of the main predictor first; of many the two ends."""
-    own = dict(zip(report.videos, report.values(report.main, measure.name)))
-    order = sorted(own, key=lambda video: (math.isnan(own[video]), -own[video]))
+def groups(report: Comparison, metric: MetricSpec) -> str:
+    """Every method's number on every group, worst group of the main method first; of many the two ends."""
+    own = dict(zip(report.groups, report.values(report.main, metric.name)))
+    order = sorted(own, key=lambda group: (math.isnan(own[group]), -metric.rank(own[group])))
     shown = order if len(order) <= 2 * ENDS else order[:ENDS] + order[-ENDS:]
-    values = [report.per_video[p][v].get(measure.name, math.nan) for p in report.predictors for v in shown]
-    ticks = _ticks(0, max((value for value in values if value == value), default=1.0))
+    numbers = [report.per_group[m][g].get(metric.name, math.nan) for m in report.methods for g in shown]
+    known = [number * metric.scale for number in numbers if math.isfinite(number)]
+    ticks = _ticks(min([0.0, *known]), max(known, default=1.0))
     row, top, right = 22, 30, WIDTH - 30
-    across, height = _scale(0, ticks[-1], LABELS, right), top + row * len(shown) + 30
-    parts = [_text(LABELS, 14, f"{measure.label} of each video", "start")]
+    across, height = _scale(ticks[0], ticks[-1], LABELS, right), top + row * len(shown) + 30
+    title = f"{metric.heading} of each {report.task.group}"
+    parts = [_text(LABELS, 14, title, "start")]
     for tick in ticks:
         parts.append(_line(across(tick), top - 8, across(tick), height - 26))
         parts.append(_text(across(tick), height - 10, f"{tick:g}", "middle"))
-    for index, video in enumerate(shown):
+    for index, group in enumerate(shown):
         y = top + row * index + row / 2
-        parts += [_text(LABELS - 10, y + 4, _short(video), "end"), _line(LABELS, y, right, y)]
-        parts += _dots(report, measure, video, across, y)
-    return _svg(WIDTH, height, parts, f"{measure.label} of each video")
+        parts += [_text(LABELS - 10, y + 4, _short(group), "end"), _line(LABELS, y, right, y)]
+        parts += _dots(report, metric, group, across, y)
+    return _svg(WIDTH, height, parts, title)
 
 
-def _dots(report: Comparison, measure: Measure, video: str, across: Scale, y: float) -> list[str]:
+def _dots(report: Comparison, metric: MetricSpec, group: str, across: Scale, y: float) -> list[str]:
     paint, dots = colours(report), []
-    for name in reversed(report.predictors):  # the main one on top
-        value = report.per_video[name][video].get(measure.name, math.nan)
+    for name in reversed(report.methods):  # the main one on top
+        value = report.per_group[name][group].get(metric.name, math.nan)
         if value == value:
-            tip = f"<title>{escape(name)} on {escape(video)}: {measure.show(value)}</title>"
-            place = f"cx='{across(value):.1f}' cy='{y:.1f}' r='{6 if name == report.main else 4.5}'"
+            tip = f"<title>{escape(name)} on {escape(group)}: {metric.show(value)}</title>"
+            place = f"cx='{across(value * metric.scale):.1f}' cy='{y:.1f}' r='{6 if name == report.main else 4.5}'"
             dots.append(f"<circle {place} fill='{paint[name]}' opacity='.9'>{tip}</circle>")
     return dots
 
 
-def _whiskers(rows: list[tuple], measure: Measure, title: str, *, from_zero: bool, signs: bool = False) -> str:
+def _whiskers(rows: list[tuple], metric: MetricSpec, title: str, *, from_zero: bool, signs: bool = False) -> str:
     """A dot, its interval and its number for each row (name, estimate, colour, is it the main one)."""
     row, top, right = 29, 36, NARROW - NUMBERS
-    numbers = [n * measure.scale for _, v, _, _ in rows for n in (v.mean, v.low, v.high) if n == n] or [0.0]
+    numbers = [n * metric.scale for _, v, _, _ in rows for n in (v.mean, v.low, v.high) if n == n] or [0.0]
     numbers += [0.0] if from_zero else []
     ticks = _ticks(min(numbers), max(numbers), about=4)
     across, height = _scale(ticks[0], ticks[-1], NAMES, right), top + row * len(rows) + 30
@@ -154,17 +156,17 @@ def _whiskers(rows: list[tuple], measure: Measure, title: str, *, from_zero: boo
         parts.append(_text(NAMES - 10, y + 4, _short(name, 32), "end", colour, strong))
         if value.mean != value.mean:
             continue
-        low, mean, high = (across(number * measure.scale) for number in (value.low, value.mean, value.high))
+        low, mean, high = (across(number * metric.scale) for number in (value.low, value.mean, value.high))
         if value.has_interval:
             parts.append(_line(low, y, high, y, colour, "stroke-width='7' opacity='.3' stroke-linecap='round'"))
         parts.append(f"<circle cx='{mean:.1f}' cy='{y}' r='{6 if strong else 5}' fill='{colour}'/>")
-        shown = f"{value.mean * measure.scale:{'+' if signs else ''}.{measure.digits}f}"
+        shown = f"{value.mean * metric.scale:{'+' if signs else ''}.{metric.digits}f}"
         parts.append(_text(right + 14, y + 4, shown, "start", colour, strong))
     return _svg(NARROW, height, parts, title, font=15)
 
 
-def _direction(measure: Measure) -> str:
-    return {"low": "lower is better", "high": "higher is better", "zero": "0 is best"}[measure.better]
+def _direction(metric: MetricSpec) -> str:
+    return {"low": "lower is better", "high": "higher is better", "zero": "0 is best"}[metric.better]
 
 
 def _scale(low: float, high: float, start: float, end: float) -> Scale:

@@ -1,168 +1,245 @@
-"""`Comparison`: the scores of several predictors on the same clips, with intervals. Draws and writes nothing."""
+"""`Comparison`: the scores of several methods on the same samples, with intervals. Draws and writes nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from flowlib.evaluation.measures import BY_NAME, HEADLINE, MEASURES, Measure, frames_ahead
-from flowlib.evaluation.pictures import ClipPictures
-from flowlib.evaluation.scoring import EvalConfig
-from flowlib.evaluation.statistics import Estimate, Row, estimate, per_video, resamples
+from flowlib.evaluation.statistics import EvalConfig, Row, estimate, per_group, resamples
+from flowlib.models.protocols import Role
+from flowlib.tasks.protocol import Estimate, MetricSpec, SeriesSpec, Strip, Task
 
-FEW = 10  # videos below which a bootstrap interval tends to be too narrow
-WHOLE = 0.5  # of its points that a clip must show to stand for others
+FEW = 10  # groups below which a bootstrap interval tends to be too narrow
+NOTHING = Estimate(float("nan"), float("nan"), float("nan"), 0, 0)
 
 
 @dataclass(frozen=True)
-class ClipRow:
-    """One clip's numbers for one predictor."""
+class SampleRow:
+    """One sample's numbers for one method."""
 
-    clip: str
-    video: str
+    name: str
+    group: str
     scores: Row
 
 
 @dataclass
 class Comparison:
-    """The scores of several predictors on the same clips. The first predictor is the one it is about.
+    """The scores of several methods on the same samples. The first method is the one it is about.
 
     Attributes:
-        rows: predictor -> its clips, in the same order for all.
-        run: what made the numbers: predictors' fingerprints, data, config, versions.
-        config: how they were measured.
+        task: what was measured.
+        rows: method -> its samples, in the same order for all.
+        run: what made the numbers: methods, data, settings, versions.
+        config: how means get their intervals.
         warnings: what a reader has to know before believing them.
-        pictures: the best, the median and the worst clip.
+        strips: the best, the median and the worst sample in pictures.
     """
 
-    rows: Mapping[str, list[ClipRow]]
+    task: Task
+    rows: Mapping[str, list[SampleRow]]
     run: dict[str, Any]
     config: EvalConfig = field(default_factory=EvalConfig)
     warnings: list[str] = field(default_factory=list)
-    pictures: list[ClipPictures] = field(default_factory=list)
+    strips: list[Strip] = field(default_factory=list)
 
     @property
-    def predictors(self) -> list[str]:
+    def methods(self) -> list[str]:
         return list(self.rows)
 
     @property
     def main(self) -> str:
-        """The predictor the report is about."""
-        return self.predictors[0]
+        """The method that the comparison is about."""
+        return self.methods[0]
 
     @property
-    def rivals(self) -> list[str]:
-        """The predictors that the main one has to beat."""
-        return [name for name in self.predictors[1:] if not self.is_ceiling(name)]
+    def baselines(self) -> list[str]:
+        """The methods that the main one has to beat: all others but oracles."""
+        return [name for name in self.methods[1:] if self.role(name) != "oracle"]
 
-    def is_ceiling(self, name: str) -> bool:
-        """Does this one see the answer?"""
-        return self.told(name).get("class") == "OracleTracks"
+    def told(self, method: str) -> dict[str, Any]:
+        """What the run says of a method; empty if nothing."""
+        return self.run.get("methods", {}).get(method, {})
 
-    def best_rival(self, measure: str) -> str | None:
-        """Which of the rivals has the best mean; None where none has any."""
-        means = {name: self.overall[name][measure].mean for name in self.rivals if measure in self.measured}
+    def role(self, method: str) -> Role:
+        """What a method is."""
+        return self.told(method).get("role", "model")
+
+    def best_baseline(self, metric: str) -> str | None:
+        """Which of the baselines has the best mean; None where none has any."""
+        means = {name: self.estimate(name, metric).mean for name in self.baselines}
         known = [name for name, mean in means.items() if mean == mean]
-        return min(known, key=lambda name: BY_NAME[measure].rank(means[name]), default=None)
-
-    def told(self, name: str) -> dict[str, Any]:
-        """What the run says of a predictor; empty if nothing."""
-        return self.run.get("predictors", {}).get(name, {})
+        return min(known, key=lambda name: self.task.metric(metric).rank(means[name]), default=None)
 
     @cached_property
-    def per_video(self) -> dict[str, dict[str, Row]]:
-        """Predictor -> video -> its numbers, each the mean over the video's clips."""
+    def per_group(self) -> dict[str, dict[str, Row]]:
+        """Method -> group -> its numbers, each the mean over the group's samples."""
         return {
-            name: per_video([row.scores for row in rows], [row.video for row in rows])
+            name: per_group([row.scores for row in rows], [row.group for row in rows])
             for name, rows in self.rows.items()
         }
 
     @cached_property
-    def videos(self) -> list[str]:
-        return list(self.per_video[self.main])
+    def groups(self) -> list[str]:
+        """The videos (subjects, …) that the means are over."""
+        return list(self.per_group[self.main])
 
     @cached_property
+    def specs(self) -> dict[str, MetricSpec]:
+        """Name -> metric of all numbers that some method has for some group: the task's, then those of its series."""
+        have = self._have(self.methods)
+        found = [metric for metric in self.task.metrics if metric.name in have]
+        found += [series.at(place) for series in self.task.series for place in self.places(series)]
+        return {metric.name: metric for metric in found}
+
+    @property
     def measured(self) -> list[str]:
-        """Names of all numbers that some predictor has for some video, known ones first, then `epe_1`, `epe_2`, …"""
-        rows = [row for videos in self.per_video.values() for row in videos.values()]
-        have = {name for row in rows for name, value in row.items() if value == value}
-        return [m.name for m in MEASURES if m.name in have] + [f"epe_{frame}" for frame in frames_ahead(have)]
+        """The names of all these numbers."""
+        return list(self.specs)
+
+    def has(self, metric: str) -> bool:
+        """Whether the main method has this number in some group."""
+        return self.estimate(self.main, metric).videos > 0
+
+    def metrics(self, group: str) -> list[MetricSpec]:
+        """The measured metrics under a heading of the report."""
+        return [metric for metric in self.task.metrics if metric.group == group and metric.name in self.specs]
+
+    @property
+    def headings(self) -> list[str]:
+        """The headings that measured metrics stand under."""
+        headings = dict.fromkeys(metric.group for metric in self.task.metrics)
+        return [heading for heading in headings if heading and self.metrics(heading)]
+
+    def headline(self) -> list[MetricSpec]:
+        """The measured metrics of the first table; the score where the task names none."""
+        chosen = [metric for metric in self.task.metrics if metric.headline] or [self.task.metric(self.task.score)]
+        return [metric for metric in chosen if metric.name in self.specs]
+
+    @property
+    def score(self) -> MetricSpec | None:
+        """The metric that counts most; None if it was not measured."""
+        return self.specs.get(self.task.score)
 
     @cached_property
     def overall(self) -> dict[str, dict[str, Estimate]]:
-        """Predictor -> number -> mean over videos with its bootstrap interval."""
-        return {name: {m: self._estimate(self.values(name, m)) for m in self.measured} for name in self.predictors}
+        """Method -> number -> mean over groups with its bootstrap interval."""
+        return {name: {m: self._estimate(self.values(name, m)) for m in self.specs} for name in self.methods}
 
     @cached_property
     def differences(self) -> dict[str, dict[str, Estimate]]:
-        """Other predictor -> number -> the main predictor's minus the other's, paired video by video."""
-        others = self.predictors[1:]
-        return {name: {m: self.difference(self.main, name, m) for m in self.measured} for name in others}
+        """Other method -> number -> the main method's minus the other's, paired group by group."""
+        return {name: {m: self.difference(self.main, name, m) for m in self.specs} for name in self.methods[1:]}
 
-    def difference(self, first: str, second: str, measure: str) -> Estimate:
-        """`first` minus `second` in one number, paired video by video, with its interval."""
-        return self._estimate(self.values(first, measure) - self.values(second, measure))
+    def estimate(self, method: str, metric: str) -> Estimate:
+        """A method's mean of a number."""
+        return self.overall[method].get(metric, NOTHING)
 
-    def values(self, predictor: str, measure: str) -> np.ndarray:
-        """One number of one predictor for each of `videos`; NaN where there is none."""
-        if predictor not in self.rows:
-            raise ValueError(f"predictor: expected one of {', '.join(self.predictors)}, got {predictor!r}")
-        return np.array([self.per_video[predictor][video].get(measure, np.nan) for video in self.videos])
+    def difference(self, first: str, second: str, metric: str) -> Estimate:
+        """`first` minus `second` in one number, paired group by group, with its interval."""
+        return self._estimate(self.values(first, metric) - self.values(second, metric))
 
-    def frames_ahead(self, predictor: str | None = None) -> list[int]:
-        """The frames in which an error was measured, of one predictor or of any."""
-        names = [predictor] if predictor else self.predictors
-        rows = [row for name in names for row in self.per_video[name].values()]
-        return frames_ahead({name for row in rows for name, value in row.items() if value == value})
+    def values(self, method: str, metric: str) -> np.ndarray:
+        """One number of one method for each of `groups`; NaN where there is none."""
+        if method not in self.rows:
+            raise ValueError(f"method: expected one of {', '.join(self.methods)}, got {method!r}")
+        return np.array([self.per_group[method][group].get(metric, np.nan) for group in self.groups])
 
-    def extreme_clips(self, measure: str = "ade") -> dict[str, int]:
-        """Indices of the best, the median and the worst clip of the main predictor; fewer if there are fewer clips.
+    def places(self, series: SeriesSpec, method: str | None = None) -> list[int]:
+        """Where a series was measured, of one method or of any; ascending."""
+        have = self._have([method] if method else self.methods)
+        ends = [name.removeprefix(f"{series.name}_") for name in have if name.startswith(f"{series.name}_")]
+        return sorted(int(end) for end in ends if end.isdecimal())
 
-        A clip of whose points less than half can be seen (a scene cut, a tracker that got lost) says little about a
-        predictor; it is taken only if there is no other.
+    def at_places(self, series: SeriesSpec) -> list[MetricSpec]:
+        """The metrics of all places where a series was measured."""
+        return [self.specs[f"{series.name}_{place}"] for place in self.places(series)]
+
+    def _have(self, methods: Sequence[str]) -> set[str]:
+        rows = [row for name in methods for row in self.per_group[name].values()]
+        return {name for row in rows for name, value in row.items() if value == value}
+
+    def extreme_samples(self) -> dict[str, int]:
+        """Indices of the best, the median and the worst sample of the main method; fewer if there are fewer samples.
+
+        One that says little about a method (`Task.telling`) is taken only if there is no other.
         """
-        scores = [row.scores for row in self.rows[self.main]]
-        values = np.array([row.get(measure, np.nan) for row in scores])
-        whole = np.array([row.get("visible", 1.0) >= WHOLE for row in scores])
-        values = np.where(whole, values, np.nan) if np.isfinite(values[whole]).any() else values
+        score = self.task.metric(self.task.score)
+        rows = [row.scores for row in self.rows[self.main]]
+        values = np.array([score.rank(row.get(score.name, np.nan)) for row in rows])
+        telling = np.array([self.task.telling(row) for row in rows])
+        values = np.where(telling, values, np.nan) if np.isfinite(values[telling]).any() else values
         order = [int(index) for index in np.argsort(values) if np.isfinite(values[index])]
         if not order:
             return {}
         picked = {order[-1]: "Worst", order[len(order) // 2]: "Median", order[0]: "Best"}  # the last of equals
         return {title: index for index, title in reversed(picked.items())}
 
-    def headline(self) -> list[Measure]:
-        return [BY_NAME[name] for name in HEADLINE if name in self.measured]
+    def best(self, metric: MetricSpec) -> list[str]:
+        """Who has the best value as it is shown, oracles aside; several share it."""
+        values = {name: self.estimate(name, metric.name).mean for name in [self.main, *self.baselines]}
+        known = {name: value for name, value in values.items() if value == value}
+        least = min(known.values(), key=metric.rank, default=float("nan"))
+        return [name for name, value in known.items() if metric.show(value) == metric.show(least)]
+
+    def count(self, number: int) -> str:
+        """So many groups, in words."""
+        return f"{number} {self.task.group}" + "s" * (number != 1)
 
     def interval_note(self, shown_as: str = "Brackets") -> str:
         """How far the intervals can be trusted."""
-        percent, count = f"{self.config.confidence:.0%}", len(self.videos)
-        if count < 2:
-            return "There is only one video, so no interval can be given: nothing is known about how videos differ."
-        note = f"{shown_as} hold the {percent} interval of the mean over {count} videos (bootstrap over videos)."
-        few = f" With so few videos it tends to be too narrow; from about {FEW} on it can be relied on."
-        return note + (few if count < FEW else "")
+        percent, group = f"{self.config.confidence:.0%}", self.task.group
+        if len(self.groups) < 2:
+            return (
+                f"There is only one {group}, so no interval can be given: nothing is known about how {group}s differ."
+            )
+        over = self.count(len(self.groups))
+        note = f"{shown_as} hold the {percent} interval of the mean over {over} (bootstrap over {group}s)."
+        few = f" With so few {group}s it tends to be too narrow; from about {FEW} on it can be relied on."
+        return note + (few if len(self.groups) < FEW else "")
 
     def left_out_note(self) -> str:
-        """Which numbers some video could not give, for any predictor or for single ones."""
+        """Which numbers some group could not give, for any method or for single ones."""
         missing: dict[tuple[int, str], list[str]] = {}
-        for name in (name for name in self.measured if name in BY_NAME):
-            counts = {predictor: self.overall[predictor][name].left_out for predictor in self.predictors}
+        for metric in (metric for heading in self.headings for metric in self.metrics(heading)):
+            counts = {method: self.estimate(method, metric.name).left_out for method in self.methods}
             least = min(counts.values())
-            alone = [(count, f" of “{predictor}”") for predictor, count in counts.items() if count > least]
+            alone = [(count, f" of “{method}”") for method, count in counts.items() if count > least]
             for key in [(least, "")] * bool(least) + alone:
-                missing.setdefault(key, []).append(BY_NAME[name].label)
-        of = f"of {len(self.videos)} videos for"
+                missing.setdefault(key, []).append(metric.heading)
+        of = f"of {self.count(len(self.groups))} for"
         told = [f"{count} {of} {', '.join(labels)}{whose}" for (count, whose), labels in missing.items()]
         return f"Left out, for there was nothing to measure: {'; '.join(told)}." if told else ""
 
+    def not_measured_note(self) -> str:
+        """Which metrics no method has, and for lack of what."""
+        lacking: dict[tuple[str, ...], list[str]] = {}
+        for metric in self.task.metrics:
+            if metric.needs and metric.group and metric.name not in self.specs:
+                lacking.setdefault(metric.needs, []).append(metric.label)
+        told = [f"{', '.join(labels)}, for lack of {' and '.join(needs)}" for needs, labels in lacking.items()]
+        return f"Not measured: {'; '.join(told)}." if told else ""
+
+    def unequal_series(self) -> list[str]:
+        """A warning for each method that was measured at fewer places of a series than others."""
+        found = []
+        for series in self.task.series:
+            places = {name: self.places(series, name) for name in self.methods}
+            most = max(places.values(), key=len)
+            found += [
+                f"“{name}” has {len(own)} of {len(most)} {series.axis} only ({', '.join(map(str, own))}): numbers that "
+                "are means over all of them, or of the last, are not measured like the others'."
+                for name, own in places.items()
+                if own != most
+            ]
+        return found
+
     @cached_property
     def _draws(self) -> np.ndarray:
-        return resamples(len(self.videos), self.config.resamples, self.config.seed)
+        return resamples(len(self.groups), self.config.resamples, self.config.seed)
 
     def _estimate(self, values: np.ndarray) -> Estimate:
         return estimate(values, self._draws, self.config.confidence)

@@ -1,17 +1,17 @@
-"""`Report`: a comparison as sentences, tables and a page, and as files of them."""
+"""`Report`: a comparison as sentences, tables (Markdown, LaTeX) and a page, and as files of them."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from flowlib.evaluation import charts, page, tables, verdict
+from flowlib.evaluation import charts, page
 from flowlib.evaluation.cache import to_json
 from flowlib.evaluation.comparison import Comparison
-from flowlib.evaluation.statistics import Estimate
+from flowlib.tasks.protocol import Estimate, MetricSpec
 from flowlib.workspace import atomic_write
 
 
@@ -19,35 +19,60 @@ from flowlib.workspace import atomic_write
 class Report(Comparison):
     """A `Comparison` to read: what `evaluate` returns."""
 
-    def verdict(self) -> list[str]:
+    def summary(self) -> list[str]:
         """What the numbers say, in sentences."""
-        return verdict.sentences(self)
+        return self.task.summary(self)
 
     def markdown(self) -> str:
-        """The verdict, the headline table and every other number, as Markdown."""
-        return tables.markdown(self)
+        """The summary, the headline table, the paired differences, all other numbers, and what made them."""
+        headline, specs = self.headline(), list(self.specs.values())
+        parts = [f"# Evaluation of {self.main}", *(f"**Warning: {warning}**" for warning in self.warnings)]
+        parts += ["\n".join(f"- {sentence}" for sentence in self.summary())]
+        parts += ["## Methods", "\n".join(f"- **{name}**: {page.introduce(self, name)}" for name in self.methods)]
+        parts += ["## Side by side", self._grid(headline), self.interval_note(), self.left_out_note()]
+        if self.differences:
+            parts += [
+                f"## {self.main} minus the others, {self.task.group} by {self.task.group}",
+                self._paired(headline),
+            ]
+        for series in self.task.series:
+            places, unit = self.at_places(series), f" ({series.unit})" if series.unit else ""
+            parts += [f"## {series.title}{unit}", self._grid(places, arrows=False)] if places else []
+        rest = {heading: [m for m in self.metrics(heading) if m not in headline] for heading in self.headings}
+        parts += ["## Everything else", self.not_measured_note()] if any(rest.values()) else [self.not_measured_note()]
+        for heading, metrics in rest.items():
+            parts += [f"### {heading}", self._grid(metrics)] if metrics else []
+        meant = [f"- {m.heading} {m.arrow}: {m.meaning}" for m in specs if m.meaning and m in self.task.metrics]
+        parts += ["## What the columns mean", "\n".join(meant)] if meant else []
+        made = "\n".join(f"- {what}: {value}" for what, value in page.provenance(self))
+        return "\n\n".join(part for part in [*parts, "## What made these numbers", made] if part) + "\n"
 
     def latex(self) -> str:
-        """The headline numbers as a LaTeX table (booktabs)."""
-        return tables.latex(self)
+        """The headline numbers with their intervals as a LaTeX table; needs the package booktabs."""
+        metrics = self.headline()
+        arrows = {"low": r"$\downarrow$", "high": r"$\uparrow$", "zero": r"$\to 0$"}
+        head = " & ".join(["method", *(f"{_escape(m.heading)} {arrows[m.better]}" for m in metrics)])
+        lines = [f"% - {what}: {value}" for what, value in page.provenance(self)]
+        lines += [r"\begin{tabular}{l" + "c" * len(metrics) + "}", r"\toprule", head + r" \\", r"\midrule"]
+        for name in self.methods:
+            cells = [_latex_cell(self.estimate(name, metric.name), metric) for metric in metrics]
+            lines.append(" & ".join([_escape(name), *cells]) + r" \\")
+        return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
     def html(self) -> str:
         """The self-contained page."""
-        return page.page(self)
+        return page.page(self, self.summary())
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the pictures as plain JSON values; numbers that do not exist are null."""
-        estimates = {
-            "overall": self.overall,
-            "differences_of_" + self.main: self.differences,
-        }
         return {
             "run": _plain(self.run),
             "warnings": self.warnings,
-            "verdict": self.verdict(),
-            **{title: _plain(values) for title, values in estimates.items()},
-            "per_video": _plain(self.per_video),
-            "per_clip": {n: [asdict(row) | {"scores": _plain(row.scores)} for row in r] for n, r in self.rows.items()},
+            "summary": self.summary(),
+            "overall": _plain(self.overall),
+            f"differences_of_{self.main}": _plain(self.differences),
+            f"per_{self.task.group}": _plain(self.per_group),
+            f"per_{self.task.unit}": {name: [_plain(asdict(row)) for row in rows] for name, rows in self.rows.items()},
         }
 
     def save(self, folder: str | Path) -> Path:
@@ -65,6 +90,49 @@ class Report(Comparison):
             with atomic_write(folder / name) as path:
                 Path(path).write_text(text, encoding="utf-8")
         return folder / "report.html"
+
+    def _grid(self, metrics: Sequence[MetricSpec], *, arrows: bool = True) -> str:
+        rows = [[name, *(cell(self.estimate(name, m.name), m) for m in metrics)] for name in self.methods]
+        return _table(["method", *(f"{m.heading} {m.arrow}" if arrows else m.label for m in metrics)], rows)
+
+    def _paired(self, metrics: Sequence[MetricSpec]) -> str:
+        others = self.differences.items()
+        rows = [[f"– {name}", *(signed(values[m.name], m) for m in metrics)] for name, values in others]
+        return _table([self.main, *(f"{m.heading} {m.arrow}" for m in metrics)], rows)
+
+
+def cell(value: Estimate, metric: MetricSpec) -> str:
+    """A number with its interval, as text."""
+    if not value.has_interval:
+        return metric.show(value.mean)
+    return f"{metric.show(value.mean)} [{metric.show(value.low)}, {metric.show(value.high)}]"
+
+
+def signed(value: Estimate, metric: MetricSpec) -> str:
+    """A difference with its interval, as text."""
+    shown = [f"{number * metric.scale:+.{metric.digits}f}" for number in (value.mean, value.low, value.high)]
+    if value.mean != value.mean:
+        return "–"
+    return f"{shown[0]} [{shown[1]}, {shown[2]}]" if value.has_interval else shown[0]
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
+    return "\n".join("| " + " | ".join(text.replace("|", "\\|") for text in line) + " |" for line in lines)
+
+
+def _latex_cell(value: Estimate, metric: MetricSpec) -> str:
+    if value.mean != value.mean:
+        return "--"
+    if not value.has_interval:
+        return metric.show(value.mean)
+    return rf"{metric.show(value.mean)} {{\scriptsize [{metric.show(value.low)}, {metric.show(value.high)}]}}"
+
+
+def _escape(text: str) -> str:
+    special = {"\\": r"\textbackslash{}", "δ": r"$\delta$", "²": "$^2$", "…": r"\dots{}", "~": r"\textasciitilde{}"}
+    special |= {sign: "\\" + sign for sign in "&%$#_{}"} | {"^": r"\textasciicircum{}"}
+    return "".join(special.get(sign, sign) for sign in text)
 
 
 def _plain(value: Any) -> Any:

@@ -1,60 +1,60 @@
-"""From clips to videos to one number with an interval. NumPy only; knows nothing of what the numbers mean."""
+"""From samples to groups to one number with an interval. NumPy only; knows nothing of what the numbers mean."""
 
 from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 from jaxtyping import Float, Int
+
+from flowlib.tasks.protocol import Estimate
 
 Row = dict[str, float]
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A mean over videos.
+class EvalConfig:
+    """How means get their intervals.
 
-    Attributes:
-        mean: of the videos that have a value; NaN if none has.
-        low, high: bootstrap interval; NaN where it can't be given, that is with fewer than two videos.
-        videos: how many went into the mean.
-        left_out: how many had no value (nothing visible, nothing to compare).
+    Raises:
+        ValueError: a number out of range.
     """
 
-    mean: float
-    low: float
-    high: float
-    videos: int
-    left_out: int
+    confidence: float = 0.95  # of the intervals
+    resamples: int = 2000  # bootstrap draws
+    seed: int = 0  # of the bootstrap
 
-    @property
-    def has_interval(self) -> bool:
-        return bool(np.isfinite(self.low) and np.isfinite(self.high))
+    def __post_init__(self) -> None:
+        if not self.resamples >= 1:
+            raise ValueError(f"resamples: expected 1 or more, got {self.resamples!r}")
+        if not 0 < self.confidence < 1:
+            raise ValueError(f"confidence: expected a share between 0 and 1, such as 0.95, got {self.confidence!r}")
 
 
-def per_video(rows: list[Row], videos: list[str]) -> dict[str, Row]:
-    """Mean of each number over the clips of each video; clips without it do not count.
+def per_group(rows: list[Row], groups: list[str]) -> dict[str, Row]:
+    """Mean of each number over the samples of each group; samples without it do not count.
 
     Args:
-        rows: one for each clip.
-        videos: the video of each clip.
+        rows: one for each sample.
+        groups: the group of each sample.
     """
     result = {}
-    for video in sorted(set(videos)):
-        own = [row for row, name in zip(rows, videos) if name == video]
+    for group in sorted(set(groups)):
+        own = [row for row, name in zip(rows, groups) if name == group]
         names = sorted({name for row in own for name in row})
-        result[video] = {name: nan_mean(np.array([row.get(name, np.nan) for row in own])) for name in names}
+        result[group] = {name: nan_mean(np.array([row.get(name, np.nan) for row in own])) for name in names}
     return result
 
 
-def resamples(num_videos: int, count: int, seed: int) -> Int[np.ndarray, "R V"]:
-    """Indices of `count` draws of as many videos, with replacement; shared by all, so that differences are paired."""
-    return np.random.default_rng(seed).integers(0, max(num_videos, 1), (count, num_videos))
+def resamples(num_groups: int, count: int, seed: int) -> Int[np.ndarray, "R V"]:
+    """Indices of `count` draws of as many groups, with replacement; shared by all, so that differences are paired."""
+    return np.random.default_rng(seed).integers(0, max(num_groups, 1), (count, num_groups))
 
 
 def estimate(values: Float[np.ndarray, " V"], draws: Int[np.ndarray, "R V"], confidence: float = 0.95) -> Estimate:
-    """Mean and percentile bootstrap interval (Efron 1979) of one value for each video; NaN ones are left out."""
+    """Mean and percentile bootstrap interval (Efron 1979) of one value for each group; NaN ones are left out."""
     known = int(np.isfinite(values).sum())
     left_out = len(values) - known
     if known < 2:
@@ -65,9 +65,13 @@ def estimate(values: Float[np.ndarray, " V"], draws: Int[np.ndarray, "R V"], con
     return Estimate(nan_mean(values), float(low), float(high), known, left_out)
 
 
-def nan_mean(values: np.ndarray, axis: int | None = None):
+@overload
+def nan_mean(values: np.ndarray, axis: None = None) -> float: ...
+@overload
+def nan_mean(values: np.ndarray, axis: int) -> np.ndarray: ...
+def nan_mean(values: np.ndarray, axis: int | None = None) -> float | np.ndarray:
     """Mean of what is not NaN; NaN, without a warning, where nothing is left."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         mean = np.nanmean(values, axis=axis) if np.size(values) else np.nan
-    return float(mean) if axis is None else mean
+    return float(mean) if axis is None else np.asarray(mean)

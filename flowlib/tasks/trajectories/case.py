@@ -1,4 +1,4 @@
-"""A clip with what is asked about it: `ScoringConfig`, what is measured, and `TrajectoryCase`, the same for all methods.
+"""A clip with what is asked about it: `ScoringConfig`, what is measured, and `TrajectoryCase`, the same for all.
 
 Knows the truth and how a frame is rebuilt from a prediction; knows nothing of metrics or of how methods are called.
 """

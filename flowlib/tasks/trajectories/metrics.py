@@ -1,7 +1,7 @@
 """What is measured of a predicted clip: a `MetricSpec` for each number, with its function.
 
-To add a metric, add its `MetricSpec` to `METRICS`. Its function takes a `TrajectoryAnswer` and gives a number, NaN where
-there is nothing to measure; what several metrics share is computed once, as a cached property of the answer.
+To add a metric, add its `MetricSpec` to `METRICS`. Its function takes a `TrajectoryAnswer` and gives a number, NaN
+where there is nothing to measure; what several metrics share is computed once, as a cached property of the answer.
 """
 
 from __future__ import annotations
@@ -198,7 +198,8 @@ METRICS: tuple[MetricSpec, ...] = (
     MetricSpec(
         "average_jaccard", "AJ", "%", "high", _tapvid("average_jaccard"), **_POINTS, digits=1, scale=100,
         needs=_SEEN["needs"],
-        meaning="Place and visibility in one number (TAP-Vid): a point counts if it is near and rightly called visible.",
+        meaning="Place and visibility in one number (TAP-Vid): a point counts if it is near and rightly called "
+        "visible.",
     ),
     MetricSpec(
         "visibility_accuracy", "Visibility", "%", "high", _visibility("visibility_accuracy"), **_SEEN,

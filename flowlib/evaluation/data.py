@@ -1,0 +1,96 @@
+"""What evaluation asks of a dataset beyond its samples, all of it optional: groups, fingerprint, split.
+
+A `torch.utils.data.Subset` is looked through. Decodes no sample.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from torch.utils.data import Subset
+
+from flowlib.clips import Clip
+
+
+@runtime_checkable
+class HasVideos(Protocol):
+    """Names its videos (subjects, …)."""
+
+    @property
+    def videos(self) -> Sequence[str]: ...
+
+
+@runtime_checkable
+class HasFingerprints(HasVideos, Protocol):
+    """Knows the fingerprint of each of its `videos`."""
+
+    @property
+    def fingerprints(self) -> Sequence[str]: ...
+
+
+@runtime_checkable
+class HasClips(Protocol):
+    """Lists its clips, one for each sample."""
+
+    @property
+    def clips(self) -> Sequence[Clip]: ...
+
+
+@runtime_checkable
+class HasFingerprint(Protocol):
+    """Has a fingerprint of all that is in it."""
+
+    @property
+    def fingerprint(self) -> str: ...
+
+
+@runtime_checkable
+class HasSplit(Protocol):
+    """Says which split it is."""
+
+    @property
+    def split(self) -> str: ...
+
+
+@runtime_checkable
+class HasTransform(Protocol):
+    """May change its samples, in a way that its fingerprint doesn't know."""
+
+    @property
+    def transform(self) -> Any: ...
+
+
+def videos_of(dataset: Any) -> dict[str, str]:
+    """Video's name -> its fingerprint (or its name once more); empty if the dataset doesn't say."""
+    if isinstance(dataset, HasVideos) and dataset.videos:
+        names = list(dataset.videos)
+        return dict(zip(names, (list(dataset.fingerprints) if isinstance(dataset, HasFingerprints) else []) or names))
+    clips = [clip_of(dataset, index) for index in range(len(dataset))]
+    return {clip.video: clip.fingerprint or clip.video for clip in clips if clip is not None}
+
+
+def clip_of(dataset: Any, index: int) -> Clip | None:
+    """Which clip a sample is; None if the dataset doesn't say."""
+    if isinstance(dataset, Subset):
+        return clip_of(dataset.dataset, dataset.indices[index])
+    return dataset.clips[index] if isinstance(dataset, HasClips) else None
+
+
+def fingerprint_of(dataset: Any) -> str:
+    """Of the whole dataset; "" if it has none."""
+    return str(dataset.fingerprint) if isinstance(dataset, HasFingerprint) else ""
+
+
+def content_of(dataset: Any) -> str:
+    """A SHA-256 that tells what every sample is; "" if there is none."""
+    if isinstance(dataset, HasTransform) and dataset.transform is not None:
+        return ""
+    fingerprint = fingerprint_of(dataset)
+    return fingerprint if re.fullmatch("[0-9a-f]{64}", fingerprint) else ""
+
+
+def split_of(dataset: Any) -> str:
+    """The split's name; "" if the dataset doesn't say."""
+    return str(dataset.split) if isinstance(dataset, HasSplit) else ""
