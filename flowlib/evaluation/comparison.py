@@ -193,9 +193,8 @@ class Comparison:
         """How far the intervals can be trusted."""
         percent, group = f"{self.config.confidence:.0%}", self.task.group
         if len(self.groups) < 2:
-            return (
-                f"There is only one {group}, so no interval can be given: nothing is known about how {group}s differ."
-            )
+            alone = f"There is only one {group}, so no interval can be given"
+            return f"{alone}: nothing is known about how {group}s differ."
         over = self.count(len(self.groups))
         note = f"{shown_as} hold the {percent} interval of the mean over {over} (bootstrap over {group}s)."
         few = f" With so few {group}s it tends to be too narrow; from about {FEW} on it can be relied on."

@@ -25,16 +25,13 @@ class Report(Comparison):
 
     def markdown(self) -> str:
         """The summary, the headline table, the paired differences, all other numbers, and what made them."""
-        headline, specs = self.headline(), list(self.specs.values())
+        headline, group = self.headline(), self.task.group
         parts = [f"# Evaluation of {self.main}", *(f"**Warning: {warning}**" for warning in self.warnings)]
         parts += ["\n".join(f"- {sentence}" for sentence in self.summary())]
         parts += ["## Methods", "\n".join(f"- **{name}**: {page.introduce(self, name)}" for name in self.methods)]
         parts += ["## Side by side", self._grid(headline), self.interval_note(), self.left_out_note()]
         if self.differences:
-            parts += [
-                f"## {self.main} minus the others, {self.task.group} by {self.task.group}",
-                self._paired(headline),
-            ]
+            parts += [f"## {self.main} minus the others, {group} by {group}", self._paired(headline)]
         for series in self.task.series:
             places, unit = self.at_places(series), f" ({series.unit})" if series.unit else ""
             parts += [f"## {series.title}{unit}", self._grid(places, arrows=False)] if places else []
@@ -42,7 +39,8 @@ class Report(Comparison):
         parts += ["## Everything else", self.not_measured_note()] if any(rest.values()) else [self.not_measured_note()]
         for heading, metrics in rest.items():
             parts += [f"### {heading}", self._grid(metrics)] if metrics else []
-        meant = [f"- {m.heading} {m.arrow}: {m.meaning}" for m in specs if m.meaning and m in self.task.metrics]
+        shown = [metric for heading in self.headings for metric in self.metrics(heading)]
+        meant = [f"- {metric.heading} {metric.arrow}: {metric.meaning}" for metric in shown if metric.meaning]
         parts += ["## What the columns mean", "\n".join(meant)] if meant else []
         made = "\n".join(f"- {what}: {value}" for what, value in page.provenance(self))
         return "\n\n".join(part for part in [*parts, "## What made these numbers", made] if part) + "\n"
