@@ -6,19 +6,20 @@ is measured or written here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import Subset
 
+from flowlib.clips import ClipSample
 from flowlib.dataset import TrajectoryDataset
-from flowlib.evaluation import EvalConfig, Report
-from flowlib.evaluation.scoring import Truth, at_queries, device_of, predict, rebuild_frame
+from flowlib.evaluation import Report
 from flowlib.geometry import Size
 from flowlib.metrics import frame_metrics
-from flowlib.models import Predictor
+from flowlib.models.protocols import Predictor, TrajectoryPrediction, device_of
 from flowlib.plots import (
     Axes,
     Figure,
@@ -30,6 +31,8 @@ from flowlib.plots import (
     tracks_over_frame,
 )
 from flowlib.shards import find_shards
+from flowlib.tasks.trajectories import TrajectoryTask
+from flowlib.tasks.trajectories.case import TrajectoryCase
 from flowlib.tracks import Tracks
 from flowlib.training.runs import read_metrics
 from flowlib.video import decode_image, resize_frame
@@ -41,16 +44,15 @@ MOST_POINTS = 900  # of a static picture; more than that hide the frame
 
 
 def label_viewer(folder: str | Path, index: int | None = None) -> TrajectoryViewer | None:
-    """A viewer of a labelled clip: number `index` of all in a dataset's folder, by default the liveliest.
+    """A viewer of a labelled clip: number `index` of a dataset's folder, by default the one with the highest motion.
 
     Returns None, and says so, where nothing is labelled yet (a chunk may have no clips).
     """
     dataset = _labelled(folder)
     if dataset is None:
         return None
-    one = dataset.read(liveliest(dataset) if index is None else index)
-    title = f"{one.clip.video}, frame {one.clip.first_frame}"
-    return TrajectoryViewer(one.frames, one.tracks, title=title, frame=len(one.frames) - 1)
+    one = _sample(dataset, index)
+    return TrajectoryViewer(one.frames, one.truth, title=_title(one), frame=len(one.frames) - 1)
 
 
 def label_sheet(folder: str | Path, *, most: int = 9) -> Figure | None:
@@ -63,8 +65,8 @@ def label_sheet(folder: str | Path, *, most: int = 9) -> Figure | None:
     columns = min(3, len(chosen))
     figure, axes = panels(-(-len(chosen) // columns), columns, ratio=height / width)
     for ax, index in zip(axes.flat, chosen):
-        one = dataset.read(int(index))
-        tracks_over_frame(one.frames[-1], thinned(one.tracks), ax=ax)
+        one = _sample(dataset, int(index))
+        tracks_over_frame(one.frames[-1], thinned(one.truth), ax=ax)
         ax.set_title(f"{one.clip.video}, frame {one.clip.frame_numbers[-1]}", fontsize=8, parse_math=False)
     return figure
 
@@ -72,18 +74,23 @@ def label_sheet(folder: str | Path, *, most: int = 9) -> Figure | None:
 def prediction_viewer(
     predictor: Predictor, dataset: TrajectoryDataset, index: int | None = None, *, name: str = "prediction"
 ) -> TrajectoryViewer:
-    """A viewer of the truth beside a prediction and the frames it rebuilds, by default on the liveliest clip."""
-    truth, clip = _truth(dataset, liveliest(dataset) if index is None else index)
-    prediction = predict(predictor, truth, name)
+    """A viewer of the truth beside a prediction and the frames it rebuilds, by default on the clip with the highest
+    motion."""
+    case, prediction = _predicted(predictor, _sample(dataset, index), name)
+    sample = case.sample
     chosen = [0, *(frame for frame in prediction.frames if frame > 0)]
-    tracks = Tracks(truth.tracks.tracks[chosen], truth.tracks.visibility[chosen], truth.tracks.queries)
-    frames = np.stack([truth.picture(frame) for frame in chosen])
-    rebuilt = [truth.picture(0)] + [rebuild_frame(prediction, truth, frame, "none").frame for frame in chosen[1:]]
-    title = f"{clip.video}, frame {clip.first_frame}"
-    names = ("labels", name)
-    predicted = predicted_tracks(prediction, truth)
-    rebuilt = np.stack(rebuilt)
-    return TrajectoryViewer(frames, tracks, predicted, rebuilt=rebuilt, title=title, names=names, frame=len(frames) - 1)
+    tracks = Tracks(sample.truth.tracks[chosen], sample.truth.visibility[chosen], sample.truth.queries)
+    frames = sample.pictures(chosen)
+    rebuilt = [frames[0]] + [case.rebuild(prediction, frame, "none").frame for frame in chosen[1:]]
+    return TrajectoryViewer(
+        frames,
+        tracks,
+        predicted_tracks(case, prediction),
+        rebuilt=np.stack(rebuilt),
+        title=_title(sample),
+        names=("labels", name),
+        frame=len(frames) - 1,
+    )
 
 
 def prediction_figure(
@@ -91,37 +98,38 @@ def prediction_figure(
 ) -> Figure:
     """For one clip and each predictor a row: its tracks over the labels, the frame it rebuilds, and the true one.
 
-    The rebuilt frame is the clip's last; holes (nothing came there) are black. By default the liveliest clip.
+    The rebuilt frame is the clip's last; holes (nothing came there) are black. By default it is the clip with the
+    highest motion.
     """
-    truth, clip = _truth(dataset, liveliest(dataset) if index is None else index)
-    height, width = truth.size
+    sample = _sample(dataset, index)
+    height, width = sample.size
     figure, axes = panels(len(predictors), 3, ratio=height / width)
-    last = truth.tracks.num_frames - 1
-    true_frame = truth.picture(last)
+    last = sample.clip.num_frames - 1
+    true_frame = sample.picture(last)
     for row, (name, predictor) in zip(axes, predictors.items()):
-        prediction = predict(predictor, truth, name)
-        predicted = predicted_tracks(prediction, truth)
-        labels = thinned(truth.tracks)
-        tracks_over_frame(truth.picture(0), labels, thinned(predicted), ax=row[0])
+        case, prediction = _predicted(predictor, sample, name)
+        labels, predicted = thinned(sample.truth), thinned(predicted_tracks(case, prediction))
+        tracks_over_frame(sample.picture(0), labels, predicted, ax=row[0])
         row[0].set_title(f"{name}: tracks over frame 0", fontsize=9, parse_math=False)
-        rebuilt = rebuild_frame(prediction, truth, last, "none")
+        rebuilt = case.rebuild(prediction, last, "none")
         score = frame_metrics(true_frame, rebuilt.frame, {"covered": rebuilt.covered})["psnr_covered"]
         holes = 100 * (1 - rebuilt.covered.mean())
         title = f"rebuilt frame {last}: PSNR {score:.1f} dB where covered, holes {holes:.0f} %"
         show_image(rebuilt.frame, title, ax=row[1])
-        show_image(true_frame, f"true frame {last} of {clip.video}", ax=row[2])
+        show_image(true_frame, f"true frame {last} of {sample.clip.video}", ax=row[2])
     return figure
 
 
 def error_figure(report: Report) -> Axes:
-    """The mean error of every predictor against the frames ahead, with its interval where there is one."""
-    names = [f"epe_{frame}" for frame in report.frames_ahead()]
+    """The mean error of every method against the frames ahead, with its interval where there is one."""
+    (series,) = TrajectoryTask.series
+    names = [metric.name for metric in report.at_places(series)]
     errors, intervals = {}, {}
-    for predictor, numbers in report.overall.items():
-        estimates = [numbers[name] for name in names]
-        errors[predictor] = [0.0] + [one.mean for one in estimates]
+    for method in report.methods:
+        estimates = [report.estimate(method, name) for name in names]
+        errors[method] = [0.0] + [one.mean for one in estimates]
         if all(one.has_interval for one in estimates):
-            intervals[predictor] = ([0.0] + [one.low for one in estimates], [0.0] + [one.high for one in estimates])
+            intervals[method] = ([0.0] + [one.low for one in estimates], [0.0] + [one.high for one in estimates])
     return error_by_frame(errors, intervals=intervals, label="mean error on visible points, px")
 
 
@@ -132,14 +140,17 @@ def predict_pictures(
 
     Args:
         predictor: sees as many pictures as it has input frames; a single one is repeated for all of them.
-        pictures: files, divided by commas; "" for the input frames of the dataset's liveliest clip.
+        pictures: files, divided by commas; "" for the input frames of the dataset's clip with the highest motion.
         size: (height, width) the pictures are brought to, evenly cut.
         dataset: where "" takes its frames from.
 
     Raises:
-        FileNotFoundError, ValueError: a file that is not there or no picture, or their number doesn't fit.
+        FileNotFoundError, ValueError: a file that is not there or no picture, or their number doesn't fit; neither
+            pictures nor a dataset.
     """
-    frames = _own_pictures(pictures, size) if pictures else _liveliest_frames(dataset, predictor.input_frames)
+    if not pictures and dataset is None:
+        raise ValueError("pictures: expected files, or a dataset to take the frames of a clip from, got neither")
+    frames = _own_pictures(pictures, size) if pictures else _moving_frames(dataset, predictor.input_frames)
     if len(frames) == 1:
         frames = frames * len(predictor.input_frames)
     if len(frames) != len(predictor.input_frames):
@@ -177,14 +188,12 @@ def save_viewer(viewer: TrajectoryViewer, folder: str | Path, name: str) -> Path
     return path
 
 
-def predicted_tracks(prediction, truth: Truth) -> Tracks:
+def predicted_tracks(case: TrajectoryCase, prediction: TrajectoryPrediction) -> Tracks:
     """A prediction at a clip's own points, as `Tracks` over frame 0 and the frames that were predicted."""
-    displacement, logits = at_queries(prediction, truth)
-    queries = truth.tracks.queries
-    return Tracks(displacement + queries[None, :, 1:], logits > 0, queries)
+    return TrajectoryTask().answer(prediction, case).predicted
 
 
-def liveliest(dataset: TrajectoryDataset) -> int:
+def highest_motion(dataset: TrajectoryDataset) -> int:
     """The number of the clip whose visible points move most, of up to 60 clips spread over the dataset.
 
     Points that are lost on the way count as still, so that a clip the tracker could follow is preferred.
@@ -192,8 +201,8 @@ def liveliest(dataset: TrajectoryDataset) -> int:
     return _by_motion(dataset)[0]
 
 
-def liveliest_clips(dataset: TrajectoryDataset, count: int) -> Subset:
-    """The `count` clips whose points move most, the liveliest first; see `liveliest`."""
+def highest_motion_clips(dataset: TrajectoryDataset, count: int) -> Subset:
+    """The `count` clips whose points move most, the highest first; see `highest_motion`."""
     return Subset(dataset, _by_motion(dataset)[:count])
 
 
@@ -227,9 +236,8 @@ def _own_pictures(pictures: str, size: Size) -> list[np.ndarray]:
     return frames
 
 
-def _liveliest_frames(dataset: TrajectoryDataset, input_frames: tuple[int, ...]) -> list[np.ndarray]:
-    truth, _ = _truth(dataset, liveliest(dataset))
-    return [truth.picture(frame) for frame in input_frames]
+def _moving_frames(dataset: Any, input_frames: Sequence[int]) -> list[np.ndarray]:
+    return list(_sample(dataset, None).pictures(input_frames))
 
 
 def _labelled(folder: str | Path) -> TrajectoryDataset | None:
@@ -239,6 +247,17 @@ def _labelled(folder: str | Path) -> TrajectoryDataset | None:
     return TrajectoryDataset(folder, split="all")
 
 
-def _truth(dataset: TrajectoryDataset, index: int):
-    clip = dataset.clips[index]
-    return Truth(dataset[index], clip.kept, EvalConfig()), clip
+def _sample(dataset: Any, index: int | None) -> ClipSample:
+    """A clip, by default the one with the highest motion."""
+    number = highest_motion(dataset) if index is None else index
+    return ClipSample.of(dataset[number], number)
+
+
+def _title(sample: ClipSample) -> str:
+    return f"{sample.clip.video}, frame {sample.clip.first_frame}"
+
+
+def _predicted(predictor: Predictor, sample: ClipSample, name: str) -> tuple[TrajectoryCase, TrajectoryPrediction]:
+    task = TrajectoryTask()
+    case = task.case(sample)
+    return case, task.predict(predictor, case, name)

@@ -209,7 +209,7 @@ class Comparison:
             alone = [(count, f" of “{method}”") for method, count in counts.items() if count > least]
             for key in [(least, "")] * bool(least) + alone:
                 missing.setdefault(key, []).append(metric.heading)
-        of = f"of {self.count(len(self.groups))} for"
+        of = f"of {len(self.groups)} {self.task.group}s for"
         told = [f"{count} {of} {', '.join(labels)}{whose}" for (count, whose), labels in missing.items()]
         return f"Left out, for there was nothing to measure: {'; '.join(told)}." if told else ""
 
