@@ -11,7 +11,10 @@ from fixtures.synthetic_clips import SyntheticClips
 
 from flowlib.evaluation import EvalConfig, evaluate, find_leaks
 from flowlib.models.baselines import ConstantVelocity, MeanMotion, OracleTracks, Scaled, ZeroMotion
+from flowlib.tasks.protocol import MetricSpec
+from flowlib.tasks.trajectories import ScoringConfig, TrajectoryTask
 
+TASK = TrajectoryTask()
 QUIET = {"progress": False, "pictures": False}
 
 
@@ -41,9 +44,9 @@ def clips():
 def report(clips, tmp_path_factory):
     train = SyntheticClips(seeds=[7, 8])
     dis = ConstantVelocity()
-    predictors = {"dis": dis, "dis, gains": Scaled.fit(dis, train), "zero motion": ZeroMotion(8)}
-    predictors |= {"ceiling": OracleTracks()}
-    return evaluate(predictors, clips, folder=tmp_path_factory.mktemp("report"), train=train, progress=False)
+    methods = {"dis": dis, "dis, gains": Scaled.fit(dis, train), "zero motion": ZeroMotion(8)}
+    methods |= {"oracle": OracleTracks()}
+    return evaluate(methods, TASK, clips, folder=tmp_path_factory.mktemp("report"), train=train, progress=False)
 
 
 def test_the_numbers_are_those_of_the_metrics(report, clips):
@@ -58,7 +61,7 @@ def test_the_numbers_are_those_of_the_metrics(report, clips):
     overall = report.overall["zero motion"]["ade"]
     assert overall.mean == pytest.approx(by_video.mean(), rel=1e-4) and overall.videos == 3
     assert by_video.min() - 1e-4 <= overall.low < overall.mean < overall.high <= by_video.max() + 1e-4
-    assert report.overall["ceiling"]["ade"].mean < 0.1 < report.overall["dis"]["ade"].mean
+    assert report.overall["oracle"]["ade"].mean < 0.1 < report.overall["dis"]["ade"].mean
 
 
 def test_differences_are_paired(report):
@@ -80,7 +83,7 @@ def test_all_measures_are_there(report):
 def test_the_oracle_rebuilds_the_frame(tmp_path):
     """With the exact motion of every pixel and no edges: over 40 dB wherever a pixel arrives."""
     clips = SyntheticClips(seeds=range(2), size=(120, 160), grid=(120, 160), num_sprites=0, camera="affine")
-    report = evaluate({"exact": OracleTracks()}, clips, folder=tmp_path, **QUIET)
+    report = evaluate({"exact": OracleTracks()}, TASK, clips, folder=tmp_path, **QUIET)
     assert all(row.scores["psnr_covered"] > 40 for row in report.rows["exact"])
 
 
@@ -88,7 +91,7 @@ def test_saved_files_hold_the_numbers_and_the_run(report, tmp_path):
     page = report.save(tmp_path / "out")
     saved = json.loads((tmp_path / "out" / "report.json").read_text())
     assert saved["overall"]["dis"]["ade"]["mean"] == report.overall["dis"]["ade"].mean
-    assert saved["run"]["predictors"]["dis"]["describes_itself_as"]["flow"] == "dis_flow"
+    assert saved["run"]["methods"]["dis"]["description"]["flow"] == "dis_flow"
     assert saved["run"]["data"]["fingerprint"] == "synthetic [0, 1, 2] {'motion': 'linear', 'camera': 'linear'}"
     assert len(saved["per_clip"]["dis"]) == 6 and set(saved["per_video"]["dis"]) == {"scene_0", "scene_1", "scene_2"}
     html, tex = page.read_text(), (tmp_path / "out" / "table.tex").read_text()
@@ -107,15 +110,15 @@ def test_saved_files_hold_the_numbers_and_the_run(report, tmp_path):
 
 def test_pictures_show_the_best_the_median_and_the_worst(report):
     errors = [row.scores["ade"] for row in report.rows["dis"]]
-    titles = [clip.title for clip in report.pictures]
+    titles = [clip.title for clip in report.strips]
     assert titles == ["Best", "Median", "Worst"]
-    assert report.pictures[0].clip == report.rows["dis"][int(np.argmin(errors))].clip
-    assert report.pictures[2].clip == report.rows["dis"][int(np.argmax(errors))].clip
-    assert report.pictures[2].predictors[0].ade == pytest.approx(max(errors))
+    assert report.strips[0].clip == report.rows["dis"][int(np.argmin(errors))].clip
+    assert report.strips[2].clip == report.rows["dis"][int(np.argmax(errors))].clip
+    assert report.strips[2].methods[0].ade == pytest.approx(max(errors))
 
 
 def test_the_page_answers_first_and_introduces_everyone(report):
-    answer, *rest = report.verdict()
+    answer, *rest = report.summary()
     html = report.html()
     assert answer in html and all(sentence in html for sentence in rest[:1])
     assert "Nothing moves. The frame rebuilt from it is a copy of the first picture." in html
@@ -125,23 +128,23 @@ def test_the_page_answers_first_and_introduces_everyone(report):
 
 def test_the_report_says_where_a_checkpoint_comes_from(clips, tmp_path, refuses):
     about = {"zero": {"step": 200, "path": "runs/two_frames/best.pt", "best": float("nan")}}
-    report = evaluate({"zero": ZeroMotion(8)}, clips, folder=tmp_path, about=about, **QUIET)
+    report = evaluate({"zero": ZeroMotion(8)}, TASK, clips, folder=tmp_path, about=about, **QUIET)
     report.save(tmp_path)
     saved = json.loads((tmp_path / "report.json").read_text())
-    assert saved["run"]["predictors"]["zero"]["about"] == about["zero"] | {"best": None}
+    assert saved["run"]["methods"]["zero"]["about"] == about["zero"] | {"best": None}
     assert "step 200, from runs/two_frames/best.pt" in report.markdown()
-    with refuses("about: expected names of predictors \\(zero\\), got 'model'"):
-        evaluate({"zero": ZeroMotion(8)}, clips, folder=tmp_path, about={"model": {}}, **QUIET)
+    with refuses("about: expected names of methods \\(zero\\), got 'model'"):
+        evaluate({"zero": ZeroMotion(8)}, TASK, clips, folder=tmp_path, about={"model": {}}, **QUIET)
 
 
 def test_names_cannot_break_the_page_or_the_tables(clips, tmp_path):
-    report = evaluate({"a|b & <c>_%": ZeroMotion(8), "b": Counting()}, clips, folder=tmp_path, **QUIET)
+    report = evaluate({"a|b & <c>_%": ZeroMotion(8), "b": Counting()}, TASK, clips, folder=tmp_path, **QUIET)
     assert "&lt;c&gt;" in report.html() and "<c>" not in report.html()
     assert "a\\|b" in report.markdown() and r"\& <c>\_\%" in report.latex()
 
 
 def test_one_video_has_no_interval_and_says_so(tmp_path):
-    report = evaluate({"zero": ZeroMotion(8)}, SyntheticClips(seeds=[1], clips_per_video=2), folder=tmp_path, **QUIET)
+    report = evaluate({"zero": ZeroMotion(8)}, TASK, SyntheticClips(seeds=[1], clips_per_video=2), folder=tmp_path, **QUIET)
     assert not report.overall["zero"]["ade"].has_interval
     assert "only one video" in report.markdown() and "only one video" in report.html()
     assert report.to_dict()["overall"]["zero"]["ade"]["low"] is None
@@ -155,10 +158,10 @@ def test_a_clip_without_visible_points(tmp_path):
                 sample["visibility"] = torch.zeros_like(sample["visibility"])
             return sample
 
-    report = evaluate({"zero": ZeroMotion(8)}, Hidden(), folder=tmp_path, progress=False)
+    report = evaluate({"zero": ZeroMotion(8)}, TASK, Hidden(), folder=tmp_path, progress=False)
     assert report.overall["zero"]["ade"].left_out == 1 and "1 of 3 videos for ADE px" in report.markdown()
     assert "mean of 2 videos, 1 left out" in report.html()
-    both = evaluate({"zero": ZeroMotion(8), "dis": ConstantVelocity()}, Hidden(), folder=tmp_path, **QUIET)
+    both = evaluate({"zero": ZeroMotion(8), "dis": ConstantVelocity()}, TASK, Hidden(), folder=tmp_path, **QUIET)
     assert "3 of 3 videos for Grid artefacts % of “zero”" in both.left_out_note()
 
 
@@ -169,7 +172,7 @@ def test_a_clip_without_any_point(tmp_path):
             none = {"tracks": sample["tracks"][:, :0], "visibility": sample["visibility"][:, :0]}
             return sample | none | {"queries": sample["queries"][:0]} if index == 0 else sample
 
-    report = evaluate({"zero": ZeroMotion(8)}, Empty(), folder=tmp_path, progress=False)
+    report = evaluate({"zero": ZeroMotion(8)}, TASK, Empty(), folder=tmp_path, progress=False)
     assert report.overall["zero"]["ade"].left_out == 1 and report.overall["zero"]["psnr_all"].left_out == 0
 
 
@@ -177,7 +180,7 @@ def test_lpips_is_measured_where_its_network_is_at_hand(clips, tmp_path, shared)
     weights = str(shared / "data" / "weights" / "lpips_alex_v0.1.pth")
     large = SyntheticClips(seeds=[1, 2], size=(64, 96), grid=(64, 96), num_sprites=0, camera="affine")
     config = EvalConfig(lpips_weights=weights)
-    report = evaluate({"zero": ZeroMotion(8), "truth": OracleTracks()}, large, folder=tmp_path, config=config, **QUIET)
+    report = evaluate({"zero": ZeroMotion(8), "truth": OracleTracks()}, TASK, large, folder=tmp_path, config=config, **QUIET)
     assert 0 <= report.overall["truth"]["lpips_covered"].mean < 0.5 * report.overall["zero"]["lpips_covered"].mean
     assert "LPIPS was not measured" not in report.html()
 
@@ -185,7 +188,7 @@ def test_lpips_is_measured_where_its_network_is_at_hand(clips, tmp_path, shared)
 def test_two_lambdas_do_not_share_scores(clips, tmp_path):
     for length in (0, 5):
         flow = ConstantVelocity(lambda a, b: np.full((2, *a.shape[:2]), length, np.float32))
-        report = evaluate({"flow": flow}, clips, folder=tmp_path, **QUIET)
+        report = evaluate({"flow": flow}, TASK, clips, folder=tmp_path, **QUIET)
         assert report.run["scores_reused"] == 0
 
 
@@ -194,16 +197,17 @@ def test_two_lambdas_do_not_share_scores(clips, tmp_path):
 
 def test_scores_are_reused_until_something_changes(clips, tmp_path):
     first, other = Counting(), Counting(name="other")
-    once = evaluate({"a": first}, clips, folder=tmp_path, **QUIET)
-    again = evaluate({"a": first, "b": other}, clips, folder=tmp_path, **QUIET)
+    once = evaluate({"a": first}, TASK, clips, folder=tmp_path, **QUIET)
+    again = evaluate({"a": first, "b": other}, TASK, clips, folder=tmp_path, **QUIET)
     assert (first.calls, other.calls, again.run["scores_reused"]) == (6, 6, 6)
     assert again.overall["a"] == once.overall["a"]
-    evaluate({"a": first}, clips, folder=tmp_path, config=EvalConfig(resamples=50, seed=3), **QUIET)
+    evaluate({"a": first}, TASK, clips, folder=tmp_path, config=EvalConfig(resamples=50, seed=3), **QUIET)
     assert first.calls == 6, "the bootstrap comes after scoring"
-    evaluate({"a": first}, clips, folder=tmp_path, config=EvalConfig(fill="none"), **QUIET)
+    evaluate({"a": first}, TASK, clips, folder=tmp_path, , **QUIET)
     assert first.calls == 12
     evaluate(
         {"a": first},
+        TASK,
         SyntheticClips(seeds=[2, 9], clips_per_video=2, motion="linear", camera="linear"),
         folder=tmp_path,
         **QUIET,
@@ -214,12 +218,12 @@ def test_scores_are_reused_until_something_changes(clips, tmp_path):
 def test_a_kill_costs_the_predictor_at_work_on_one_clip(clips, tmp_path):
     first, second = Counting(name="first"), Counting(fail_at=4, name="second")
     with pytest.raises(KeyboardInterrupt):
-        evaluate({"a": first, "b": second}, clips, folder=tmp_path, **QUIET)
+        evaluate({"a": first, "b": second}, TASK, clips, folder=tmp_path, **QUIET)
     path = next(path for path in (tmp_path / "scores").iterdir() if path.read_text().count("\n") == 3)
     path.write_text(path.read_text() + '{"clip": "torn')  # the kill came in the middle of a line
-    resumed = evaluate({"a": first, "b": second}, clips, folder=tmp_path, **QUIET)
+    resumed = evaluate({"a": first, "b": second}, TASK, clips, folder=tmp_path, **QUIET)
     assert (first.calls, second.calls) == (6, 7)
-    fresh = evaluate({"a": first, "b": second}, clips, folder=tmp_path / "fresh", **QUIET)
+    fresh = evaluate({"a": first, "b": second}, TASK, clips, folder=tmp_path / "fresh", **QUIET)
     assert resumed.to_dict()["overall"] == fresh.to_dict()["overall"]
 
 
@@ -237,21 +241,21 @@ class ByContent(SyntheticClips):
 
 def test_nothing_is_read_or_predicted_again_when_all_is_known(tmp_path):
     test, train, counting = ByContent(seeds=range(3)), ByContent(seeds=[7, 8]), Counting()
-    once = evaluate({"a": counting}, test, folder=tmp_path, train=train, progress=False)
+    once = evaluate({"a": counting}, TASK, test, folder=tmp_path, train=train, progress=False)
     test.reads = train.reads = counting.calls = 0
-    again = evaluate({"a": counting}, test, folder=tmp_path, train=train, progress=False)
+    again = evaluate({"a": counting}, TASK, test, folder=tmp_path, train=train, progress=False)
     assert (test.reads, train.reads, counting.calls) == (0, 0, 0)
-    assert again.pictures == once.pictures and again.overall == once.overall and len(again.pictures) == 3
+    assert again.strips == once.strips and again.overall == once.overall and len(again.strips) == 3
     other = Counting(name="other")
-    evaluate({"a": counting, "b": other}, test, folder=tmp_path, train=train, progress=False)
+    evaluate({"a": counting, "b": other}, TASK, test, folder=tmp_path, train=train, progress=False)
     assert (counting.calls, other.calls) == (3, 6), "three clips scored, and three pictured with both"
 
 
 def test_what_a_transform_changes_is_read_every_time(tmp_path):
     test = ByContent(seeds=range(2))
-    evaluate({"a": Counting()}, test, folder=tmp_path, **QUIET)
+    evaluate({"a": Counting()}, TASK, test, folder=tmp_path, **QUIET)
     test.transform, test.reads = (lambda sample: sample), 0
-    evaluate({"a": Counting()}, test, folder=tmp_path, **QUIET)
+    evaluate({"a": Counting()}, TASK, test, folder=tmp_path, **QUIET)
     assert test.reads == 2
 
 
@@ -270,11 +274,11 @@ def test_networks_are_told_apart_by_their_weights_and_left_as_they_were(clips, t
             return type(still)(moved, still.visibility_logits, still.frames)
 
     net = Net().train()
-    one = evaluate({"net": net}, clips, folder=tmp_path, **QUIET)
-    assert net.training and evaluate({"net": net}, clips, folder=tmp_path, **QUIET).run["scores_reused"] == 6
+    one = evaluate({"net": net}, TASK, clips, folder=tmp_path, **QUIET)
+    assert net.training and evaluate({"net": net}, TASK, clips, folder=tmp_path, **QUIET).run["scores_reused"] == 6
     with torch.no_grad():
         net.shift[0] = 30
-    two = evaluate({"net": net}, clips, folder=tmp_path, **QUIET)
+    two = evaluate({"net": net}, TASK, clips, folder=tmp_path, **QUIET)
     assert two.run["scores_reused"] == 0 and two.overall["net"]["ade"].mean > one.overall["net"]["ade"].mean
 
 
@@ -292,23 +296,23 @@ class Described(SyntheticClips):
 
 def test_a_subset_is_looked_through(tmp_path):
     some = torch.utils.data.Subset(Described(seeds=range(4)), [1, 3])
-    report = evaluate({"zero": ZeroMotion(8)}, some, folder=tmp_path, progress=False)
-    assert report.videos == report.run["data"]["videos"] == ["scene_1", "scene_3"]
-    assert {clip.where for clip in report.pictures} == {"frames 16 to 23"} and "frames 16 to 23" in report.html()
+    report = evaluate({"zero": ZeroMotion(8)}, TASK, some, folder=tmp_path, progress=False)
+    assert report.groups == report.run["data"]["videos"] == ["scene_1", "scene_3"]
+    assert {clip.where for clip in report.strips} == {"frames 16 to 23"} and "frames 16 to 23" in report.html()
 
 
 def test_trained_on_the_test_videos(clips, tmp_path, refuses):
     mean = MeanMotion.fit(clips)
-    with refuses("predictors 'mean', 'again' were trained on 3 of the 3 videos to be tested on .*scene_0, "):
-        evaluate({"mean": mean, "zero": ZeroMotion(8), "again": mean}, clips, folder=tmp_path, **QUIET)
-    with refuses("predictor 'mean' was trained on 3 of the 3 videos .*scene_0.*allow_leak=True"):
-        evaluate({"mean": mean}, clips, folder=tmp_path, **QUIET)
+    with refuses("methods 'mean', 'again' were trained on 3 of the 3 videos to be tested on .*scene_0, "):
+        evaluate({"mean": mean, "zero": ZeroMotion(8), "again": mean}, TASK, clips, folder=tmp_path, **QUIET)
+    with refuses("method 'mean' was trained on 3 of the 3 videos .*scene_0.*allow_leak=True"):
+        evaluate({"mean": mean}, TASK, clips, folder=tmp_path, **QUIET)
     whole = torch.utils.data.Subset(Described(seeds=range(3)), [0, 2])
-    with refuses("predictor 'mean' was trained on 2 of the 2 videos .*scene_0, scene_2"):
-        evaluate({"mean": mean}, whole, folder=tmp_path, **QUIET)
+    with refuses("method 'mean' was trained on 2 of the 2 videos .*scene_0, scene_2"):
+        evaluate({"mean": mean}, TASK, whole, folder=tmp_path, **QUIET)
     with refuses("which videos are tested on is not known"):
-        evaluate({"mean": mean}, [clips[0]], folder=tmp_path, **QUIET)
-    leaky = evaluate({"mean": mean}, clips, folder=tmp_path, allow_leak=True, **QUIET)
+        evaluate({"mean": mean}, TASK, [clips[0]], folder=tmp_path, **QUIET)
+    leaky = evaluate({"mean": mean}, TASK, clips, folder=tmp_path, allow_leak=True, **QUIET)
     assert "was trained on 3" in leaky.warnings[0] and "was trained on 3" in leaky.markdown()
     assert "was trained on 3" in leaky.html()
 
@@ -326,9 +330,9 @@ def test_near_duplicates_are_found(tmp_path, refuses):
             return sample | {"frames": torch.from_numpy(frames.astype(np.uint8)), "clip": f"disguised_{index}"}
 
     test = SyntheticClips(seeds=range(4))
-    leaks = find_leaks(Disguised(seeds=[2, 50, 51]), test)
+    leaks = find_leaks(TASK, Disguised(seeds=[2, 50, 51]), test)
     assert [(leak.train, leak.test) for leak in leaks] == [("disguised_0", "scene_2/000")]
-    assert find_leaks(SyntheticClips(seeds=range(20, 24)), test) == []
+    assert find_leaks(TASK, SyntheticClips(seeds=range(20, 24)), test) == []
 
     class Later(SyntheticClips):
         """The same scene, from its sixth frame on, and dark before."""
@@ -337,15 +341,15 @@ def test_near_duplicates_are_found(tmp_path, refuses):
             frames = super().__getitem__(index)["frames"]
             return super().__getitem__(index) | {"frames": torch.cat([frames[5:], frames[:5] * 0]), "clip": "later"}
 
-    assert [leak.test for leak in find_leaks(Later(seeds=[3]), test)] == ["scene_3/000"]
+    assert [leak.test for leak in find_leaks(TASK, Later(seeds=[3]), test)] == ["scene_3/000"]
 
     class Dark(SyntheticClips):
         def __getitem__(self, index):
             return super().__getitem__(index) | {"frames": torch.full((8, 48, 64, 3), 9, dtype=torch.uint8)}
 
-    assert find_leaks(Dark(), Dark()) == [], "pictures of nothing are all alike"
+    assert find_leaks(TASK, Dark(), Dark()) == [], "pictures of nothing are all alike"
     with refuses("1 clips to test on have a near-duplicate"):
-        evaluate({"zero": ZeroMotion(8)}, test, folder=tmp_path, train=Disguised(seeds=[2]), **QUIET)
+        evaluate({"zero": ZeroMotion(8)}, TASK, test, folder=tmp_path, train=Disguised(seeds=[2]), **QUIET)
 
 
 def test_bad_predictions_are_refused_by_name(clips, tmp_path, refuses):
@@ -355,14 +359,14 @@ def test_bad_predictions_are_refused_by_name(clips, tmp_path, refuses):
             prediction.displacement[0, 3, 0, 5, 6] = float("nan")
             return prediction
 
-    with refuses("predictor 'bad', clip 'scene_0/000': expected finite displacement, got NaN or infinity in 1 places"):
-        evaluate({"bad": Bad(8)}, clips, folder=tmp_path, **QUIET)
-    with refuses(r"predictor 'long', clip 'scene_0/000': expected frames below 8"):
-        evaluate({"long": ZeroMotion(9)}, clips, folder=tmp_path, **QUIET)
-    with refuses("expected predictors and clips, got 0 predictors and 6 clips"):
-        evaluate({}, clips, folder=tmp_path, **QUIET)
+    with refuses("method 'bad', clip 'scene_0/000': expected finite displacement, got NaN or infinity in 1 places"):
+        evaluate({"bad": Bad(8)}, TASK, clips, folder=tmp_path, **QUIET)
+    with refuses(r"method 'long', clip 'scene_0/000': expected frames below 8"):
+        evaluate({"long": ZeroMotion(9)}, TASK, clips, folder=tmp_path, **QUIET)
+    with refuses("expected methods and clips, got 0 methods and 6 clips"):
+        evaluate({}, TASK, clips, folder=tmp_path, **QUIET)
     with refuses("rebuild: expected frames of the clip, -8 to 7, got 9"):
-        evaluate({"z": ZeroMotion(8)}, clips, folder=tmp_path, config=EvalConfig(rebuild=(9,)), **QUIET)
+        evaluate({"z": ZeroMotion(8)}, TASK, clips, folder=tmp_path, config=EvalConfig(rebuild=(9,)), **QUIET)
     for wrong, message in (
         ({"confidence": 95}, "confidence: expected a share between 0 and 1, such as 0.95, got 95"),
         ({"method": "cubic"}, "method: expected one of splat, nearest, clough_tocher, got 'cubic'"),
@@ -371,7 +375,7 @@ def test_bad_predictions_are_refused_by_name(clips, tmp_path, refuses):
         with refuses(message):
             EvalConfig(**wrong)
     with refuses("/none: expected a weights file", FileNotFoundError):
-        evaluate({"z": ZeroMotion(8)}, clips, folder=tmp_path, config=EvalConfig(lpips_weights="/none"), **QUIET)
+        evaluate({"z": ZeroMotion(8)}, TASK, clips, folder=tmp_path, config=EvalConfig(lpips_weights="/none"), **QUIET)
 
 
 def test_frames_that_were_not_stored(tmp_path, refuses):
@@ -386,10 +390,10 @@ def test_frames_that_were_not_stored(tmp_path, refuses):
             sample = super().__getitem__(index)
             return sample | {"frames": sample["frames"][:2]}
 
-    report = evaluate({"dis": ConstantVelocity(), "zero": ZeroMotion(8)}, Kept(), folder=tmp_path, progress=False)
+    report = evaluate({"dis": ConstantVelocity(), "zero": ZeroMotion(8)}, TASK, Kept(), folder=tmp_path, progress=False)
     assert "ade" in report.measured and "psnr_all" not in report.measured and "no later frame" in report.html()
     with refuses("frame 3 is an input, but only frames"):
-        evaluate({"dis": ConstantVelocity(input_frames=(0, 3))}, Kept(), folder=tmp_path, **QUIET)
+        evaluate({"dis": ConstantVelocity(input_frames=(0, 3))}, TASK, Kept(), folder=tmp_path, **QUIET)
 
 
 def test_predictions_of_some_frames_only(clips, tmp_path):
@@ -398,7 +402,7 @@ def test_predictions_of_some_frames_only(clips, tmp_path):
             whole = super().__call__(images)
             return type(whole)(whole.displacement[:, 7:], whole.visibility_logits[:, 7:], frames=(7,))
 
-    report = evaluate({"last": Last(8), "all": ZeroMotion(8)}, clips, folder=tmp_path, **QUIET)
+    report = evaluate({"last": Last(8), "all": ZeroMotion(8)}, TASK, clips, folder=tmp_path, **QUIET)
     assert report.overall["last"]["fde"].mean == pytest.approx(report.overall["all"]["fde"].mean)
     assert report.overall["last"]["epe_7"].mean == pytest.approx(report.overall["all"]["epe_7"].mean)
     assert np.isnan(report.overall["last"]["epe_3"].mean)

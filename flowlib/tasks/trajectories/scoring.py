@@ -122,10 +122,10 @@ class TrajectoryEvaluation:
 
     def facts(self, data: Mapping[str, Any], results: Results) -> list[str]:
         """How long and how large the clips are, and how many of their points can be seen."""
-        size = "×".join(map(str, reversed(data.get("size") or ()))) or "–"
         visible = results.estimate(results.main, "visible").mean
-        seen = [] if visible != visible else [f"{visible:.0%} of the points can be seen"]
-        return [f"{data.get('num_frames', '–')} frames each, {size} pixels", *seen]
+        told = [f"{data['num_frames']} frames each"] if "num_frames" in data else []
+        told += [f"{data['size'][1]}×{data['size'][0]} pixels"] if data.get("size") else []
+        return told + ([] if visible != visible else [f"{visible:.0%} of the points can be seen"])
 
     def summary(self, results: Results) -> list[str]:
         """What the numbers say, the answer first."""
