@@ -3,14 +3,19 @@
 import hashlib
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from fixtures.synthetic_clips import SyntheticClips
+from fixtures.toy_eval import Coin, SignTask, Summing, Vectors
 
-from flowlib.evaluation import EvalConfig, evaluate, find_leaks
+from flowlib.clips import Clip, ClipList, ClipSample
+from flowlib.evaluation import EvalConfig, evaluate, find_leaks, page
+from flowlib.geometry import cell_grid
 from flowlib.models.baselines import ConstantVelocity, MeanMotion, OracleTracks, Scaled, ZeroMotion
+from flowlib.synthetic import synthetic_clip
 from flowlib.tasks.protocol import MetricSpec
 from flowlib.tasks.trajectories import ScoringConfig, TrajectoryTask
 
@@ -72,11 +77,11 @@ def test_differences_are_paired(report):
     assert report.difference("dis", "dis", "ade").high == 0
 
 
-def test_all_measures_are_there(report):
+def test_all_metrics_are_there(report):
     expected = {"ade", "fde", "mse_last", "miss_rate", "average_jaccard", "visibility_accuracy", "visibility_auroc"}
     expected |= {"roughness", "curl_error", "grid_artefacts"}
     expected |= {"psnr_all", "psnr_moving", "ssim_covered", "holes", "epe_7"}
-    assert expected <= set(report.measured) and report.frames_ahead() == list(range(1, 8))
+    assert expected <= set(report.measured) and report.places(TASK.series[0]) == list(range(1, 8))
     assert report.overall["zero motion"]["holes"].mean == 0 and report.overall["zero motion"]["roughness"].mean == -1
 
 
@@ -101,7 +106,7 @@ def test_saved_files_hold_the_numbers_and_the_run(report, tmp_path):
     assert mean in html and mean in tex and mean in (tmp_path / "out" / "table.md").read_text()
     assert tex.count("{") == tex.count("}") and tex.count("&") == 4 * 6 + 6
     names = {path.name for path in (tmp_path / "out" / "figures").iterdir()}
-    assert {"overall_ade.svg", "frames_ahead.svg", "per_video_ade.svg", "differences_ade.svg"} <= names
+    assert {"overall_ade.svg", "epe.svg", "per_video_ade.svg", "differences_ade.svg"} <= names
     import xml.dom.minidom
 
     for path in (tmp_path / "out" / "figures").iterdir():
@@ -110,11 +115,11 @@ def test_saved_files_hold_the_numbers_and_the_run(report, tmp_path):
 
 def test_pictures_show_the_best_the_median_and_the_worst(report):
     errors = [row.scores["ade"] for row in report.rows["dis"]]
-    titles = [clip.title for clip in report.strips]
+    titles = [strip.title for strip in report.strips]
     assert titles == ["Best", "Median", "Worst"]
-    assert report.strips[0].clip == report.rows["dis"][int(np.argmin(errors))].clip
-    assert report.strips[2].clip == report.rows["dis"][int(np.argmax(errors))].clip
-    assert report.strips[2].methods[0].ade == pytest.approx(max(errors))
+    assert report.strips[0].name == report.rows["dis"][int(np.argmin(errors))].name
+    assert report.strips[2].name == report.rows["dis"][int(np.argmax(errors))].name
+    assert report.strips[2].rows[0].note.startswith(f"{max(errors):.2f} px, ")
 
 
 def test_the_page_answers_first_and_introduces_everyone(report):
@@ -144,7 +149,9 @@ def test_names_cannot_break_the_page_or_the_tables(clips, tmp_path):
 
 
 def test_one_video_has_no_interval_and_says_so(tmp_path):
-    report = evaluate({"zero": ZeroMotion(8)}, TASK, SyntheticClips(seeds=[1], clips_per_video=2), folder=tmp_path, **QUIET)
+    report = evaluate(
+        {"zero": ZeroMotion(8)}, TASK, SyntheticClips(seeds=[1], clips_per_video=2), folder=tmp_path, **QUIET
+    )
     assert not report.overall["zero"]["ade"].has_interval
     assert "only one video" in report.markdown() and "only one video" in report.html()
     assert report.to_dict()["overall"]["zero"]["ade"]["low"] is None
@@ -179,10 +186,12 @@ def test_a_clip_without_any_point(tmp_path):
 def test_lpips_is_measured_where_its_network_is_at_hand(clips, tmp_path, shared):
     weights = str(shared / "data" / "weights" / "lpips_alex_v0.1.pth")
     large = SyntheticClips(seeds=[1, 2], size=(64, 96), grid=(64, 96), num_sprites=0, camera="affine")
-    config = EvalConfig(lpips_weights=weights)
-    report = evaluate({"zero": ZeroMotion(8), "truth": OracleTracks()}, TASK, large, folder=tmp_path, config=config, **QUIET)
+    task = TrajectoryTask(ScoringConfig(lpips_weights=weights))
+    report = evaluate({"zero": ZeroMotion(8), "truth": OracleTracks()}, task, large, folder=tmp_path, **QUIET)
     assert 0 <= report.overall["truth"]["lpips_covered"].mean < 0.5 * report.overall["zero"]["lpips_covered"].mean
-    assert "LPIPS was not measured" not in report.html()
+    assert "Not measured" not in report.html()
+    without = evaluate({"zero": ZeroMotion(8)}, TASK, large, folder=tmp_path, **QUIET)
+    assert "LPIPS moving, for lack of the weights of its network (lpips_weights)" in without.html()
 
 
 def test_two_lambdas_do_not_share_scores(clips, tmp_path):
@@ -203,7 +212,7 @@ def test_scores_are_reused_until_something_changes(clips, tmp_path):
     assert again.overall["a"] == once.overall["a"]
     evaluate({"a": first}, TASK, clips, folder=tmp_path, config=EvalConfig(resamples=50, seed=3), **QUIET)
     assert first.calls == 6, "the bootstrap comes after scoring"
-    evaluate({"a": first}, TASK, clips, folder=tmp_path, , **QUIET)
+    evaluate({"a": first}, TrajectoryTask(ScoringConfig(fill="none")), clips, folder=tmp_path, **QUIET)
     assert first.calls == 12
     evaluate(
         {"a": first},
@@ -215,16 +224,53 @@ def test_scores_are_reused_until_something_changes(clips, tmp_path):
     assert first.calls == 14, "clips of scene 2 were known"
 
 
-def test_a_kill_costs_the_predictor_at_work_on_one_clip(clips, tmp_path):
+def test_a_kill_costs_the_method_at_work_on_one_clip(clips, tmp_path):
     first, second = Counting(name="first"), Counting(fail_at=4, name="second")
     with pytest.raises(KeyboardInterrupt):
         evaluate({"a": first, "b": second}, TASK, clips, folder=tmp_path, **QUIET)
     path = next(path for path in (tmp_path / "scores").iterdir() if path.read_text().count("\n") == 3)
-    path.write_text(path.read_text() + '{"clip": "torn')  # the kill came in the middle of a line
+    path.write_text(path.read_text() + '{"key": "torn')  # the kill came in the middle of a line
     resumed = evaluate({"a": first, "b": second}, TASK, clips, folder=tmp_path, **QUIET)
     assert (first.calls, second.calls) == (6, 7)
     fresh = evaluate({"a": first, "b": second}, TASK, clips, folder=tmp_path / "fresh", **QUIET)
     assert resumed.to_dict()["overall"] == fresh.to_dict()["overall"]
+
+
+def test_a_new_metric_is_computed_alone_for_all_clips(clips, tmp_path):
+    calls = {}
+
+    def counted(metric, version=0):
+        def function(answer):
+            calls[metric.name] = calls.get(metric.name, 0) + 1
+            return metric.function(answer)
+
+        return replace(metric, function=function, version=metric.version + version)
+
+    class Counted(TrajectoryTask):
+        metrics = tuple(map(counted, TrajectoryTask.metrics))
+
+    bias = MetricSpec("bias", "Bias", "px", "zero", lambda a: float(a.at_points[0][1:, :, 0].mean()), group="Where")
+
+    class Extended(Counted):
+        metrics = (*Counted.metrics, counted(bias))
+
+    class Raised(Counted):
+        metrics = (counted(TrajectoryTask.metrics[0], version=1), *Counted.metrics[1:])
+
+    dis, zero = ConstantVelocity(), ZeroMotion(8)
+    evaluate({"dis": dis}, Counted(), clips, folder=tmp_path, **QUIET)
+    assert calls["ade"] == calls["fde"] == 6
+    calls.clear()
+    report = evaluate({"dis": dis}, Extended(), clips, folder=tmp_path, **QUIET)
+    assert calls == {"bias": 6} and report.run["scores_reused"] == 0
+    assert all(np.isfinite(row.scores["bias"]) and "ade" in row.scores for row in report.rows["dis"])
+    assert "Bias px" in report.markdown()
+    calls.clear()
+    evaluate({"dis": dis}, Raised(), clips, folder=tmp_path, **QUIET)
+    assert calls == {"ade": 6}
+    calls.clear()
+    again = evaluate({"dis": dis, "zero": zero}, Extended(), clips, folder=tmp_path, **QUIET)
+    assert set(calls.values()) == {6} and again.run["scores_reused"] == 6, "an added method costs only itself"
 
 
 class ByContent(SyntheticClips):
@@ -290,15 +336,18 @@ class Described(SyntheticClips):
 
     @property
     def clips(self):
-        about = {"kept": tuple(range(8)), "frame_numbers": list(range(16, 24))}
-        return [type("Clip", (), about | {"video": f"scene_{seed}"}) for seed, _ in self.items]
+        return [self[index].clip for index in range(len(self))]
+
+    def __getitem__(self, index):
+        sample = ClipSample.of(super().__getitem__(index))
+        return replace(sample, clip=replace(sample.clip, name="", first_frame=16, fingerprint=sample.clip.video))
 
 
 def test_a_subset_is_looked_through(tmp_path):
     some = torch.utils.data.Subset(Described(seeds=range(4)), [1, 3])
     report = evaluate({"zero": ZeroMotion(8)}, TASK, some, folder=tmp_path, progress=False)
     assert report.groups == report.run["data"]["videos"] == ["scene_1", "scene_3"]
-    assert {clip.where for clip in report.strips} == {"frames 16 to 23"} and "frames 16 to 23" in report.html()
+    assert {strip.where for strip in report.strips} == {"frames 16 to 23"} and "frames 16 to 23" in report.html()
 
 
 def test_trained_on_the_test_videos(clips, tmp_path, refuses):
@@ -366,33 +415,31 @@ def test_bad_predictions_are_refused_by_name(clips, tmp_path, refuses):
     with refuses("expected methods and clips, got 0 methods and 6 clips"):
         evaluate({}, TASK, clips, folder=tmp_path, **QUIET)
     with refuses("rebuild: expected frames of the clip, -8 to 7, got 9"):
-        evaluate({"z": ZeroMotion(8)}, TASK, clips, folder=tmp_path, config=EvalConfig(rebuild=(9,)), **QUIET)
-    for wrong, message in (
-        ({"confidence": 95}, "confidence: expected a share between 0 and 1, such as 0.95, got 95"),
-        ({"method": "cubic"}, "method: expected one of splat, nearest, clough_tocher, got 'cubic'"),
-        ({"resamples": 0}, "resamples: expected 1 or more, got 0"),
+        evaluate({"z": ZeroMotion(8)}, TrajectoryTask(ScoringConfig(rebuild=(9,))), clips, folder=tmp_path, **QUIET)
+    for config, wrong, message in (
+        (EvalConfig, {"confidence": 95}, "confidence: expected a share between 0 and 1, such as 0.95, got 95"),
+        (EvalConfig, {"resamples": 0}, "resamples: expected 1 or more, got 0"),
+        (ScoringConfig, {"method": "cubic"}, "method: expected one of splat, nearest, clough_tocher, got 'cubic'"),
+        (ScoringConfig, {"period": 2}, "period: expected 3 or more, got 2"),
     ):
         with refuses(message):
-            EvalConfig(**wrong)
+            config(**wrong)
     with refuses("/none: expected a weights file", FileNotFoundError):
-        evaluate({"z": ZeroMotion(8)}, TASK, clips, folder=tmp_path, config=EvalConfig(lpips_weights="/none"), **QUIET)
+        task = TrajectoryTask(ScoringConfig(lpips_weights="/none"))
+        evaluate({"z": ZeroMotion(8)}, task, clips, folder=tmp_path, **QUIET)
 
 
 def test_frames_that_were_not_stored(tmp_path, refuses):
     """A dataset may keep frames 0 and 1 only: points are scored, later frames can't be."""
 
     class Kept(SyntheticClips):
-        @property
-        def clips(self):
-            return [type("Clip", (), {"kept": (0, 1)})] * len(self)
-
         def __getitem__(self, index):
             sample = super().__getitem__(index)
             return sample | {"frames": sample["frames"][:2]}
 
     report = evaluate({"dis": ConstantVelocity(), "zero": ZeroMotion(8)}, TASK, Kept(), folder=tmp_path, progress=False)
     assert "ade" in report.measured and "psnr_all" not in report.measured and "no later frame" in report.html()
-    with refuses("frame 3 is an input, but only frames"):
+    with refuses("expected a picture of frame 3, got those of frames 0, 1 only"):
         evaluate({"dis": ConstantVelocity(input_frames=(0, 3))}, TASK, Kept(), folder=tmp_path, **QUIET)
 
 
@@ -407,4 +454,66 @@ def test_predictions_of_some_frames_only(clips, tmp_path):
     assert report.overall["last"]["epe_7"].mean == pytest.approx(report.overall["all"]["epe_7"].mean)
     assert np.isnan(report.overall["last"]["epe_3"].mean)
     assert len(report.warnings) == 1 and report.warnings[0] in report.markdown()
-    assert "“last” predicts 1 of 7 frames only (7)" in report.warnings[0]
+    assert "“last” has 1 of 7 frames ahead only (7)" in report.warnings[0]
+
+
+# Roles, benchmarks, other tasks
+
+
+def test_a_renamed_or_subclassed_baseline_keeps_its_role(clips, tmp_path):
+    class Frozen(ZeroMotion):
+        pass
+
+    class Answers(OracleTracks):
+        pass
+
+    methods = {"dis": ConstantVelocity(), "nothing": Frozen(8), "answers": Answers(), "net": Last()}
+    report = evaluate(methods, TASK, clips, folder=tmp_path, **QUIET)
+    assert [report.role(name) for name in report.methods] == ["baseline", "null", "oracle", "model"]
+    assert report.baselines == ["nothing", "net"] and report.best_baseline("ade") in report.baselines
+    assert "with the true motion" in report.summary()[-1]
+    assert page.introduce(report, "nothing").startswith("Nothing moves.")
+    assert page.introduce(report, "net") == "A network (Last, 1 parameters); it sees frame 0 only."
+
+
+class Last(torch.nn.Module):
+    """A network without role or description that predicts the last frame alone."""
+
+    input_frames = (0,)
+
+    def __init__(self):
+        super().__init__()
+        self.shift = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, images):
+        whole = ZeroMotion(8)(images)
+        return type(whole)(whole.displacement[:, 7:], whole.visibility_logits[:, 7:], frames=(7,))
+
+
+def test_a_benchmarks_clips_are_taken_as_those_of_shards(tmp_path, refuses):
+    frames, scene = synthetic_clip(20, (48, 64), 3, motion="linear")
+    queries = np.insert(cell_grid((48, 64), 6, 8), 0, 0, axis=1)
+    long = ClipSample(Clip.named("horse", frames, num_points=48), frames, scene.tracks(queries), occlusion_known=False)
+    report = evaluate({"zero": ZeroMotion(8)}, TASK, ClipList([long], num_frames=8), folder=tmp_path, progress=False)
+    assert [row.name for row in report.rows["zero"]] == ["horse-00000-1-8", "horse-00008-1-8"]
+    assert "visibility_accuracy" not in report.measured and "average_jaccard" not in report.measured
+    assert "AJ, Visibility, AUROC, for lack of knowledge of what is hidden" in report.markdown()
+    later = np.concatenate([queries[:24], queries[24:] + [5, 0, 0]])
+    asked_later = replace(long, truth=replace(long.truth, queries=later))
+    with refuses(r"horse: expected points queried in frame 0.*up to frame 5; ClipList\(samples, num_frames=…\) cuts"):
+        evaluate({"zero": ZeroMotion(8)}, TASK, ClipList([asked_later]), folder=tmp_path, **QUIET)
+
+
+def test_any_task_is_evaluated(tmp_path):
+    methods = {"sum <1>": Summing(), "coin": Coin()}
+    report = evaluate(methods, SignTask(), Vectors(), folder=tmp_path, progress=False)
+    assert (report.role("coin"), report.groups) == ("null", [f"subject {i}" for i in range(4)])
+    assert report.estimate("sum <1>", "accuracy").mean == 1 and report.places(SignTask.series[0]) == [1, 2]
+    assert report.estimate("coin", "top_2").mean == 1 and report.extreme_samples()["Best"] >= 0
+    html = report.save(tmp_path).read_text()
+    assert "Says that every sum is positive." in html and "Subject by subject" in html and "sum &lt;1&gt;" in html
+    assert "How good is “sum &lt;1&gt;”?" in html and report.summary()[0] in report.markdown()
+    assert "A network (Summing, 8 parameters)." in report.markdown()
+    assert set(json.loads((tmp_path / "report.json").read_text())) >= {"per_subject", "per_vector"}
+    again = evaluate(methods, SignTask(), Vectors(), folder=tmp_path, progress=False)
+    assert again.run["scores_reused"] == 40 and again.overall == report.overall
