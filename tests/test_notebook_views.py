@@ -15,6 +15,7 @@ from flowlib.evaluation import evaluate
 from flowlib.labelling import LabelConfig, label, make_plan
 from flowlib.models.baselines import ConstantVelocity, OracleTracks, ZeroMotion
 from flowlib.synthetic import random_scene
+from flowlib.tasks.trajectories import TrajectoryTask
 from flowlib.tracks import Tracks
 from flowlib.video import encode_image
 from flowlib.workspace import Workspace
@@ -22,7 +23,7 @@ from flowlib.workspace import Workspace
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    root = tmp_path_factory.mktemp("gallery")
+    root = tmp_path_factory.mktemp("views")
     for number, motion in enumerate(("still", "linear", "still")):
         scene = random_scene(4, (48, 64), seed=number, motion="still", camera=motion)
         sources.write_scene(root / "videos" / f"v{number}.mkv", scene)
@@ -31,10 +32,28 @@ def folder(tmp_path_factory):
     return label(make_plan(root / "videos", config), Workspace(root), progress=False).folder
 
 
-def test_the_liveliest_clip_is_the_one_that_moves(folder):
+def test_the_clip_with_the_highest_motion_is_the_one_that_moves(folder):
     dataset = TrajectoryDataset(folder, split="all")
-    assert dataset.clips[notebook_views.liveliest(dataset)].video == "v1"
-    assert [one["video"] for one in notebook_views.liveliest_clips(dataset, 2)][0] == "v1"
+    assert dataset.clips[notebook_views.highest_motion(dataset)].video == "v1"
+    assert [one["video"] for one in notebook_views.highest_motion_clips(dataset, 2)][0] == "v1"
+
+
+def test_points_that_are_lost_count_as_still():
+    """Clip 0 moves 50 px and is lost at the end; clip 1 moves 5 px, all seen; clip 2 stands still."""
+
+    class Three(TrajectoryDataset):
+        def __init__(self):
+            self.entries = [None] * 3
+
+        def tracks(self, index):
+            still = Tracks.still(np.zeros((4, 3)), 5)
+            moved = still.tracks + np.linspace(0, (50, 5, 0)[index], 5)[:, None, None].astype(np.float32)
+            seen = np.ones((5, 4), bool)
+            seen[-1] = index != 0
+            return Tracks(moved, seen, still.queries)
+
+    assert notebook_views.highest_motion(Three()) == 1
+    assert notebook_views.highest_motion_clips(Three(), 1).indices == [1]
 
 
 def test_curves_are_those_of_the_run(tmp_path):
@@ -74,9 +93,9 @@ def test_the_viewer_shows_truth_prediction_and_rebuilt_frames(folder):
 
 def test_the_figure_has_a_row_for_each_predictor(folder):
     dataset = TrajectoryDataset(folder, split="all")
-    figure = notebook_views.prediction_figure({"zero": ZeroMotion(4), "ceiling": OracleTracks()}, dataset)
+    figure = notebook_views.prediction_figure({"zero": ZeroMotion(4), "oracle": OracleTracks()}, dataset)
     titles = [ax.get_title() for ax in figure.axes]
-    assert titles[0].startswith("zero") and titles[3].startswith("ceiling") and "PSNR" in titles[1]
+    assert titles[0].startswith("zero") and titles[3].startswith("oracle") and "PSNR" in titles[1]
 
 
 def test_thinning_keeps_a_lattice():
@@ -106,8 +125,15 @@ def test_own_pictures_are_predicted_on(folder, tmp_path, refuses):
         notebook_views.predict_pictures(ZeroMotion(4), f"{tmp_path}/a.png,{tmp_path}/a.png", (48, 64))
 
 
+def test_neither_pictures_nor_a_dataset_is_said_so(refuses):
+    with refuses("pictures: expected files, or a dataset to take the frames of a clip from, got neither"):
+        notebook_views.predict_pictures(ZeroMotion(4), "", (48, 64))
+
+
 def test_errors_are_drawn_by_frames_ahead(folder, tmp_path):
     dataset = TrajectoryDataset(folder, split="all")
-    report = evaluate({"zero": ZeroMotion(4)}, dataset, folder=tmp_path, pictures=False, progress=False)
+    report = evaluate(
+        {"zero": ZeroMotion(4)}, TrajectoryTask(), dataset, folder=tmp_path, pictures=False, progress=False
+    )
     (line,) = notebook_views.error_figure(report).lines
     np.testing.assert_allclose(line.get_ydata()[1:], [report.overall["zero"][f"epe_{i}"].mean for i in (1, 2, 3)])
