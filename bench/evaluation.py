@@ -1,4 +1,4 @@
-"""Evaluating many clips with four predictors: time for each clip, peak memory, and what a kill and a rerun repeat.
+"""Evaluating many clips with four methods: time for each clip, peak memory, and what a kill and a rerun repeat.
 
     python bench/evaluation.py --clips 200 --size 360 640
 
@@ -22,10 +22,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from flowlib.clips import Clip, ClipSample
 from flowlib.evaluation import evaluate
 from flowlib.geometry import cell_grid
 from flowlib.models.baselines import ConstantVelocity, OracleTracks, Scaled, ZeroMotion
 from flowlib.synthetic import synthetic_clip
+from flowlib.tasks.trajectories import TrajectoryTask
 
 SCENES, CLIPS_PER_VIDEO = 4, 10
 
@@ -44,29 +46,27 @@ class Scenes:
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, index: int) -> dict:
+    def __getitem__(self, index: int) -> ClipSample:
         video = index // CLIPS_PER_VIDEO
         frames, tracks = self.rendered[video % SCENES]
         brighter = np.clip(frames.astype(np.int16) + index % 50 - 25, 0, 255).astype(np.uint8)
         brighter[0, 0, 0] = index % 256  # clips of the same brightness differ in a corner
-        arrays = {"frames": brighter, "tracks": tracks.tracks}
-        arrays |= {"visibility": tracks.visibility, "queries": tracks.queries}
-        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
-        return {**tensors, "video": f"video_{video}", "clip": f"video_{video}/{index}"}
+        clip = Clip.named(f"video_{video}/{index}", brighter, video=f"video_{video}", num_points=tracks.num_points)
+        return ClipSample(clip, brighter, tracks)
 
 
 def child(clips: int, size: tuple[int, int], folder: Path) -> None:
     """One evaluation; the last line of its output is JSON."""
     torch.set_num_threads(1)
     flow = ConstantVelocity()
-    predictors = {"constant velocity": flow, "half of it": Scaled(flow, [0.5] * 8)}
-    predictors |= {"zero motion": ZeroMotion(8), "ceiling": OracleTracks()}
+    methods = {"constant velocity": flow, "half of it": Scaled(flow, [0.5] * 8)}
+    methods |= {"zero motion": ZeroMotion(8), "oracle": OracleTracks()}
     start = time.perf_counter()
-    report = evaluate(predictors, Scenes(clips, size), folder=folder)
+    report = evaluate(methods, TrajectoryTask(), Scenes(clips, size), folder=folder)
     seconds = time.perf_counter() - start
     report.save(folder)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    means = {name: report.overall[name]["ade"].mean for name in predictors}
+    means = {name: report.overall[name]["ade"].mean for name in methods}
     print(json.dumps({"seconds": seconds, "peak_mb": peak, "reused": report.run["scores_reused"], "ade": means}))
 
 
@@ -83,7 +83,7 @@ def finish(process: subprocess.Popen) -> dict:
 
 
 def scores_so_far(folder: Path) -> int:
-    return sum(path.read_bytes().count(b"\n") for path in (folder / "scores").glob("*.jsonl"))
+    return sum(path.read_bytes().count(b"\n") for path in (folder / "scores").glob("scores_*.jsonl"))
 
 
 def killed_half_way(clips: int, size: tuple[int, int], folder: Path) -> int:

@@ -69,20 +69,20 @@ def course(report: Comparison, series: SeriesSpec) -> str:
     height, left, right, top, bottom = 330, 46, WIDTH - LABELS, 30, 286
     estimates = {name: [report.estimate(name, f"{series.name}_{place}") for place in places] for name in report.methods}
     ticks = _ticks(0, _highest(value for values in estimates.values() for value in values))
-    start = [] if series.origin is None else [0]
-    across = _scale(0 if start else min(places), max(places), left, right)
+    start = [] if series.origin is None else [series.origin]
+    shown = [0, *places] if start else places
+    across = _scale(min(shown), max(shown), left, right)
     down = _scale(ticks[0], ticks[-1], bottom, top)
     parts = [_text(left - 8, 16, f"{series.label.lower()} in {series.unit}" if series.unit else series.label, "start")]
     for tick in ticks:
         parts += [_line(left, down(tick), right, down(tick)), _text(left - 8, down(tick) + 4, f"{tick:g}", "end")]
-    parts += [_text(across(place), bottom + 18, str(place), "middle") for place in [*start, *places]]
+    parts += [_text(across(place), bottom + 18, str(place), "middle") for place in shown]
     parts.append(_text((left + right) / 2, height - 8, series.axis, "middle"))
     ends = []
     banded = [report.main, report.best_baseline(report.task.score)]
     for name in sorted(estimates, key=lambda name: name == report.main):  # the main one on top
         known = [(across(place), v) for place, v in zip(places, estimates[name]) if v.mean == v.mean]
-        origin = [(across(0), Estimate(series.origin, series.origin, series.origin, 0, 0))] if start else []
-        line = [*origin, *known]
+        line = [*((across(0), Estimate(value, value, value, 0, 0)) for value in start), *known]
         parts += _band(line, down, paint[name]) if name in banded else []
         parts.append(_drawn(line, down, paint[name], report.role(name) == "oracle"))
         ends.append((down(known[-1][1].mean) if known else bottom, name))

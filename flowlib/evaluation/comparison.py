@@ -82,7 +82,7 @@ class Comparison:
             for name, rows in self.rows.items()
         }
 
-    @cached_property
+    @property
     def groups(self) -> list[str]:
         """The videos (subjects, …) that the means are over."""
         return list(self.per_group[self.main])

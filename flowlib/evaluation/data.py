@@ -64,11 +64,17 @@ class HasTransform(Protocol):
 
 def videos_of(dataset: Any) -> dict[str, str]:
     """Video's name -> its fingerprint (or its name once more); empty if the dataset doesn't say."""
-    if isinstance(dataset, HasVideos) and dataset.videos:
-        names = list(dataset.videos)
-        return dict(zip(names, (list(dataset.fingerprints) if isinstance(dataset, HasFingerprints) else []) or names))
+    named = _named_videos(dataset)
+    if named:
+        return named
     clips = [clip_of(dataset, index) for index in range(len(dataset))]
     return {clip.video: clip.fingerprint or clip.video for clip in clips if clip is not None}
+
+
+def _named_videos(dataset: Any) -> dict[str, str]:
+    names = list(dataset.videos) if isinstance(dataset, HasVideos) else []
+    known = list(dataset.fingerprints) if isinstance(dataset, HasFingerprints) else []
+    return dict(zip(names, known or names))
 
 
 def clip_of(dataset: Any, index: int) -> Clip | None:

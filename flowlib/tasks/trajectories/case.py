@@ -78,14 +78,14 @@ class TrajectoryCase:
 
     def moving(self, frame: int) -> Bool[np.ndarray, "H W"]:
         """Which pixels of a frame show something that has moved, told by the true point nearest to each."""
-        from scipy.spatial import cKDTree
+        from scipy.spatial import KDTree
 
         size, truth = self.sample.size, self.sample.truth
         seen = truth.visibility[frame]
         if not seen.any():
             return np.zeros(size, bool)
         rows, columns = (-(-side // COARSE) for side in size)
-        nearest = cKDTree(truth.tracks[frame][seen]).query(cell_grid(size, rows, columns))[1]
+        nearest = KDTree(truth.tracks[frame][seen]).query(cell_grid(size, rows, columns))[1]
         moved = np.linalg.norm(truth.displacement[frame][seen], axis=-1) > self.config.moving
         large = moved[nearest].reshape(rows, columns).repeat(COARSE, axis=0).repeat(COARSE, axis=1)
         return large[: size[0], : size[1]]

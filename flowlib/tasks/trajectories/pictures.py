@@ -53,7 +53,7 @@ def _row(name: str, answer: TrajectoryAnswer, frame: int, chosen: np.ndarray, la
     if last is None or frame not in answer.rebuilt:
         return StripRow(name, f"{note}; frame {frame} is not predicted or not stored", (paths, None, None))
     target, rebuilt, covered = answer.rebuilt[frame]
-    open_holes = np.where(covered[..., None], rebuilt, np.uint8(HOLE))
+    open_holes = np.where(covered[..., None], rebuilt, np.array(HOLE, np.uint8))
     off = Picture(_jpeg(difference_picture(target, rebuilt)))
     note = f"{note}, {metrics.psnr(target, rebuilt):.1f} dB"
     return StripRow(name, note, (paths, Picture(_jpeg(open_holes), hover=last.jpeg), off))
