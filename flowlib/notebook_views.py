@@ -1,6 +1,6 @@
-"""What notebooks show: clips, labels, predictions and rebuilt frames, put together from a dataset and a predictor.
+"""What notebooks show: clips, labels, predictions and rebuilt frames, put together from a dataset and a method.
 
-Each function takes a dataset (and a predictor), picks a clip worth seeing, and returns a viewer or a figure. Nothing
+Each function takes a dataset (and a method that predicts), picks a clip worth seeing, and returns a viewer or a figure. Nothing
 is measured or written here.
 """
 
@@ -93,20 +93,18 @@ def prediction_viewer(
     )
 
 
-def prediction_figure(
-    predictors: Mapping[str, Predictor], dataset: TrajectoryDataset, index: int | None = None
-) -> Figure:
-    """For one clip and each predictor a row: its tracks over the labels, the frame it rebuilds, and the true one.
+def prediction_figure(methods: Mapping[str, Predictor], dataset: TrajectoryDataset, index: int | None = None) -> Figure:
+    """For one clip and each method a row: its tracks over the labels, the frame it rebuilds, and the true one.
 
     The rebuilt frame is the clip's last; holes (nothing came there) are black. By default it is the clip with the
     highest motion.
     """
     sample = _sample(dataset, index)
     height, width = sample.size
-    figure, axes = panels(len(predictors), 3, ratio=height / width)
+    figure, axes = panels(len(methods), 3, ratio=height / width)
     last = sample.clip.num_frames - 1
     true_frame = sample.picture(last)
-    for row, (name, predictor) in zip(axes, predictors.items()):
+    for row, (name, predictor) in zip(axes, methods.items()):
         case, prediction = _predicted(predictor, sample, name)
         labels, predicted = thinned(sample.truth), thinned(predicted_tracks(case, prediction))
         tracks_over_frame(sample.picture(0), labels, predicted, ax=row[0])
@@ -136,7 +134,7 @@ def error_figure(report: Report) -> Axes:
 def predict_pictures(
     predictor: Predictor, pictures: str, size: Size, *, dataset: TrajectoryDataset | None = None
 ) -> Figure:
-    """What a predictor says of your own picture, or pictures: where everything goes, and the last frame it rebuilds.
+    """What a method says of your own picture, or pictures: where everything goes, and the last frame it rebuilds.
 
     Args:
         predictor: sees as many pictures as it has input frames; a single one is repeated for all of them.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -114,28 +115,10 @@ class TrajectoryAnswer(Answer):
         return {name: float(np.mean([row[name] for row in rows])) for name in (rows[0] if rows else ())}
 
 
-def _of(part: Callable[[Any], dict[str, float]], name: str) -> Callable[[Any], float]:
-    return lambda answer: part(answer)[name]
-
-
-def _displacement(name: str) -> Callable[[Any], float]:
-    return _of(lambda answer: answer.displacement, name)
-
-
-def _visibility(name: str) -> Callable[[Any], float]:
-    return _of(lambda answer: answer.visibility, name)
-
-
-def _tapvid(name: str) -> Callable[[Any], float]:
-    return _of(lambda answer: answer.tapvid, name)
-
-
-def _field(name: str) -> Callable[[Any], float]:
-    return _of(lambda answer: answer.field, name)
-
-
-def _pictures(name: str) -> Callable[[Any], float]:
-    return _of(lambda answer: answer.pictures, name)
+def _of(part: str, name: str) -> Callable[[TrajectoryAnswer], float]:
+    """The number called `name` of a part of the answer."""
+    read = attrgetter(part)
+    return lambda answer: read(answer)[name]
 
 
 def visible_share(answer: TrajectoryAnswer) -> float:
@@ -171,60 +154,60 @@ _LPIPS: dict[str, Any] = {"group": "Rebuilt frames", "needs": ("the weights of i
 
 METRICS: tuple[MetricSpec, ...] = (
     MetricSpec(
-        "ade", "ADE", "px", "low", _displacement("ade"), **_POINTS, headline=True,
+        "ade", "ADE", "px", "low", _of("displacement", "ade"), **_POINTS, headline=True,
         meaning="Average distance between predicted and true place, over all points that can be seen and all frames.",
     ),
     MetricSpec(
-        "fde", "FDE", "px", "low", _displacement("fde"), **_POINTS, headline=True,
+        "fde", "FDE", "px", "low", _of("displacement", "fde"), **_POINTS, headline=True,
         meaning="The same in the last frame only, where it is hardest.",
     ),
     MetricSpec(
-        "miss_rate", "Missed", "%", "low", _displacement("miss_rate"), **_POINTS, digits=1, scale=100,
+        "miss_rate", "Missed", "%", "low", _of("displacement", "miss_rate"), **_POINTS, digits=1, scale=100,
         meaning="Share of points that are too far off in the last frame (8 px by default).",
     ),
     MetricSpec(
-        "mse", "MSE", "px²", "low", _displacement("mse"), **_POINTS, digits=1,
+        "mse", "MSE", "px²", "low", _of("displacement", "mse"), **_POINTS, digits=1,
         meaning="Mean squared error of a coordinate; few large misses dominate it.",
     ),
     MetricSpec(
-        "mse_last", "MSE last", "px²", "low", _displacement("mse_last"), **_POINTS, digits=1,
+        "mse_last", "MSE last", "px²", "low", _of("displacement", "mse_last"), **_POINTS, digits=1,
         meaning="The same in the last frame only.",
     ),
     MetricSpec(
-        "average_pts_within_thresh", "δ_avg", "%", "high", _tapvid("average_pts_within_thresh"), **_POINTS,
+        "average_pts_within_thresh", "δ_avg", "%", "high", _of("tapvid", "average_pts_within_thresh"), **_POINTS,
         digits=1, scale=100, headline=True,
         meaning="Share of points less than 1 px off, less than 2, 4, 8 and 16 px, averaged over the five (TAP-Vid).",
     ),
     MetricSpec(
-        "average_jaccard", "AJ", "%", "high", _tapvid("average_jaccard"), **_POINTS, digits=1, scale=100,
+        "average_jaccard", "AJ", "%", "high", _of("tapvid", "average_jaccard"), **_POINTS, digits=1, scale=100,
         needs=_SEEN["needs"],
         meaning="Place and visibility in one number (TAP-Vid): a point counts if it is near and rightly called "
         "visible.",
     ),
     MetricSpec(
-        "visibility_accuracy", "Visibility", "%", "high", _visibility("visibility_accuracy"), **_SEEN,
+        "visibility_accuracy", "Visibility", "%", "high", _of("visibility", "visibility_accuracy"), **_SEEN,
         digits=1, scale=100, headline=True,
         meaning="Share of points that are rightly called visible or hidden.",
     ),
     MetricSpec(
-        "visibility_auroc", "AUROC", "", "high", _visibility("visibility_auroc"), **_SEEN, digits=3,
+        "visibility_auroc", "AUROC", "", "high", _of("visibility", "visibility_auroc"), **_SEEN, digits=3,
         meaning="Chance that a visible point gets a higher visibility than a hidden one; 0.5 is guessing.",
     ),
     MetricSpec("visible", "Visible", "%", "high", visible_share, group="", digits=0, scale=100),
     MetricSpec(
-        "roughness", "Roughness", "%", "zero", _field("roughness"), **_FIELD, **_LATTICE, digits=0, scale=100,
+        "roughness", "Roughness", "%", "zero", _of("field", "roughness"), **_FIELD, **_LATTICE, digits=0, scale=100,
         meaning="How much the motion changes from place to place, against the truth: -100 all places move alike, "
         "-33 half as rough as the truth, 0 as rough, 33 twice as rough, 100 no end to it.",
     ),
-    MetricSpec("tv_ratio", "Total variation ratio", "", "zero", _field("tv_ratio"), **_LATTICE, group=""),
-    MetricSpec("divergence_ratio", "Divergence ratio", "", "zero", _field("divergence_ratio"), **_LATTICE, group=""),
-    MetricSpec("curl_ratio", "Curl ratio", "", "zero", _field("curl_ratio"), **_LATTICE, group=""),
+    MetricSpec("tv_ratio", "Total variation ratio", "", "zero", _of("field", "tv_ratio"), **_LATTICE, group=""),
+    MetricSpec("divergence_ratio", "Divergence ratio", "", "zero", _of("field", "divergence_ratio"), **_LATTICE, group=""),
+    MetricSpec("curl_ratio", "Curl ratio", "", "zero", _of("field", "curl_ratio"), **_LATTICE, group=""),
     MetricSpec(
-        "divergence_error", "Divergence err.", "", "low", _field("divergence_error"), **_FIELD, **_LATTICE, digits=3,
+        "divergence_error", "Divergence err.", "", "low", _of("field", "divergence_error"), **_FIELD, **_LATTICE, digits=3,
         meaning="Wrong growing and shrinking, px per px.",
     ),
     MetricSpec(
-        "curl_error", "Curl err.", "", "low", _field("curl_error"), **_FIELD, **_LATTICE, digits=3,
+        "curl_error", "Curl err.", "", "low", _of("field", "curl_error"), **_FIELD, **_LATTICE, digits=3,
         meaning="Wrong turning, px per px.",
     ),
     MetricSpec(
@@ -233,40 +216,40 @@ METRICS: tuple[MetricSpec, ...] = (
         "beyond chance: 0 no such grid, 100 nothing but the grid. The true motion may have some, too.",
     ),
     MetricSpec(
-        "psnr_all", "PSNR", "dB", "high", _pictures("psnr_all"), **_FRAMES, headline=True,
+        "psnr_all", "PSNR", "dB", "high", _of("pictures", "psnr_all"), **_FRAMES, headline=True,
         meaning="Likeness of the rebuilt frame to the true one, pixel by pixel, in decibels: 6 dB more is half the "
         "error.",
     ),
     MetricSpec(
-        "psnr_covered", "PSNR covered", "", "high", _pictures("psnr_covered"), **_FRAMES,
+        "psnr_covered", "PSNR covered", "", "high", _of("pictures", "psnr_covered"), **_FRAMES,
         meaning="The same where pixels arrived, holes left out.",
     ),
     MetricSpec(
-        "psnr_moving", "PSNR moving", "", "high", _pictures("psnr_moving"), **_FRAMES,
+        "psnr_moving", "PSNR moving", "", "high", _of("pictures", "psnr_moving"), **_FRAMES,
         meaning="The same on what truly moves, the still rest left out.",
     ),
     MetricSpec(
-        "ssim_all", "SSIM", "", "high", _pictures("ssim_all"), **_FRAMES, digits=3, headline=True,
+        "ssim_all", "SSIM", "", "high", _of("pictures", "ssim_all"), **_FRAMES, digits=3, headline=True,
         meaning="Likeness of edges and texture rather than of single pixels; 1 for equal frames.",
     ),
     MetricSpec(
-        "ssim_covered", "SSIM covered", "", "high", _pictures("ssim_covered"), **_FRAMES, digits=3,
+        "ssim_covered", "SSIM covered", "", "high", _of("pictures", "ssim_covered"), **_FRAMES, digits=3,
         meaning="The same where pixels arrived.",
     ),
     MetricSpec(
-        "ssim_moving", "SSIM moving", "", "high", _pictures("ssim_moving"), **_FRAMES, digits=3,
+        "ssim_moving", "SSIM moving", "", "high", _of("pictures", "ssim_moving"), **_FRAMES, digits=3,
         meaning="The same on what truly moves.",
     ),
     MetricSpec(
-        "lpips_all", "LPIPS", "", "low", _pictures("lpips_all"), **_LPIPS, digits=3,
+        "lpips_all", "LPIPS", "", "low", _of("pictures", "lpips_all"), **_LPIPS, digits=3,
         meaning="Difference as a network trained on human judgement sees it.",
     ),
     MetricSpec(
-        "lpips_covered", "LPIPS covered", "", "low", _pictures("lpips_covered"), **_LPIPS, digits=3,
+        "lpips_covered", "LPIPS covered", "", "low", _of("pictures", "lpips_covered"), **_LPIPS, digits=3,
         meaning="The same where pixels arrived.",
     ),
     MetricSpec(
-        "lpips_moving", "LPIPS moving", "", "low", _pictures("lpips_moving"), **_LPIPS, digits=3,
+        "lpips_moving", "LPIPS moving", "", "low", _of("pictures", "lpips_moving"), **_LPIPS, digits=3,
         meaning="The same on what truly moves.",
     ),
     MetricSpec(
