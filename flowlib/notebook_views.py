@@ -1,7 +1,7 @@
 """What notebooks show: clips, labels, predictions and rebuilt frames, put together from a dataset and a method.
 
-Each function takes a dataset (and a method that predicts), picks a clip worth seeing, and returns a viewer or a figure. Nothing
-is measured or written here.
+Each function takes a dataset (and a method that predicts), picks a clip worth seeing, and returns a viewer or a
+figure. Nothing is measured or written here.
 """
 
 from __future__ import annotations

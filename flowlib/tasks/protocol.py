@@ -104,9 +104,14 @@ class SeriesSpec:
 
     def at(self, place: int) -> MetricSpec:
         """The metric of one place."""
-        about = {"needs": self.needs, "version": self.version, "digits": self.digits, "meaning": self.meaning}
-        name, one = f"{self.name}_{place}", lambda answer: self.function(answer).get(place, float("nan"))
-        return MetricSpec(name, str(place), "", self.better, one, **about)
+
+        def one(answer: Any) -> float:
+            return self.function(answer).get(place, float("nan"))
+
+        name, label = f"{self.name}_{place}", str(place)
+        return MetricSpec(
+            name, label, "", self.better, one, self.needs, self.version, self.digits, meaning=self.meaning
+        )
 
 
 @dataclass(frozen=True)

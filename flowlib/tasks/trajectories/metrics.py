@@ -200,11 +200,13 @@ METRICS: tuple[MetricSpec, ...] = (
         "-33 half as rough as the truth, 0 as rough, 33 twice as rough, 100 no end to it.",
     ),
     MetricSpec("tv_ratio", "Total variation ratio", "", "zero", _of("field", "tv_ratio"), **_LATTICE, group=""),
-    MetricSpec("divergence_ratio", "Divergence ratio", "", "zero", _of("field", "divergence_ratio"), **_LATTICE, group=""),
+    MetricSpec(
+        "divergence_ratio", "Divergence ratio", "", "zero", _of("field", "divergence_ratio"), **_LATTICE, group="",
+    ),
     MetricSpec("curl_ratio", "Curl ratio", "", "zero", _of("field", "curl_ratio"), **_LATTICE, group=""),
     MetricSpec(
-        "divergence_error", "Divergence err.", "", "low", _of("field", "divergence_error"), **_FIELD, **_LATTICE, digits=3,
-        meaning="Wrong growing and shrinking, px per px.",
+        "divergence_error", "Divergence err.", "", "low", _of("field", "divergence_error"), **_FIELD, **_LATTICE,
+        digits=3, meaning="Wrong growing and shrinking, px per px.",
     ),
     MetricSpec(
         "curl_error", "Curl err.", "", "low", _of("field", "curl_error"), **_FIELD, **_LATTICE, digits=3,
