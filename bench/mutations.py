@@ -223,12 +223,16 @@ def run_tests(copy: Path, tests: tuple[str, ...], limit: float = TIME_LIMIT) -> 
 
 def _pytest(copy: Path, tests: tuple[str, ...]) -> None:
     import pytest
+    from hypothesis import settings
 
+    # Without deadlines: a slow moment of the machine is no test that noticed something.
+    settings.register_profile("mutations", derandomize=True, deadline=None)
     os.chdir(copy)
     sys.dont_write_bytecode = True
     sys.path[:0] = [str(copy), str(copy / "tests")]
     with open(copy / "output.txt", "w") as output, contextlib.redirect_stdout(output):
-        status = pytest.main(["-x", "-q", "-p", "no:cacheprovider", *(f"tests/{name}" for name in tests)])
+        options = ["-x", "-q", "-p", "no:cacheprovider", "--hypothesis-profile=mutations"]
+        status = pytest.main([*options, *(f"tests/{name}" for name in tests)])
     os._exit(int(status))
 
 
@@ -256,9 +260,16 @@ def run_module(copy: Path, name: str) -> list[bool]:
                 raise RuntimeError(f"{name}: expected pytest to pass or to fail, got status {status}")
             killed.append(status != 0)
             print(f"  {'killed  ' if killed[-1] else 'SURVIVED'}  {_short(mutation)}", flush=True)
+            if killed[-1]:
+                print(f"            by {_noticed_by(copy)}", flush=True)
     finally:
         path.write_text(source)
     return killed
+
+
+def _noticed_by(copy: Path) -> str:
+    lines = [line for line in (copy / "output.txt").read_text().splitlines() if line.startswith(("FAILED", "ERROR"))]
+    return lines[-1].split(" ", 1)[1][:100] if lines else "the time limit"
 
 
 def _short(mutation: Mutation) -> str:

@@ -27,6 +27,7 @@ def slow_percentile(values, percent):
     return values[below] + (place - below) * (values[below + 1] - values[below])
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.dictionaries(st.sampled_from("xyz"), numbers)), max_size=8))
 def test_a_group_has_the_mean_of_each_number_that_any_of_its_samples_has(samples):
     found = per_group([row for _, row in samples], [group for group, _ in samples])
