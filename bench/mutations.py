@@ -181,6 +181,38 @@ MODULES = {
             M("config.shift) for axis in (1, 0)", "config.shift) for axis in (0, 1)"),
         ),
     ),
+    "warp": Module(
+        "warp.py",
+        ("test_warp.py",),
+        (
+            M("coverage >= min_coverage", "total >= min_coverage"),
+            M("left + 1 - x), (left + 1, x - left)", "x - left), (left + 1, left + 1 - x)"),
+            M("(column >= 0) & (column < W)", "(column >= 0) & (column < H)"),
+            M("weights * visible.reshape(B, 1, -1)", "weights * (visible.reshape(B, 1, -1) == 0)"),
+            M('landed, "amax")', 'landed, "amin")'),
+            M("logits > 0 if visibility", "logits >= 0 if visibility"),
+            M(" & inside(moved, size)", ""),
+            M("distance <= reach", "distance <= 2 * reach"),
+            M("kept = np.sort(order[::-1][last])", "kept = np.sort(order[last])"),
+            M("np.clip(np.round(values), 0, 255)", "np.clip(values, 0, 255)"),
+        ),
+    ),
+    "splits": Module(
+        "splits.py",
+        ("test_splits.py",),
+        (
+            M("splits = dict(known or {})", "splits = {}"),
+            M('f"{seed}/{name}"', 'f"{name}"'),
+            M("total=len(splits) + len(new) - new.index(name)", "total=len(new)"),
+            M('counts["test"] < max(1, round(0.1 * total))', 'counts["test"] < max(1, round(0.2 * total))'),
+            M('counts["val"] < max(1, round(0.1 * total))', 'counts["val"] < round(0.1 * total)'),
+            M('counts["test"] < max(1, round(0.1 * total))', 'counts["test"] <= max(1, round(0.1 * total))'),
+            M("return {name: splits[name] for name in videos}", "return splits"),
+            M("assign_splits(videos, known=_read_splits(folder))", "assign_splits(videos)"),
+            M("assign_splits(videos, seed=seed, known=known)", "assign_splits(videos, known=known)"),
+            M("if splits != known:", "if splits == known:"),
+        ),
+    ),
 }
 
 
