@@ -270,7 +270,8 @@ def test_shrinking_keeps_the_mean_of_thin_stripes():
 @given(st.floats(0.5, 1.5), st.floats(0.5, 1.5), st.floats(0, 1.5), st.integers(0, 1000))
 def test_colours_are_what_their_formulas_say(brightness, contrast, saturation, seed):
     old = np.random.default_rng(seed).integers(0, 256, (2, 3, 4, 3)).astype(np.uint8)
-    found = colour({"frames": torch.from_numpy(old)}, brightness, contrast, saturation)["frames"].numpy()
+    sample = coded_sample(3, 4, 2) | {"frames": torch.from_numpy(old)}
+    found = colour(sample, brightness, contrast, saturation)["frames"].numpy()
     red, green, blue = np.moveaxis(old * brightness, -1, 0)
     grey = 0.299 * red + 0.587 * green + 0.114 * blue  # ITU-R BT.601
     mean = grey.mean()
