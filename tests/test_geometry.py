@@ -75,17 +75,6 @@ def test_resized_field_scales_its_vectors():
     assert torch.allclose(resized[0, 0], torch.tensor(4.0)) and torch.allclose(resized[0, 1], torch.tensor(-0.5))
 
 
-@pytest.mark.parametrize("size", [(0, 5), (5,), (2.5, 4), (3, -1)])
-def test_bad_sizes_are_named(size, refuses):
-    with refuses("expected .height, width."):
-        geometry.check_size(size)
-
-
-def test_unknown_rule_is_named(refuses):
-    with refuses("crop, pad, stretch.*'zoom'"):
-        geometry.fit_frame((4, 4), (8, 8), "zoom")
-
-
 # Values worked out by hand, and oracles that share nothing with the module's code.
 
 
@@ -180,3 +169,14 @@ def test_a_linear_field_resized_is_the_same_field_in_new_pixels(height, width, d
     inner = np.s_[down // 2 : size[0] - down // 2, right // 2 : size[1] - right // 2]
     torch.testing.assert_close(found[0][inner], (0.1 * (x + 0.5))[inner], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(found[1][inner], (0.2 * (y + 0.5))[inner], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("size", [(0, 5), (5,), (2.5, 4), (3, -1)])
+def test_bad_sizes_are_named(size, refuses):
+    with refuses("expected .height, width."):
+        geometry.check_size(size)
+
+
+def test_unknown_rule_is_named(refuses):
+    with refuses("crop, pad, stretch.*'zoom'"):
+        geometry.fit_frame((4, 4), (8, 8), "zoom")
