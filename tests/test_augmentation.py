@@ -166,3 +166,173 @@ def test_bad_input_is_named(refuses):
         flip(SAMPLES[0], "z")
     with refuses("size: expected"):
         crop(SAMPLES[0], 0, 0, (0, 4))
+
+
+# Pictures that tell where each pixel came from, and oracles that share nothing with the module's code.
+
+
+def coded_sample(height=48, width=72, num_frames=3):
+    """Pixel (x, y) has the colour (x + 1, y + 1, frame + 1), so black is what lies beyond; still points everywhere."""
+    x, y = np.meshgrid(np.arange(width), np.arange(height))
+    frames = np.stack([np.stack([x + 1, y + 1, np.full_like(x, t + 1)], axis=-1) for t in range(num_frames)])
+    grid = np.stack([x.ravel(), y.ravel()], axis=-1)[::7].astype(np.float32)
+    queries = np.concatenate([np.zeros((len(grid), 1), np.float32), grid], axis=1)
+    arrays = {
+        "frames": frames.astype(np.uint8),
+        "tracks": np.repeat(grid[None], num_frames, axis=0),
+        "visibility": np.ones((num_frames, len(grid)), bool),
+        "queries": queries,
+    }
+    return {key: torch.from_numpy(value.copy()) for key, value in arrays.items()}
+
+
+def origin(sample):
+    """Which pixel (left, top) of the coded picture a crop begins with, told by any of its pixels that isn't black."""
+    row, column = (int(index) for index in sample["frames"][0, :, :, 0].nonzero()[0])
+    pixel = sample["frames"][0, row, column]
+    return int(pixel[0]) - 1 - column, int(pixel[1]) - 1 - row
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(-9, 14), st.integers(-9, 14), st.tuples(st.integers(1, 14), st.integers(1, 14)), st.integers(0, 10**6)
+)
+def test_a_crop_is_what_slow_loops_cut_out(left, top, size, seed):
+    generator = torch.Generator().manual_seed(seed)
+    sample = coded_sample(6, 11)
+    sample["tracks"] = (torch.rand(3, 10, 2, generator=generator) * 40 - 10).round() / 2  # the borders among them
+    sample["queries"] = torch.cat([torch.zeros(10, 1), sample["tracks"][0]], dim=1)
+    sample["visibility"] = torch.rand(3, 10, generator=generator) < 0.7
+    found = crop(sample, left, top, size)
+    for row in range(size[0]):
+        for column in range(size[1]):
+            y, x = row + top, column + left
+            there = 0 <= y < 6 and 0 <= x < 11
+            assert found["frames"][1, row, column].tolist() == ([x + 1, y + 1, 2] if there else [0, 0, 0])
+    for s in range(3):
+        for n in range(10):
+            x, y = sample["tracks"][s, n].tolist()
+            assert found["tracks"][s, n].tolist() == [x - left, y - top]
+            on_frame = -0.5 <= x <= 10.5 and -0.5 <= y <= 5.5
+            in_box = -0.5 <= x - left <= size[1] - 0.5 and -0.5 <= y - top <= size[0] - 0.5
+            assert bool(found["visibility"][s, n]) == (bool(sample["visibility"][s, n]) and on_frame and in_box)
+    assert found["queries"][:, 1:].tolist() == found["tracks"][0].tolist()
+
+
+@pytest.mark.parametrize("axis, column", [("x", 0), ("y", 1)])
+def test_after_a_flip_each_point_lies_on_the_pixel_that_it_lay_on(axis, column):
+    sample = coded_sample(5, 9)
+    flipped = flip(sample, axis)
+    for n, (x, y) in enumerate(flipped["tracks"][0].int().tolist()):
+        before = sample["tracks"][0, n] + 1
+        assert flipped["frames"][0, y, x, :2].tolist() == before.tolist()
+    moved = (flipped["tracks"] != sample["tracks"]).any(dim=0).any(dim=0)
+    assert moved[column] and not moved[1 - column]
+
+
+def test_reversing_takes_each_frames_own_visibility_and_the_last_positions_as_queries():
+    drawn = torch.rand(SAMPLES[1]["visibility"].shape, generator=torch.Generator().manual_seed(0))
+    sample = SAMPLES[1] | {"visibility": drawn < 0.5}
+    changed = reverse(sample)
+    for s in range(4):
+        assert torch.equal(changed["visibility"][s], sample["visibility"][3 - s])
+        assert torch.equal(changed["tracks"][s], sample["tracks"][3 - s])
+    assert torch.equal(changed["queries"][:, 1:], sample["tracks"][3])
+
+
+def test_enlarging_is_bilinear_and_rounds_to_the_nearest_grey():
+    frames = torch.randint(0, 256, (1, 4, 6, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    sample = coded_sample(4, 6, 1) | {"frames": frames}
+    found = resize(sample, (9, 8))["frames"][0].numpy().astype(float)
+    old = frames[0].numpy().astype(float)
+    for row in range(9):
+        for column in range(8):
+            y = min(max((row + 0.5) * 4 / 9 - 0.5, 0), 3)
+            x = min(max((column + 0.5) * 6 / 8 - 0.5, 0), 5)
+            r, c = min(int(y), 2), min(int(x), 4)
+            down, right = y - r, x - c
+            upper = old[r, c] * (1 - right) + old[r, c + 1] * right
+            lower = old[r + 1, c] * (1 - right) + old[r + 1, c + 1] * right
+            assert np.abs(found[row, column] - (upper * (1 - down) + lower * down)).max() <= 0.501
+
+
+def test_shrinking_keeps_the_mean_of_thin_stripes():
+    """Every third column is white: three into one is a third of white, wherever the one is read."""
+    frames = torch.zeros(1, 9, 27, 3, dtype=torch.uint8)
+    for first in range(3):
+        striped = frames.clone()
+        striped[:, :, first::3] = 255
+        found = resize(coded_sample(9, 27, 1) | {"frames": striped}, (3, 9))["frames"].float()
+        assert (found[:, :, 1:-1] - 85).abs().max() < 20
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.floats(0.5, 1.5), st.floats(0.5, 1.5), st.floats(0, 1.5), st.integers(0, 1000))
+def test_colours_are_what_their_formulas_say(brightness, contrast, saturation, seed):
+    old = np.random.default_rng(seed).integers(0, 256, (2, 3, 4, 3)).astype(np.uint8)
+    sample = coded_sample(3, 4, 2) | {"frames": torch.from_numpy(old)}
+    found = colour(sample, brightness, contrast, saturation)["frames"].numpy()
+    red, green, blue = np.moveaxis(old * brightness, -1, 0)
+    grey = 0.299 * red + 0.587 * green + 0.114 * blue  # ITU-R BT.601
+    mean = grey.mean()
+    for channel, values in enumerate((red, green, blue)):
+        expected = mean + contrast * (grey + saturation * (values - grey) - mean)
+        assert np.abs(found[..., channel] - np.clip(expected, 0, 255)).max() <= 0.51
+
+
+def test_only_points_seen_in_the_first_frame_are_usable_and_copies_are_whole():
+    sample = coded_sample(6, 11)
+    sample["tracks"] = torch.rand(sample["tracks"].shape, generator=torch.Generator().manual_seed(0)) * 5
+    sample["queries"][:, 1:] = sample["tracks"][0]
+    N = len(sample["queries"])
+    sample["visibility"] = torch.rand(3, N, generator=torch.Generator().manual_seed(1)) < 0.5
+    sample["queries"][0, 1:] = torch.tensor([10.6, 0.0])  # seen, but beyond the border
+    sample["visibility"][0, :3] = torch.tensor([True, True, False])
+    good = usable(sample)
+    assert good.tolist() == [n > 0 and bool(sample["visibility"][0, n]) for n in range(N)]
+    filled = refill(sample, torch.Generator().manual_seed(2))
+    drawn = set()
+    for n in range(N):
+        same = [
+            m
+            for m in range(N)
+            if torch.equal(filled["tracks"][:, n], sample["tracks"][:, m])
+            and torch.equal(filled["visibility"][:, n], sample["visibility"][:, m])
+            and torch.equal(filled["queries"][n], sample["queries"][m])
+        ]
+        assert len(same) == 1 and good[same[0]] and (not good[n] or same[0] == n)
+        drawn |= set(same) if not good[n] else set()
+    assert len(drawn) > 1
+
+
+def test_crops_reach_all_there_is_and_no_further_than_the_shift():
+    """A box of 24 rows and 12 columns in 48 by 72, by up to 0.25 of its own side beyond the frame."""
+    sample, config = coded_sample(), AugmentConfig(flip_x=0, shift=0.25, crop=(24, 12))
+    found = [origin(augment(sample, config, torch.Generator().manual_seed(seed))) for seed in range(150)]
+    for starts, (low, high) in zip(zip(*found), ((-3, 63), (-6, 30))):
+        assert low <= min(starts) <= low + 3 and high - 3 <= max(starts) <= high
+
+
+def test_flips_are_drawn_each_by_its_own_chance():
+    sample = coded_sample()
+    for config, axis in ((AugmentConfig(1.0, 0.0), "x"), (AugmentConfig(0.0, 1.0), "y")):
+        for seed in range(5):
+            changed = augment(sample, config, torch.Generator().manual_seed(seed))
+            assert torch.equal(changed["frames"], flip(sample, axis)["frames"])
+
+
+def test_without_any_usable_point_the_middle_is_cut_out():
+    sample = coded_sample()
+    sample["visibility"] = torch.zeros_like(sample["visibility"])
+    changed = augment(sample, AugmentConfig(flip_x=1, crop=(10, 20)), torch.Generator().manual_seed(0))
+    assert origin(changed) == ((72 - 20) // 2, (48 - 10) // 2)
+
+
+def test_colours_are_drawn_to_both_sides():
+    frames = torch.full((1, 8, 8, 3), 100, dtype=torch.uint8)  # of one grey: only brightness changes it
+    sample, config = coded_sample(8, 8, 1) | {"frames": frames}, AugmentConfig(flip_x=0, colour=0.5)
+    drawn = [
+        float(augment(sample, config, torch.Generator().manual_seed(seed))["frames"].float().mean())
+        for seed in range(60)
+    ]
+    assert 50 <= min(drawn) < 60 and 140 < max(drawn) <= 150

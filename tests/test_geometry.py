@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowlib import geometry
@@ -73,6 +73,102 @@ def test_resized_field_scales_its_vectors():
     resized = geometry.resize_field(field, (3, 16))
     assert resized.shape == (1, 2, 3, 16)
     assert torch.allclose(resized[0, 0], torch.tensor(4.0)) and torch.allclose(resized[0, 1], torch.tensor(-0.5))
+
+
+# Values worked out by hand, and oracles that share nothing with the module's code.
+
+
+def test_cells_go_row_by_row_and_each_is_its_share_of_the_frame():
+    assert geometry.cell_grid((6, 8), 3, 2).tolist() == [
+        [1.5, 0.5], [5.5, 0.5],
+        [1.5, 2.5], [5.5, 2.5],
+        [1.5, 4.5], [5.5, 4.5],
+    ]  # fmt: skip
+    assert geometry.cell_grid((2, 8), 2).tolist() == [[1.5, 0], [5.5, 0], [1.5, 1], [5.5, 1]]
+
+
+@settings(deadline=None)
+@given(sizes, st.integers(-2, 602), st.integers(-2, 602))
+def test_a_point_is_inside_up_to_the_very_border(size, twice_x, twice_y):
+    """In half pixels every comparison is exact: the frame goes from -1 to 2W - 1 of them."""
+    expected = -1 <= twice_x <= 2 * size[1] - 1 and -1 <= twice_y <= 2 * size[0] - 1
+    assert bool(geometry.inside(np.array([[twice_x / 2, twice_y / 2]]), size)) == expected
+
+
+@pytest.mark.parametrize("xy", [(-0.5, -0.5), (6.5, -0.5), (-0.5, 3.5), (6.5, 3.5)])
+def test_a_corner_is_inside_and_beside_it_is_outside(xy):
+    assert geometry.inside(np.array([xy]), (4, 7)).all()
+    for step in (np.array([1e-6, 0]), np.array([0, 1e-6])):
+        outwards = np.sign(np.array(xy) - [3, 1.5])
+        assert not geometry.inside(np.array([xy]) + step * outwards, (4, 7)).any()
+
+
+@settings(deadline=None)
+@given(sizes, sizes, st.floats(-5, 305), st.floats(-5, 305))
+def test_rescaling_keeps_each_share_of_the_frame_and_leaves_its_input_alone(source, target, x, y):
+    given_ = np.array([x, y])
+    found = geometry.rescale_points(given_, source, target)
+    shares = (x + 0.5) / source[1], (y + 0.5) / source[0]
+    np.testing.assert_allclose((found + 0.5) / [target[1], target[0]], shares, atol=1e-9)
+    vector = geometry.scale_vectors(given_, source, target)
+    np.testing.assert_allclose(vector, [x / source[1] * target[1], y / source[0] * target[0]], atol=1e-9)
+    assert given_.tolist() == [x, y]
+
+
+@settings(deadline=None)
+@given(sizes, sizes, st.sampled_from(geometry.FIT_RULES))
+def test_a_fit_carries_the_corners_of_one_box_to_those_of_the_other(source, target, rule):
+    fit = geometry.fit_frame(source, target, rule)
+    corners = []
+    for top, left, height, width in (fit.source_box, fit.target_box):
+        corners.append(np.array([[left - 0.5, top - 0.5], [left + width - 0.5, top + height - 0.5]]))
+    np.testing.assert_allclose(fit.to_target(corners[0]), corners[1], atol=1e-9)
+    np.testing.assert_allclose(fit.to_source(corners[1]), corners[0], atol=1e-9)
+
+
+@settings(deadline=None)
+@given(sizes, sizes, st.sampled_from(["crop", "pad"]))
+def test_the_box_of_a_fit_is_the_nearest_in_whole_pixels_and_centred(source, target, rule):
+    fit = geometry.fit_frame(source, target, rule)
+    outer, shape, (top, left, height, width) = (
+        (source, target, fit.source_box) if rule == "crop" else (target, source, fit.target_box)
+    )
+    scale = min(outer[0] / shape[0], outer[1] / shape[1])
+    for found, exact in ((height, shape[0] * scale), (width, shape[1] * scale)):
+        assert abs(found - exact) <= 0.5 + 1e-9 or found == 1 > exact
+    for before, side, whole in ((top, height, outer[0]), (left, width, outer[1])):
+        assert 0 <= (whole - side - before) - before <= 1  # what is left over is even on both sides
+    assert (fit.target_box if rule == "crop" else fit.source_box) == (0, 0, *(target if rule == "crop" else source))
+
+
+@settings(deadline=None)
+@given(st.integers(2, 20), st.integers(2, 20), st.floats(0, 1), st.floats(0, 1))
+def test_sampling_a_slope_gives_its_height_anywhere(height, width, right, down):
+    x, y = torch.from_numpy(geometry.pixel_grid((height, width))).movedim(-1, 0)
+    image = torch.stack([3 * x - y + 1, 2 * y])[None]
+    at = torch.tensor([[[right * (width - 1), down * (height - 1)]]])
+    found = geometry.bilinear_sample(image, at)[0, :, 0]
+    expected = torch.tensor([3 * at[0, 0, 0] - at[0, 0, 1] + 1, 2 * at[0, 0, 1]])
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_half_a_pixel_beyond_the_last_centre_half_of_it_is_left_if_zeros_lie_there():
+    image, at = torch.full((1, 1, 3, 5), 8.0), torch.tensor([[[4.5, 1.0], [-0.5, 1.0], [2.0, 2.5]]])
+    assert geometry.bilinear_sample(image, at, padding="zeros").tolist() == [[[4.0, 4.0, 4.0]]]
+    assert geometry.bilinear_sample(image, at).tolist() == [[[8.0, 8.0, 8.0]]]
+
+
+@settings(deadline=None)
+@given(st.integers(2, 9), st.integers(2, 9), st.integers(1, 3), st.integers(1, 3))
+def test_a_linear_field_resized_is_the_same_field_in_new_pixels(height, width, down, right):
+    """A zoom by 10 % about the frame's corner, told in the new pixels; its border is held, so look within."""
+    size = (height * down, width * right)
+    x, y = torch.from_numpy(geometry.pixel_grid((height, width))).movedim(-1, 0)
+    found = geometry.resize_field(torch.stack([0.1 * (x + 0.5), 0.2 * (y + 0.5)]), size)
+    x, y = torch.from_numpy(geometry.pixel_grid(size)).movedim(-1, 0)
+    inner = np.s_[down // 2 : size[0] - down // 2, right // 2 : size[1] - right // 2]
+    torch.testing.assert_close(found[0][inner], (0.1 * (x + 0.5))[inner], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(found[1][inner], (0.2 * (y + 0.5))[inner], atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("size", [(0, 5), (5,), (2.5, 4), (3, -1)])

@@ -347,3 +347,109 @@ def test_other_bad_input_is_refused(refuses):
         metrics.grid_artefacts(np.zeros((9, 9)))
     with refuses(r"visible: expected bool \[\.\.\. H W\]"):
         metrics.field_metrics(np.zeros((2, 5, 6)), np.zeros((2, 5, 6)), np.ones((6, 5), bool))
+
+
+# What the metrics are by their definitions, by loops that share nothing with the module's code.
+
+
+def slow_mean(values) -> float:
+    values = [float(value) for value in values]
+    return sum(values) / len(values) if values else float("nan")
+
+
+@st.composite
+def displacement_cases(draw, samples: int = 1):
+    """Whole pixels, so that errors lie on the very miss distance; points that are never seen."""
+    S, N = draw(st.integers(2, 5)), draw(st.integers(1, 4))
+    whole = st.integers(-8, 8).map(float)
+    true = draw(arrays(np.float64, (S, N, 2), elements=whole))
+    predicted = true + draw(arrays(np.float64, (samples, S, N, 2), elements=whole))
+    return true, predicted, draw(arrays(bool, (S, N)))
+
+
+@settings(max_examples=100, deadline=None)
+@given(displacement_cases(), st.sampled_from([5.0, 8.0]))
+def test_displacement_metrics_equal_their_definitions(case, miss_distance):
+    true, (predicted,), visible = case
+    S, N = visible.shape
+    off = {(s, n): predicted[s, n] - true[s, n] for s in range(1, S) for n in range(N) if visible[s, n]}
+    last = [n for n in range(N) if visible[S - 1, n]]
+    expected = {
+        "ade": slow_mean(np.hypot(*d) for d in off.values()),
+        "fde": slow_mean(np.hypot(*off[S - 1, n]) for n in last),
+        "miss_rate": slow_mean((off[S - 1, n] ** 2).sum() > miss_distance**2 for n in last),
+        "mse": slow_mean(c * c for d in off.values() for c in d),
+        "mse_last": slow_mean(c * c for n in last for c in off[S - 1, n]),
+    }
+    found = metrics.displacement_metrics(true, predicted, visible, miss_distance=miss_distance)
+    assert set(found) == set(expected)
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, err_msg=name)
+    frames = [slow_mean(np.hypot(*d) for (s, _), d in off.items() if s == frame) for frame in range(1, S)]
+    np.testing.assert_allclose(metrics.epe_per_frame(true, predicted, visible), frames)
+    share = slow_mean(visible[s, n] for s in range(1, S) for n in range(N))
+    assert metrics.visible_share(visible) == pytest.approx(share)
+
+
+@settings(max_examples=100, deadline=None)
+@given(displacement_cases(samples=3))
+def test_min_ade_equals_its_definition(case):
+    true, samples, visible = case
+    S, N = visible.shape
+    points = [n for n in range(N) if visible[1:, n].any()]
+    ade = [
+        [slow_mean(np.hypot(*(one[s, n] - true[s, n])) for s in range(1, S) if visible[s, n]) for n in points]
+        for one in samples
+    ]
+    found = metrics.min_ade(true, samples, visible)
+    np.testing.assert_allclose(found["min_ade"], slow_mean(min(of_point) for of_point in zip(*ade)))
+    np.testing.assert_allclose(found["min_ade_joint"], min(slow_mean(of_sample) for of_sample in ade))
+
+
+@settings(deadline=None)
+@given(arrays(bool, (3, 4)), arrays(np.int64, (3, 4), elements=st.integers(-1, 1)))
+def test_visibility_counts_the_frames_after_the_first_and_zero_as_hidden(visible, logits):
+    told = [(logits[s, n] > 0) == visible[s, n] for s in (1, 2) for n in range(4)]
+    found = metrics.visibility_metrics(visible, logits)
+    assert found["visibility_accuracy"] == pytest.approx(slow_mean(told))
+    seen, hidden = logits[1:][visible[1:]], logits[1:][~visible[1:]]
+    pairs = [(a > b) + 0.5 * (a == b) for a in seen for b in hidden]
+    np.testing.assert_allclose(found["visibility_auroc"], slow_mean(pairs))
+
+
+@pytest.mark.parametrize("difference, decibels", [(255, 0.0), (51, 20 * np.log10(5)), (1, 48.1308)])
+def test_psnr_of_a_constant_difference(difference, decibels):
+    black = np.zeros((3, 5, 3), np.uint8)
+    assert metrics.psnr(black, black + np.uint8(difference)) == pytest.approx(decibels, abs=1e-4)
+    assert metrics.psnr(black, black) == np.inf
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    arrays(np.int64, (2, 2, 4, 5), elements=st.integers(-9, 9)),
+    arrays(bool, (4, 5), elements=st.sampled_from([True, True, True, False])),
+    st.sampled_from([(1.0, 1.0), (2.0, 5.0), (3.0, 0.5)]),
+)
+def test_field_metrics_equal_their_definitions(fields, visible, spacing):
+    parts = []
+    for u, v in fields.astype(float):
+        found = {"tv": [], "divergence": [], "curl": []}
+        for r in range(3):
+            for c in range(4):
+                if visible[r, c] and visible[r + 1, c] and visible[r, c + 1]:
+                    ux, vx = (u[r, c + 1] - u[r, c]) / spacing[1], (v[r, c + 1] - v[r, c]) / spacing[1]
+                    uy, vy = (u[r + 1, c] - u[r, c]) / spacing[0], (v[r + 1, c] - v[r, c]) / spacing[0]
+                    found["tv"].append((ux**2 + vx**2 + uy**2 + vy**2) ** 0.5)
+                    found["divergence"].append(ux + vy)
+                    found["curl"].append(vx - uy)
+        parts.append(found)
+    truth, ours = parts
+    result = metrics.field_metrics(*fields.astype(float), visible, spacing=spacing)
+    sizes = {name: (slow_mean(map(abs, ours[name])), slow_mean(map(abs, truth[name]))) for name in truth}
+    for name, (p, t) in sizes.items():
+        np.testing.assert_allclose(result[f"{name}_ratio"], p / t if t else np.nan, err_msg=name)
+    p, t = sizes["tv"]
+    np.testing.assert_allclose(result["roughness"], (p - t) / (p + t) if p + t else np.nan, atol=1e-12)
+    for name in ("divergence", "curl"):
+        expected = slow_mean(abs(a - b) for a, b in zip(ours[name], truth[name]))
+        np.testing.assert_allclose(result[f"{name}_error"], expected, atol=1e-12, err_msg=name)

@@ -34,3 +34,23 @@ def test_a_person_may_edit_the_splits(tmp_path, refuses):
     (tmp_path / "splits.json").write_text("{")
     with refuses("expected JSON"):
         splits.load_splits(tmp_path, ["a"])
+
+
+@given(st.integers(30, 200), st.integers(0, 30))
+def test_a_tenth_each_is_for_testing_and_validation(count, already):
+    """Also where some videos came first: later ones fill what is short."""
+    names = [f"v{i}" for i in range(count)]
+    assigned = splits.assign_splits(names, known=splits.assign_splits(names[:already]) if already else None)
+    numbers = {split: list(assigned.values()).count(split) for split in splits.SPLITS}
+    assert abs(numbers["test"] - count / 10) <= 1 and abs(numbers["val"] - count / 10) <= 1
+
+
+def test_the_seed_decides_and_the_file_is_written_once(tmp_path):
+    names = [f"v{i}" for i in range(30)]
+    assert splits.assign_splits(names, seed=1) != splits.assign_splits(names, seed=2)
+    written = splits.save_splits(tmp_path, names, seed=2)
+    assert written == splits.assign_splits(names, seed=2) == splits.load_splits(tmp_path, names)
+    assert splits.load_splits(tmp_path, ["v7", "v3"]) == {name: written[name] for name in ("v7", "v3")}
+    before = (tmp_path / "splits.json").stat().st_mtime_ns
+    splits.save_splits(tmp_path, names)
+    assert (tmp_path / "splits.json").stat().st_mtime_ns == before

@@ -1,0 +1,142 @@
+"""The loss of trajectories against its definition, point by point, and against numbers worked out by hand."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flowlib.models import TrajectoryPrediction
+from flowlib.training import TrainConfig
+from flowlib.training.losses import fit_target_scale, loss_sums, make_targets, pointwise, total_loss
+
+KINDS = ["mse", "l1", "huber", "charbonnier", "laplace"]
+HEIGHT, WIDTH = 12, 20
+
+
+def make_batch(seed, B=2, S=4, N=3):
+    """Points between the pixels, seen or not, that walk at random; the query's frame is 0."""
+    rng = np.random.default_rng(seed)
+    start = rng.uniform(1, 10, (B, 1, N, 2))
+    walk = rng.normal(0, 3, (B, S, N, 2))
+    walk[:, 0] = 0
+    return {
+        "tracks": torch.from_numpy(start + walk).float(),
+        "visibility": torch.from_numpy(rng.random((B, S, N)) < 0.6),
+        "queries": torch.from_numpy(np.concatenate([np.zeros((B, N, 1)), start[:, 0]], axis=-1)).float(),
+    }
+
+
+def make_prediction(seed, frames, B=2):
+    """Each frame's field is the same everywhere; returned as a prediction and as arrays by batch and frame."""
+    rng = np.random.default_rng(seed)
+    moves, logits = rng.normal(0, 2, (B, len(frames), 2)), rng.normal(0, 2, (B, len(frames)))
+    scales = rng.uniform(-1, 1, (B, len(frames)))
+    fields = [torch.from_numpy(a)[..., None, None].float() for a in (moves, logits, scales)]
+    fields = [field.expand(*field.shape[:-2], HEIGHT, WIDTH).contiguous() for field in fields]
+    return TrajectoryPrediction(fields[0], fields[1], frames, fields[2]), moves, logits, scales
+
+
+def slow_pointwise(dx, dy, kind, log_scale=0.0):
+    def one(error):
+        size = abs(error)
+        if kind == "mse":
+            return error * error
+        if kind == "l1":
+            return size
+        if kind == "huber":
+            return error * error / 2 if size <= 1 else size - 0.5
+        if kind == "charbonnier":
+            return math.sqrt(error * error + 1e-4) - 1e-2
+        return -math.log(math.exp(-size / math.exp(log_scale)) / (2 * math.exp(log_scale)))
+
+    return (one(dx) + one(dy)) / 2
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    kind=st.sampled_from(KINDS),
+    masked=st.booleans(),
+    frames=st.sampled_from([(0, 1, 2, 3), (1, 3), (3,), (0, 2), (2, 3)]),
+    scale=st.sampled_from([1.0, 0.5, 4.0]),
+    seed=st.integers(0, 10**6),
+)
+def test_sums_and_counts_are_what_slow_loops_find(kind, masked, frames, scale, seed):
+    batch = make_batch(seed)
+    prediction, moves, logits, scales = make_prediction(seed + 1, frames)
+    expected, counts = [0.0] * 4, [0, 0, 0]
+    for b in range(2):
+        for f, frame in enumerate(frames):
+            for n in range(3):
+                seen = bool(batch["visibility"][b, frame, n])
+                x, y = (batch["tracks"][b, frame, n] - batch["queries"][b, n, 1:]).tolist()
+                dx, dy = moves[b, f, 0] - x, moves[b, f, 1] - y
+                probability = 1 / (1 + math.exp(-logits[b, f]))
+                expected[1] -= math.log(probability if seen else 1 - probability)
+                counts[1] += 1
+                if frame == 0:
+                    continue  # zero by definition
+                expected[3] += (logits[b, f] > 0) == seen
+                if seen or not masked:
+                    expected[0] += slow_pointwise(dx / scale, dy / scale, kind, scales[b, f] - math.log(scale))
+                    counts[0] += 1
+                if seen:
+                    expected[2] += math.hypot(dx, dy)
+                    counts[2] += 1
+    targets = make_targets(batch, frames)
+    found = loss_sums(prediction, targets, TrainConfig(loss=kind, masked=masked), torch.tensor(scale))
+    np.testing.assert_allclose(found.tolist(), expected, rtol=1e-4, atol=1e-4)
+    assert targets.counts(masked).tolist() == counts
+
+
+@settings(deadline=None)
+@given(st.sampled_from(KINDS), st.floats(-9, 9), st.floats(-9, 9), st.floats(-2, 2))
+def test_the_loss_of_a_point_is_the_mean_of_its_coordinates(kind, dx, dy, log_scale):
+    error, logarithm = torch.tensor([[dx, dy]], dtype=torch.float64), torch.tensor([[log_scale]], dtype=torch.float64)
+    found = pointwise(error, TrainConfig(loss=kind), logarithm)
+    np.testing.assert_allclose(found.tolist(), [slow_pointwise(dx, dy, kind, log_scale)], atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["mse", "l1", "huber", "charbonnier"])
+def test_no_error_costs_nothing(kind):
+    assert pointwise(torch.zeros(1, 2), TrainConfig(loss=kind)).tolist() == [0]
+
+
+def test_huber_is_linear_beyond_its_delta():
+    found = pointwise(torch.tensor([[3.0, 0.0]]), TrainConfig(loss="huber", huber_delta=2.0))
+    assert found.tolist() == [2 * (3 - 1) / 2]
+
+
+def test_the_total_is_a_weighted_sum_of_means_and_zero_where_nothing_counts():
+    sums, counts = torch.tensor([6.0, 4.0, 9.0, 9.0]), torch.tensor([3.0, 8.0, 9.0])
+    assert float(total_loss(sums, counts, 0.5)) == 6 / 3 + 0.5 * 4 / 8
+    assert float(total_loss(torch.zeros(4), torch.zeros(3), 0.5)) == 0
+
+
+def samples_of(batch):
+    return [{name: values[index] for name, values in batch.items()} for index in range(len(batch["tracks"]))]
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from([(0, 1, 2, 3), (3,), (1, 2)]))
+def test_the_scale_is_the_root_mean_square_of_a_coordinate_that_is_seen(seed, frames):
+    batch = make_batch(seed, B=3)
+    moved = (batch["tracks"] - batch["queries"][:, None, :, 1:]).double().numpy()
+    squares = [
+        float(c) ** 2
+        for b in range(3)
+        for f in frames
+        for n in range(3)
+        for c in moved[b, f, n]
+        if f > 0 and batch["visibility"][b, f, n]
+    ]
+    expected = math.sqrt(sum(squares) / len(squares)) if squares else 1.0
+    assert fit_target_scale(samples_of(batch), frames) == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_scale_of_what_never_moves_is_one():
+    batch = make_batch(0)
+    batch["tracks"] = batch["queries"][:, None, :, 1:].repeat(1, 4, 1, 1)
+    assert fit_target_scale(samples_of(batch), (0, 1, 2, 3)) == 1
