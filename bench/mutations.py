@@ -213,6 +213,26 @@ MODULES = {
             M("if splits != known:", "if splits == known:"),
         ),
     ),
+    "averages": Module(
+        "training/optimisers.py",
+        ("test_training_averages_and_spikes.py",),
+        (
+            M("decay = min(self.decay, (1 + step) / (10 + step))", "decay = self.decay"),
+            M("(1 + step) / (10 + step)", "step / (10 + step)"),
+            M("value.lerp_(source[name], 1 - decay)", "value.lerp_(source[name], decay)"),
+        ),
+    ),
+    "spikes": Module(
+        "training/spikes.py",
+        ("test_training_averages_and_spikes.py",),
+        (
+            M("factor: float = 2.0", "factor: float = 20.0"),
+            M('> 3 * usual["grad_norm"]', '> 30 * usual["grad_norm"]'),
+            M("> 3 * usual.get", "> 30 * usual.get"),
+            M('< 1.5 * same[-1]["loss"]', '< 15 * same[-1]["loss"]'),
+            M("<= factor * usual", "< factor * usual"),
+        ),
+    ),
 }
 
 

@@ -186,7 +186,7 @@ def test_a_clip_without_any_point(tmp_path):
 def test_lpips_is_measured_where_its_network_is_at_hand(clips, tmp_path, shared):
     weights = str(shared / "data" / "weights" / "lpips_alex_v0.1.pth")
     large = SyntheticClips(seeds=[1, 2], size=(64, 96), grid=(64, 96), num_sprites=0, camera="affine")
-    task = TrajectoryTask(ScoringConfig(lpips_weights=weights))
+    task = TrajectoryTask(scoring=ScoringConfig(lpips_weights=weights))
     report = evaluate({"zero": ZeroMotion(8), "truth": OracleTracks()}, task, large, folder=tmp_path, **QUIET)
     assert 0 <= report.overall["truth"]["lpips_covered"].mean < 0.5 * report.overall["zero"]["lpips_covered"].mean
     assert "Not measured" not in report.html()
@@ -212,7 +212,7 @@ def test_scores_are_reused_until_something_changes(clips, tmp_path):
     assert again.overall["a"] == once.overall["a"]
     evaluate({"a": first}, TASK, clips, folder=tmp_path, config=EvalConfig(resamples=50, seed=3), **QUIET)
     assert first.calls == 6, "the bootstrap comes after scoring"
-    evaluate({"a": first}, TrajectoryTask(ScoringConfig(fill="none")), clips, folder=tmp_path, **QUIET)
+    evaluate({"a": first}, TrajectoryTask(scoring=ScoringConfig(fill="none")), clips, folder=tmp_path, **QUIET)
     assert first.calls == 12
     evaluate(
         {"a": first},
@@ -415,7 +415,8 @@ def test_bad_predictions_are_refused_by_name(clips, tmp_path, refuses):
     with refuses("expected methods and clips, got 0 methods and 6 clips"):
         evaluate({}, TASK, clips, folder=tmp_path, **QUIET)
     with refuses("rebuild: expected frames of the clip, -8 to 7, got 9"):
-        evaluate({"z": ZeroMotion(8)}, TrajectoryTask(ScoringConfig(rebuild=(9,))), clips, folder=tmp_path, **QUIET)
+        task = TrajectoryTask(scoring=ScoringConfig(rebuild=(9,)))
+        evaluate({"z": ZeroMotion(8)}, task, clips, folder=tmp_path, **QUIET)
     for config, wrong, message in (
         (EvalConfig, {"confidence": 95}, "confidence: expected a share between 0 and 1, such as 0.95, got 95"),
         (EvalConfig, {"resamples": 0}, "resamples: expected 1 or more, got 0"),
@@ -425,7 +426,7 @@ def test_bad_predictions_are_refused_by_name(clips, tmp_path, refuses):
         with refuses(message):
             config(**wrong)
     with refuses("/none: expected a weights file", FileNotFoundError):
-        task = TrajectoryTask(ScoringConfig(lpips_weights="/none"))
+        task = TrajectoryTask(scoring=ScoringConfig(lpips_weights="/none"))
         evaluate({"z": ZeroMotion(8)}, task, clips, folder=tmp_path, **QUIET)
 
 

@@ -117,3 +117,12 @@ def test_a_report_without_a_series_a_baseline_or_an_interval_can_be_read():
     assert "only one video" in report.html() and "1.50" in report.latex() and report.summary()[0].startswith("“mine”")
     silent = Report(TrajectoryTask(), {"mine": [SampleRow("a", "v", {"ade": float("nan")})]}, {})
     assert silent.extreme_samples() == {} and "no error to report" in silent.markdown()
+
+
+def test_facts_are_those_of_the_data():
+    rows = {"mine": [SampleRow("a", "v", {"ade": 1.0, "visible": 0.5}), SampleRow("b", "w", {"visible": 1.0})]}
+    report = Report(TrajectoryTask(), rows, {"data": {"num_frames": 8, "size": [48, 64], "split": "<test>"}})
+    html = report.html()
+    for fact in ("2 videos", "2 clips", "8 frames each", "64×48 pixels", "75% of the points can be seen"):
+        assert f"<li>{fact}</li>" in html
+    assert "split: &lt;test&gt;" in html and report.score.name == "ade"

@@ -109,9 +109,9 @@ def test_identity_holds_all_that_decides_a_score():
 
 
 def test_settings_that_decide_scores():
-    assert TASK.score_settings() == TrajectoryTask(ScoringConfig()).score_settings()
-    assert TASK.score_settings() != TrajectoryTask(ScoringConfig(moving=2)).score_settings()
-    near, far = (TrajectoryTask(ScoringConfig(lpips_weights=place)) for place in ("a.pth", "b.pth"))
+    assert TASK.score_settings() == TrajectoryTask(scoring=ScoringConfig()).score_settings()
+    assert TASK.score_settings() != TrajectoryTask(scoring=ScoringConfig(moving=2)).score_settings()
+    near, far = (TrajectoryTask(scoring=ScoringConfig(lpips_weights=place)) for place in ("a.pth", "b.pth"))
     assert near.score_settings() == far.score_settings() != TASK.score_settings()
 
 
