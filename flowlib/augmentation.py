@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flowlib.geometry import Size, check_size, rescale_points
+from flowlib.geometry import Size, check_size, inside, rescale_points
 
 GREY = (0.299, 0.587, 0.114)  # of Rec. 601
 
@@ -153,7 +153,7 @@ def crop(sample: dict, left: int, top: int, size: Size) -> dict:
         frames[:, rows[0] - top : rows[1] - top, columns[0] - left : columns[1] - left] = window
     offset = sample["tracks"].new_tensor([left, top])
     moved = _moved(sample, frames, lambda xy: xy - offset)
-    on_picture = _inside(moved["tracks"], size) & _inside(sample["tracks"], (H, W))
+    on_picture = inside(moved["tracks"], size) & inside(sample["tracks"], (H, W))
     return moved | {"visibility": sample["visibility"] & on_picture}
 
 
@@ -174,7 +174,7 @@ def colour(sample: dict, brightness: float, contrast: float, saturation: float) 
 def usable(sample: dict) -> Tensor:
     """Which points can be asked for: their query lies in frame 0 and they are seen there. bool [N]"""
     size = tuple(sample["frames"].shape[1:3])
-    return _inside(sample["queries"][:, 1:], size) & sample["visibility"][0]
+    return inside(sample["queries"][:, 1:], size) & sample["visibility"][0]
 
 
 def refill(sample: dict, generator: torch.Generator) -> dict:
@@ -193,9 +193,3 @@ def _moved(sample: dict, frames: Tensor, move) -> dict:
     queries = torch.cat([sample["queries"][:, :1], move(sample["queries"][:, 1:])], dim=1)
     return sample | {"frames": frames, "tracks": move(sample["tracks"]), "queries": queries}
 
-
-def _inside(xy: Tensor, size: Size) -> Tensor:
-    """As `geometry.inside`, for tensors."""
-    height, width = size
-    x, y = xy[..., 0], xy[..., 1]
-    return (x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5)

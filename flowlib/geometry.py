@@ -1,19 +1,25 @@
-"""The pixel convention, and everything that follows from it. No other module knows about half pixels.
+# pyright: strict
+"""The pixel convention: grids, cells, rescaling, sampling. No other module knows about half pixels.
 
 Coordinates are (x, y) in pixels; the integer (0, 0) is the *centre* of the top left pixel, so a frame of width W
 covers x from -0.5 to W-0.5 and its pixel centres run from 0 to W-1. Sizes are always (height, width).
-Knows nothing of videos, trackers or models; NumPy, and torch only inside the functions that take tensors.
+`Points` are (x, y) in the last axis, as a NumPy array or a torch tensor; torch is loaded only where it samples.
+Knows nothing of videos, trackers or models.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 
 if TYPE_CHECKING:
     import torch
+
+    Points = TypeVar("Points", np.ndarray, torch.Tensor)
+else:
+    Points = TypeVar("Points")
 
 Size = tuple[int, int]
 FitRule = Literal["crop", "pad", "stretch"]
@@ -58,14 +64,53 @@ def pixel_grid(size: Size) -> np.ndarray:
     return cell_grid(size, height, width).reshape(height, width, 2)
 
 
-def inside(xy: np.ndarray, size: Size) -> np.ndarray:
+def frame_extent(size: Size) -> tuple[float, float, float, float]:
+    """(left, right, bottom, top): the outer edges of a frame, y downwards.
+
+    >>> frame_extent((2, 4))
+    (-0.5, 3.5, 1.5, -0.5)
+    """
+    return -0.5, size[1] - 0.5, size[0] - 0.5, -0.5
+
+
+def inside(xy: Points, size: Size) -> Points:
     """Which points lie on the frame, its border pixels' outer halves included: xy [... 2] -> bool [...]."""
-    height, width = size
+    left, right, bottom, top = frame_extent(size)
     x, y = xy[..., 0], xy[..., 1]
-    return (x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5)
+    return (x >= left) & (x <= right) & (y >= top) & (y <= bottom)
 
 
-def rescale_points(xy, source: Size, target: Size):
+def cell_index(xy: np.ndarray, size: Size, cells: tuple[int, int]) -> np.ndarray:
+    """In which of `cells` (rows, columns) equal cells of a frame points lie: xy [... 2] -> int64 (row, column) [... 2].
+
+    A point beyond the frame is counted to the cell that is nearest.
+
+    >>> cell_index(np.array([[-0.5, 0.0], [1.4, 9.0]]), (4, 4), (4, 2)).tolist()
+    [[0, 0], [3, 0]]
+    """
+    index = np.floor((xy[..., ::-1] + 0.5) / np.array(size) * np.array(cells)).astype(np.int64)
+    return np.clip(index, 0, np.array(cells) - 1)
+
+
+def to_shares(xy: Points, size: Size) -> Points:
+    """Points [... 2] as shares of the frame's width and height: 0 is its left or top edge, 1 the one opposite."""
+    check_size(size)
+    shares = xy + 0.5
+    shares[..., 0] /= size[1]
+    shares[..., 1] /= size[0]
+    return shares
+
+
+def from_shares(shares: Points, size: Size) -> Points:
+    """Points in pixels, of shares of the frame as `to_shares` gives them.
+
+    >>> from_shares(np.array([0.5, 0.5]), (2, 4)).tolist()
+    [1.5, 0.5]
+    """
+    return rescale_points(shares - 0.5, (1, 1), size)  # in a frame of one pixel the centre of that pixel is the origin
+
+
+def rescale_points(xy: Points, source: Size, target: Size) -> Points:
     """Carry points from a frame of size `source` to the same frame resized to `target`.
 
     Args:
@@ -83,13 +128,13 @@ def rescale_points(xy, source: Size, target: Size):
     return scale - 0.5
 
 
-def scale_vectors(vectors, source: Size, target: Size):
+def scale_vectors(vectors: Points, source: Size, target: Size) -> Points:
     """Carry displacements [... 2] in pixels of `source` to pixels of `target`; unlike points they have no origin."""
     check_size(source, "source")
     check_size(target, "target")
     scaled = vectors * 1.0
-    scaled[..., 0] *= target[1] / source[1]
-    scaled[..., 1] *= target[0] / source[0]
+    scaled[..., 0] *= target[1] / source[1]  # pyright: ignore[reportArgumentType]
+    scaled[..., 1] *= target[0] / source[0]  # pyright: ignore[reportArgumentType]
     return scaled
 
 
@@ -115,7 +160,7 @@ class Fit:
         return self._carry(xy, self.target_box, self.source_box)
 
     @staticmethod
-    def _carry(xy: np.ndarray, origin: tuple, destination: tuple) -> np.ndarray:
+    def _carry(xy: np.ndarray, origin: tuple[int, int, int, int], destination: tuple[int, int, int, int]) -> np.ndarray:
         moved = rescale_points(xy - np.array([origin[1], origin[0]]), origin[2:], destination[2:])
         return moved + np.array([destination[1], destination[0]])
 

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from flowlib.colours import PREDICTION, TRUTH, direction_table, magnitude_table, position_table
+from flowlib.geometry import frame_extent
 from flowlib.viewer.scene import Scene, View, shown_points
 
 DPI = 100
@@ -104,8 +105,7 @@ def _plain(text: str) -> str:
 
 
 def _draw_panel(axes, scene: Scene, view: View, sets: tuple[int, ...], limits: dict[str, float]) -> None:
-    H, W = scene.size
-    shrinks = axes.bbox.width < W
+    shrinks = axes.bbox.width < scene.size[1]
     view = replace(view, point_size=view.point_size or _fitting_size(axes, scene, view))
     axes.imshow(scene.background(view.background, view.frame), interpolation="antialiased" if shrinks else "bilinear")
     coloured = [(which, _set_colours(scene, view, sets, which, limits)) for which in sets]
@@ -116,7 +116,7 @@ def _draw_panel(axes, scene: Scene, view: View, sets: tuple[int, ...], limits: d
             _draw_trails(axes, scene, view, which, colours)
         for order, (which, colours) in enumerate(coloured):
             _draw_points(axes, scene, view, which, colours, "oD"[order])
-    axes.set(xlim=(-0.5, W - 0.5), ylim=(H - 0.5, -0.5))
+    axes.axis(frame_extent(scene.size))
     name = " and ".join(scene.names[which] for which in sets) if scene.prediction is not None else ""
     if name:
         chip = {"facecolor": "#000000", "alpha": 0.55, "edgecolor": "none", "boxstyle": "round,pad=0.35"}
