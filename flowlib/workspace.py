@@ -67,8 +67,8 @@ class Workspace:
         return self.root / "reports"
 
     @property
-    def surveys(self) -> Path:
-        """What is known of videos by their content, see `shots.survey_all`; may be deleted at any time."""
+    def scans(self) -> Path:
+        """What is known of videos by their content, see `shots.scan_all`; may be deleted at any time. Named as it first was."""
         return self.root / "surveys.json"
 
     def dataset(self, name: str) -> Path:

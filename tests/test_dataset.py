@@ -95,7 +95,7 @@ def test_transform_is_applied(workspace):
     assert list(dataset[0]) == ["n"] and len(dataset[0]["n"]) == 9
 
 
-def test_a_damaged_shard_is_named_and_left_out(workspace, tmp_path):
+def test_a_damaged_shard_is_named_and_skipped(workspace, tmp_path):
     import shutil
 
     folder = tmp_path / "copy"
@@ -123,12 +123,12 @@ def test_clips_are_read_as_arrays_too(workspace):
     dataset = TrajectoryDataset(workspace.root, split="all")
     one, sample = dataset.read(3), dataset[3]
     np.testing.assert_array_equal(one.frames, sample["frames"])
-    np.testing.assert_array_equal(one.tracks.tracks, sample["tracks"])
+    np.testing.assert_array_equal(one.truth.tracks, sample["tracks"])
     np.testing.assert_array_equal(dataset.tracks(3).tracks, sample["tracks"])
     assert one.clip.key == sample["clip"]
 
 
-def test_splits_without_clips_are_left_out(workspace, tmp_path):
+def test_splits_without_clips_are_skipped(workspace, tmp_path):
     import shutil
 
     assert list(open_splits(workspace.root)) == ["train", "val", "test"]

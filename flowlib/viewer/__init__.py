@@ -25,7 +25,7 @@ from flowlib.tracks import Tracks
 from flowlib.video import write_video
 from flowlib.viewer import page, raster
 from flowlib.viewer.packing import PackedFrames, as_tracks, fixed_step, pack_frames, pack_tracks
-from flowlib.viewer.scene import BACKGROUNDS, COLOURS, COMPARISONS, HIDDEN, Scene, View
+from flowlib.viewer.scene import BACKGROUNDS, COLOURS, COMPARISONS, HIDDEN, View, ViewerScene
 from flowlib.workspace import atomic_write
 
 FOLDER = Path(__file__).parent
@@ -246,7 +246,7 @@ class TrajectoryViewer(anywidget.AnyWidget):
         return proposal["value"]
 
 
-def _gather(frames, tracks, prediction, rebuilt, names: tuple, title: str, quality: int) -> Scene:
+def _gather(frames, tracks, prediction, rebuilt, names: tuple, title: str, quality: int) -> ViewerScene:
     """Check everything and bring it into one form."""
     if len(names) != 2:
         raise ValueError(f"names: expected two, got {names}")
@@ -255,7 +255,7 @@ def _gather(frames, tracks, prediction, rebuilt, names: tuple, title: str, quali
     second = None
     if prediction is not None:
         second = as_tracks(prediction, packed.size, len(packed), "prediction", truth.queries)
-    return Scene(packed, truth, second, _pack_rebuilt(rebuilt, packed, quality), names, title)
+    return ViewerScene(packed, truth, second, _pack_rebuilt(rebuilt, packed, quality), names, title)
 
 
 def _pack_rebuilt(rebuilt, frames: PackedFrames, quality: int) -> PackedFrames | None:

@@ -1,4 +1,4 @@
-"""The viewer's door and its luggage: checks what it is given, and packs it into the few bytes that travel.
+"""Check what a viewer is given, and pack it into its payload, the few bytes that travel to the page.
 
 Frames become JPEG, one at a time. Positions become int16 fixed point from the frame's centre, in steps of 1/64 px
 (coarser powers of two only where a point strays too far for that), told as differences between neighbours in time

@@ -41,7 +41,7 @@ class View:
 
 
 @dataclass(frozen=True, eq=False)
-class Scene:
+class ViewerScene:
     """A clip and one or two sets of trajectories of the same points."""
 
     frames: PackedFrames

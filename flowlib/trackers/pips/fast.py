@@ -115,7 +115,7 @@ def window_rows(corner: Float[Tensor, "N 2"], size: tuple[int, int]) -> Tensor:
     return (y * (W + 2 * BORDER) + x).reshape(-1)
 
 
-class Packed:
+class OneDNN:
     """oneDNN on weights laid out for it once; the operators are those that torch's own compiler emits."""
 
     @staticmethod
@@ -155,22 +155,22 @@ class Plain:
         return F.gelu(y) if gelu else y
 
 
-Path = type[Packed] | type[Convolution] | type[Plain]
+Kernel = type[OneDNN] | type[Convolution] | type[Plain]
 
 
-def choose_path(dtype: torch.dtype, device: torch.device) -> Path:
+def choose_path(dtype: torch.dtype, device: torch.device) -> Kernel:
     """The kernel for matrix products of `dtype` on `device`, by the rule at the head of this file."""
     if device.type != "cpu" or dtype == torch.float64 or not torch.backends.mkldnn.is_available():
         return Plain
-    if packed_works(dtype):
-        return Packed
+    if onednn_works(dtype):
+        return OneDNN
     return Convolution if dtype == torch.float32 else Plain
 
 
-def packed_works(dtype: torch.dtype) -> bool:
+def onednn_works(dtype: torch.dtype) -> bool:
     """Whether this torch has the packed product, with the arguments used here and the right answer."""
     weight, x, bias = torch.eye(32, dtype=dtype), torch.ones(4, 32, dtype=dtype), torch.zeros(32, dtype=dtype)
     try:
-        return torch.equal(Packed.product(x, Packed.prepare(weight), bias, gelu=False), x)
+        return torch.equal(OneDNN.product(x, OneDNN.prepare(weight), bias, gelu=False), x)
     except (AttributeError, RuntimeError):
         return False

@@ -17,18 +17,19 @@ from torch import Tensor
 
 from flowlib.devices import pick_device
 from flowlib.geometry import inside
-from flowlib.trackers import check_clip
+from flowlib.trackers import Tracker
 from flowlib.trackers.pips.chain import Chain, FeatureCache, Particles
 from flowlib.trackers.pips.fast import Fast
+from flowlib.trackers.pips.loading import load_pips
 from flowlib.trackers.pips.network import FRAMES, PIPs, Pyramid, pyramid
-from flowlib.tracks import Tracks
+from flowlib.tracks import Tracks, check_clip
 
 # Measured on 2 cores (bench/LOG.md): smaller blocks read the weights too often, larger ones outgrow the cache.
 # The figure for CUDA is an estimate, not yet measured.
 BLOCKS = {"cpu": 128, "cuda": 1024}
 SMALLEST_BLOCK = 8
 
-Progress = Callable[[int, int], None]
+ReportProgress = Callable[[int, int], None]  # (points done, points to do)
 
 
 class PIPsTracker:
@@ -81,7 +82,7 @@ class PIPsTracker:
         self.arithmetic = Fast(net, dtype, self.device)
         self.net = self.arithmetic.net
 
-    def __call__(self, frames: np.ndarray, queries: np.ndarray, progress: Progress | None = None) -> Tracks:
+    def __call__(self, frames: np.ndarray, queries: np.ndarray, progress: ReportProgress | None = None) -> Tracks:
         """Follow points through a clip.
 
         Args:
@@ -127,7 +128,7 @@ class PIPsTracker:
         )
 
     @torch.inference_mode()
-    def _track(self, frames: np.ndarray, queries: np.ndarray, progress: Progress) -> Tracks:
+    def _track(self, frames: np.ndarray, queries: np.ndarray, progress: ReportProgress) -> Tracks:
         S, N = len(frames), len(queries)
         start_frame = queries[:, 0].astype(int)
         later, earlier = np.flatnonzero(start_frame < S - 1), np.flatnonzero(start_frame > 0)
@@ -176,3 +177,8 @@ def _is_out_of_memory(error: Exception) -> bool:
     """CUDA has a class for it; on a CPU torch says so in words only."""
     said = "can't allocate memory" in str(error) or "not enough memory" in str(error)
     return said or isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError))
+
+
+def make(weights: str, device: str) -> Tracker:
+    """For `make_tracker`."""
+    return PIPsTracker(load_pips(weights), device=device)
