@@ -6,7 +6,7 @@ The type that trackers, shards and metrics share. NumPy only. Knows nothing of i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,7 +73,7 @@ class Tracks:
         """Pixels from the query's position; exactly zero in the query's own frame."""
         return self.tracks - self.queries[None, :, 1:]
 
-    def points(self, index: slice | np.ndarray) -> Tracks:
+    def points(self, index: slice | Sequence[int] | np.ndarray) -> Tracks:
         """The points that `index` (slice, integer array or boolean mask over N) selects, in its order."""
         return Tracks(self.tracks[:, index], self.visibility[:, index], self.queries[index])
 

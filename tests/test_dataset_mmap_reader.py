@@ -65,9 +65,9 @@ def test_samples_are_the_shards_to_the_last_bit(tmp_path, step, points):
         np.testing.assert_array_equal(unpacked.tracks(i).tracks, plain.tracks(i).tracks)
 
 
-def test_wide_steps_and_skipped_frames_are_kept(tmp_path):
+def test_wide_steps_and_the_lack_of_frames_are_kept(tmp_path):
     wide, some = labelled(0, 0), labelled(0, 4)
-    wide.tracks.tracks[2:] += 5000
+    wide.truth.tracks[2:] += 5000
     object.__setattr__(some.clip, "kept", (0, 3))
     object.__setattr__(some, "frames", some.frames[[0, 3]])
     config = {"height": SIZE[0], "width": SIZE[1]}

@@ -154,20 +154,20 @@ def test_a_damaged_config_is_named(videos, tmp_path, refuses):
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: data[::-1]])
-def test_noted_tracks_are_the_trackers_or_none(videos, tmp_path, damage):
+def test_journaled_tracks_are_the_trackers_or_none(videos, tmp_path, damage):
     plan = make_plan(videos, CONFIG)
     store, clip = Store(Workspace(tmp_path), "a", config=CONFIG.content(), tracker={"name": "drift"}), plan.clips[0]
-    assert store.noted(clip) is None
+    assert store.journaled(clip) is None
     tracks = DriftTracker()(np.zeros((4, 48, 64, 3), np.uint8), CONFIG.queries())
-    store.note(clip, tracks)
-    found = store.noted(clip)
+    store.journal(clip, tracks)
+    found = store.journaled(clip)
     np.testing.assert_array_equal(found.tracks, tracks.tracks)
     np.testing.assert_array_equal(found.visibility, tracks.visibility)
     (path,) = store.growing.glob("*.npz")
     path.write_bytes(damage(path.read_bytes()))
-    assert store.noted(clip) is None
+    assert store.journaled(clip) is None
     shutil.rmtree(store.growing)
-    store.note(clip, tracks)  # a disk that is away costs a saving, and is not made anew
+    store.journal(clip, tracks)  # a disk that is away costs a saving, and is not made anew
     assert not store.growing.exists()
 
 

@@ -1,6 +1,7 @@
 """Shards: what goes in comes out, twice the same bytes, and a damaged file is never taken for a whole one."""
 
 import json
+from dataclasses import replace
 
 import cv2
 import h5py
@@ -63,7 +64,7 @@ def test_the_format_is_what_the_docstring_says(tmp_path):
         entry = json.loads(file["index"][()].tobytes())[0]
         group = file["clips"][entry["key"]]
         assert group["queries"].dtype == np.float32 and group["steps"].dtype == np.int16
-        displacement = labelled().tracks.displacement
+        displacement = labelled().truth.displacement
         np.testing.assert_allclose(np.cumsum(group["steps"][()], axis=0) / 64, displacement, atol=1 / 128 + 1e-6)
         assert group["visibility"].shape == (4, 2)
         jpeg = file["frames"][entry["fingerprint"][:16]]["00000002"][()]
@@ -179,3 +180,19 @@ def test_a_frame_of_fine_texture_is_kept_small(tmp_path):
             sizes[strength] = len(encode_image(frame)), shard.picture(clip, 0).size
             assert error < 2
     assert sizes[40][0] == sizes[40][1] < 95_000 < sizes[80][0] and sizes[80][1] <= 95_000
+
+
+def test_clips_that_are_known_by_name_alone_are_refused(tmp_path, refuses):
+    sample = labelled()
+    for clip in (replace(sample.clip, name="bear"), replace(sample.clip, fingerprint="")):
+        with refuses("expected a clip of a video with a fingerprint, got one known by name alone"):
+            shards.write_shard(tmp_path / "a.h5", [replace(sample, clip=clip)], tracker=TRACKER, config=CONFIG)
+    assert not (tmp_path / "a.h5").exists()
+
+
+def test_the_index_says_what_it_always_said(tmp_path):
+    path = shards.write_shard(tmp_path / "a.h5", [labelled()], tracker=TRACKER, config=CONFIG)
+    with h5py.File(path) as file:
+        (entry,) = json.loads(file["index"][()].tobytes())
+    names = "key video fingerprint first_frame frame_step num_frames source_size fps source_frames num_points kept"
+    assert list(entry) == names.split()
