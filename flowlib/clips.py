@@ -64,13 +64,13 @@ class Clip:
     def named(cls, name: str, frames: np.ndarray, *, video: str = "", num_points: int = 0) -> Clip:
         """A whole clip of pictures [S H W 3] that is known by its name alone."""
         S, H, W = frames.shape[:3]
-        about = {"num_points": num_points, "kept": tuple(range(S)), "name": name}
-        return cls(video or name, "", 0, 1, S, (H, W), 0.0, S, **about)
+        return cls(video or name, "", 0, 1, S, (H, W), 0.0, S, num_points, tuple(range(S)), name)
 
     @classmethod
     def from_dict(cls, content: dict) -> Clip:
-        fields = {name: value for name, value in content.items() if name != "key"}
-        return cls(**fields | {"source_size": tuple(content["source_size"]), "kept": tuple(content["kept"])})
+        fields: dict[str, Any] = {name: value for name, value in content.items() if name != "key"}
+        fields |= {"source_size": tuple(content["source_size"]), "kept": tuple(content["kept"])}
+        return cls(**fields)
 
     def labelled(self, num_points: int) -> Clip:
         """The same clip, as one whose pictures are all stored and in which so many points were followed."""
@@ -308,7 +308,7 @@ class ClipList(Sequence[ClipSample]):
 
 def _starts(sample: ClipSample, span: int) -> Iterator[int]:
     """The first frames of clips of `span` frames that don't overlap, each a frame in which points are seen."""
-    first, seen = 0, sample.truth.visibility.any(axis=1)
+    first, seen = 0, np.any(sample.truth.visibility, axis=1)
     while first + span <= len(seen):
         if seen[first]:
             yield first

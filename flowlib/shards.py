@@ -42,6 +42,7 @@ from flowlib.workspace import ForgivingFile, atomic_write
 FORMAT, VERSION = "flowlib-shard", 1
 UNIT = 64  # steps a pixel: rounding costs at most 1/128 px, an eighth of what float32 costs inside PIPs
 QUALITIES = (95, 92, 89, 86, 83, 80)  # of JPEGs; the first that is small enough
+ARRAYS = ("queries", "steps", "visibility")  # of a clip
 CHECKED = {"fletcher32": True}
 PACKED = {"compression": "gzip", "compression_opts": 4, "shuffle": True} | CHECKED
 DAMAGE = (OSError, RuntimeError, ValueError, KeyError, TypeError)  # what reading a damaged HDF5 file may end in
@@ -98,7 +99,7 @@ def merge_shards(
         ShardError: one of them is no whole shard, or they were made with different settings.
     """
     with atomic_write(target, make_folder=make_folder) as temporary, _new_file(temporary) as merged:
-        clips, settings = [], None
+        clips, settings = [], {}
         for path in paths:
             with Shard(path) as shard:
                 settings = settings or shard.settings
@@ -129,14 +130,14 @@ class Shard:
         try:
             # Closed shards never change, and mounted Drives often have no locks to give.
             self.file = h5py.File(self.path, "r", locking=False)
-            if self.file.attrs["format"] != FORMAT or self.file.attrs["version"] > VERSION:
+            if self.file.attrs["format"] != FORMAT or np.asarray(self.file.attrs["version"]) > VERSION:
                 raise ShardError(f"{self.path}: expected {FORMAT} up to version {VERSION}")
-            self.settings = {name: self.file.attrs[name] for name in ("tracker", "config")}
+            self.settings = {name: str(self.file.attrs[name]) for name in ("tracker", "config")}
             # HDF5 has no checksum for long attributes. Shards of flowlib before 0.1 have no hash for them, either.
             if self.file.attrs.get("settings_sha256", digest := _hash_of_settings(self.settings).hexdigest()) != digest:
                 raise ShardError(f"{self.path}: the tracker's name or the config differ from the hash stored with them")
             self.tracker, self.config = (json.loads(self.settings[name]) for name in ("tracker", "config"))
-            self.clips = [Clip.from_dict(entry) for entry in json.loads(self.file["index"][()].tobytes())]
+            self.clips = [Clip.from_dict(entry) for entry in json.loads(_array(self.file, "index").tobytes())]
         except (FileNotFoundError, ShardError):
             raise
         except DAMAGE as error:
@@ -157,14 +158,13 @@ class Shard:
     def tracks(self, clip: Clip) -> Tracks:
         """The tracks of one of its clips, in pixels of the working size."""
         with self._reading(clip):
-            group = self.file[f"clips/{clip.key}"]
-            queries = group["queries"][()]
-            positions = group["steps"][()].astype(np.float32)
+            queries, steps, packed = (_array(self.file, f"clips/{clip.key}/{name}") for name in ARRAYS)
+            positions = steps.astype(np.float32)
             for before, after in pairwise(positions):
                 after += before  # whole numbers below 2^24, so the sums are exact
             positions /= UNIT
             positions += queries[:, 1:]
-            visibility = np.unpackbits(group["visibility"][()], axis=1, count=len(queries)).view(bool)
+            visibility = np.unpackbits(packed, axis=1, count=len(queries)).view(bool)
             tracks = Tracks(positions, visibility, queries)
         if (tracks.num_frames, tracks.num_points) != (clip.num_frames, clip.num_points):
             raise ShardError(f"{self.path}: clip {clip.key} has other tracks than its index says")
@@ -177,7 +177,7 @@ class Shard:
 
     def picture(self, clip: Clip, index: int) -> np.ndarray:
         """The bytes, as uint8, of the picture of frame `index` of a clip."""
-        return self.file[_frame_name(clip, index)][()]
+        return _array(self.file, _frame_name(clip, index))
 
     def read(self, clip: Clip) -> ClipSample:
         """One of its clips, whole."""
@@ -276,6 +276,11 @@ def _write_clip(file: h5py.File, sample: ClipSample, encoding: str) -> Clip:
     for name, array in _encode_tracks(tracks).items():
         _add(group, name, array, PACKED if array.size else {})
     return clip
+
+
+def _array(file: h5py.File, name: str) -> np.ndarray:
+    """The whole of a dataset in a file."""
+    return file[name][()]  # pyright: ignore
 
 
 def _add(group: h5py.Group, name: str, array: np.ndarray, filters: dict) -> None:

@@ -367,7 +367,7 @@ def _outline(rng: np.random.Generator, index: int, unit: float) -> tuple[float, 
     else:
         squeeze = 0.4 + 0.5 * rng.random()
         radii = squeeze / np.hypot(squeeze * np.cos(angles), np.sin(angles))
-    return tuple(np.round(largest * radii / radii.max(), 2).tolist())
+    return tuple(np.round(largest * radii / np.max(radii), 2).tolist())
 
 
 def _polygon(angles: np.ndarray, rng: np.random.Generator, corners: int) -> np.ndarray:
@@ -386,7 +386,7 @@ def _apply(matrix: np.ndarray, xy: np.ndarray) -> np.ndarray:
 
 def _revive(kind: type, values: dict, name: str):
     """The dataclass `kind` from what `asdict` and JSON made of it, each field checked for its type."""
-    known = {field.name: field.type for field in fields(kind)}
+    known = {field.name: str(field.type) for field in fields(kind)}
     if not isinstance(values, dict) or set(values) != set(known):
         got = sorted(values) if isinstance(values, dict) else type(values).__name__
         raise ValueError(f"{name}: expected the fields {sorted(known)}, got {got}")

@@ -43,7 +43,7 @@ def read_flo(path: str | Path) -> tuple[Float[np.ndarray, "2 H W"], Bool[np.ndar
     if width < 1 or height < 1 or len(data) != expected:
         raise ValueError(f"{path}: expected {expected} bytes for {width}×{height} pixels, got {len(data)}")
     flow = np.frombuffer(data, "<f4", offset=12).reshape(height, width, 2).transpose(2, 0, 1)
-    known = (np.abs(flow) < UNKNOWN).all(axis=0)  # False for NaN, too
+    known = np.all(np.abs(flow) < UNKNOWN, axis=0)  # False for NaN, too
     return np.where(known, flow, np.float32(0)), known
 
 
@@ -112,11 +112,11 @@ def read_badja(
     numbered = [re.search(r"(\d+)\.\w+$", str(entry["image_path"])) for entry in entries]
     if None in numbered:
         raise ValueError(f"{annotations}: expected paths of numbered pictures, got {entries[numbered.index(None)]}")
-    numbers = [int(match[1]) for match in numbered]
+    numbers = [int(match[1]) for match in numbered if match]
     order = np.argsort(numbers)
     span = range(min(numbers), max(numbers) + 1)
     pictures = _numbered(Path(frames), span)
-    size = tuple(size or pictures.shape[1:3])
+    size = size or (pictures.shape[1], pictures.shape[2])
     pictures = np.stack([resize_frame(picture, size, "stretch") for picture in pictures])
     joints = np.array([entries[i]["joints"] for i in order], np.float64)[..., ::-1]  # row, column -> x, y
     seen = np.array([entries[i]["visibility"] for i in order], bool)
@@ -192,7 +192,7 @@ class _ArraysOnly(pickle.Unpickler):
             ("numpy", "dtype"): np.dtype,
             ("multiarray", "_reconstruct"): multiarray._reconstruct,
             ("multiarray", "scalar"): multiarray.scalar,
-            ("numeric", "_frombuffer"): numeric._frombuffer,
+            ("numeric", "_frombuffer"): numeric._frombuffer,  # pyright: ignore[reportAttributeAccessIssue]
             ("_codecs", "encode"): _latin1,
         }
         short = module.removeprefix("numpy.core.").removeprefix("numpy._core.")

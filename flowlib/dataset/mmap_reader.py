@@ -96,7 +96,7 @@ def unpack(path: str | Path, target: str | Path, *, advance: Callable[[int], obj
     rows = {name: row for row, name in enumerate(pictures)}
     with atomic_write(target) as temporary, open(temporary, "wb") as file:
         for clip, index in pictures.values():
-            advance(file.write(reader.frame(clip, index)))
+            advance(file.write(reader.frame(clip, index).data))
         for clip in reader.shard.clips:
             file.write(bytes(-file.tell() % ALIGNED))
             places[clip.key] = [rows[name] for name in _names(clip)], file.tell()
@@ -126,7 +126,7 @@ def _tracks_bytes(clip: Clip) -> int:
 def _write_tracks(file, reader: ShardReader, clip: Clip) -> int:
     tracks = reader.tracks(clip)
     arrays = (tracks.tracks.astype(np.float32), tracks.queries.astype(np.float32), tracks.visibility)
-    return sum(file.write(np.ascontiguousarray(array)) for array in arrays)
+    return sum(file.write(np.ascontiguousarray(array).data) for array in arrays)
 
 
 def _read_index(file, length: int) -> dict | None:

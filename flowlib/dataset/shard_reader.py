@@ -35,7 +35,7 @@ class ShardReader:
 
     def __init__(self, path: str | Path) -> None:
         self.shard = Shard(path)
-        self.content_sha256: str = self.shard.file.attrs["content_sha256"]
+        self.content_sha256 = str(self.shard.file.attrs["content_sha256"])
 
     @property
     def size(self) -> Size:

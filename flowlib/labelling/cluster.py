@@ -6,11 +6,13 @@ as from one process, since partial shards are the same. Knows nothing of how a c
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from flowlib.clips import Clip
 from flowlib.labelling.pipeline import Clock, label_clips, tracker_of
@@ -152,8 +154,8 @@ def _connect():
         raise ImportError("engine='ray' needs Ray: pip install 'flowlib[ray]', or use engine='local'") from error
     if ray.is_initialized():
         return ray, False
-    here = {} if os.environ.get("RAY_ADDRESS") else {"include_dashboard": False}
-    ray.init(log_to_driver=False, logging_level="warning", **here)
+    here: dict[str, Any] = {} if os.environ.get("RAY_ADDRESS") else {"include_dashboard": False}
+    ray.init(log_to_driver=False, logging_level=logging.WARNING, **here)
     return ray, True
 
 

@@ -157,12 +157,14 @@ def _one_round(plan: Plan, todo: list[Clip], store: Store, report: LabelReport, 
 
 
 def _engine(name: str, tracker: Tracker | None, device: str, workers: int):
-    """What labels clips and yields each that is committed and counted in, given plan, clips, store, clock, broken videos."""
+    """What labels clips and yields each once it is committed, given plan, clips, store, clock and broken videos."""
     if name == "ray":
         from flowlib.labelling.cluster import label_clips_with_ray
 
         return lambda *work: label_clips_with_ray(*work, tracker=tracker, device=device, workers=workers)
-    return lambda plan, clips, store, *books: label_clips(plan, clips, tracker, store, store.keep, *books)
+    return lambda plan, clips, store, *books: label_clips(
+        plan, clips, tracker or tracker_of(plan, device), store, store.keep, *books
+    )
 
 
 def _describe(plan: Plan, tracker: Tracker | None, device: str) -> dict:

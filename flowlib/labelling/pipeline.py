@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import groupby
@@ -105,7 +105,7 @@ def _timed(decoded: Iterator[ClipFrames], clock: Clock) -> Iterator[ClipFrames]:
 
 def decode_clips(
     plan: Plan, clips: list[Clip], skipped: list[Skipped], stopped: threading.Event | None = None
-) -> Iterator[ClipFrames]:
+) -> Generator[ClipFrames, None, None]:
     """Each clip with its frames [S H W 3] at the working size; every video is decoded once for all its clips."""
     stopped = stopped or threading.Event()
     for name, group in groupby(clips, lambda clip: clip.video):
@@ -149,7 +149,7 @@ def tracker_of(plan: Plan, device: str) -> Tracker:
 
 @contextmanager
 def prefetch(
-    make: Callable[[threading.Event], Iterator[ClipFrames]], depth: int = DEPTH
+    make: Callable[[threading.Event], Generator[ClipFrames, None, None]], depth: int = DEPTH
 ) -> Iterator[Iterator[ClipFrames]]:
     """Run an iterator in a thread of its own, up to `depth` items ahead of who reads it.
 
@@ -157,14 +157,14 @@ def prefetch(
         make: makes the iterator, which ends early once the event it is given is set.
         depth: how many items may wait.
     """
-    stopped, end = threading.Event(), object()
+    stopped = threading.Event()
     items = make(stopped)
     with ThreadPoolExecutor(1, "decoding") as thread:
-        waiting = deque(thread.submit(next, items, end) for _ in range(depth))
+        waiting = deque(thread.submit(next, items, None) for _ in range(depth))
 
         def read() -> Iterator[ClipFrames]:
-            while (item := waiting.popleft().result()) is not end:
-                waiting.append(thread.submit(next, items, end))
+            while (item := waiting.popleft().result()) is not None:
+                waiting.append(thread.submit(next, items, None))
                 yield item
 
         try:

@@ -15,6 +15,7 @@ import threading
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -132,7 +133,7 @@ class Store:
         if sample is None:
             return
         path, encoding = self.partial(clip), self.settings["config"]["encoding"]
-        options = self.settings | {"encoding": encoding, "make_folder": False}
+        options: dict[str, Any] = self.settings | {"encoding": encoding, "make_folder": False}
         if self.growing == self.partials:
             self._persist(lambda: write_shard(path, [sample], **options))
         else:

@@ -50,9 +50,9 @@ class ExactTracker:
             raise ValueError("scene: expected the scene that the clip shows, got None; give one, or call for_clip")
         frames, queries = check_clip(frames, queries)
         fit = self.fit or fit_frame(self.scene.size, self.scene.size)
-        size = tuple(fit.target)
-        if frames.shape[1:3] != size:
-            raise ValueError(f"frames: expected the scene's size {size}, got {frames.shape[1:3]}")
+        size = fit.target
+        if frames.shape[1:3] != tuple(size):
+            raise ValueError(f"frames: expected the scene's size {tuple(size)}, got {frames.shape[1:3]}")
         asked = queries.astype(np.float64)
         asked[:, 1:] = fit.to_source(asked[:, 1:])
         exact = self.scene.tracks(asked, len(frames), self.first_frame, self.frame_step)

@@ -19,6 +19,8 @@ from functools import partial
 from pathlib import Path
 
 import av
+import av.container
+import av.error
 import numpy as np
 
 from flowlib.geometry import Size
@@ -50,9 +52,9 @@ def open_video(path: Path) -> Iterator[FileReader | PictureReader]:
         else:
             with av.open(str(path)) as container:
                 yield FileReader(path, container)
-    except (FileNotFoundError, av.FileNotFoundError) as error:
+    except (FileNotFoundError, av.error.FileNotFoundError) as error:
         raise VideoError(f"{path}: expected a video, found nothing there") from error
-    except (av.FFmpegError, zipfile.BadZipFile, OSError) as error:
+    except (av.error.FFmpegError, zipfile.BadZipFile, OSError) as error:
         raise VideoError(
             f"{path}: expected a video, can't be decoded ({getattr(error, 'strerror', None) or error})"
         ) from error
@@ -87,7 +89,7 @@ class FileReader:
             aspect = self.stream.sample_aspect_ratio or 1  # width of a stored pixel over its height
             size = (frame.height, max(1, round(frame.width * aspect)))
             turned = size[::-1] if frame.rotation % 180 else size
-            yield DecodedFrame(turned, partial(self._read, frame, size), partial(self._thumbnail, frame))
+            yield DecodedFrame((turned[0], turned[1]), partial(self._read, frame, size), partial(self._thumbnail, frame))
 
     @staticmethod
     def _read(frame: av.VideoFrame, size: Size) -> np.ndarray:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice, takewhile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -42,7 +43,8 @@ class Video:
 
     @classmethod
     def from_dict(cls, content: dict) -> Video:
-        return cls(**content | {"size": tuple(content["size"])})
+        fields: dict[str, Any] = content | {"size": tuple(content["size"])}
+        return cls(**fields)
 
 
 @dataclass(frozen=True)

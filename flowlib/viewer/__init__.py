@@ -44,14 +44,14 @@ class Picture(bytes):
 class _Indices(t.List):
     """Point numbers: any sequence of them, an array, or a boolean mask; kept sorted, each once."""
 
-    def validate(self, viewer: Any, value: Any) -> list[int]:
+    def validate(self, obj: Any, value: Any) -> list[int]:
         points = np.asarray(value)
-        if points.dtype == bool and points.shape == (viewer.num_points,):
+        if points.dtype == bool and points.shape == (obj.num_points,):
             points = np.flatnonzero(points)
         if points.ndim != 1 or (points.size and points.dtype.kind not in "iu"):
-            raise ValueError(f"selected: expected point numbers or a mask of {viewer.num_points}, got {value!r}")
-        if points.size and not 0 <= points.min() <= points.max() < viewer.num_points:
-            raise ValueError(f"selected: expected points from 0 to {viewer.num_points - 1}, got {value!r}")
+            raise ValueError(f"selected: expected point numbers or a mask of {obj.num_points}, got {value!r}")
+        if points.size and not 0 <= points.min() <= points.max() < obj.num_points:
+            raise ValueError(f"selected: expected points from 0 to {obj.num_points - 1}, got {value!r}")
         return sorted({int(point) for point in points})
 
 
@@ -175,7 +175,7 @@ class TrajectoryViewer(anywidget.AnyWidget):
         source = f"data:image/png;base64,{base64.b64encode(self.snapshot()).decode()}"
         picture = f'<img class="{name}" alt="{alt}" style="max-width: 100%" src="{source}">'
         display({"text/html": picture, "text/plain": repr(self)}, raw=True)
-        bundle, metadata = self._repr_mimebundle_(**kwargs)
+        bundle, metadata = self._repr_mimebundle_(**kwargs)  # pyright: ignore[reportGeneralTypeIssues]
         display(bundle, metadata=metadata, raw=True)
 
     def _luggage(self) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def pack_frames(frames: Iterable[np.ndarray], quality: int, name: str = "frames"
     if not 1 <= quality <= 100:
         raise ValueError(f"quality: expected 1 to 100, got {quality}")
     if getattr(frames, "ndim", 4) != 4 or isinstance(frames, (str, bytes)) or not isinstance(frames, Iterable):
-        got = f"{list(frames.shape)}" if hasattr(frames, "shape") else type(frames).__name__
+        got = f"{list(frames.shape)}" if isinstance(frames, np.ndarray) else type(frames).__name__
         raise ValueError(f"{name}: expected shape [S H W 3], got {got}")
     images: list[bytes] = []
     size: Size | None = None

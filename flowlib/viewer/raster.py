@@ -47,7 +47,8 @@ def draw(scene: ViewerScene, view: View, width: int = 960) -> UInt8[np.ndarray, 
     """The viewer's picture of one frame, `width` pixels wide (to within a few), with title, names and legend."""
     figure = _figure(scene, view, width)
     figure.canvas.draw()
-    return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
+    pixels = figure.canvas.buffer_rgba()  # pyright: ignore[reportAttributeAccessIssue]
+    return np.asarray(pixels)[..., :3].copy()
 
 
 def draw_png(scene: ViewerScene, view: View, width: int = 960) -> bytes:
@@ -167,7 +168,7 @@ def _draw_trails(axes, scene: ViewerScene, view: View, which: int, colours: np.n
     segments = np.stack([xy[:-1], xy[1:]], axis=2).reshape(-1, 2, 2)
     rgba = np.concatenate([np.tile(colours[kept], (len(age), 1)), alpha.reshape(-1, 1)], axis=1)
     drawn = (alpha.reshape(-1) > 0) & (np.abs(segments[:, 0] - segments[:, 1]).max(axis=1) > 0.2)
-    axes.add_collection(LineCollection(segments[drawn], colors=rgba[drawn], linewidths=0.24 * view.point_size))
+    axes.add_collection(LineCollection(list(segments[drawn]), colors=rgba[drawn], linewidths=0.24 * view.point_size))
 
 
 def _draw_points(axes, scene: ViewerScene, view: View, which: int, colours: np.ndarray, marker: str) -> None:
@@ -193,7 +194,7 @@ def _draw_errors(axes, scene: ViewerScene, view: View, colours: np.ndarray) -> N
     kept = kept[scene.truth.visibility[view.frame, kept]] if view.hidden == "off" else kept
     ends = np.stack([tracks.tracks[view.frame, kept] for tracks in scene.sets], axis=1)  # N 2 2
     rgba = np.concatenate([colours, _opacity(scene, view)[:, None]], axis=1)[kept]
-    axes.add_collection(LineCollection(ends, colors=rgba, linewidths=0.35 * view.point_size))
+    axes.add_collection(LineCollection(list(ends), colors=rgba, linewidths=0.35 * view.point_size))
     axes.scatter(*ends[:, 0].T, c=rgba, s=(view.point_size * 0.6 * 72 / DPI) ** 2, linewidths=0)
 
 

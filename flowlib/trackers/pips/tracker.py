@@ -8,7 +8,8 @@ feature maps of the frames in reach, one block, and the tracks. Knows nothing of
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -163,12 +164,12 @@ class PIPsTracker:
         image = torch.tensor(frame, device=self.device).permute(2, 0, 1)
         return pyramid(self.arithmetic.features(self.net, image))
 
-    def window(self, pyramids: list[Pyramid], start: Tensor, feature: Tensor) -> tuple[Tensor, Tensor]:
-        """One block through eight frames: start [n 2] in cells, feature [n 128] -> coords [n 8 2], visibility [n 8]."""
+    def window(self, pyramids: Sequence[Pyramid], start: Tensor, look: Tensor) -> tuple[Tensor, Tensor]:
+        """One block through eight frames: start [n 2] in cells, look [n 128] -> coords [n 8 2], visibility [n 8]."""
         n = len(start)
         filled = torch.arange(self.block, device=self.device).clamp(max=n - 1)
-        for coords, features in self.net.refine(pyramids, start[filled], feature[filled], self.iters, self.arithmetic):
-            pass
+        steps = self.net.refine(pyramids, start[filled], look[filled], self.iters, self.arithmetic)
+        ((coords, features),) = deque(steps, maxlen=1)
         logits = self.net.vis_predictor(features)[..., 0]
         return coords[:n], torch.sigmoid(logits[:n])
 
