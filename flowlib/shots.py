@@ -1,4 +1,4 @@
-"""Shots: where a video is cut, and where it shows nothing to learn from.
+"""Find where a video is cut, and where it shows nothing to learn from.
 
 A scan decodes a video once to its end, as `video.probe` does, and looks at a thumbnail of each frame. Cuts are found
 by PySceneDetect's adaptive detector, which a moving camera doesn't deceive as easily as a plain threshold. Scans are

@@ -1,4 +1,4 @@
-"""Where artefacts live, and how a file gets there whole or not at all.
+"""Name the places of artefacts, and write files whole or not at all.
 
 A `Workspace` is one folder: on the mounted Drive in Colab, wherever `$FLOWLIB_ROOT` says, or `workspace/` in the clone.
 Knows paths and bytes; knows nothing of videos, shards or checkpoints. It never mounts a Drive: that waits for a person.

@@ -1,4 +1,4 @@
-"""What a dataset keeps on the local disk: copies of shards that lie on a mounted Drive, and unpacked ones.
+"""Keep copies of shards that lie on a mounted Drive, and unpacked ones, on the local disk.
 
 Both are made once, by whichever process comes first, and each file is there whole or not at all. What belongs to shards
 that are no more is removed. Knows files; knows nothing of samples.

@@ -1,7 +1,7 @@
-"""Labelling by Ray: an actor a GPU, or for some cores, each with its own tracker; work is handed out by batches of clips.
+"""Label by Ray: an actor a GPU, or for some cores, each with its own tracker, gets batches of clips.
 
-An actor that dies is replaced and its batch done again, less the clips that it had committed. What comes out is the same
-as from one process, since partial shards are the same. Knows nothing of how a clip is labelled.
+An actor that dies is replaced and its batch done again, less the clips that it had committed. What comes out is the
+same as from one process, since partial shards are the same. Knows nothing of how a clip is labelled.
 """
 
 from __future__ import annotations

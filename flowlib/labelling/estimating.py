@@ -1,4 +1,4 @@
-"""How long a job will take and how much room its dataset: from a few clips, labelled for timing and thrown away."""
+"""Estimate how long a job takes and how large its dataset gets, from a few clips labelled for timing."""
 
 from __future__ import annotations
 

@@ -131,7 +131,7 @@ class TrajectoryViewer(anywidget.AnyWidget):
             raise ValueError(f"fps: expected more than 0, got {fps}")
         self._scene = _gather(frames, tracks, prediction, rebuilt, tuple(map(str, names)), str(title), quality)
         self._fps = float(fps)
-        super().__init__(**self._luggage(), **settings)
+        super().__init__(**self._payload(), **settings)
 
     @property
     def num_points(self) -> int:
@@ -178,7 +178,7 @@ class TrajectoryViewer(anywidget.AnyWidget):
         bundle, metadata = self._repr_mimebundle_(**kwargs)  # pyright: ignore[reportGeneralTypeIssues]
         display(bundle, metadata=metadata, raw=True)
 
-    def _luggage(self) -> dict[str, Any]:
+    def _payload(self) -> dict[str, Any]:
         """What travels once: the header and the packed frames, tracks and colours."""
         scene = self._scene
         step = fixed_step(scene.sets, scene.size)

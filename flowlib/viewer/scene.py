@@ -1,4 +1,4 @@
-"""What the viewer shows, apart from how: the two sets of points, the numbers behind their colours, and the choices.
+"""Compute what the viewer shows: two sets of points, the numbers their colours stand for, and the choices.
 
 The script computes the same numbers from the same definitions; pictures and films are drawn from these.
 Knows nothing of widgets, pages or drawing.

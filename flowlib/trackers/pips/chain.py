@@ -1,4 +1,4 @@
-"""Windows of eight frames one after another through a clip of any length: which frames, which particles, from where.
+"""Chain windows of eight frames through a clip of any length: which frames, which particles, from where.
 
 Takes particles and whatever can take a block of them through one window. Knows nothing of the network's inside.
 """

@@ -1,4 +1,4 @@
-"""The network's operations made fast: matrix products on the kernel that wins on the device at hand, local lookups.
+"""Compute the network's operations fast: matrix products on the kernel that wins on the device at hand, local lookups.
 
 The rule (deterministic, so that every machine of a kind computes the same; figures in bench/LOG.md):
 - CPU: oneDNN products on weights packed once, GELU in the same kernel. On the 2 cores measured this is 2.4 times as

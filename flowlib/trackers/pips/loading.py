@@ -1,4 +1,4 @@
-"""From a checkpoint, wherever it is, to a `PIPs` that holds its weights; every way this fails is one sentence.
+"""Load a `PIPs` from a checkpoint, wherever it is; every way this fails is one sentence.
 
 Opens what the authors publish: `model-*.pth`, or the archive `reference_model.tar.gz` with it inside.
 Nothing is unpickled but tensors and plain containers.
