@@ -4,7 +4,7 @@
     python bench/ground_truth.py --data ../shared/data --trackers pips --weights pips=model-000200000.pth --parts badja
 
 The data: `gt/badja/*.json` with DAVIS frames in `davis480/` (bear: a video), Middlebury and Sintel pairs in `gt/`.
-Prints a table for each part and, last, one line of JSON. A tracker whose weights can't be had is named and left out.
+Prints a table for each part and, last, one line of JSON. A tracker whose weights can't be had is named and skipped.
 RAFT needs 536 flows for BADJA: 5 minutes on one core at 192×320, more than half an hour at 320×512. Trackers that
 need no weights take seconds. `pips` follows every pixel of a pair of frames one by one, so leave it to BADJA on a CPU.
 """
@@ -17,9 +17,10 @@ from pathlib import Path
 
 import torch
 
+from flowlib.dataset.benchmarks import read_badja, read_flow_pair
 from flowlib.downloads import DownloadError
-from flowlib.evaluation import StillTracker, TrackerReport, compare, evaluate_tracker, read_badja, read_flow_pair
 from flowlib.trackers import make_tracker
+from flowlib.trackers.benchmark import StillTracker, TrackerReport, compare, evaluate_tracker
 
 
 def badja(data: Path, size: tuple[int, int] | None):

@@ -27,9 +27,10 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
+from flowlib.clips import Clip, ClipSample
 from flowlib.dataset import TrajectoryDataset
 from flowlib.geometry import cell_grid
-from flowlib.shards import Clip, LabelledClip, Shard, write_shard
+from flowlib.shards import Shard, write_shard
 from flowlib.trackers.lucas_kanade import LucasKanadeTracker
 from flowlib.video import probe, read_frames
 
@@ -55,7 +56,7 @@ class FileClips(Dataset):
         return {"frames": torch.from_numpy(frames)} | tensors | {"video": "", "clip": path.stem}
 
 
-def labelled_clips(count: int, size: tuple[int, int], points: int) -> Iterator[LabelledClip]:
+def labelled_clips(count: int, size: tuple[int, int], points: int) -> Iterator[ClipSample]:
     """Clips of the sample videos in turns, spread over them."""
     videos = [probe(path) for path in sorted(SAMPLE.glob("*.mp4"))]
     queries = np.insert(cell_grid(size, points), 0, 0, axis=1).astype(np.float32)
@@ -63,9 +64,9 @@ def labelled_clips(count: int, size: tuple[int, int], points: int) -> Iterator[L
     for number in range(count):
         video = videos[number % len(videos)]
         place, places = number // len(videos), -(-count // len(videos))
-        clip = Clip.of(video, (video.num_frames - S) * place // max(1, places - 1), 1, S)
+        clip = Clip.of(video, (video.num_frames - S) * place // max(1, places - 1), 1, S).labelled(len(queries))
         frames = read_frames(video, clip.frame_numbers, size)
-        yield LabelledClip(clip, frames, tracker(frames, queries))
+        yield ClipSample(clip, frames, tracker(frames, queries))
 
 
 def write_files(shard: Path, folder: Path, *, exact: bool) -> None:

@@ -1,8 +1,8 @@
 """Augmentation of clips that moves images, positions and visibility together.
 
-Every function takes and gives a sample: a dict with torch tensors `frames` uint8 [S H W 3], `tracks` float32 [S N 2],
-`visibility` bool [S N], `queries` float32 [N 3] with t = 0; other entries pass through. Displacements need no care of
-their own, since they are always read off tracks and queries. Knows nothing of shards or models.
+Every function takes a `ClipSample` whose points are queried in frame 0, or a dict that `ClipSample.of` takes, and gives
+a new one. Displacements need no care of their own, since they are always read off tracks and queries. Computes with
+torch. Knows nothing of shards or models.
 
 The trap this module is built around: an image shifted by (x, y) whose labels move by (y, x). Here one number pair
 (left, top) moves both, and the tests ask that the pixel at the track still looks like the pixel at the query.
@@ -10,15 +10,22 @@ The trap this module is built around: an image shifted by (x, y) whose labels mo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flowlib.geometry import Size, check_size, rescale_points
+from flowlib.clips import ClipSample
+from flowlib.geometry import Size, check_size, inside, rescale_points
+from flowlib.tracks import Tracks
 
 GREY = (0.299, 0.587, 0.114)  # of Rec. 601
+TRUTH = ("tracks", "visibility", "queries")
+
+Sample = ClipSample | Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,7 @@ class AugmentConfig:
             check_size(self.crop, "crop")
 
 
-def augment(sample: dict, config: AugmentConfig, generator: torch.Generator) -> dict:
+def augment(sample: Sample, config: AugmentConfig, generator: torch.Generator) -> ClipSample:
     """Draw a changed version of a clip.
 
     Points whose query leaves the frame (or is hidden in the new first frame) make room for copies of others, so the
@@ -60,14 +67,14 @@ def augment(sample: dict, config: AugmentConfig, generator: torch.Generator) -> 
         A new sample; the one given is left alone.
     """
     draw = _Draw(generator)
-    changed = sample
+    changed = sample = ClipSample.of(sample)
     if draw.chance(config.reverse):
         changed = reverse(changed)
     if draw.chance(config.flip_x):
         changed = flip(changed, "x")
     if draw.chance(config.flip_y):
         changed = flip(changed, "y")
-    height, width = changed["frames"].shape[1:3]
+    height, width = changed.size
     factor = draw.between(*config.scale)
     scaled = (max(1, round(height * factor)), max(1, round(width * factor)))
     changed = resize(changed, scaled)
@@ -100,12 +107,12 @@ class _Draw:
         return round(self.between(low - beyond, high + beyond))
 
 
-def flip(sample: dict, axis: str) -> dict:
+def flip(sample: Sample, axis: str) -> ClipSample:
     """Mirror a clip: axis "x" swaps left and right, "y" top and bottom."""
     if axis not in ("x", "y"):
         raise ValueError(f"axis: expected 'x' or 'y', got {axis!r}")
-    S, H, W, _ = sample["frames"].shape
-    column, dimension, side = (0, 2, W) if axis == "x" else (1, 1, H)
+    sample = ClipSample.of(sample)
+    column, dimension, side = (0, 2, sample.size[1]) if axis == "x" else (1, 1, sample.size[0])
 
     def mirrored(xy: Tensor) -> Tensor:
         xy = xy.clone()
@@ -115,87 +122,95 @@ def flip(sample: dict, axis: str) -> dict:
     return _moved(sample, sample["frames"].flip(dimension), mirrored)
 
 
-def reverse(sample: dict) -> dict:
+def reverse(sample: Sample) -> ClipSample:
     """Play a clip backwards: each point's query becomes its position in what was the last frame.
 
     Points hidden there have no query any more; `usable` tells them, `refill` replaces them.
     """
+    sample = ClipSample.of(sample)
     tracks, visibility = sample["tracks"].flip(0), sample["visibility"].flip(0)
     queries = torch.cat([sample["queries"][:, :1], tracks[0]], dim=1)
-    return sample | {"frames": sample["frames"].flip(0), "tracks": tracks, "visibility": visibility, "queries": queries}
+    last = sample.clip.num_frames - 1
+    mirrored = replace(sample.clip, kept=tuple(last - frame for frame in reversed(sample.clip.kept)))
+    area = None if sample.area is None else sample.area[::-1]
+    sample = replace(sample, clip=mirrored, frames=sample.frames[::-1].copy(), area=area)
+    return _changed(sample, tracks=tracks, visibility=visibility, queries=queries)
 
 
-def resize(sample: dict, size: Size) -> dict:
+def resize(sample: Sample, size: Size) -> ClipSample:
     """Bring a clip to `size` (H, W); positions follow `geometry.rescale_points`."""
     check_size(size)
-    source = tuple(sample["frames"].shape[1:3])
+    sample = ClipSample.of(sample)
+    source = sample.size
     if source == tuple(size):
         return sample
     images = sample["frames"].movedim(-1, 1).float()
     # Without aligned corners: the rule that rescale_points follows. Antialiased, as downscaling by half needs.
     images = F.interpolate(images, tuple(size), mode="bilinear", align_corners=False, antialias=True)
     frames = images.round().clamp(0, 255).to(torch.uint8).movedim(1, -1)
-    return _moved(sample, frames, lambda xy: rescale_points(xy, source, tuple(size)))
+    return _moved(sample, frames, lambda xy: rescale_points(xy, source, size))
 
 
-def crop(sample: dict, left: int, top: int, size: Size) -> dict:
+def crop(sample: Sample, left: int, top: int, size: Size) -> ClipSample:
     """Cut out the box of `size` (H, W) whose first pixel is (left, top); what lies beyond the frame is black.
 
     Points outside the box in a frame are invisible there.
     """
     check_size(size)
-    S, H, W, C = sample["frames"].shape
-    height, width = size
-    frames = sample["frames"].new_zeros(S, height, width, C)
+    sample = ClipSample.of(sample)
+    (H, W), (height, width) = sample.size, size
+    frames = sample["frames"].new_zeros(len(sample.frames), height, width, 3)
     rows, columns = (max(0, top), min(H, top + height)), (max(0, left), min(W, left + width))
     if rows[0] < rows[1] and columns[0] < columns[1]:
         window = sample["frames"][:, slice(*rows), slice(*columns)]
         frames[:, rows[0] - top : rows[1] - top, columns[0] - left : columns[1] - left] = window
     offset = sample["tracks"].new_tensor([left, top])
     moved = _moved(sample, frames, lambda xy: xy - offset)
-    on_picture = _inside(moved["tracks"], size) & _inside(sample["tracks"], (H, W))
-    return moved | {"visibility": sample["visibility"] & on_picture}
+    on_picture = inside(moved["tracks"], size) & inside(sample["tracks"], (H, W))
+    return _changed(moved, visibility=sample["visibility"] & on_picture)
 
 
-def shift(sample: dict, dx: int, dy: int) -> dict:
+def shift(sample: Sample, dx: int, dy: int) -> ClipSample:
     """Move a clip's content by (dx, dy) whole pixels within its frame; black comes in."""
-    return crop(sample, -dx, -dy, tuple(sample["frames"].shape[1:3]))
+    sample = ClipSample.of(sample)
+    return crop(sample, -dx, -dy, sample.size)
 
 
-def colour(sample: dict, brightness: float, contrast: float, saturation: float) -> dict:
+def colour(sample: Sample, brightness: float, contrast: float, saturation: float) -> ClipSample:
     """Multiply a clip's brightness, contrast (around its mean grey) and saturation; 1 leaves them alone."""
+    sample = ClipSample.of(sample)
     images = sample["frames"].float() * brightness
     grey = (images * images.new_tensor(GREY)).sum(dim=-1, keepdim=True)
     images = grey + saturation * (images - grey)
     images = grey.mean() + contrast * (images - grey.mean())
-    return sample | {"frames": images.round().clamp(0, 255).to(torch.uint8)}
+    return _changed(sample, frames=images.round().clamp(0, 255).to(torch.uint8))
 
 
-def usable(sample: dict) -> Tensor:
+def usable(sample: Sample) -> Tensor:
     """Which points can be asked for: their query lies in frame 0 and they are seen there. bool [N]"""
-    size = tuple(sample["frames"].shape[1:3])
-    return _inside(sample["queries"][:, 1:], size) & sample["visibility"][0]
+    sample = ClipSample.of(sample)
+    return inside(sample["queries"][:, 1:], sample.size) & sample["visibility"][0]
 
 
-def refill(sample: dict, generator: torch.Generator) -> dict:
+def refill(sample: Sample, generator: torch.Generator) -> ClipSample:
     """Replace points that are not `usable` by copies of ones that are, drawn evenly; all stay where none is."""
+    sample = ClipSample.of(sample)
     good = usable(sample)
     kept = good.nonzero()[:, 0]
     if len(kept) in (0, len(good)):
         return sample
     index = torch.arange(len(good))
     index[~good] = kept[torch.randint(len(kept), (int((~good).sum()),), generator=generator)]
-    points = {"tracks": sample["tracks"][:, index], "visibility": sample["visibility"][:, index]}
-    return sample | points | {"queries": sample["queries"][index]}
+    return replace(sample, truth=sample.truth.points(index.numpy()))
 
 
-def _moved(sample: dict, frames: Tensor, move) -> dict:
+def _moved(sample: ClipSample, frames: Tensor, move: Callable[[Tensor], Tensor]) -> ClipSample:
     queries = torch.cat([sample["queries"][:, :1], move(sample["queries"][:, 1:])], dim=1)
-    return sample | {"frames": frames, "tracks": move(sample["tracks"]), "queries": queries}
+    return _changed(sample, frames=frames, tracks=move(sample["tracks"]), queries=queries)
 
 
-def _inside(xy: Tensor, size: Size) -> Tensor:
-    """As `geometry.inside`, for tensors."""
-    height, width = size
-    x, y = xy[..., 0], xy[..., 1]
-    return (x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5)
+def _changed(sample: ClipSample, **parts: Tensor) -> ClipSample:
+    """The sample with some of `frames`, `tracks`, `visibility` and `queries` replaced."""
+    arrays = {name: parts[name].numpy() if name in parts else getattr(sample.truth, name) for name in TRUTH}
+    frames = parts["frames"].numpy() if "frames" in parts else sample.frames
+    return replace(sample, frames=frames, truth=Tracks(**arrays))

@@ -8,7 +8,7 @@ Knows nothing of files, trackers or models; torch is loaded only when it is read
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -64,13 +64,17 @@ class Clip:
     def named(cls, name: str, frames: np.ndarray, *, video: str = "", num_points: int = 0) -> Clip:
         """A whole clip of pictures [S H W 3] that is known by its name alone."""
         S, H, W = frames.shape[:3]
-        about = {"num_points": num_points, "kept": tuple(range(S)), "name": name}
-        return cls(video or name, "", 0, 1, S, (H, W), 0.0, S, **about)
+        return cls(video or name, "", 0, 1, S, (H, W), 0.0, S, num_points, tuple(range(S)), name)
 
     @classmethod
     def from_dict(cls, content: dict) -> Clip:
-        fields = {name: value for name, value in content.items() if name != "key"}
-        return cls(**fields | {"source_size": tuple(content["source_size"]), "kept": tuple(content["kept"])})
+        fields: dict[str, Any] = {name: value for name, value in content.items() if name != "key"}
+        fields |= {"source_size": tuple(content["source_size"]), "kept": tuple(content["kept"])}
+        return cls(**fields)
+
+    def labelled(self, num_points: int) -> Clip:
+        """The same clip, as one whose pictures are all stored and in which so many points were followed."""
+        return replace(self, num_points=num_points, kept=tuple(range(self.num_frames)))
 
     @property
     def key(self) -> str:
@@ -189,14 +193,18 @@ class ClipSample(Mapping[str, Any]):
     def cut(self, first: int, num_frames: int, frame_step: int = 1) -> ClipSample:
         """A shorter clip: `num_frames` frames from `first` on, and the points that can be seen in its frame 0.
 
-        So a benchmark's long clips become clips as a model takes them: each point is queried where it is at the start.
+        So a benchmark's long clips become clips as a model takes them: each point is queried where it is at the start,
+        and once, however many queries it had.
         """
         chosen = range(first, first + num_frames * frame_step, frame_step)
         if num_frames < 1 or frame_step < 1 or not 0 <= first <= chosen[-1] < self.clip.num_frames:
             got = f"first={first}, num_frames={num_frames}, frame_step={frame_step}"
             raise ValueError(f"{self.name}: expected frames of its {self.clip.num_frames}, got {got}")
         frames = list(chosen)
-        seen = self.truth.visibility[first]
+        seen = np.flatnonzero(self.truth.visibility[first])
+        if self.query_mode == "strided":
+            places = np.moveaxis(self.truth.tracks[:, seen], 1, 0).reshape(len(seen), -1)
+            seen = seen[np.sort(np.unique(places, axis=0, return_index=True)[1])]
         tracks, visibility = self.truth.tracks[frames][:, seen], self.truth.visibility[frames][:, seen]
         kept = tuple(i for i, frame in enumerate(frames) if frame in self.clip.kept)
         step = self.clip.frame_step
@@ -205,7 +213,7 @@ class ClipSample(Mapping[str, Any]):
             first_frame=self.clip.first_frame + first * step,
             frame_step=frame_step * step,
             num_frames=num_frames,
-            num_points=int(seen.sum()),
+            num_points=len(seen),
             kept=kept,
             name=self.clip.name and f"{self.clip.name}-{first:05d}-{frame_step}-{num_frames}",
         )
@@ -214,6 +222,7 @@ class ClipSample(Mapping[str, Any]):
             clip=clip,
             frames=self.pictures([frames[i] for i in kept]),
             truth=Tracks(tracks, visibility, np.insert(tracks[0], 0, 0, axis=1)),
+            query_mode="first",
             area=None if self.area is None else self.area[frames],
         )
 
@@ -238,32 +247,29 @@ class ClipList(Sequence[ClipSample]):
     """Clips that are at hand, such as a benchmark's, as a dataset that training and evaluation take.
 
     Args:
-        samples: the clips, or mappings that `ClipSample.of` takes.
-        num_frames: if given, clips are cut into pieces of so many frames, one after the other; points are queried in
-            the first frame of each. Shorter clips are left out.
-        frame_step: frames of a clip from one frame of a piece to the next.
+        samples: the clips, or mappings that `ClipSample.of` takes; a single clip will do.
+        num_frames: if given, clips are cut into shorter ones of so many frames, one after the other; each begins in a
+            frame in which points are seen, and asks for them there. Clips that are too short are skipped.
+        frame_step: frames of a clip from one frame of a shorter one to the next.
         split: what to call it in reports.
 
     Attributes:
         clips, videos, fingerprints, num_frames, size, split, fingerprint: as those of `dataset.TrajectoryDataset`.
 
     Raises:
-        ValueError: no clip is as long as `num_frames`.
+        ValueError: no clip is as long as `num_frames` asks for.
     """
 
     def __init__(
-        self, samples: Sequence[Any], *, num_frames: int | None = None, frame_step: int = 1, split: str = ""
+        self, samples: Iterable[Any], *, num_frames: int | None = None, frame_step: int = 1, split: str = ""
     ) -> None:
-        whole = [ClipSample.of(sample, number) for number, sample in enumerate(samples)]
+        given = [samples] if isinstance(samples, ClipSample) else samples
+        whole = [ClipSample.of(sample, number) for number, sample in enumerate(given)]
         if num_frames is not None:
             span = (num_frames - 1) * frame_step + 1
-            whole = [
-                sample.cut(first, num_frames, frame_step)
-                for sample in whole
-                for first in range(0, sample.clip.num_frames - span + 1, span)
-            ]
+            whole = [sample.cut(first, num_frames, frame_step) for sample in whole for first in _starts(sample, span)]
             if not whole:
-                raise ValueError(f"num_frames: expected clips of at least {span} frames, got none as long")
+                raise ValueError(f"num_frames: expected clips of at least {span} frames with a visible point, got none")
         self.samples, self.split = whole, split
 
     def __len__(self) -> int:
@@ -298,6 +304,15 @@ class ClipList(Sequence[ClipSample]):
     def fingerprint(self) -> str:
         """SHA-256 of everything in it; equal fingerprints, equal data."""
         return fingerprint_of(self.samples)
+
+
+def _starts(sample: ClipSample, span: int) -> Iterator[int]:
+    """The first frames of clips of `span` frames that don't overlap, each a frame in which points are seen."""
+    first, seen = 0, np.any(sample.truth.visibility, axis=1)
+    while first + span <= len(seen):
+        if seen[first]:
+            yield first
+        first += span if seen[first] else 1
 
 
 def fingerprint_of(samples: Sequence[ClipSample]) -> str:

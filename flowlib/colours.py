@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import UInt8
 
-from flowlib.geometry import Size
+from flowlib.geometry import Size, to_shares
 
 TRUTH = (64, 169, 236)  # the sets, where colour tells them apart: blue against orange
 PREDICTION = (255, 148, 44)
@@ -43,8 +43,7 @@ def magnitude_colours(values: np.ndarray, limit: float) -> Colours:
 
 def position_colours(xy: np.ndarray, size: Size) -> Colours:
     """Places in a frame of `size` (height, width): blue on the left to yellow on the right, darker downwards."""
-    across = np.clip((xy[..., 0] + 0.5) / size[1], 0, 1)
-    down = np.clip((xy[..., 1] + 0.5) / size[0], 0, 1)
+    across, down = np.moveaxis(np.clip(to_shares(xy, size), 0, 1), -1, 0)
     hue = np.deg2rad(262 + 193 * across)
     return oklab_to_rgb(0.88 - 0.26 * down, 0.15 * np.cos(hue), 0.15 * np.sin(hue))
 

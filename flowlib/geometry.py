@@ -96,8 +96,8 @@ def to_shares(xy: Points, size: Size) -> Points:
     """Points [... 2] as shares of the frame's width and height: 0 is its left or top edge, 1 the one opposite."""
     check_size(size)
     shares = xy + 0.5
-    shares[..., 0] /= size[1]
-    shares[..., 1] /= size[0]
+    shares[..., 0] /= size[1]  # pyright: ignore[reportArgumentType]
+    shares[..., 1] /= size[0]  # pyright: ignore[reportArgumentType]
     return shares
 
 

@@ -14,7 +14,7 @@
 Each frame is stored once, however many clips use it. Readable by anything that reads HDF5; nothing is pickled.
 Everything carries HDF5's checksum or a hash, so a flipped bit is an error when it is read, or changes nothing. Changes
 instead of displacements make a clip's tracks 10 to 23 % smaller, and are as exact.
-A shard of one clip and a shard of thousands are the same format, so a killed job's pieces are merged, not rewritten.
+A shard of one clip and a shard of thousands are the same format, so a killed job's partial shards are merged, not rewritten.
 Knows the format; knows nothing of trackers, plans or torch.
 """
 
@@ -26,7 +26,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -34,14 +34,15 @@ import h5py
 import numpy as np
 
 from flowlib import __version__
-from flowlib.geometry import Size
+from flowlib.clips import Clip, ClipSample
 from flowlib.tracks import Tracks
-from flowlib.video import Video, decode_image, encode_image
+from flowlib.video import decode_image, encode_image
 from flowlib.workspace import ForgivingFile, atomic_write
 
 FORMAT, VERSION = "flowlib-shard", 1
 UNIT = 64  # steps a pixel: rounding costs at most 1/128 px, an eighth of what float32 costs inside PIPs
 QUALITIES = (95, 92, 89, 86, 83, 80)  # of JPEGs; the first that is small enough
+ARRAYS = ("queries", "steps", "visibility")  # of a clip
 CHECKED = {"fletcher32": True}
 PACKED = {"compression": "gzip", "compression_opts": 4, "shuffle": True} | CHECKED
 DAMAGE = (OSError, RuntimeError, ValueError, KeyError, TypeError)  # what reading a damaged HDF5 file may end in
@@ -51,72 +52,9 @@ class ShardError(ValueError):
     """A file that is no whole shard of this format. The message starts with the file."""
 
 
-@dataclass(frozen=True)
-class Clip:
-    """S frames of a video: `first_frame`, `first_frame + frame_step`, …
-
-    Attributes:
-        video: name of the video in its source.
-        fingerprint: SHA-256 of the video's content.
-        first_frame, frame_step, num_frames: which frames; counted in the video's own.
-        source_size: (height, width) of the video in pixels.
-        fps: frames a second of the video.
-        source_frames: how many frames the video has.
-        num_points: N; 0 as long as the clip isn't labelled.
-        kept: indices into the clip of the frames whose pictures are stored.
-    """
-
-    video: str
-    fingerprint: str
-    first_frame: int
-    frame_step: int
-    num_frames: int
-    source_size: Size
-    fps: float
-    source_frames: int
-    num_points: int = 0
-    kept: tuple[int, ...] = ()
-
-    @classmethod
-    def of(cls, video: Video, first_frame: int, frame_step: int, num_frames: int) -> Clip:
-        """The clip of `num_frames` frames of `video` that begins at `first_frame`."""
-        about = (video.size, video.fps, video.num_frames)
-        return cls(video.name, video.fingerprint, first_frame, frame_step, num_frames, *about)
-
-    @classmethod
-    def from_dict(cls, content: dict) -> Clip:
-        fields = {name: value for name, value in content.items() if name != "key"}
-        return cls(**fields | {"source_size": tuple(content["source_size"]), "kept": tuple(content["kept"])})
-
-    @property
-    def key(self) -> str:
-        """Names the clip: equal keys, same content of the same frames."""
-        return f"{self.fingerprint[:16]}-{self.first_frame:08d}-{self.frame_step}-{self.num_frames}"
-
-    @property
-    def frame_numbers(self) -> list[int]:
-        """The numbers of its frames in the video."""
-        return [self.first_frame + i * self.frame_step for i in range(self.num_frames)]
-
-
-@dataclass(frozen=True, eq=False)
-class LabelledClip:
-    """A clip with its frames and tracks.
-
-    Attributes:
-        clip: what it is.
-        frames: uint8 [K H W 3], the frames `clip.kept` at the working size.
-        tracks: in pixels of the working size.
-    """
-
-    clip: Clip
-    frames: np.ndarray
-    tracks: Tracks
-
-
 def write_shard(
     path: str | Path,
-    samples: Iterable[LabelledClip],
+    samples: Iterable[ClipSample],
     *,
     tracker: dict,
     config: dict,
@@ -132,6 +70,9 @@ def write_shard(
         config: the settings of the stage, JSON values.
         encoding: of the pictures, "jpeg" or "webp".
         make_folder: make the folder it goes into if there is none.
+
+    Raises:
+        ValueError: no clips, or one that is known by name alone.
     """
     with atomic_write(path, make_folder=make_folder) as temporary, _new_file(temporary) as file:
         clips = [_write_clip(file, sample, encoding) for sample in samples]
@@ -158,7 +99,7 @@ def merge_shards(
         ShardError: one of them is no whole shard, or they were made with different settings.
     """
     with atomic_write(target, make_folder=make_folder) as temporary, _new_file(temporary) as merged:
-        clips, settings = [], None
+        clips, settings = [], {}
         for path in paths:
             with Shard(path) as shard:
                 settings = settings or shard.settings
@@ -189,14 +130,14 @@ class Shard:
         try:
             # Closed shards never change, and mounted Drives often have no locks to give.
             self.file = h5py.File(self.path, "r", locking=False)
-            if self.file.attrs["format"] != FORMAT or self.file.attrs["version"] > VERSION:
+            if self.file.attrs["format"] != FORMAT or np.asarray(self.file.attrs["version"]) > VERSION:
                 raise ShardError(f"{self.path}: expected {FORMAT} up to version {VERSION}")
-            self.settings = {name: self.file.attrs[name] for name in ("tracker", "config")}
+            self.settings = {name: str(self.file.attrs[name]) for name in ("tracker", "config")}
             # HDF5 has no checksum for long attributes. Shards of flowlib before 0.1 have no hash for them, either.
             if self.file.attrs.get("settings_sha256", digest := _hash_of_settings(self.settings).hexdigest()) != digest:
                 raise ShardError(f"{self.path}: the tracker's name or the config differ from the hash stored with them")
             self.tracker, self.config = (json.loads(self.settings[name]) for name in ("tracker", "config"))
-            self.clips = [Clip.from_dict(entry) for entry in json.loads(self.file["index"][()].tobytes())]
+            self.clips = [Clip.from_dict(entry) for entry in json.loads(_array(self.file, "index").tobytes())]
         except (FileNotFoundError, ShardError):
             raise
         except DAMAGE as error:
@@ -217,15 +158,17 @@ class Shard:
     def tracks(self, clip: Clip) -> Tracks:
         """The tracks of one of its clips, in pixels of the working size."""
         with self._reading(clip):
-            group = self.file[f"clips/{clip.key}"]
-            queries = group["queries"][()]
-            positions = group["steps"][()].astype(np.float32)
+            queries, steps, packed = (_array(self.file, f"clips/{clip.key}/{name}") for name in ARRAYS)
+            positions = steps.astype(np.float32)
             for before, after in pairwise(positions):
                 after += before  # whole numbers below 2^24, so the sums are exact
             positions /= UNIT
             positions += queries[:, 1:]
-            visibility = np.unpackbits(group["visibility"][()], axis=1, count=len(queries)).view(bool)
-            return Tracks(positions, visibility, queries)
+            visibility = np.unpackbits(packed, axis=1, count=len(queries)).view(bool)
+            tracks = Tracks(positions, visibility, queries)
+        if (tracks.num_frames, tracks.num_points) != (clip.num_frames, clip.num_points):
+            raise ShardError(f"{self.path}: clip {clip.key} has other tracks than its index says")
+        return tracks
 
     def frames(self, clip: Clip) -> np.ndarray:
         """The stored frames of one of its clips: uint8 [K H W 3], K = len(clip.kept)."""
@@ -234,11 +177,11 @@ class Shard:
 
     def picture(self, clip: Clip, index: int) -> np.ndarray:
         """The bytes, as uint8, of the picture of frame `index` of a clip."""
-        return self.file[_frame_name(clip, index)][()]
+        return _array(self.file, _frame_name(clip, index))
 
-    def read(self, clip: Clip) -> LabelledClip:
+    def read(self, clip: Clip) -> ClipSample:
         """One of its clips, whole."""
-        return LabelledClip(clip, self.frames(clip), self.tracks(clip))
+        return ClipSample(clip, self.frames(clip), self.tracks(clip))
 
     @contextmanager
     def _reading(self, clip: Clip) -> Iterator[None]:
@@ -267,14 +210,12 @@ def check_shard(path: str | Path) -> list[Clip]:
         if not intact:
             raise ShardError(f"{path}: the content differs from the hash that was stored with it")
         for clip in shard.clips:
-            sample = shard.read(clip)
-            if (sample.tracks.num_frames, sample.tracks.num_points) != (clip.num_frames, clip.num_points):
-                raise ShardError(f"{path}: clip {clip.key} has other tracks than its index says")
+            shard.read(clip)
         return shard.clips
 
 
 def shard_paths(folder: str | Path) -> list[Path]:
-    """The files that are shards of a dataset's folder by their names; temporary ones and those set aside aren't."""
+    """The files that are shards of a dataset's folder by their names; temporary and quarantined ones aren't."""
     return sorted((Path(folder) / "shards").glob("[!.]*.h5"))
 
 
@@ -290,7 +231,7 @@ def find_shards(folder: str | Path) -> tuple[dict[Path, list[Clip]], list[str]]:
                 good[path] = [clip for clip in shard.clips if clip.key not in seen]
                 seen.update(clip.key for clip in good[path])
         except FileNotFoundError:
-            continue  # another process has just set it aside or put a larger one in its place
+            continue  # another process has just quarantined it or put a larger one in its place
         except ShardError as error:
             bad.append(str(error))
     return good, bad
@@ -310,7 +251,7 @@ def verify_shards(
         try:
             check_shard(path)
         except FileNotFoundError:
-            continue  # another process has just set it aside or put a larger one in its place
+            continue  # another process has just quarantined it or put a larger one in its place
         except ShardError as error:
             bad[path] = error
     return bad
@@ -323,10 +264,10 @@ def _new_file(path: Path) -> Iterator[h5py.File]:
         yield content
 
 
-def _write_clip(file: h5py.File, sample: LabelledClip, encoding: str) -> Clip:
-    clip, tracks = sample.clip, sample.tracks
-    clip = replace(clip, num_points=tracks.num_points, kept=clip.kept or tuple(range(clip.num_frames)))
-    assert tracks.num_frames == clip.num_frames and len(sample.frames) == len(clip.kept), "a clip and its parts"
+def _write_clip(file: h5py.File, sample: ClipSample, encoding: str) -> Clip:
+    clip, tracks = replace(sample.clip, num_points=sample.truth.num_points), sample.truth
+    if clip.name or not clip.fingerprint:
+        raise ValueError(f"{clip.key}: expected a clip of a video with a fingerprint, got one known by name alone")
     for index, frame in zip(clip.kept, sample.frames):
         if _frame_name(clip, index) not in file:
             picture = np.frombuffer(_encode_frame(frame, encoding), np.uint8)
@@ -335,6 +276,11 @@ def _write_clip(file: h5py.File, sample: LabelledClip, encoding: str) -> Clip:
     for name, array in _encode_tracks(tracks).items():
         _add(group, name, array, PACKED if array.size else {})
     return clip
+
+
+def _array(file: h5py.File, name: str) -> np.ndarray:
+    """The whole of a dataset in a file."""
+    return file[name][()]  # pyright: ignore
 
 
 def _add(group: h5py.Group, name: str, array: np.ndarray, filters: dict) -> None:
@@ -385,6 +331,8 @@ def _finish(file: h5py.File, clips: list[Clip], settings: dict[str, str]) -> Non
     if not clips:
         raise ValueError("expected at least one clip for a shard, got none")
     entries = [{"key": clip.key} | asdict(clip) for clip in clips]
+    for entry in entries:
+        del entry["name"]  # of clips that are known by name alone; the index of a shard has never had it
     index = np.frombuffer(json.dumps(entries, ensure_ascii=False).encode(), np.uint8)
     _add(file, "index", index, CHECKED)
     file.attrs.update({"format": FORMAT, "version": VERSION, "flowlib": __version__, **settings})

@@ -1,7 +1,7 @@
-"""Shots: where a video is cut, and where it shows nothing to learn from.
+"""Find where a video is cut, and where it shows nothing to learn from.
 
-A survey decodes a video once to its end, as `video.probe` does, and looks at a thumbnail of each frame. Cuts are found
-by PySceneDetect's adaptive detector, which a moving camera doesn't deceive as easily as a plain threshold. Surveys are
+A scan decodes a video once to its end, as `video.probe` does, and looks at a thumbnail of each frame. Cuts are found
+by PySceneDetect's adaptive detector, which a moving camera doesn't deceive as easily as a plain threshold. Scans are
 cached by the video's content, so that ten machines or sessions that work on one job don't each decode everything anew.
 Knows nothing of clips, trackers or shards.
 """
@@ -21,17 +21,17 @@ import numpy as np
 from flowlib.video import Skipped, Video, VideoError, find_videos, fingerprint, probe
 from flowlib.workspace import write_json
 
-VERSION = 1  # of what a survey says; another version's are made anew
+VERSION = 1  # of what a scan says; another version's are made anew
 CELLS = 32  # across the longer side: what is too small to fill a cell's share of change is no motion to learn from
 DARK = 16.0  # grey levels: a frame whose brightest cell is below is black
 STILL = 1.5  # grey levels: no cell changes by more; coding a still picture anew changes cells by less than one
 SAVE_SECONDS = 30.0  # between two writings of the cache
 
-Run = tuple[int, int]  # frames first ≤ i < stop
+FrameRange = tuple[int, int]  # frames first ≤ i < stop
 
 
 @dataclass(frozen=True)
-class Survey:
+class Scan:
     """What one pass over a video found.
 
     Attributes:
@@ -43,15 +43,15 @@ class Survey:
 
     video: Video
     cuts: tuple[int, ...] = ()
-    dark: tuple[Run, ...] = ()
-    still: tuple[Run, ...] = ()
+    dark: tuple[FrameRange, ...] = ()
+    still: tuple[FrameRange, ...] = ()
 
     @property
-    def shots(self) -> list[Run]:
+    def shots(self) -> list[FrameRange]:
         """The runs of frames between cuts."""
         return list(pairwise((0, *self.cuts, self.video.num_frames)))
 
-    def nothing_in(self, run: Run) -> str:
+    def nothing_in(self, run: FrameRange) -> str:
         """Why there is nothing to learn from in these frames: "black", "frozen", or "" where there may be."""
         for reason, found in (("black", self.dark), ("frozen", self.still)):
             if any(first <= run[0] and run[1] <= stop for first, stop in found):
@@ -59,12 +59,12 @@ class Survey:
         return ""
 
     @classmethod
-    def from_dict(cls, content: dict) -> Survey:
+    def from_dict(cls, content: dict) -> Scan:
         runs = {name: tuple(map(tuple, content[name])) for name in ("dark", "still")}
         return cls(Video.from_dict(content["video"]), tuple(content["cuts"]), **runs)
 
 
-def survey(path: str | Path, name: str = "") -> Survey:
+def scan(path: str | Path, name: str = "") -> Scan:
     """Decode a video once to its end and say what it is and where there is something to learn from.
 
     Raises:
@@ -72,32 +72,32 @@ def survey(path: str | Path, name: str = "") -> Survey:
     """
     watcher = _Watcher()
     video = probe(path, name, watch=watcher)
-    return Survey(video, watcher.cuts(), _runs(watcher.dark), _still_runs(watcher.change))
+    return Scan(video, watcher.cuts(), _runs(watcher.dark), _still_runs(watcher.change))
 
 
-def survey_all(
+def scan_all(
     source: str | Path, *, cache: Path | None = None, progress: Callable[[Iterable], Iterable] | None = None
-) -> tuple[list[Survey], list[Skipped]]:
-    """Survey every video of a source: the good ones, and the bad ones with a reason each.
+) -> tuple[list[Scan], list[Skipped]]:
+    """Scan every video of a source: the good ones, and the bad ones with a reason each.
 
     Args:
         source: as for `video.find_videos`.
-        cache: a JSON file of surveys by the content of their videos, read first and written again; None for none.
+        cache: a JSON file of scans by the content of their videos, read first and written again; None for none.
         progress: wraps the list of videos while it is worked off, for example `Progress`.
     """
-    good, bad, kept = [], [], SurveyCache(cache)
+    good, bad, kept = [], [], ScanCache(cache)
     found = find_videos(source).items()
     for name, path in progress(found) if progress else found:
         try:
-            good.append(kept.survey(path, name))
+            good.append(kept.scan(path, name))
         except VideoError as error:
             bad.append(Skipped(name, str(error)))
     kept.save()
     return good, bad
 
 
-class SurveyCache:
-    """Surveys in a JSON file, by the SHA-256 of their videos' content: a changed video is never taken for the old one.
+class ScanCache:
+    """Scans in a JSON file, by the SHA-256 of their videos' content: a changed video is never taken for the old one.
 
     The file is only a saving: one that can't be read or written costs time and nothing else.
     """
@@ -106,11 +106,11 @@ class SurveyCache:
         self.path, self.new, self.saved = path, {}, time.monotonic()
         self.known = self._read()
 
-    def survey(self, path: Path, name: str) -> Survey:
-        """The survey of a video, from the file if its content is known."""
+    def scan(self, path: Path, name: str) -> Scan:
+        """The scan of a video, from the file if its content is known."""
         key = fingerprint(path)
         if key not in self.known:
-            self.known[key] = self.new[key] = survey(path, name)
+            self.known[key] = self.new[key] = scan(path, name)
             if time.monotonic() - self.saved > SAVE_SECONDS:
                 self.save()
         found = self.known[key]
@@ -124,20 +124,20 @@ class SurveyCache:
         try:
             write_json(self.path, {"version": VERSION, "surveys": content})
         except OSError:
-            pass  # a folder that can't be written: every run surveys anew
+            pass  # a folder that can't be written: every run scans anew
         self.new, self.saved = {}, time.monotonic()
 
-    def _read(self) -> dict[str, Survey]:
+    def _read(self) -> dict[str, Scan]:
         try:
             content = json.loads(self.path.read_text(encoding="utf-8")) if self.path else {}
-            surveys = content["surveys"] if content.get("version") == VERSION else {}
-            return {key: Survey.from_dict(one) for key, one in surveys.items()}
+            scans = content["surveys"] if content.get("version") == VERSION else {}
+            return {key: Scan.from_dict(one) for key, one in scans.items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return {}
 
 
 class _Watcher:
-    """Is shown a video's thumbnails in order, and remembers what a survey needs of them."""
+    """Is shown a video's thumbnails in order, and remembers what a scan needs of them."""
 
     def __init__(self) -> None:
         # Loaded when the first video is decoded: half a second that nobody else should wait for.
@@ -172,7 +172,7 @@ def _to_cells(thumbnail: np.ndarray) -> np.ndarray:
     return cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
 
 
-def _runs(flags: Iterable[bool]) -> tuple[Run, ...]:
+def _runs(flags: Iterable[bool]) -> tuple[FrameRange, ...]:
     """Runs of true flags, as (first, stop)."""
     runs, number = [], 0
     for flag, group in groupby(flags):
@@ -182,6 +182,6 @@ def _runs(flags: Iterable[bool]) -> tuple[Run, ...]:
     return tuple(runs)
 
 
-def _still_runs(change: list[float]) -> tuple[Run, ...]:
+def _still_runs(change: list[float]) -> tuple[FrameRange, ...]:
     """Runs of two frames and more of which each is like the one before; `change[i]` is from frame i-1 to i."""
     return tuple((first - 1, stop) for first, stop in _runs(value < STILL for value in change))

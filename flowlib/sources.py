@@ -1,4 +1,4 @@
-"""Where videos come from: the user's folder, the sample that ships with the package, or rendered scenes.
+"""Find or make the videos to work on: the user's folder, the sample that ships with the package, or rendered scenes.
 
 A rendered video keeps its scene as JSON beside it, so that its exact tracks can be asked for at any time.
 Knows nothing of clips, shards or models.

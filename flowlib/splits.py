@@ -1,4 +1,4 @@
-"""Splits: which videos are for training, validation and test. Whole videos, so that none is learned and tested.
+"""Assign videos to training, validation and test. Whole videos, so that none is learned and tested.
 
 Knows names of videos and one JSON file, `splits.json` in a dataset's folder, which a person may edit.
 """

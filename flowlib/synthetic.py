@@ -15,8 +15,7 @@ from functools import lru_cache
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from flowlib.geometry import Fit, Size, check_size, fit_frame, inside, pixel_grid
-from flowlib.trackers import check_clip
+from flowlib.geometry import Size, check_size, inside, pixel_grid
 from flowlib.tracks import Tracks, check_queries
 
 MOTIONS = ("still", "linear", "affine", "wander")
@@ -265,45 +264,6 @@ def random_scene(
     return Scene((int(size[0]), int(size[1])), int(num_frames), tuple(layers), view)
 
 
-class SceneTracker:
-    """The tracker that is always right: the exact tracks of a clip of a scene, whatever its frames look like.
-
-    Args:
-        scene: what the clip shows.
-        first_frame, frame_step: which frames of the scene the clip's frames are.
-        fit: how the scene's frames were brought to the clip's size; None: they were left as they are.
-
-    Points that the fit has cut off, or that were never on the frame, are invisible.
-    """
-
-    def __init__(self, scene: Scene, first_frame: int = 0, frame_step: int = 1, fit: Fit | None = None) -> None:
-        if fit is not None and tuple(fit.source) != tuple(scene.size):
-            raise ValueError(f"fit: expected one from the scene's size {tuple(scene.size)}, got {tuple(fit.source)}")
-        self.scene, self.first_frame, self.frame_step = scene, first_frame, frame_step
-        self.fit = fit or fit_frame(scene.size, scene.size)
-
-    def __call__(self, frames: np.ndarray, queries: np.ndarray) -> Tracks:
-        """Follow `queries` [N 3] (t, x, y) in pixels of `frames` [S H W 3] uint8.
-
-        Raises:
-            ValueError: as `check_clip`; frames of another size; a clip that outlasts the scene.
-        """
-        frames, queries = check_clip(frames, queries)
-        size = tuple(self.fit.target)
-        if frames.shape[1:3] != size:
-            raise ValueError(f"frames: expected the scene's size {size}, got {frames.shape[1:3]}")
-        asked = queries.astype(np.float64)
-        asked[:, 1:] = self.fit.to_source(asked[:, 1:])
-        exact = self.scene.tracks(asked, len(frames), self.first_frame, self.frame_step)
-        tracks = self.fit.to_target(exact.tracks)
-        tracks[queries[:, 0].astype(int), np.arange(len(queries))] = queries[:, 1:]
-        return Tracks(tracks.astype(np.float32), exact.visibility & inside(tracks, size), queries)
-
-    def describe(self) -> dict:
-        """What made the tracks; without the scene, so that one dataset of many scenes has one description."""
-        return {"name": "exact", "weights_sha256": ""}
-
-
 def _paint(canvas: np.ndarray, layer: Layer, matrix: np.ndarray) -> None:
     """Lay a layer over the canvas [H W 3], in place, within the box it can reach."""
     height, width = canvas.shape[:2]
@@ -407,7 +367,7 @@ def _outline(rng: np.random.Generator, index: int, unit: float) -> tuple[float, 
     else:
         squeeze = 0.4 + 0.5 * rng.random()
         radii = squeeze / np.hypot(squeeze * np.cos(angles), np.sin(angles))
-    return tuple(np.round(largest * radii / radii.max(), 2).tolist())
+    return tuple(np.round(largest * radii / np.max(radii), 2).tolist())
 
 
 def _polygon(angles: np.ndarray, rng: np.random.Generator, corners: int) -> np.ndarray:
@@ -426,7 +386,7 @@ def _apply(matrix: np.ndarray, xy: np.ndarray) -> np.ndarray:
 
 def _revive(kind: type, values: dict, name: str):
     """The dataclass `kind` from what `asdict` and JSON made of it, each field checked for its type."""
-    known = {field.name: field.type for field in fields(kind)}
+    known = {field.name: str(field.type) for field in fields(kind)}
     if not isinstance(values, dict) or set(values) != set(known):
         got = sorted(values) if isinstance(values, dict) else type(values).__name__
         raise ValueError(f"{name}: expected the fields {sorted(known)}, got {got}")

@@ -1,10 +1,12 @@
-"""`Tracks`: where points go in a clip, and when they can be seen. The currency between trackers, shards and metrics.
+# pyright: strict
+"""`Tracks`: where points go in a clip, and when they can be seen; checks of what a tracker is given.
 
-NumPy only. Knows nothing of images, files or networks.
+The type that trackers, shards and metrics share. NumPy only. Knows nothing of images, files or networks.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,12 +73,12 @@ class Tracks:
         """Pixels from the query's position; exactly zero in the query's own frame."""
         return self.tracks - self.queries[None, :, 1:]
 
-    def points(self, index) -> Tracks:
+    def points(self, index: slice | Sequence[int] | np.ndarray) -> Tracks:
         """The points that `index` (slice, integer array or boolean mask over N) selects, in its order."""
         return Tracks(self.tracks[:, index], self.visibility[:, index], self.queries[index])
 
     def frames(self, start: int, stop: int) -> Tracks:
-        """Frames `start` to `stop` (not included) as a clip of its own; points queried outside it are left out."""
+        """Frames `start` to `stop` (not included) as a clip of its own; points queried outside it are dropped."""
         if not 0 <= start < stop <= self.num_frames:
             raise ValueError(f"frames: expected 0 <= start < stop <= {self.num_frames}, got {start} and {stop}")
         kept = (self.queries[:, 0] >= start) & (self.queries[:, 0] < stop)
@@ -97,7 +99,7 @@ class Tracks:
         queries[:, 0] = self.num_frames - 1 - queries[:, 0]
         return Tracks(self.tracks[::-1], self.visibility[::-1], queries)
 
-    def _moved(self, move) -> Tracks:
+    def _moved(self, move: Callable[[np.ndarray], np.ndarray]) -> Tracks:
         queries = np.concatenate([self.queries[:, :1], move(self.queries[:, 1:])], axis=1)
         return Tracks(move(self.tracks), self.visibility, queries)
 
@@ -111,6 +113,24 @@ def check_queries(queries: np.ndarray, num_frames: int) -> None:
     t = queries[:, 0]
     if ((t < 0) | (t > num_frames - 1) | (t != np.round(t))).any():
         raise ValueError(f"queries: expected t to be a frame from 0 to {num_frames - 1}, got {t.min()} to {t.max()}")
+
+
+def check_clip(frames: np.ndarray, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Check what a tracker is given: (frames uint8 [S H W 3], queries float32 [N 3]), or `ValueError`.
+
+    Points may lie outside the frame; each tracker says what it makes of them. No points at all are allowed.
+    """
+    if isinstance(frames, (list, tuple)) and len({np.shape(frame) for frame in frames}) > 1:
+        raise ValueError(f"frames: expected one size, got {sorted({np.shape(frame) for frame in frames})}")
+    frames, queries = np.asarray(frames), np.asarray(queries)
+    if frames.ndim != 4 or frames.shape[3] != 3 or 0 in frames.shape:
+        raise ValueError(f"frames: expected shape [S H W 3], got {list(frames.shape)}")
+    if frames.dtype != np.uint8:
+        raise ValueError(f"frames: expected uint8 from 0 to 255, got {frames.dtype}")
+    if queries.dtype.kind not in "fiu":
+        raise ValueError(f"queries: expected numbers, got {queries.dtype}")
+    check_queries(queries, len(frames))
+    return frames, queries.astype(np.float32, copy=False)
 
 
 def _as_float(array: np.ndarray, name: str) -> np.ndarray:

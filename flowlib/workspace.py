@@ -1,4 +1,4 @@
-"""Where artefacts live, and how a file gets there whole or not at all.
+"""Name the places of artefacts, and write files whole or not at all.
 
 A `Workspace` is one folder: on the mounted Drive in Colab, wherever `$FLOWLIB_ROOT` says, or `workspace/` in the clone.
 Knows paths and bytes; knows nothing of videos, shards or checkpoints. It never mounts a Drive: that waits for a person.
@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 DRIVE = Path("/content/drive/MyDrive")
 _HOST = re.sub(r"\W", "-", platform.node())[:40]  # without dots, which separate the parts of a temporary name
@@ -67,8 +68,8 @@ class Workspace:
         return self.root / "reports"
 
     @property
-    def surveys(self) -> Path:
-        """What is known of videos by their content, see `shots.survey_all`; may be deleted at any time."""
+    def scans(self) -> Path:
+        """What is known of videos by their content, see `shots.scan_all`; may be deleted at any time. Named as it first was."""
         return self.root / "surveys.json"
 
     def dataset(self, name: str) -> Path:
@@ -171,7 +172,7 @@ class ForgivingFile:
         for name in ("seek", "tell", "flush", "read", "readinto"):
             setattr(self, name, getattr(self.file, name))
 
-    def write(self, data: object) -> int:
+    def write(self, data: Any) -> int:
         """Write all of `data`, whatever has bytes, or remember why not."""
         left = memoryview(data).cast("B")
         size = len(left)

@@ -82,7 +82,7 @@ config = LabelConfig(
     tracker=tracker, weights=weights, seed=seed,
 )  # fmt: skip
 found = find_source(source, workspace, progress=Progress)
-plan = make_plan(found, config, cache=workspace.surveys, progress=True)
+plan = make_plan(found, config, cache=workspace.scans, progress=True)
 print(plan)
 print(f"{len(plan.chunk(chunk, num_chunks))} of them are in chunk {chunk} of {num_chunks}.")
 

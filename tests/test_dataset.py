@@ -1,5 +1,8 @@
 """The dataset: whole videos to one split, the shards' own numbers, the same in every worker."""
 
+import tarfile
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -7,9 +10,10 @@ from fixtures.dataset_shards import assert_equal, write_dataset
 from torch.utils.data import ConcatDataset, DataLoader
 
 from flowlib import sources
+from flowlib.clips import ClipSample
 from flowlib.dataset import TrajectoryDataset, describe_splits, open_splits
 from flowlib.labelling import LabelConfig, label, make_plan
-from flowlib.shards import Shard, ShardError, find_shards
+from flowlib.shards import Shard, ShardError, find_shards, merge_shards
 from flowlib.synthetic import random_scene
 from flowlib.workspace import Workspace
 
@@ -91,11 +95,39 @@ def test_fingerprint_tells_data_apart(workspace):
 
 
 def test_transform_is_applied(workspace):
-    dataset = TrajectoryDataset(workspace.root, split="all", transform=lambda sample: {"n": sample["queries"][:, 0]})
-    assert list(dataset[0]) == ["n"] and len(dataset[0]["n"]) == 9
+    dataset = TrajectoryDataset(workspace.root, split="all", transform=lambda sample: sample.cut(1, 2))
+    assert dataset[0]["frames"].shape[0] == 2 and dataset.read(0)["frames"].shape[0] == 4
+    np.testing.assert_array_equal(dataset[0].truth.queries[:, 1:], dataset[0].truth.tracks[0])
 
 
-def test_a_damaged_shard_is_named_and_left_out(workspace, tmp_path):
+@pytest.mark.parametrize("unpacked", [False, True])
+def test_a_loader_puts_samples_together_by_itself(workspace, unpacked):
+    dataset = TrajectoryDataset(workspace.root, split="all", unpacked=unpacked, progress=False)
+    batch = next(iter(DataLoader(dataset, batch_size=2)))
+    assert isinstance(dataset[0], ClipSample) and sorted(batch) == sorted(dataset[0])
+    assert batch["clip"] == [clip.key for clip in dataset.clips[:2]] and batch["video"] == ["v0", "v0"]
+    for i in (0, 1):
+        for key in ("frames", "tracks", "visibility", "queries"):
+            assert torch.equal(batch[key][i], dataset[i][key])
+
+
+def test_datasets_of_earlier_versions_are_read(tmp_path):
+    with tarfile.open(Path(__file__).parent / "data" / "before_tasks.tar.xz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    root = tmp_path / "datasets" / "old"
+    plain, unpacked = (TrajectoryDataset(root, "all", unpacked=unpacked, progress=False) for unpacked in (False, True))
+    assert_equal(plain, unpacked)
+    sample = plain[0]
+    assert sample.clip.labelled(sample.truth.num_points) == sample.clip == plain.clips[0]
+    assert sample.clip.fingerprint and sample.clip.name == "" and len(sample.frames) == plain.num_frames
+    (old,) = find_shards(root)[0]
+    again = merge_shards([old], tmp_path / "again.h5")
+    with Shard(old) as one, Shard(again) as other:  # the index is written as it was, to the last byte
+        assert one.file["index"][()].tobytes() == other.file["index"][()].tobytes()
+        assert one.file.attrs["content_sha256"] == other.file.attrs["content_sha256"]
+
+
+def test_a_damaged_shard_is_named_and_skipped(workspace, tmp_path):
     import shutil
 
     folder = tmp_path / "copy"
@@ -123,12 +155,12 @@ def test_clips_are_read_as_arrays_too(workspace):
     dataset = TrajectoryDataset(workspace.root, split="all")
     one, sample = dataset.read(3), dataset[3]
     np.testing.assert_array_equal(one.frames, sample["frames"])
-    np.testing.assert_array_equal(one.tracks.tracks, sample["tracks"])
+    np.testing.assert_array_equal(one.truth.tracks, sample["tracks"])
     np.testing.assert_array_equal(dataset.tracks(3).tracks, sample["tracks"])
     assert one.clip.key == sample["clip"]
 
 
-def test_splits_without_clips_are_left_out(workspace, tmp_path):
+def test_splits_without_clips_are_skipped(workspace, tmp_path):
     import shutil
 
     assert list(open_splits(workspace.root)) == ["train", "val", "test"]

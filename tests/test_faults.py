@@ -116,7 +116,9 @@ def test_asked_to_end_it_does_not_wait_for_a_disk(number, videos, surveys, undis
     BOOK.compare(f"{number.name} while the disk is away", root, undisturbed)
 
 
-def test_killed_between_putting_a_shard_in_place_and_removing_its_pieces(videos, surveys, undisturbed, tmp_path):
+def test_killed_between_putting_a_shard_in_place_and_removing_its_partial_shards(
+    videos, surveys, undisturbed, tmp_path
+):
     job = Job(videos, tmp_path, surveys=surveys, hold_when_published=2)
     job.wait_until("holding")
     job.send(signal.SIGKILL)
@@ -291,7 +293,7 @@ def test_damaged_shards(damage, videos, surveys, undisturbed, tmp_path):
     BOOK.compare(f"shard {damage.__name__.replace('_', ' ')}", tmp_path, undisturbed, times=3)
 
 
-@pytest.mark.filterwarnings("ignore:left out:UserWarning")
+@pytest.mark.filterwarnings("ignore:skipped:UserWarning")
 def test_a_bit_flipped_anywhere_is_an_error_or_changes_nothing(videos, surveys, undisturbed, tmp_path):
     """Not only in the pictures: in tracks, the index, settings, and what HDF5 notes for itself."""
     Job(videos, tmp_path, surveys=surveys, shard_bytes=10**9).finish()
@@ -303,7 +305,7 @@ def test_a_bit_flipped_anywhere_is_an_error_or_changes_nothing(videos, surveys, 
         victim.write_bytes(content)
         try:
             assert seen_in_training(tmp_path) == before
-        except (ValueError, FileNotFoundError):  # the latter if it is left out with a warning, as the only one
+        except (ValueError, FileNotFoundError):  # the latter if it is skipped with a warning, as the only one
             noticed += 1
     assert noticed > 50  # most of a shard is pictures and tracks
     victim.write_bytes(content)
@@ -312,19 +314,19 @@ def test_a_bit_flipped_anywhere_is_an_error_or_changes_nothing(videos, surveys, 
 
 
 @DAMAGES
-def test_damaged_pieces(damage, videos, surveys, undisturbed, tmp_path):
+def test_damaged_partial_shards(damage, videos, surveys, undisturbed, tmp_path):
     job = Job(videos, tmp_path, surveys=surveys, hold_at=[16], shard_bytes=10**9)
     job.wait_until("holding")
     job.send(signal.SIGTERM)
     chance = random.Random(SEED)
-    pieces = sorted((tmp_path / "scratch").rglob("*.h5"))
-    assert len(pieces) == 15
-    for victim in chance.sample(pieces, 4):
+    partials = sorted((tmp_path / "scratch").rglob("*.h5"))
+    assert len(partials) == 15
+    for victim in chance.sample(partials, 4):
         damage(victim, chance)
     again = Job(videos, tmp_path, surveys=surveys)
     again.finish()
     assert len(again.said("tracked")) == CLIPS - 15 + 4, "just those are tracked again"
-    BOOK.compare(f"piece {damage.__name__.replace('_', ' ')}", tmp_path, undisturbed, times=4)
+    BOOK.compare(f"partial shard {damage.__name__.replace('_', ' ')}", tmp_path, undisturbed, times=4)
 
 
 def test_temporary_files_of_the_dead_go_those_of_the_living_stay(videos, surveys, undisturbed, tmp_path):

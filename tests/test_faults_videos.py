@@ -107,11 +107,11 @@ def test_500_videos_of_which_25_are_broken(source, tmp_path, capsys):
     assert report["skipped"].keys() == names.keys()
     for name, reason in names.items():
         assert re.search(reason, report["skipped"][name]), report["skipped"][name]
-        assert f"left out: {name}: {folder / name}" in report["summary"]
-    assert report["summary"].endswith(f"{BROKEN} videos left out")
-    assert f"strict: {BROKEN} were left out" in Job(folder, tmp_path, strict=True, **SMALL).fail(ONE_CORE)
+        assert f"skipped: {name}: {folder / name}" in report["summary"]
+    assert report["summary"].endswith(f"{BROKEN} videos skipped")
+    assert f"strict: {BROKEN} were skipped" in Job(folder, tmp_path, strict=True, **SMALL).fail(ONE_CORE)
     with capsys.disabled():
-        print(f"\n{GOOD + BROKEN} videos: {report['labelled']} labelled, {BROKEN} left out for a reason each")
+        print(f"\n{GOOD + BROKEN} videos: {report['labelled']} labelled, {BROKEN} skipped for a reason each")
 
 
 def test_strict_labels_the_good_ones_all_the_same(source, tmp_path):
@@ -122,5 +122,5 @@ def test_strict_labels_the_good_ones_all_the_same(source, tmp_path):
         shutil.copy(folder / name, few)
     job = Job(few, tmp_path / "root", strict=True, **SMALL)
     job.fail()
-    assert "strict: 1 were left out" in job.complaint() and "text0.mp4" in job.complaint()
+    assert "strict: 1 were skipped" in job.complaint() and "text0.mp4" in job.complaint()
     assert len(samples(tmp_path / "root")) == 2

@@ -62,7 +62,7 @@ def samples(folder) -> dict:
         with Shard(path) as shard:
             for clip in clips:
                 one = shard.read(clip)
-                content[clip.key] = one.frames.tobytes() + one.tracks.tracks.tobytes() + one.tracks.visibility.tobytes()
+                content[clip.key] = one.frames.tobytes() + one.truth.tracks.tobytes() + one.truth.visibility.tobytes()
     return content
 
 
@@ -96,8 +96,8 @@ def test_labels_are_the_trackers_and_frames_the_videos(videos, tmp_path):
     scene = sources.read_scene(videos / "v0.mkv")
     np.testing.assert_array_equal(one.frames, scene.clip(4, first_frame=4))
     exact = scene.tracks(CONFIG.queries(), 4, first_frame=4)
-    np.testing.assert_allclose(one.tracks.tracks, exact.tracks, atol=1 / 64)
-    np.testing.assert_array_equal(one.tracks.visibility, exact.visibility)
+    np.testing.assert_allclose(one.truth.tracks, exact.tracks, atol=1 / 64)
+    np.testing.assert_array_equal(one.truth.visibility, exact.visibility)
     assert not any((tmp_path / "scratch").rglob("*.h5"))
 
 
@@ -120,7 +120,7 @@ def test_after_an_interrupt_only_the_clip_at_work_is_done_again(videos, tmp_path
     assert samples(report.folder) == samples(undisturbed.folder)
 
 
-def test_a_damaged_shard_is_set_aside_and_done_again(videos, tmp_path):
+def test_a_damaged_shard_is_quarantined_and_done_again(videos, tmp_path):
     plan, workspace = make_plan(videos, CONFIG), Workspace(tmp_path)
     for chunk in range(2):
         report = label(plan, workspace, chunk=chunk, num_chunks=2, progress=False)
@@ -154,20 +154,20 @@ def test_a_damaged_config_is_named(videos, tmp_path, refuses):
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: data[::-1]])
-def test_noted_tracks_are_the_trackers_or_none(videos, tmp_path, damage):
+def test_journaled_tracks_are_the_trackers_or_none(videos, tmp_path, damage):
     plan = make_plan(videos, CONFIG)
     store, clip = Store(Workspace(tmp_path), "a", config=CONFIG.content(), tracker={"name": "drift"}), plan.clips[0]
-    assert store.noted(clip) is None
+    assert store.journaled(clip) is None
     tracks = DriftTracker()(np.zeros((4, 48, 64, 3), np.uint8), CONFIG.queries())
-    store.note(clip, tracks)
-    found = store.noted(clip)
+    store.journal(clip, tracks)
+    found = store.journaled(clip)
     np.testing.assert_array_equal(found.tracks, tracks.tracks)
     np.testing.assert_array_equal(found.visibility, tracks.visibility)
     (path,) = store.growing.glob("*.npz")
     path.write_bytes(damage(path.read_bytes()))
-    assert store.noted(clip) is None
+    assert store.journaled(clip) is None
     shutil.rmtree(store.growing)
-    store.note(clip, tracks)  # a disk that is away costs a saving, and is not made anew
+    store.journal(clip, tracks)  # a disk that is away costs a saving, and is not made anew
     assert not store.growing.exists()
 
 
@@ -177,7 +177,7 @@ def test_bad_videos_are_listed_and_the_others_go_on(videos, tmp_path):
     report = label(make_plan(videos, CONFIG), Workspace(tmp_path), tracker=DriftTracker(), progress=False)
     assert report.labelled == 6 and len(report.skipped) == 2
     assert "broken.mp4" in str(report) and "same content as" in str(report)
-    with pytest.raises(RuntimeError, match="strict: 2 were left out"):
+    with pytest.raises(RuntimeError, match="strict: 2 were skipped"):
         label(make_plan(videos, CONFIG), Workspace(tmp_path), tracker=DriftTracker(), progress=False, strict=True)
 
 
@@ -252,7 +252,7 @@ def film(tmp_path):
 def test_no_clip_straddles_a_cut_or_shows_nothing(film):
     plan = make_plan(film, CONFIG)
     assert [clip.first_frame for clip in plan.clips] == [0, 4, 9, 13, 17]
-    assert [(one.name, one.reason) for one in plan.left_out] == [
+    assert [(one.name, one.reason) for one in plan.skipped_clips] == [
         ("film, frames 21 to 24", "frozen"), ("film, frames 27 to 30", "black"),
     ]  # fmt: skip
     assert "cuts: 2, no clip straddles one" in str(plan) and "film: 1 clips are black" in str(plan)
@@ -261,7 +261,7 @@ def test_no_clip_straddles_a_cut_or_shows_nothing(film):
 
 def test_cuts_and_stills_can_be_kept(film):
     plan = make_plan(film, replace(CONFIG, split_shots=False, skip_still=False))
-    assert [clip.first_frame for clip in plan.clips] == list(range(0, 32, 4)) and not plan.left_out
+    assert [clip.first_frame for clip in plan.clips] == list(range(0, 32, 4)) and not plan.skipped_clips
 
 
 def test_a_video_with_nothing_to_learn_says_so(tmp_path, refuses):
@@ -270,10 +270,10 @@ def test_a_video_with_nothing_to_learn_says_so(tmp_path, refuses):
         make_plan(tmp_path, CONFIG)
 
 
-def test_surveys_are_made_once(videos, tmp_path, monkeypatch):
-    cache = Workspace(tmp_path).surveys
+def test_scans_are_made_once(videos, tmp_path, monkeypatch):
+    cache = Workspace(tmp_path).scans
     plan = make_plan(videos, CONFIG, cache=cache)
-    monkeypatch.setattr("flowlib.shots.survey", lambda *_: pytest.fail("surveyed again"))
+    monkeypatch.setattr("flowlib.shots.scan", lambda *_: pytest.fail("scanned again"))
     assert make_plan(videos, CONFIG, cache=cache) == plan
 
 
@@ -325,7 +325,7 @@ def test_a_damaged_picture_is_found_by_verifying_and_done_again(videos, tmp_path
     with pytest.raises(ShardError, match="label again with verify=True"):
         samples(report.folder)
     again = label(plan, workspace, verify=True, progress=False)
-    assert again.labelled == 6 and "set aside, labelled again" in str(again) and samples(again.folder) == before
+    assert again.labelled == 6 and "quarantined, labelled again" in str(again) and samples(again.folder) == before
 
 
 def test_clips_of_a_changed_video_are_replaced_and_the_others_kept(videos, tmp_path):

@@ -1,6 +1,7 @@
 """Shards: what goes in comes out, twice the same bytes, and a damaged file is never taken for a whole one."""
 
 import json
+from dataclasses import replace
 
 import cv2
 import h5py
@@ -10,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowlib import shards
-from flowlib.shards import Clip, LabelledClip, Shard, ShardError
+from flowlib.clips import Clip, ClipSample
+from flowlib.shards import Shard, ShardError
 from flowlib.tracks import Tracks
 from flowlib.video import Video, encode_image
 
@@ -19,22 +21,22 @@ TRACKER, CONFIG = {"name": "test"}, {"grid": 5}
 
 def labelled(
     first: int = 0, *, S: int = 4, N: int = 9, reach: float = 20, seed: int = 0, name: str = "é 1"
-) -> LabelledClip:
+) -> ClipSample:
     rng = np.random.default_rng(seed)
     video = Video(name, "somewhere", (48, 64), 25.0, 100, f"{name}".encode().hex().ljust(64, "0"))
     queries = np.concatenate([np.zeros((N, 1)), rng.uniform(0, 64, (N, 2))], axis=1)
     moved = queries[None, :, 1:] + rng.uniform(-reach, reach, (S, N, 2))
     moved[0] = queries[:, 1:]
     frames = np.random.default_rng(first).integers(0, 255, (100, 48, 64, 3), np.uint8)[first : first + S]
-    return LabelledClip(Clip.of(video, first, 1, S), frames, Tracks(moved, rng.random((S, N)) > 0.3, queries))
+    return ClipSample(Clip.of(video, first, 1, S).labelled(N), frames, Tracks(moved, rng.random((S, N)) > 0.3, queries))
 
 
-def assert_same(got: LabelledClip, given: LabelledClip) -> None:
-    float32 = np.spacing(np.abs(given.tracks.tracks).max(initial=1).astype(np.float32))  # 0.0005 px at 5,000 px
-    assert np.abs(got.tracks.tracks - given.tracks.tracks).max(initial=0) <= 1 / 128 + float32
-    np.testing.assert_array_equal(got.tracks.visibility, given.tracks.visibility)
-    np.testing.assert_array_equal(got.tracks.queries, given.tracks.queries.astype(np.float32))
-    assert (got.tracks.displacement[0] == 0).all()
+def assert_same(got: ClipSample, given: ClipSample) -> None:
+    float32 = np.spacing(np.abs(given.truth.tracks).max(initial=1).astype(np.float32))  # 0.0005 px at 5,000 px
+    assert np.abs(got.truth.tracks - given.truth.tracks).max(initial=0) <= 1 / 128 + float32
+    np.testing.assert_array_equal(got.truth.visibility, given.truth.visibility)
+    np.testing.assert_array_equal(got.truth.queries, given.truth.queries.astype(np.float32))
+    assert (got.truth.displacement[0] == 0).all()
 
 
 @settings(max_examples=30, deadline=None)
@@ -47,7 +49,7 @@ def test_what_goes_in_comes_out(tmp_path_factory, S, N, reach, seed):
         (clip,) = shard.clips
         got = shard.read(clip)
         assert (shard.tracker, shard.config) == (TRACKER, CONFIG)
-        steps = np.diff(np.round(given_.tracks.displacement.astype(np.float64) * 64), axis=0, prepend=0)
+        steps = np.diff(np.round(given_.truth.displacement.astype(np.float64) * 64), axis=0, prepend=0)
         wide = np.abs(steps).max(initial=0) > 32767
         assert shard.file[f"clips/{clip.key}/steps"].dtype == (np.int32 if wide else np.int16)
     assert_same(got, given_)
@@ -62,7 +64,7 @@ def test_the_format_is_what_the_docstring_says(tmp_path):
         entry = json.loads(file["index"][()].tobytes())[0]
         group = file["clips"][entry["key"]]
         assert group["queries"].dtype == np.float32 and group["steps"].dtype == np.int16
-        displacement = labelled().tracks.displacement
+        displacement = labelled().truth.displacement
         np.testing.assert_allclose(np.cumsum(group["steps"][()], axis=0) / 64, displacement, atol=1 / 128 + 1e-6)
         assert group["visibility"].shape == (4, 2)
         jpeg = file["frames"][entry["fingerprint"][:16]]["00000002"][()]
@@ -124,7 +126,7 @@ def test_no_damage_goes_unnoticed(tmp_path_factory, place, kind):
         with Shard(path) as shard:  # a flipped bit in unused space changes nothing that is read
             got = shard.read(shard.clips[0])
         np.testing.assert_array_equal(got.frames, expected.frames)
-        np.testing.assert_array_equal(got.tracks.tracks, expected.tracks.tracks)
+        np.testing.assert_array_equal(got.truth.tracks, expected.truth.tracks)
         assert kind == "flip"
     except ShardError as error:
         assert str(path) in str(error)
@@ -153,8 +155,10 @@ def test_size_at_ten_thousand_points(tmp_path):
     field = np.stack([np.sin(y / 20) * 3, np.cos(x / 15) * 2], axis=-1).reshape(-1, 2)
     walk = np.cumsum(rng.normal(0, 0.1, (S, n * n, 2)), axis=0) + np.arange(S)[:, None, None] * field
     tracks = Tracks(queries[None, :, 1:] + walk - walk[0], rng.random((S, n * n)) > 0.05, queries)
-    sample = LabelledClip(
-        Clip.of(Video("v", "", (360, 640), 25.0, 8, "0" * 64), 0, 1, S), np.zeros((S, 16, 16, 3), np.uint8), tracks
+    sample = ClipSample(
+        Clip.of(Video("v", "", (360, 640), 25.0, 8, "0" * 64), 0, 1, S).labelled(n * n),
+        np.zeros((S, 16, 16, 3), np.uint8),
+        tracks,
     )
     path = shards.write_shard(tmp_path / "a.h5", [sample], tracker=TRACKER, config=CONFIG)
     assert path.stat().st_size < 300_000
@@ -168,7 +172,7 @@ def test_a_frame_of_fine_texture_is_kept_small(tmp_path):
         noise = cv2.GaussianBlur(rng.normal(0, strength, (360, 640, 1)).astype(np.float32), (0, 0), 1)
         frame = np.clip(128 + noise, 0, 255).astype(np.uint8)[..., None].repeat(3, axis=2)
         tracks = Tracks(np.zeros((1, 0, 2)), np.zeros((1, 0), bool), np.zeros((0, 3)))
-        sample = LabelledClip(Clip.of(video, 0, 1, 1), frame[None], tracks)
+        sample = ClipSample(Clip.of(video, 0, 1, 1).labelled(0), frame[None], tracks)
         path = shards.write_shard(tmp_path / f"{strength}.h5", [sample], tracker=TRACKER, config=CONFIG)
         with Shard(path) as shard:
             (clip,) = shard.clips
@@ -176,3 +180,19 @@ def test_a_frame_of_fine_texture_is_kept_small(tmp_path):
             sizes[strength] = len(encode_image(frame)), shard.picture(clip, 0).size
             assert error < 2
     assert sizes[40][0] == sizes[40][1] < 95_000 < sizes[80][0] and sizes[80][1] <= 95_000
+
+
+def test_clips_that_are_known_by_name_alone_are_refused(tmp_path, refuses):
+    sample = labelled()
+    for clip in (replace(sample.clip, name="bear"), replace(sample.clip, fingerprint="")):
+        with refuses("expected a clip of a video with a fingerprint, got one known by name alone"):
+            shards.write_shard(tmp_path / "a.h5", [replace(sample, clip=clip)], tracker=TRACKER, config=CONFIG)
+    assert not (tmp_path / "a.h5").exists()
+
+
+def test_the_index_says_what_it_always_said(tmp_path):
+    path = shards.write_shard(tmp_path / "a.h5", [labelled()], tracker=TRACKER, config=CONFIG)
+    with h5py.File(path) as file:
+        (entry,) = json.loads(file["index"][()].tobytes())
+    names = "key video fingerprint first_frame frame_step num_frames source_size fps source_frames num_points kept"
+    assert list(entry) == names.split()

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from flowlib.shots import Survey, survey, survey_all
+from flowlib.shots import Scan, scan, scan_all
 from flowlib.synthetic import random_scene
 from flowlib.video import Video, probe, write_video
 
@@ -23,7 +23,7 @@ def film(tmp_path):
 
 
 def test_cuts_and_frames_with_nothing_to_learn(film):
-    found = survey(film)
+    found = scan(film)
     assert found.video == probe(film)
     assert found.cuts == (14, 28, 52) and found.shots == [(0, 14), (14, 28), (28, 52), (52, 58)]
     assert found.dark == ((52, 58),)
@@ -32,38 +32,38 @@ def test_cuts_and_frames_with_nothing_to_learn(film):
 
 @pytest.mark.parametrize("run, reason", [((0, 8), ""), ((38, 46), ""), ((42, 50), "frozen"), ((52, 58), "black")])
 def test_why_there_is_nothing_to_learn(film, run, reason):
-    assert survey(film).nothing_in(run) == reason
+    assert scan(film).nothing_in(run) == reason
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_a_moving_camera_is_no_cut_and_no_standstill(tmp_path, seed):
     frames = random_scene(40, (120, 200), seed=seed, motion="wander", camera="affine").clip(40)
-    found = survey(write_video(tmp_path / "a.mp4", frames))
+    found = scan(write_video(tmp_path / "a.mp4", frames))
     assert (found.cuts, found.dark, found.still) == ((), (), ())
 
 
 def test_the_cuts_of_a_real_film(shared):
     """Looked at by eye; the film ships as a sample, too."""
-    assert survey(shared / "data" / "videos" / "bikes.mp4").cuts == (30, 76, 137, 187, 242)
+    assert scan(shared / "data" / "videos" / "bikes.mp4").cuts == (30, 76, 137, 187, 242)
     for name in ("basketball", "bedroom_children", "cat", "taichi_1"):
-        assert survey(shared / "data" / "videos" / f"{name}.mp4").cuts == ()
+        assert scan(shared / "data" / "videos" / f"{name}.mp4").cuts == ()
 
 
-def test_surveys_are_kept_by_content(film, tmp_path, monkeypatch):
+def test_scans_are_kept_by_content(film, tmp_path, monkeypatch):
     cache, folder = tmp_path / "surveys.json", film.parent
-    first, _ = survey_all(folder, cache=cache)
-    monkeypatch.setattr("flowlib.shots.probe", lambda *_, **__: pytest.fail("surveyed again"))
+    first, _ = scan_all(folder, cache=cache)
+    monkeypatch.setattr("flowlib.shots.probe", lambda *_, **__: pytest.fail("scanned again"))
     film = film.rename(film.with_name("other name.mp4"))
-    (again,), skipped = survey_all(folder, cache=cache)
+    (again,), skipped = scan_all(folder, cache=cache)
     assert (again.video.name, again.video.path, skipped) == ("other name", str(film), [])
     assert (again.cuts, again.dark, again.still) == (first[0].cuts, first[0].dark, first[0].still)
 
 
-def test_a_changed_video_is_surveyed_anew(film, tmp_path):
+def test_a_changed_video_is_scanned_anew(film, tmp_path):
     cache = tmp_path / "surveys.json"
-    survey_all(film, cache=cache)
+    scan_all(film, cache=cache)
     write_video(film, scene(7), fps=10)
-    (found,), _ = survey_all(film, cache=cache)
+    (found,), _ = scan_all(film, cache=cache)
     assert (found.video.num_frames, found.cuts) == (14, ())
 
 
@@ -71,22 +71,22 @@ def test_a_changed_video_is_surveyed_anew(film, tmp_path):
 def test_a_damaged_cache_costs_time_and_nothing_else(film, tmp_path, damage):
     cache = tmp_path / "surveys.json"
     cache.write_text(damage)
-    (found,), _ = survey_all(film, cache=cache)
-    assert found == survey(film, "film") and len(json.loads(cache.read_text())["surveys"]) == 1
+    (found,), _ = scan_all(film, cache=cache)
+    assert found == scan(film, "film") and len(json.loads(cache.read_text())["surveys"]) == 1
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(film, tmp_path):
     (tmp_path / "file").write_text("")
-    (found,), _ = survey_all(film, cache=tmp_path / "file" / "surveys.json")
+    (found,), _ = scan_all(film, cache=tmp_path / "file" / "surveys.json")
     assert found.cuts == (14, 28, 52)
 
 
 def test_bad_videos_are_listed(film):
     film.with_name("bad.mp4").write_bytes(b"no video")
-    good, bad = survey_all(film.parent)
+    good, bad = scan_all(film.parent)
     assert [one.video.name for one in good] == ["film"] and [one.name for one in bad] == ["bad"]
 
 
 def test_shots_tile_the_video():
     video = Video("a", "a.mp4", (10, 10), 25.0, 9, "f" * 64)
-    assert Survey(video).shots == [(0, 9)] and Survey(video, cuts=(2, 5)).shots == [(0, 2), (2, 5), (5, 9)]
+    assert Scan(video).shots == [(0, 9)] and Scan(video, cuts=(2, 5)).shots == [(0, 2), (2, 5), (5, 9)]

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowlib.geometry import bilinear_sample, fit_frame, inside
-from flowlib.synthetic import MOTIONS, Layer, Motion, Scene, SceneTracker, random_scene, synthetic_clip
+from flowlib.synthetic import MOTIONS, Layer, Motion, Scene, random_scene, synthetic_clip
+from flowlib.trackers.exact import ExactTracker
 
 SIZE = (60, 80)
 seeds = st.integers(0, 2**32 - 1)
@@ -172,7 +173,7 @@ def test_the_exact_tracker_follows_the_fit_to_another_size(rule, size):
     scene = random_scene(20, SIZE, 6, motion="wander", camera="wander")
     fit = fit_frame(SIZE, size, rule)
     queries = np.array([[0, 20, 20], [3, 31, 28.5], [2, 40.25, 10]], np.float32)
-    found = SceneTracker(scene, 4, 2, fit)(np.zeros((8, *size, 3), np.uint8), queries)
+    found = ExactTracker(scene, 4, 2, fit)(np.zeros((8, *size, 3), np.uint8), queries)
     in_scene = np.column_stack([queries[:, 0], fit.to_source(queries[:, 1:].astype(float))])
     truth = scene.tracks(in_scene, 8, 4, 2)
     np.testing.assert_allclose(found.tracks, fit.to_target(truth.tracks), atol=1e-4)
@@ -183,14 +184,14 @@ def test_the_exact_tracker_follows_the_fit_to_another_size(rule, size):
 def test_the_exact_tracker_hides_what_the_fit_cuts_off():
     scene = Scene(SIZE, 9, (Layer(0, Motion(velocity=(0, 3))),))
     fit = fit_frame(SIZE, (40, 80), "crop")  # ten rows go above and below
-    found = SceneTracker(scene, fit=fit)(np.zeros((9, 40, 80, 3), np.uint8), np.array([[0, 40, 24]]))
+    found = ExactTracker(scene, fit=fit)(np.zeros((9, 40, 80, 3), np.uint8), np.array([[0, 40, 24]]))
     assert found.visibility[:, 0].tolist() == [True] * 6 + [False] * 3  # 24 + 3t <= 39.5
-    assert json.loads(json.dumps(SceneTracker(scene).describe()))["name"] == "exact"
+    assert json.loads(json.dumps(ExactTracker(scene).describe()))["name"] == "exact"
 
 
 def test_the_exact_tracker_takes_no_points():
     frames, scene = synthetic_clip(3, SIZE)
-    assert SceneTracker(scene)(frames, np.zeros((0, 3))).tracks.shape == (3, 0, 2)
+    assert ExactTracker(scene)(frames, np.zeros((0, 3))).tracks.shape == (3, 0, 2)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 300)])
@@ -240,13 +241,13 @@ def test_what_does_not_fit_a_scene_is_refused(refuses):
     with refuses("expected a dict of format .*, got 'list'"):
         Scene.from_dict([])
     with refuses("expected the scene's size"):
-        SceneTracker(scene)(frames[:, :50], np.zeros((1, 3)))
+        ExactTracker(scene)(frames[:, :50], np.zeros((1, 3)))
     with refuses("expected one from the scene's size"):
-        SceneTracker(scene, fit=fit_frame((10, 10), (5, 5)))
+        ExactTracker(scene, fit=fit_frame((10, 10), (5, 5)))
     with refuses("scene of 4, got 1 to 4"):
-        SceneTracker(scene, first_frame=1)(frames, np.zeros((1, 3)))
+        ExactTracker(scene, first_frame=1)(frames, np.zeros((1, 3)))
     with refuses("expected uint8"):
-        SceneTracker(scene)(frames.astype(float), np.zeros((1, 3)))
+        ExactTracker(scene)(frames.astype(float), np.zeros((1, 3)))
     with refuses("frame_step: expected at least 1, got 0"):
         scene.clip(2, frame_step=0)
     with refuses("first_frame: expected at least 0"):

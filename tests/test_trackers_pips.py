@@ -14,7 +14,7 @@ import flowlib.trackers.pips.tracker as tracker_module
 from flowlib.downloads import DownloadError
 from flowlib.trackers.pips import PIPs, PIPsTracker, load_pips
 from flowlib.trackers.pips.chain import FeatureCache, restart_frames
-from flowlib.trackers.pips.fast import Convolution, Fast, Packed, Plain, choose_path, packed_works
+from flowlib.trackers.pips.fast import Convolution, Fast, OneDNN, Plain, choose_path, onednn_works
 from flowlib.trackers.pips.network import Published, pyramid, sample_map
 
 CPU = torch.device("cpu")
@@ -169,9 +169,9 @@ def test_lookups_agree_with_the_full_volume_also_beside_the_map(net):
     assert (local - volume).abs().max() < 1e-9 and local.abs().max() > 0.1
 
 
-@pytest.mark.parametrize("path", [Packed, Convolution, Plain])
+@pytest.mark.parametrize("path", [OneDNN, Convolution, Plain])
 def test_every_kernel_computes_the_same_product(path):
-    if path is Packed and not packed_works(torch.float32):
+    if path is OneDNN and not onednn_works(torch.float32):
         pytest.skip("this torch has no packed product")
     x, layer = torch.randn(16, 8, 519), torch.nn.Linear(519, 64)
     expected = torch.nn.functional.gelu(layer(x)).detach()
@@ -181,7 +181,7 @@ def test_every_kernel_computes_the_same_product(path):
 
 def test_without_the_packed_product_another_is_taken(net, clip, queries, monkeypatch):
     packed = PIPsTracker(net, iters=1)(clip[:8], queries)
-    monkeypatch.setattr(Packed, "prepare", staticmethod(lambda weight: torch.ops.mkldnn.no_such_operator(weight)))
+    monkeypatch.setattr(OneDNN, "prepare", staticmethod(lambda weight: torch.ops.mkldnn.no_such_operator(weight)))
     assert choose_path(torch.float32, CPU) is Convolution and choose_path(torch.bfloat16, CPU) is Plain
     other = PIPsTracker(net, iters=1)(clip[:8], queries)
     assert np.abs(other.tracks - packed.tracks).max() < 1e-3

@@ -104,8 +104,8 @@ def test_videos_are_described(mp4):
     text = video.describe_videos([probe(mp4)], [video.Skipped("bad", "bad.mp4: is empty")])
     assert text.splitlines() == [
         "clip: 72×48, 12 frames/s, 9 frames",
-        "left out: bad: bad.mp4: is empty",
-        "1 videos, 1 left out",
+        "skipped: bad: bad.mp4: is empty",
+        "1 videos, 1 skipped",
     ]
     assert [frame.shape for frame in video.middle_frames([probe(mp4)], (20, 30))] == [(20, 30, 3)]
 

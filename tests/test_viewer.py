@@ -18,7 +18,7 @@ from flowlib.tracks import Tracks
 from flowlib.video import decode_image, iterate_frames
 from flowlib.viewer import TrajectoryViewer
 from flowlib.viewer.packing import as_tracks, fixed_step, pack_tracks, sample_bilinear
-from flowlib.viewer.scene import GOLDEN, Scene, shown_points
+from flowlib.viewer.scene import GOLDEN, ViewerScene, shown_points
 
 SIZE = (36, 64)
 
@@ -212,7 +212,7 @@ def test_traits_are_watched_like_any_other():
 
 
 def test_quantities_of_a_steady_motion():
-    scene = Scene(TrajectoryViewer(clip(), straight())._scene.frames, straight((3.0, 4.0)), straight((3.0, 0.0)))
+    scene = ViewerScene(TrajectoryViewer(clip(), straight())._scene.frames, straight((3.0, 4.0)), straight((3.0, 0.0)))
     np.testing.assert_allclose(scene.quantity("displacement", 0, 2), 10, rtol=1e-5)
     for frame in range(4):
         np.testing.assert_allclose(scene.quantity("speed", 0, frame), 5, rtol=1e-5)
@@ -224,7 +224,7 @@ def test_quantities_of_a_steady_motion():
 def test_what_is_hidden_before_its_query_is_no_occlusion():
     visibility = np.array([[False, True], [True, True], [True, False]])
     tracks = Tracks(np.zeros((3, 2, 2)), visibility, np.array([[1, 0.0, 0.0], [0, 0.0, 0.0]]))
-    scene = Scene(TrajectoryViewer(clip(), straight())._scene.frames, tracks)
+    scene = ViewerScene(TrajectoryViewer(clip(), straight())._scene.frames, tracks)
     assert scene.first_occlusion(0).tolist() == [3, 2]  # 3 = never
 
 

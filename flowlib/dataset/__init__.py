@@ -1,10 +1,9 @@
-"""Labelled clips as tensors: the reading side of a dataset.
+"""Labelled clips and benchmarks as samples: the reading side of datasets.
 
 `TrajectoryDataset` gives the clips of one split, from the shards where they lie, from copies on the local disk, or from
-an unpacked cache. Knows the shards; knows nothing of models, losses or augmentation.
+an unpacked cache; `benchmarks` reads TAP-Vid, BADJA and optical flow. Knows nothing of models, losses or augmentation.
 """
 
-from flowlib.dataset.splits import describe_splits, open_splits
-from flowlib.dataset.trajectories import Sample, TrajectoryDataset, find_dataset
+from flowlib.dataset.trajectories import TrajectoryDataset, describe_splits, find_dataset, open_splits
 
-__all__ = ["Sample", "TrajectoryDataset", "describe_splits", "find_dataset", "open_splits"]
+__all__ = ["TrajectoryDataset", "describe_splits", "find_dataset", "open_splits"]

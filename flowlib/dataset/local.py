@@ -1,4 +1,4 @@
-"""What a dataset keeps on the local disk: copies of shards that lie on a mounted Drive, and unpacked ones.
+"""Keep copies of shards that lie on a mounted Drive, and unpacked ones, on the local disk.
 
 Both are made once, by whichever process comes first, and each file is there whole or not at all. What belongs to shards
 that are no more is removed. Knows files; knows nothing of samples.
@@ -15,8 +15,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from flowlib.dataset.packed import Packed
-from flowlib.dataset.unpacked import Unpacked, unpack, unpacked_bytes
+from flowlib.dataset.mmap_reader import MmapReader, unpack, unpacked_bytes
+from flowlib.dataset.shard_reader import ShardReader
 from flowlib.progress import Progress
 from flowlib.shards import ShardError
 from flowlib.workspace import DRIVE, publish
@@ -79,7 +79,7 @@ def unpack_shards(
         OSError: the disk is too small or can't be written. What is whole stays, and the next call goes on.
         ShardError: one of them is damaged.
     """
-    places = {path: folder / f"{Packed(path).content_sha256[:32]}.unpacked" for path in {*paths, *others}}
+    places = {path: folder / f"{ShardReader(path).content_sha256[:32]}.unpacked" for path in {*paths, *others}}
     with _alone(folder, keep=set(places.values())):
         sizes = {path: _unpacked_size(path) for path in paths if not _is_unpacked(places[path])}
         if reason := _lack(folder, sum(sizes.values())):
@@ -115,21 +115,21 @@ def _is_copy(copy: Path, path: Path) -> bool:
     if not copy.exists() or copy.stat().st_size != path.stat().st_size:
         return False
     try:
-        return Packed(copy).content_sha256 == Packed(path).content_sha256
+        return ShardReader(copy).content_sha256 == ShardReader(path).content_sha256
     except ShardError:
         return False
 
 
 def _is_unpacked(path: Path) -> bool:
     try:
-        return Unpacked(path).content_sha256.startswith(path.stem)
+        return MmapReader(path).content_sha256.startswith(path.stem)
     except (FileNotFoundError, ValueError):
         return False
 
 
 def _unpacked_size(path: Path) -> int:
-    packed = Packed(path)
-    return unpacked_bytes(packed.shard.clips, packed.size)
+    reader = ShardReader(path)
+    return unpacked_bytes(reader.shard.clips, reader.size)
 
 
 def _lack(folder: Path, needed: int) -> str:

@@ -1,33 +1,34 @@
-"""`TrajectoryDataset`: the labelled clips of one split, as samples for training and evaluation."""
+"""`TrajectoryDataset`: read the labelled clips of one split, or of all; the few files it keeps open."""
 
 from __future__ import annotations
 
 import copy
 import hashlib
+import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Generic, TypeVar
 
-import torch
 from torch.utils.data import Dataset
 
+from flowlib.clips import Clip, ClipSample
 from flowlib.dataset.local import copy_shards, local_folder, on_drive, unpack_shards
-from flowlib.dataset.open_files import OpenFiles
-from flowlib.dataset.packed import Packed
-from flowlib.dataset.unpacked import Unpacked
-from flowlib.shards import Clip, LabelledClip, find_shards
+from flowlib.dataset.mmap_reader import MmapReader
+from flowlib.dataset.shard_reader import ShardReader
+from flowlib.shards import find_shards
 from flowlib.splits import SPLITS, load_splits
 from flowlib.tracks import Tracks
 
-Sample = dict[str, torch.Tensor | str]
+Reader = TypeVar("Reader")
 
 
 class TrajectoryDataset(Dataset):
     """The labelled clips of one split, at random access; memory does not grow with the samples read.
 
-    Each sample is a dict: `frames` uint8 [K H W 3], `tracks` float32 [S N 2] in pixels of these frames, `visibility`
-    bool [S N], `queries` float32 [N 3] (t, x, y), and the strings `video` and `clip`. K = S where all frames are kept.
-    The tensors are a sample's own, however it is read.
+    Each sample is a `ClipSample`, which a `DataLoader` reads as a mapping: `frames` uint8 [K H W 3], `tracks` float32
+    [S N 2] in pixels of these frames, `visibility` bool [S N], `queries` float32 [N 3] (t, x, y), and the strings `video`
+    and `clip`. K = S where all frames are kept. The arrays are a sample's own, however it is read.
 
     Args:
         root: a dataset's folder, or a workspace that holds exactly one.
@@ -53,7 +54,7 @@ class TrajectoryDataset(Dataset):
         OSError: `unpacked`, and the disk is too small or can't be written.
         ShardError: when unpacking or reading meets damage; the message names the file.
 
-    A file that is no shard at all is left out with a warning that names it.
+    A file that is no shard at all is skipped with a warning that names it.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class TrajectoryDataset(Dataset):
         root: str | Path,
         split: str = "train",
         *,
-        transform: Callable[[Sample], Sample] | None = None,
+        transform: Callable[[ClipSample], ClipSample] | None = None,
         local_copy: bool | None = None,
         unpacked: bool | str | Path = False,
         progress: bool = True,
@@ -70,7 +71,7 @@ class TrajectoryDataset(Dataset):
         self.root, self.split, self.transform = find_dataset(root), "all", transform
         found, bad = find_shards(self.root)
         for reason in bad:
-            warnings.warn(f"left out: {reason}", stacklevel=2)
+            warnings.warn(f"skipped: {reason}", stacklevel=2)
         everything = [(path, clip) for path, clips in found.items() for clip in clips]
         if not everything:
             raise FileNotFoundError(f"{self.root}: expected shards with labelled clips, found none; label some first")
@@ -84,20 +85,12 @@ class TrajectoryDataset(Dataset):
     def __len__(self) -> int:
         return len(self.entries)
 
-    def __getitem__(self, index: int) -> Sample:
-        one = self.read(index)
-        sample: Sample = {
-            "frames": torch.from_numpy(one.frames),
-            "tracks": torch.from_numpy(one.tracks.tracks),
-            "visibility": torch.from_numpy(one.tracks.visibility),
-            "queries": torch.from_numpy(one.tracks.queries),
-            "video": one.clip.video,
-            "clip": one.clip.key,
-        }
+    def __getitem__(self, index: int) -> ClipSample:
+        sample = self.read(index)
         return self.transform(sample) if self.transform else sample
 
-    def read(self, index: int) -> LabelledClip:
-        """A clip as NumPy arrays and `Tracks`, without the transform: for looking at and measuring."""
+    def read(self, index: int) -> ClipSample:
+        """A clip without the transform."""
         path, clip = self.entries[index]
         return self._open(path).read(clip)
 
@@ -145,7 +138,7 @@ class TrajectoryDataset(Dataset):
         parts = [self._open(path).content_sha256 for path in shards] + [clip.key for clip in self.clips]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
-    def _open(self, shard: Path) -> Packed | Unpacked:
+    def _open(self, shard: Path) -> ShardReader | MmapReader:
         return self._files[self._places[shard]]
 
     def _restrict(self, split: str) -> None:
@@ -165,10 +158,10 @@ class TrajectoryDataset(Dataset):
         if unpacked:
             elsewhere = "" if unpacked is True else unpacked
             folder = local_folder(self.root, elsewhere) if elsewhere or remote else self.root
-            return OpenFiles(Unpacked), unpack_shards(mine, folder / "unpacked", others=shards, progress=progress)
+            return OpenFiles(MmapReader), unpack_shards(mine, folder / "unpacked", others=shards, progress=progress)
         if remote if local_copy is None else local_copy:
-            return OpenFiles(Packed), copy_shards(shards, local_folder(self.root) / "shards", progress=progress)
-        return OpenFiles(Packed), {path: path for path in mine}
+            return OpenFiles(ShardReader), copy_shards(shards, local_folder(self.root) / "shards", progress=progress)
+        return OpenFiles(ShardReader), {path: path for path in mine}
 
 
 def find_dataset(root: str | Path) -> Path:
@@ -188,6 +181,64 @@ def find_dataset(root: str | Path) -> Path:
         names = ", ".join(path.name for path in found)
         raise ValueError(f"root: expected one dataset in {root}, found {names}; name one of these folders")
     return found[0]
+
+
+def open_splits(
+    root: str | Path, *, local_copy: bool | None = None, unpacked: bool | str | Path = False
+) -> dict[str, TrajectoryDataset]:
+    """The splits of a dataset that have clips, by name; with few videos "val" or "test" may be missing.
+
+    Args:
+        root, local_copy, unpacked: as for `TrajectoryDataset`.
+
+    Raises:
+        FileNotFoundError, ValueError, OSError: as `TrajectoryDataset`.
+    """
+    everything = TrajectoryDataset(root, split="all", local_copy=local_copy, unpacked=unpacked)
+    splits = load_splits(everything.root, everything.videos)
+    return {name: everything.only(name) for name in SPLITS if name in splits.values()}
+
+
+def describe_splits(splits: dict[str, TrajectoryDataset]) -> str:
+    """A line for each split: clips, videos and their names."""
+    lines = [
+        f"{name}: {len(split)} clips of {len(split.videos)} videos ({', '.join(split.videos[:8])}"
+        f"{', …' if len(split.videos) > 8 else ''})"
+        for name, split in splits.items()
+    ]
+    missing = [f"{name}: none; label more videos, or edit splits.json" for name in SPLITS if name not in splits]
+    return "\n".join(lines + missing)
+
+
+class OpenFiles(Generic[Reader]):
+    """Opens files when they are asked for and keeps the last few open.
+
+    A forked process starts with none, because it must not read through its parent's handles, and so does one that got
+    this object sent. What falls out is dropped, not closed, so that a thread that is just reading it can finish.
+
+    Args:
+        open_file: path -> reader; the reader closes its file when it is dropped.
+        limit: how many to keep: 64 shards are up to 32 GB, and far from the 1,024 files a process may have.
+    """
+
+    def __init__(self, open_file: Callable[[Path], Reader], limit: int = 64) -> None:
+        self.open_file, self.limit = open_file, limit
+        self._owner, self._readers = os.getpid(), {}
+
+    def __getitem__(self, path: Path) -> Reader:
+        if self._owner != os.getpid():
+            self._owner, self._readers = os.getpid(), {}
+        reader = self._readers.pop(path, None) or self.open_file(path)
+        self._readers[path] = reader  # the last one is the one used last
+        while len(self._readers) > self.limit:
+            self._readers.pop(next(iter(self._readers)), None)
+        return reader
+
+    def __len__(self) -> int:
+        return len(self._readers) if self._owner == os.getpid() else 0
+
+    def __getstate__(self) -> dict:
+        return self.__dict__ | {"_owner": 0, "_readers": {}}
 
 
 def _check_split(split: str) -> None:

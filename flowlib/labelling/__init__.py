@@ -6,7 +6,7 @@ Killed at any moment, the next run finds all clips but the one at work. Knows no
 
 from flowlib.labelling.config import LabelConfig
 from flowlib.labelling.estimating import estimate
+from flowlib.labelling.job import LabelReport, label
 from flowlib.labelling.plan import Plan, check_chunk, make_plan
-from flowlib.labelling.running import LabelReport, label
 
 __all__ = ["LabelConfig", "LabelReport", "Plan", "check_chunk", "estimate", "label", "make_plan"]

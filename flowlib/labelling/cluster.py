@@ -1,38 +1,40 @@
-"""Labelling by Ray: an actor a GPU, or for some cores, each with its own tracker; work is handed out by runs of clips.
+"""Label by Ray: an actor a GPU, or for some cores, each with its own tracker, gets batches of clips.
 
-An actor that dies is replaced and its run done again, less the clips that it had made safe. What comes out is the same
-as from one process, since pieces are the same. Knows nothing of how a clip is labelled.
+An actor that dies is replaced and its batch done again, less the clips that it had committed. What comes out is the
+same as from one process, since partial shards are the same. Knows nothing of how a clip is labelled.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from flowlib.clips import Clip
 from flowlib.labelling.pipeline import Clock, label_clips, tracker_of
 from flowlib.labelling.plan import Plan
 from flowlib.labelling.store import Store
-from flowlib.shards import Clip
 from flowlib.trackers import Tracker
 from flowlib.video import Skipped
 from flowlib.workspace import Workspace
 
-RUNS_A_WORKER = 8  # long runs, for each decodes its way to the first frame; enough that none idles at the end
-MOST_TRIES = 3  # actors that may die over one run before the run is to blame
+BATCHES_A_WORKER = 8  # long ones, for each decodes its way to the first frame; enough that none idles at the end
+MOST_TRIES = 3  # actors that may die over one batch before the batch is to blame
 
 
 class Labeller:
-    """An actor: a tracker and a store, and one run of clips after another."""
+    """An actor: a tracker and a store, and one batch of clips after another."""
 
     def __init__(self, plan: Plan, root: Path, dataset: str, settings: dict, tracker: Tracker | None, device: str):
         self.plan, self.tracker = plan, tracker or tracker_of(plan, device)
         self.store = Store(Workspace(root), dataset, **settings)
 
     def label(self, clips: list[Clip]) -> tuple[Clock, list[Skipped]]:
-        """Make pieces of these clips; what took how long, and the videos that broke off."""
+        """Make partial shards of these clips; what took how long, and the videos that broke off."""
         clock, skipped = Clock(), []
         for _ in label_clips(self.plan, clips, self.tracker, self.store, self.store.write, clock, skipped):
             pass
@@ -60,88 +62,88 @@ def label_clips_with_ray(
 
     Raises:
         ImportError: Ray is not installed.
-        RuntimeError: three actors have died over the same run of clips.
+        RuntimeError: three actors have died over the same batch of clips.
     """
     ray, own = _connect()
     number, resources = _share(ray.cluster_resources(), workers)
     labeller = ray.remote(Labeller).options(**resources)
-    brief = replace(plan, clips=[], skipped=[], left_out=[])
-    hire = lambda: labeller.remote(  # noqa: E731
-        brief, store.workspace.root, store.dataset, store.settings, tracker, device
+    spec = replace(plan, clips=[], skipped=[], skipped_clips=[])
+    spawn = lambda: labeller.remote(  # noqa: E731
+        spec, store.workspace.root, store.dataset, store.settings, tracker, device
     )
-    crew = _Crew(ray, hire, _runs(clips, number * RUNS_A_WORKER), number)
+    pool = _Pool(ray, spawn, _batches(clips, number * BATCHES_A_WORKER), number)
     try:
-        while crew.runs_left:
-            for spent, broken in crew.work():
+        while pool.batches_left:
+            for spent, broken in pool.work():
                 clock.update({stage: clock[stage] + seconds for stage, seconds in spent.items()})
                 skipped += broken
-            for clip in crew.safe(lambda clip: store.piece(clip).exists()):
+            for clip in pool.committed(lambda clip: store.partial(clip).exists()):
                 store.add(clip)
                 yield clip
     finally:
-        crew.dismiss()
+        pool.shutdown()
         if own:
             ray.shutdown()
 
 
-class _Run:
+class _Batch:
     """Clips that an actor gets at once."""
 
     def __init__(self, clips: list[Clip]) -> None:
         self.clips, self.open, self.tries, self.finished = clips, deque(clips), 0, False
 
 
-class _Crew:
-    """Actors, and the runs they work off."""
+class _Pool:
+    """Actors, and the batches they work off."""
 
-    def __init__(self, ray, hire, runs: list[_Run], number: int) -> None:
-        self.ray, self.hire, self.waiting = ray, hire, deque(runs)
-        self.idle = [hire() for _ in range(min(number, len(runs)))]
-        self.at_work: dict = {}  # task: (actor, run)
-        self.reporting: list[_Run] = []  # begun, and not all of its clips are known to be safe
+    def __init__(self, ray, spawn, batches: list[_Batch], number: int) -> None:
+        self.ray, self.spawn, self.waiting = ray, spawn, deque(batches)
+        self.idle = [spawn() for _ in range(min(number, len(batches)))]
+        self.at_work: dict = {}  # task: (actor, batch)
+        self.reporting: list[_Batch] = []  # begun, and not all of its clips are known to be committed
 
     @property
-    def runs_left(self) -> bool:
+    def batches_left(self) -> bool:
         return bool(self.waiting or self.at_work or self.reporting)
 
     def work(self) -> Iterator[tuple[Clock, list[Skipped]]]:
         """Hand out what there is, wait a moment, and take what has been finished."""
         while self.waiting and self.idle:
-            actor, run = self.idle.pop(), self.waiting.popleft()
-            self.at_work[actor.label.remote(run.clips)] = actor, run
-            self.reporting += [run] if run not in self.reporting else []
+            actor, batch = self.idle.pop(), self.waiting.popleft()
+            self.at_work[actor.label.remote(batch.clips)] = actor, batch
+            self.reporting += [batch] if batch not in self.reporting else []
         done, _ = self.ray.wait(list(self.at_work), timeout=0.5) if self.at_work else ([], [])
         for task in done:
-            actor, run = self.at_work.pop(task)
+            actor, batch = self.at_work.pop(task)
             try:
                 yield self.ray.get(task)
             except self.ray.exceptions.RayActorError as error:
-                self._replace(run, error)
+                self._replace(batch, error)
             else:
-                run.finished = True
+                batch.finished = True
                 self.idle.append(actor)
 
-    def safe(self, is_safe) -> Iterator[Clip]:
-        """The clips that have become safe since the last call; a run's become so in its order."""
-        for run in list(self.reporting):
-            while run.open and (is_safe(run.open[0]) or run.finished):
-                clip = run.open.popleft()
-                if is_safe(clip):  # else its video broke off
+    def committed(self, is_committed) -> Iterator[Clip]:
+        """The clips committed since the last call; those of a batch in its order."""
+        for batch in list(self.reporting):
+            while batch.open and (is_committed(batch.open[0]) or batch.finished):
+                clip = batch.open.popleft()
+                if is_committed(clip):  # else its video broke off
                     yield clip
-            if not run.open and run.finished:
-                self.reporting.remove(run)
+            if not batch.open and batch.finished:
+                self.reporting.remove(batch)
 
-    def dismiss(self) -> None:
+    def shutdown(self) -> None:
         for actor in [*self.idle, *(actor for actor, _ in self.at_work.values())]:
             self.ray.kill(actor)
 
-    def _replace(self, run: _Run, error: Exception) -> None:
-        run.tries += 1
-        if run.tries >= MOST_TRIES:
-            place = f"{run.clips[0].video} from frame {run.clips[0].first_frame} on"
-            raise RuntimeError(f"ray: {run.tries} workers died over {place}: {error}") from error
-        self.waiting.appendleft(run)
-        self.idle.append(self.hire())
+    def _replace(self, batch: _Batch, error: Exception) -> None:
+        batch.tries += 1
+        if batch.tries >= MOST_TRIES:
+            place = f"{batch.clips[0].video} from frame {batch.clips[0].first_frame} on"
+            raise RuntimeError(f"ray: {batch.tries} workers died over {place}: {error}") from error
+        self.waiting.appendleft(batch)
+        self.idle.append(self.spawn())
 
 
 def _connect():
@@ -152,8 +154,8 @@ def _connect():
         raise ImportError("engine='ray' needs Ray: pip install 'flowlib[ray]', or use engine='local'") from error
     if ray.is_initialized():
         return ray, False
-    here = {} if os.environ.get("RAY_ADDRESS") else {"include_dashboard": False}
-    ray.init(log_to_driver=False, logging_level="warning", **here)
+    here: dict[str, Any] = {} if os.environ.get("RAY_ADDRESS") else {"include_dashboard": False}
+    ray.init(log_to_driver=False, logging_level=logging.WARNING, **here)
     return ray, True
 
 
@@ -165,7 +167,7 @@ def _share(resources: dict, workers: int) -> tuple[int, dict]:
     return number, {"num_gpus": gpus / number if gpus else 0, "num_cpus": int(share) if share >= 1 else share}
 
 
-def _runs(clips: list[Clip], number: int) -> list[_Run]:
-    """The clips in about `number` contiguous runs."""
+def _batches(clips: list[Clip], number: int) -> list[_Batch]:
+    """The clips in about `number` contiguous batches."""
     length = max(1, -(-len(clips) // number))
-    return [_Run(clips[i : i + length]) for i in range(0, len(clips), length)]
+    return [_Batch(clips[i : i + length]) for i in range(0, len(clips), length)]

@@ -24,7 +24,7 @@ class LabelConfig:
     height: int = 360  # of the working size, pixels
     width: int = 640
     fit: FitRule = "crop"  # how frames come to the working size: crop, pad or stretch
-    tracker: str = "lucas_kanade"  # lucas_kanade, raft, pips; exact for synthetic videos
+    tracker: str = "lucas_kanade"  # one of trackers.NAMES; exact for synthetic videos
     weights: str = ""  # of the tracker: "" for the published ones, else a path, URL or gdown id
     encoding: str = "jpeg"  # of the stored frames: jpeg (quality 95) or webp (lossless)
     max_clips: int = 0  # clips a video at most, spread evenly over it; 0: all
@@ -44,7 +44,7 @@ class LabelConfig:
             raise ValueError(f"spacing: expected at most {min(self.size)} pixels, the shorter side, got {self.spacing}")
         for name, value, known in (
             ("fit", self.fit, FIT_RULES),
-            ("tracker", self.tracker, (*NAMES, "exact")),
+            ("tracker", self.tracker, NAMES),
             ("encoding", self.encoding, ("jpeg", "webp")),
         ):
             if value not in known:

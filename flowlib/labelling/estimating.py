@@ -1,4 +1,4 @@
-"""How long a job will take and how much room its dataset: from a few clips, labelled for timing and thrown away."""
+"""Estimate how long a job takes and how large its dataset gets, from a few clips labelled for timing."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from flowlib.clips import Clip, ClipSample
 from flowlib.labelling.pipeline import Clock, track, tracker_of
 from flowlib.labelling.plan import Plan
-from flowlib.shards import Clip, LabelledClip, write_shard
+from flowlib.shards import write_shard
 from flowlib.trackers import Tracker
 from flowlib.video import iterate_frames, resize_frame
 
@@ -42,7 +43,7 @@ def estimate(
     )
 
 
-def _label_sample(plan: Plan, tracker: Tracker | None, clips: int) -> tuple[Clock, int, int]:
+def _label_sample(plan: Plan, tracker: Tracker, clips: int) -> tuple[Clock, int, int]:
     """Seconds by stage and bytes of a few clips spread over the plan, and how many they are; the first is a warm-up."""
     numbers = {i * len(plan.clips) // (clips + 1) for i in range(clips + 1)}
     sample = [plan.clips[i] for i in sorted(numbers)]
@@ -55,7 +56,7 @@ def _label_sample(plan: Plan, tracker: Tracker | None, clips: int) -> tuple[Cloc
     return clock, sum(sizes), len(sizes)
 
 
-def _label_one(plan: Plan, clip: Clip, tracker: Tracker | None, clock: Clock, path: Path) -> int:
+def _label_one(plan: Plan, clip: Clip, tracker: Tracker, clock: Clock, path: Path) -> int:
     numbers, bring = clip.frame_numbers, lambda frame: resize_frame(frame, plan.config.size, plan.config.fit)
     decoded = iterate_frames(plan.videos[clip.video], numbers[0], numbers[-1] + 1, clip.frame_step)
     frames = [bring(next(decoded))]  # untimed: on the way there all frames before are decoded, which a job does once
@@ -64,7 +65,7 @@ def _label_one(plan: Plan, clip: Clip, tracker: Tracker | None, clock: Clock, pa
     with clock("tracking"):
         tracks = track(plan, clip, np.stack(frames), tracker)
     with clock("writing"):
-        sample = LabelledClip(clip, np.stack(frames), tracks)
+        sample = ClipSample(clip.labelled(tracks.num_points), np.stack(frames), tracks)
         write_shard(path, [sample], tracker={}, config={}, encoding=plan.config.encoding)
     return path.stat().st_size
 

@@ -1,7 +1,7 @@
-"""The pipeline: frames decoded ahead, tracked here, written behind, with few clips in memory at any time.
+"""Decode, track and write clips at the same time, with few of them in memory.
 
 Decoding and writing have a thread each, so that the tracker waits for neither; both give back to this thread what they
-can't do. Knows trackers by their call, and the store as a place where clips become safe.
+can't do. Knows trackers by their call, and the store as a place where clips are committed.
 """
 
 from __future__ import annotations
@@ -9,27 +9,26 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import groupby
+from pathlib import Path
 
 import numpy as np
 
+from flowlib.clips import Clip, ClipSample
 from flowlib.geometry import fit_frame
 from flowlib.labelling.plan import Plan
 from flowlib.labelling.store import Store
-from flowlib.shards import Clip, LabelledClip
-from flowlib.sources import read_scene
-from flowlib.synthetic import SceneTracker
-from flowlib.trackers import Tracker, make_tracker
+from flowlib.trackers import NeedsClip, Tracker, make_tracker
 from flowlib.tracks import Tracks
 from flowlib.video import Skipped, Video, VideoError, fingerprint, iterate_frames, resize_frame
 
 DEPTH = 2  # clips that wait, decoded, for the tracker, and tracked, for the disk
 STAGES = ("decoding", "tracking", "writing")
 
-Decoded = tuple[Clip, np.ndarray]
+ClipFrames = tuple[Clip, np.ndarray]
 
 
 class Clock(dict):
@@ -57,37 +56,36 @@ class Clock(dict):
 def label_clips(
     plan: Plan,
     clips: list[Clip],
-    tracker: Tracker | None,
+    tracker: Tracker,
     store: Store,
-    write: Callable[[Clip, LabelledClip | None], object],
+    write: Callable[[Clip, ClipSample | None], object],
     clock: Clock,
     skipped: list[Skipped],
 ) -> Iterator[Clip]:
-    """Decode, track and write clips; yields each once it is safe.
+    """Decode, track and write clips; yields each once it is committed.
 
     Args:
         plan: which the clips are of.
         clips: in the plan's order.
-        tracker: None for the exact one of rendered scenes.
         store: knows which clips another process has labelled meanwhile.
-        write: makes a labelled clip safe; is called with None for one that is. In another thread, one after another.
+        write: commits a labelled clip; is called with None for one that is committed. In another thread, one after another.
         clock: gets the seconds that this thread spends tracking, and waiting for the other two stages.
         skipped: gets the videos that broke off, with a reason each.
 
     Whatever ends this early, an error or an interrupt, the clips that were tracked are written first.
     """
-    with Behind(write, store.stopping) as writer:
-        with ahead(lambda stopped: decode_clips(plan, clips, skipped, stopped)) as decoded:
+    with WriteQueue(write, store.stopping) as writer:
+        with prefetch(lambda stopped: decode_clips(plan, clips, skipped, stopped)) as decoded:
             for clip, frames in _timed(decoded, clock):
                 sample = None
                 if not store.has(clip):
-                    tracks = store.noted(clip)  # if a kill came before they were written
+                    tracks = store.journaled(clip)  # if a kill came before they were written
                     if tracks is None:
                         with clock("tracking"):
                             tracks = track(plan, clip, frames, tracker)
                         with clock("writing"):
-                            store.note(clip, tracks)
-                    sample = LabelledClip(clip, frames, tracks)
+                            store.journal(clip, tracks)
+                    sample = ClipSample(clip.labelled(tracks.num_points), frames, tracks)
                 with clock("writing"):
                     writer.put(clip, sample)
                 yield from writer.done()
@@ -96,7 +94,7 @@ def label_clips(
         yield from writer.done()
 
 
-def _timed(decoded: Iterator[Decoded], clock: Clock) -> Iterator[Decoded]:
+def _timed(decoded: Iterator[ClipFrames], clock: Clock) -> Iterator[ClipFrames]:
     while True:
         with clock("decoding"):
             item = next(decoded, None)
@@ -107,7 +105,7 @@ def _timed(decoded: Iterator[Decoded], clock: Clock) -> Iterator[Decoded]:
 
 def decode_clips(
     plan: Plan, clips: list[Clip], skipped: list[Skipped], stopped: threading.Event | None = None
-) -> Iterator[Decoded]:
+) -> Generator[ClipFrames, None, None]:
     """Each clip with its frames [S H W 3] at the working size; every video is decoded once for all its clips."""
     stopped = stopped or threading.Event()
     for name, group in groupby(clips, lambda clip: clip.video):
@@ -118,7 +116,7 @@ def decode_clips(
             skipped.append(Skipped(name, f"{error}; {len(waiting)} of its clips are missing"))
 
 
-def _decode_video(plan: Plan, video: Video, waiting: list[Clip], stopped: threading.Event) -> Iterator[Decoded]:
+def _decode_video(plan: Plan, video: Video, waiting: list[Clip], stopped: threading.Event) -> Iterator[ClipFrames]:
     """The clips of one video; those that are done leave `waiting`, so that an error can count the rest."""
     if fingerprint(video.path) != video.fingerprint:
         raise VideoError(f"{video.path}: has changed since the plan was made; make it again")
@@ -136,37 +134,37 @@ def _decode_video(plan: Plan, video: Video, waiting: list[Clip], stopped: thread
         raise VideoError(f"{video.path}: ended before frame {last}, it had {video.num_frames} frames")
 
 
-def track(plan: Plan, clip: Clip, frames: np.ndarray, tracker: Tracker | None) -> Tracks:
-    """The tracks of a clip's points; without a tracker the exact ones of the scene its video was rendered from."""
-    if tracker is None:
+def track(plan: Plan, clip: Clip, frames: np.ndarray, tracker: Tracker) -> Tracks:
+    """The tracks of a clip's points."""
+    if isinstance(tracker, NeedsClip):
         fit = fit_frame(clip.source_size, plan.config.size, plan.config.fit)
-        scene = read_scene(plan.videos[clip.video].path)
-        tracker = SceneTracker(scene, first_frame=clip.first_frame, frame_step=clip.frame_step, fit=fit)
+        tracker = tracker.for_clip(clip, Path(plan.videos[clip.video].path), fit)
     return tracker(frames, plan.config.queries(clip.key))
 
 
-def tracker_of(plan: Plan, device: str) -> Tracker | None:
-    """The tracker that the plan's config names; None for the exact one."""
-    config = plan.config
-    return None if config.tracker == "exact" else make_tracker(config.tracker, weights=config.weights, device=device)
+def tracker_of(plan: Plan, device: str) -> Tracker:
+    """The tracker that the plan's config names."""
+    return make_tracker(plan.config.tracker, weights=plan.config.weights, device=device)
 
 
 @contextmanager
-def ahead(make: Callable[[threading.Event], Iterator[Decoded]], depth: int = DEPTH) -> Iterator[Iterator[Decoded]]:
+def prefetch(
+    make: Callable[[threading.Event], Generator[ClipFrames, None, None]], depth: int = DEPTH
+) -> Iterator[Iterator[ClipFrames]]:
     """Run an iterator in a thread of its own, up to `depth` items ahead of who reads it.
 
     Args:
         make: makes the iterator, which ends early once the event it is given is set.
         depth: how many items may wait.
     """
-    stopped, end = threading.Event(), object()
+    stopped = threading.Event()
     items = make(stopped)
     with ThreadPoolExecutor(1, "decoding") as thread:
-        waiting = deque(thread.submit(next, items, end) for _ in range(depth))
+        waiting = deque(thread.submit(next, items, None) for _ in range(depth))
 
-        def read() -> Iterator[Decoded]:
-            while (item := waiting.popleft().result()) is not end:
-                waiting.append(thread.submit(next, items, end))
+        def read() -> Iterator[ClipFrames]:
+            while (item := waiting.popleft().result()) is not None:
+                waiting.append(thread.submit(next, items, None))
                 yield item
 
         try:
@@ -177,7 +175,7 @@ def ahead(make: Callable[[threading.Event], Iterator[Decoded]], depth: int = DEP
             items.close()
 
 
-class Behind:
+class WriteQueue:
     """Calls of one function, one after another in a thread of its own; at most `DEPTH` wait.
 
     As a context manager it ends when every call has; an error of a call is raised by whichever method comes next.
@@ -187,12 +185,12 @@ class Behind:
         stopping: is set once an error ends the block, so that the calls that are left don't wait for a disk.
     """
 
-    def __init__(self, function: Callable[[Clip, LabelledClip | None], object], stopping: threading.Event) -> None:
+    def __init__(self, function: Callable[[Clip, ClipSample | None], object], stopping: threading.Event) -> None:
         self.function, self.stopping, self.thread = function, stopping, ThreadPoolExecutor(1, "writing")
         self.waiting: deque[tuple[Clip, Future]] = deque()
-        self.safe: list[Clip] = []
+        self.committed: list[Clip] = []
 
-    def __enter__(self) -> Behind:
+    def __enter__(self) -> WriteQueue:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *exception) -> None:
@@ -200,18 +198,18 @@ class Behind:
             self.stopping.set()
         self.thread.shutdown()
 
-    def put(self, clip: Clip, sample: LabelledClip | None) -> None:
+    def put(self, clip: Clip, sample: ClipSample | None) -> None:
         """Have a clip written, after those before it; waits while too many do."""
         while len(self.waiting) > DEPTH:
             self._wait()
         self.waiting.append((clip, self.thread.submit(self.function, clip, sample)))
 
     def done(self) -> list[Clip]:
-        """The clips that have become safe since the last call."""
+        """The clips committed since the last call."""
         while self.waiting and self.waiting[0][1].done():
             self._wait()
-        safe, self.safe = self.safe, []
-        return safe
+        committed, self.committed = self.committed, []
+        return committed
 
     def finish(self) -> None:
         """Wait until all are written."""
@@ -221,4 +219,4 @@ class Behind:
     def _wait(self) -> None:
         clip, future = self.waiting.popleft()
         future.result()
-        self.safe.append(clip)
+        self.committed.append(clip)

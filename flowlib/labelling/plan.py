@@ -7,23 +7,23 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from flowlib.clips import Clip
 from flowlib.labelling.config import LabelConfig, check_at_least
 from flowlib.progress import Progress
-from flowlib.shards import Clip
-from flowlib.shots import Survey, survey_all
+from flowlib.shots import Scan, scan_all
 from flowlib.video import Skipped, Video
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All clips of a source, in order, and what is left out.
+    """All clips of a source, in order, and what is skipped.
 
     Attributes:
         config: what was asked for.
         videos: the videos that give clips, by name.
         clips: in the order of their videos' names, then of their frames.
         skipped: videos that are broken, too short or there twice, with a reason each.
-        left_out: clips with nothing to learn from, with a reason each: "black" or "frozen".
+        skipped_clips: clips with nothing to learn from, with a reason each: "black" or "frozen".
         num_cuts: how many cuts there are in the videos.
     """
 
@@ -31,7 +31,7 @@ class Plan:
     videos: dict[str, Video]
     clips: list[Clip]
     skipped: list[Skipped]
-    left_out: list[Skipped] = field(default_factory=list)
+    skipped_clips: list[Skipped] = field(default_factory=list)
     num_cuts: int = 0
 
     def chunk(self, chunk: int, num_chunks: int) -> list[Clip]:
@@ -51,9 +51,9 @@ class Plan:
         ]
         if self.num_cuts:
             lines += [f"cuts: {self.num_cuts}, no clip straddles one" if self.config.split_shots else "cuts: not kept"]
-        counts = Counter((one.name.rpartition(", ")[0], one.reason) for one in self.left_out)
-        lines += [f"left out: {name}: {number} clips are {reason}" for (name, reason), number in counts.items()]
-        return "\n".join(lines + [f"left out: {one.name}: {one.reason}" for one in self.skipped])
+        counts = Counter((one.name.rpartition(", ")[0], one.reason) for one in self.skipped_clips)
+        lines += [f"skipped: {name}: {number} clips are {reason}" for (name, reason), number in counts.items()]
+        return "\n".join(lines + [f"skipped: {one.name}: {one.reason}" for one in self.skipped])
 
 
 def make_plan(source: str | Path, config: LabelConfig, *, cache: Path | None = None, progress: bool = False) -> Plan:
@@ -62,7 +62,7 @@ def make_plan(source: str | Path, config: LabelConfig, *, cache: Path | None = N
     Args:
         source: a folder of videos or one video.
         config: what the dataset is made of.
-        cache: `Workspace.surveys`; what is known of a video's content there is not found out again. None: no cache.
+        cache: `Workspace.scans`; what is known of a video's content there is not found out again. None: no cache.
         progress: show a bar with the time left.
 
     Raises:
@@ -70,26 +70,26 @@ def make_plan(source: str | Path, config: LabelConfig, *, cache: Path | None = N
         ValueError: there are videos, but not one that gives a clip; every reason is in the message.
     """
     bar = partial(Progress, title="reading videos", unit="video", disable=not progress)
-    surveys, skipped = survey_all(source, cache=cache, progress=bar)
-    videos, clips, left_out, seen = {}, [], [], {}
-    for survey in surveys:
-        video = survey.video
-        kept, nothing = _clips_of(survey, config)
+    scans, skipped = scan_all(source, cache=cache, progress=bar)
+    videos, clips, skipped_clips, seen = {}, [], [], {}
+    for scan in scans:
+        video = scan.video
+        kept, nothing = _clips_of(scan, config)
         if video.fingerprint in seen:
             skipped.append(Skipped(video.name, f"{video.path}: same content as {seen[video.fingerprint]}"))
         elif kept:
             videos[video.name], seen[video.fingerprint] = video, video.path
             clips += kept
-            left_out += nothing
+            skipped_clips += nothing
         else:
-            skipped.append(Skipped(video.name, _why_no_clip(survey, config, nothing)))
+            skipped.append(Skipped(video.name, _why_no_clip(scan, config, nothing)))
     if not clips:
         reasons = "; ".join(one.reason for one in skipped)
         raise ValueError(
             f"source: expected at least one video of {config.span} frames in {source}, got none ({reasons})"
         )
-    num_cuts = sum(len(survey.cuts) for survey in surveys if survey.video.name in videos)
-    return Plan(config, videos, clips, skipped, left_out, num_cuts)
+    num_cuts = sum(len(scan.cuts) for scan in scans if scan.video.name in videos)
+    return Plan(config, videos, clips, skipped, skipped_clips, num_cuts)
 
 
 def check_chunk(chunk: int, num_chunks: int) -> None:
@@ -99,19 +99,19 @@ def check_chunk(chunk: int, num_chunks: int) -> None:
         raise ValueError(f"chunk: expected 0 to {num_chunks - 1} (num_chunks is {num_chunks}), got {chunk}")
 
 
-def _clips_of(survey: Survey, config: LabelConfig) -> tuple[list[Clip], list[Skipped]]:
+def _clips_of(scan: Scan, config: LabelConfig) -> tuple[list[Clip], list[Skipped]]:
     """A video's clips, and those with nothing to learn from."""
-    shots = survey.shots if config.split_shots else [(0, survey.video.num_frames)]
+    shots = scan.shots if config.split_shots else [(0, scan.video.num_frames)]
     step = config.clip_step or config.span
     starts = [start for first, stop in shots for start in range(first, stop - config.span + 1, step)]
-    reasons = {start: survey.nothing_in((start, start + config.span)) for start in starts} if config.skip_still else {}
+    reasons = {start: scan.nothing_in((start, start + config.span)) for start in starts} if config.skip_still else {}
     nothing = [
-        Skipped(f"{survey.video.name}, frames {start} to {start + config.span - 1}", reason)
+        Skipped(f"{scan.video.name}, frames {start} to {start + config.span - 1}", reason)
         for start, reason in reasons.items()
         if reason
     ]
     starts = _spread([start for start in starts if not reasons.get(start)], config.max_clips)
-    return [Clip.of(survey.video, start, config.frame_step, config.frames) for start in starts], nothing
+    return [Clip.of(scan.video, start, config.frame_step, config.frames) for start in starts], nothing
 
 
 def _spread(starts: list[int], most: int) -> list[int]:
@@ -121,10 +121,10 @@ def _spread(starts: list[int], most: int) -> list[int]:
     return [starts[round(i * (len(starts) - 1) / max(1, most - 1))] for i in range(most)]
 
 
-def _why_no_clip(survey: Survey, config: LabelConfig, nothing: list[Skipped]) -> str:
-    path, longest = survey.video.path, max(stop - first for first, stop in survey.shots)
-    if survey.video.num_frames < config.span:
-        return f"{path}: has {survey.video.num_frames} frames, a clip needs {config.span}"
+def _why_no_clip(scan: Scan, config: LabelConfig, nothing: list[Skipped]) -> str:
+    path, longest = scan.video.path, max(stop - first for first, stop in scan.shots)
+    if scan.video.num_frames < config.span:
+        return f"{path}: has {scan.video.num_frames} frames, a clip needs {config.span}"
     if nothing:
         return f"{path}: nothing to learn from, all {len(nothing)} clips are black or frozen"
     return f"{path}: its longest shot has {longest} frames, a clip needs {config.span}"

@@ -1,9 +1,9 @@
-"""The store: one-clip pieces on their way to becoming the shards of a dataset, so that nothing closed is ever lost.
+"""The store: partial shards of one clip each, merged into the shards of a dataset, so that nothing closed is ever lost.
 
-A finished clip is at once a small closed shard of its own, a piece, in `scratch/` of the workspace. Pieces are merged
-into a shard, which is copied into the dataset's folder, read back and compared; only then the pieces go. Any number of
-processes may work on one dataset, even on the same clips: what one has put in place another finds or replaces by the
-same. Knows nothing of trackers.
+A finished clip is at once a small closed shard of its own, a partial shard, in `scratch/` of the workspace. These are
+merged into a shard, which is copied into the dataset's folder, read back and compared; only then they are removed. Any
+number of processes may work on one dataset, even on the same clips: what one has put in place another finds or replaces
+by the same. Knows nothing of trackers.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import threading
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from flowlib.clips import Clip, ClipSample
 from flowlib.progress import Progress
 from flowlib.shards import (
-    Clip,
-    LabelledClip,
     Shard,
     ShardError,
     check_shard,
@@ -43,7 +43,7 @@ HOPELESS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, 
 
 
 class Store:
-    """Pieces and shards of one dataset.
+    """Partial shards and shards of one dataset.
 
     Args:
         workspace: where the dataset's folder `datasets/<dataset>` is or will be.
@@ -65,14 +65,14 @@ class Store:
         self.folder = workspace.dataset(dataset)
         self.settings = {"config": config, "tracker": tracker}
         key = hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()[:12]
-        # Growing files belong on a local disk. Closed pieces belong with the dataset: the next machine finds them.
+        # Growing files belong on a local disk. Closed ones belong with the dataset: the next machine finds them.
         self.growing = workspace.scratch / dataset / key
-        self.pieces = workspace.root / "scratch" / dataset / key
+        self.partials = workspace.root / "scratch" / dataset / key
         self.stopping = threading.Event()
         self.paths: list[Path] = []
         self.bytes = 0
         self._claim()
-        for folder in (self.growing, self.pieces, self.folder / "shards", self.folder, workspace.root):
+        for folder in (self.growing, self.partials, self.folder / "shards", self.folder, workspace.root):
             folder.mkdir(parents=True, exist_ok=True)
             clear_stale(folder)
 
@@ -85,15 +85,15 @@ class Store:
                 return found
 
     def clear_merged(self) -> None:
-        """Remove pieces and notes of clips in shards: a kill may have come between publishing a shard and that."""
+        """Remove what is left of clips in shards: a kill may have come between publishing a shard and that."""
         there = self.keys()
-        for path in (*self.pieces.glob("[!.]*.h5"), *self.growing.glob("[!.]*.npz")):
+        for path in (*self.partials.glob("[!.]*.h5"), *self.growing.glob("[!.]*.npz")):
             if path.stem in there:
                 path.unlink(missing_ok=True)
 
     def has(self, clip: Clip) -> bool:
-        """Whether there is a whole piece of this clip; a damaged one is removed."""
-        path = self.piece(clip)
+        """Whether there is a whole partial shard of this clip; a damaged one is removed."""
+        path = self.partial(clip)
         try:
             check_shard(path)
         except FileNotFoundError:
@@ -103,60 +103,60 @@ class Store:
             return False
         return True
 
-    def note(self, clip: Clip, tracks: Tracks) -> None:
-        """Put tracks where a kill can't reach them, at once: their piece is written beside the next clip's tracking.
+    def journal(self, clip: Clip, tracks: Tracks) -> None:
+        """Put tracks where a kill can't reach them, at once; writing them comes beside the next clip's tracking.
 
         Not synced, so a power cut may take them; where it can't be done it isn't, for `write` says what is wrong.
         """
-        path = temporary_path(self._note(clip))
+        path = temporary_path(self._journal_path(clip))
         try:
             with open(path, "wb") as file:
                 np.savez(file, tracks=tracks.tracks, visibility=tracks.visibility, queries=tracks.queries)
-            path.replace(self._note(clip))
+            path.replace(self._journal_path(clip))
         except OSError:
             path.unlink(missing_ok=True)
 
-    def noted(self, clip: Clip) -> Tracks | None:
-        """The tracks that `note` has kept; None if there are none, or they are damaged, which their checksums tell."""
+    def journaled(self, clip: Clip) -> Tracks | None:
+        """The tracks that `journal` has kept; None if there are none, or they are damaged, which their checksums tell."""
         try:
-            with np.load(self._note(clip), allow_pickle=False) as content:
+            with np.load(self._journal_path(clip), allow_pickle=False) as content:
                 return Tracks(content["tracks"], content["visibility"], content["queries"])
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             return None
 
-    def write(self, clip: Clip, sample: LabelledClip | None) -> None:
-        """Make a piece of a labelled clip: once this returns, the clip is safe. None: there is one already.
+    def write(self, clip: Clip, sample: ClipSample | None) -> None:
+        """Write a clip's partial shard: once this returns, the clip is committed. None: there is one already.
 
         Raises:
             OSError: the disk refuses, and still does after half a minute if it may come back.
         """
         if sample is None:
             return
-        path, encoding = self.piece(clip), self.settings["config"]["encoding"]
-        options = self.settings | {"encoding": encoding, "make_folder": False}
-        if self.growing == self.pieces:
+        path, encoding = self.partial(clip), self.settings["config"]["encoding"]
+        options: dict[str, Any] = self.settings | {"encoding": encoding, "make_folder": False}
+        if self.growing == self.partials:
             self._persist(lambda: write_shard(path, [sample], **options))
         else:
             growing = write_shard(self.growing / path.name, [sample], **options)
             self._persist(lambda: publish(growing, path, make_folder=False))
             growing.unlink()
 
-    def keep(self, clip: Clip, sample: LabelledClip | None) -> None:
+    def keep(self, clip: Clip, sample: ClipSample | None) -> None:
         """`write` and `add`."""
         self.write(clip, sample)
         self.add(clip)
 
     def add(self, clip: Clip) -> None:
-        """Count a clip's piece in; a full shard is merged at once."""
-        self._persist(lambda: self._note(clip).unlink(missing_ok=True))
-        for path in self._there([self.piece(clip)]):
+        """Count a clip's partial shard in; a full shard is merged at once."""
+        self._persist(lambda: self._journal_path(clip).unlink(missing_ok=True))
+        for path in self._there([self.partial(clip)]):
             self.paths.append(path)
             self.bytes += _size(path)
         if self.bytes >= SHARD_BYTES:
             self.merge()
 
     def merge(self) -> None:
-        """Make one shard of the pieces, put it into the dataset, compare it, and only then remove the pieces."""
+        """Make one shard of the partial ones, put it into the dataset, compare it, and only then remove them."""
         paths = self.paths = self._there(self.paths)
         if paths:
             name = _digest(path.name for path in paths)
@@ -169,7 +169,7 @@ class Store:
                 path.unlink(missing_ok=True)
         self.paths, self.bytes = [], 0
 
-    def set_aside_damaged(self, *, verify: bool = False, progress: bool = False) -> list[str]:
+    def quarantine_damaged(self, *, verify: bool = False, progress: bool = False) -> list[str]:
         """Rename bad shards to `*.damaged`, so that their clips count as missing; a sentence for each.
 
         Args:
@@ -182,7 +182,7 @@ class Store:
             bad = dict(_unreadable(self.folder))
         return [str(error) for path, error in bad.items() if _rename(path, ".damaged")]
 
-    def set_aside_stale(self, videos: dict[str, Video]) -> list[str]:
+    def quarantine_stale(self, videos: dict[str, Video]) -> list[str]:
         """Take clips out of the dataset whose video has another content now; a sentence for each shard.
 
         What else such a shard holds goes into a new one first; the old one is renamed to `*.stale`. Clips of videos
@@ -257,12 +257,12 @@ class Store:
             self._persist(lambda: None)
         return [path for path in paths if path.exists()]
 
-    def _note(self, clip: Clip) -> Path:
+    def _journal_path(self, clip: Clip) -> Path:
         return self.growing / f"{clip.key}.npz"
 
-    def piece(self, clip: Clip) -> Path:
-        """Where a clip's piece is, or will be."""
-        return self.pieces / f"{clip.key}.h5"
+    def partial(self, clip: Clip) -> Path:
+        """Where a clip's partial shard is, or will be."""
+        return self.partials / f"{clip.key}.h5"
 
 
 def _bar(paths, title: str, shown: bool) -> Progress:
@@ -280,7 +280,7 @@ def _unreadable(folder: Path):
 
 
 def _rename(path: Path, suffix: str) -> bool:
-    """Set a file aside; whether it was still there, and not set aside by another process."""
+    """Quarantine a file; whether it was still there, and not quarantined by another process."""
     try:
         path.rename(path.with_name(path.name + suffix))
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Points carried from frame to frame by whatever can take them one frame on: what frame-to-frame trackers share.
+"""Follow points from frame to frame by a function for one step: what frame-to-frame trackers share.
 
 Takes queries and a function for one step, gives `Tracks`. Knows nothing of images, flow or networks.
 """

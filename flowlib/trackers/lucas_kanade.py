@@ -12,9 +12,9 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from flowlib.trackers import check_clip
+from flowlib.trackers import Tracker, check_no_weights
 from flowlib.trackers.chaining import chain
-from flowlib.tracks import Tracks
+from flowlib.tracks import Tracks, check_clip
 
 # Least eigenvalues of a window's structure tensor, in OpenCV's unit; skies have 1e-5 to 5e-4, grass 1e-2.
 MIN_TEXTURE = 1e-3  # sparse tracking needs at least that
@@ -64,7 +64,7 @@ class LucasKanadeTracker:
         """Follow `queries` [N 3] (t, x, y) through `frames` [S H W 3] uint8.
 
         Raises:
-            ValueError: as `flowlib.trackers.check_clip`.
+            ValueError: as `flowlib.tracks.check_clip`.
         """
         frames, queries = check_clip(frames, queries)
         grey = [_grey(frame) for frame in frames]
@@ -150,3 +150,9 @@ def _read(image: np.ndarray, xy: np.ndarray) -> np.ndarray:
     rows.reshape(-1, 2)[: len(xy)] = xy
     values = cv2.remap(image, rows, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return values.reshape(-1, *image.shape[2:])[: len(xy)]
+
+
+def make(weights: str, device: str) -> Tracker:
+    """For `make_tracker`."""
+    check_no_weights("lucas_kanade", weights)
+    return LucasKanadeTracker()

@@ -20,9 +20,9 @@ from torchvision.models.optical_flow import Raft_Large_Weights, raft_large
 from flowlib.devices import pick_device
 from flowlib.downloads import fetch_weights
 from flowlib.geometry import Size, bilinear_sample
-from flowlib.trackers import check_clip
+from flowlib.trackers import Tracker
 from flowlib.trackers.chaining import chain
-from flowlib.tracks import Tracks
+from flowlib.tracks import Tracks, check_clip
 from flowlib.workspace import sha256_file
 
 DEFAULT_URL = Raft_Large_Weights.DEFAULT.url
@@ -71,7 +71,7 @@ class RAFTTracker:
         """Follow `queries` [N 3] (t, x, y) through `frames` [S H W 3] uint8 of any size.
 
         Raises:
-            ValueError: as `flowlib.trackers.check_clip`.
+            ValueError: as `flowlib.tracks.check_clip`.
         """
         frames, queries = check_clip(frames, queries)
         # one frame, or no points: no step will be asked for, and no flow is needed
@@ -159,3 +159,8 @@ def _difference(expected: dict[str, tuple], got: dict[str, tuple]) -> str:
         return f"got a file of {len(got)} entries {example}: {len(missing)} are missing and {len(foreign)} foreign"
     name = next(name for name in expected if got[name] != expected[name])
     return f"got {name!r} of shape {list(got[name])} instead of {list(expected[name])}"
+
+
+def make(weights: str, device: str) -> Tracker:
+    """For `make_tracker`."""
+    return RAFTTracker(weights, device=device)

@@ -1,10 +1,10 @@
-"""Videos in, frames out, and back. The only room that knows a codec.
+"""Read frames from videos, and write them. The only module that knows a codec.
 
 A video is a file that FFmpeg reads, a folder `<name>/frames/` of numbered pictures, or a .zip of such a folder.
 All three give uint8 RGB frames [H W 3], upright, with square pixels. Knows nothing of clips, trackers or shards.
 """
 
-from flowlib.video.pictures import decode_image, encode_image, resize_frame
+from flowlib.video.images import decode_image, encode_image, resize_frame
 from flowlib.video.reading import VideoError
 from flowlib.video.videos import (
     Skipped,

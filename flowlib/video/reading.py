@@ -19,10 +19,12 @@ from functools import partial
 from pathlib import Path
 
 import av
+import av.container
+import av.error
 import numpy as np
 
 from flowlib.geometry import Size
-from flowlib.video.pictures import decode_image, resize_frame
+from flowlib.video.images import decode_image, resize_frame
 from flowlib.workspace import sha256_file
 
 IMAGE_SUFFIXES = frozenset(".bmp .jpeg .jpg .png .webp".split())
@@ -50,16 +52,16 @@ def open_video(path: Path) -> Iterator[FileReader | PictureReader]:
         else:
             with av.open(str(path)) as container:
                 yield FileReader(path, container)
-    except (FileNotFoundError, av.FileNotFoundError) as error:
+    except (FileNotFoundError, av.error.FileNotFoundError) as error:
         raise VideoError(f"{path}: expected a video, found nothing there") from error
-    except (av.FFmpegError, zipfile.BadZipFile, OSError) as error:
+    except (av.error.FFmpegError, zipfile.BadZipFile, OSError) as error:
         raise VideoError(
             f"{path}: expected a video, can't be decoded ({getattr(error, 'strerror', None) or error})"
         ) from error
 
 
 @dataclass(frozen=True)
-class Decoded:
+class DecodedFrame:
     """A frame that is decoded but not yet converted, for whoever may not need its pixels."""
 
     size: Size
@@ -80,14 +82,16 @@ class FileReader:
         self.promised = self.stream.frames
         self.fps = float(self.stream.average_rate or self.stream.guessed_rate or FRAMES_FPS)
 
-    def __iter__(self) -> Iterator[Decoded]:
+    def __iter__(self) -> Iterator[DecodedFrame]:
         for number, frame in enumerate(self.container.decode(self.stream)):
             if frame.is_corrupt:
                 raise VideoError(f"{self.path}: frame {number} is corrupt")
             aspect = self.stream.sample_aspect_ratio or 1  # width of a stored pixel over its height
             size = (frame.height, max(1, round(frame.width * aspect)))
             turned = size[::-1] if frame.rotation % 180 else size
-            yield Decoded(turned, partial(self._read, frame, size), partial(self._thumbnail, frame))
+            yield DecodedFrame(
+                (turned[0], turned[1]), partial(self._read, frame, size), partial(self._thumbnail, frame)
+            )
 
     @staticmethod
     def _read(frame: av.VideoFrame, size: Size) -> np.ndarray:
@@ -116,7 +120,7 @@ class PictureReader:
         self.path, self.entries, self.names = path, entries, sorted(pictures, key=_by_number)
         self.promised = len(self.names)
 
-    def __iter__(self) -> Iterator[Decoded]:
+    def __iter__(self) -> Iterator[DecodedFrame]:
         for name in self.names:
             try:
                 pixels = decode_image(self._read(name))
@@ -125,7 +129,7 @@ class PictureReader:
             except ValueError as error:
                 raise VideoError(f"{self.path}: {name} is not a picture that can be read") from error
             small = partial(resize_frame, pixels, _thumbnail_size(pixels.shape[:2]), "stretch")
-            yield Decoded(pixels.shape[:2], lambda pixels=pixels: pixels, small)
+            yield DecodedFrame(pixels.shape[:2], lambda pixels=pixels: pixels, small)
 
     def fingerprint(self) -> str:
         digest = hashlib.sha256()

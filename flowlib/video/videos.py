@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice, takewhile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from flowlib.geometry import FitRule, Size
-from flowlib.video.pictures import Clip, Frame, resize_frame
+from flowlib.video.images import Frame, Frames, resize_frame
 from flowlib.video.reading import IMAGE_SUFFIXES, VideoError, open_video, printable
 
 VIDEO_SUFFIXES = frozenset(".3gp .avi .flv .gif .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv".split())
@@ -42,12 +43,13 @@ class Video:
 
     @classmethod
     def from_dict(cls, content: dict) -> Video:
-        return cls(**content | {"size": tuple(content["size"])})
+        fields: dict[str, Any] = content | {"size": tuple(content["size"])}
+        return cls(**fields)
 
 
 @dataclass(frozen=True)
 class Skipped:
-    """A video that is left out, and why: one sentence."""
+    """A video that is skipped, and why: one sentence."""
 
     name: str
     reason: str
@@ -155,7 +157,7 @@ def iterate_frames(
 
 def read_frames(
     video: Video | str | Path, indices: Iterable[int], size: Size | None = None, fit: FitRule = "crop"
-) -> Clip:
+) -> Frames:
     """The frames with the given ascending indices, brought to `size` by the rule `fit` (see `geometry.fit_frame`).
 
     Raises:
@@ -179,13 +181,13 @@ def middle_frames(videos: Iterable[Video], size: Size, fit: FitRule = "crop") ->
 
 
 def describe_videos(videos: Iterable[Video], skipped: Iterable[Skipped] = ()) -> str:
-    """A line for each video, and for each that is left out its reason."""
+    """A line for each video, and for each that is skipped its reason."""
     lines = [
         f"{video.name}: {video.size[1]}×{video.size[0]}, {video.fps:.4g} frames/s, {video.num_frames} frames"
         for video in videos
     ]
-    left_out = [f"left out: {one.name}: {one.reason}" for one in skipped]
-    return "\n".join([*lines, *left_out, f"{len(lines)} videos, {len(left_out)} left out"])
+    reasons = [f"skipped: {one.name}: {one.reason}" for one in skipped]
+    return "\n".join([*lines, *reasons, f"{len(lines)} videos, {len(reasons)} skipped"])
 
 
 def _is_frame_folder(path: Path) -> bool:

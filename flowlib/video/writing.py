@@ -11,7 +11,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from flowlib.video.pictures import Frame, encode_image
+from flowlib.video.images import Frame, encode_image
 from flowlib.video.videos import Video, iterate_frames
 from flowlib.workspace import atomic_write
 

@@ -25,7 +25,7 @@ from flowlib.tracks import Tracks
 from flowlib.video import write_video
 from flowlib.viewer import page, raster
 from flowlib.viewer.packing import PackedFrames, as_tracks, fixed_step, pack_frames, pack_tracks
-from flowlib.viewer.scene import BACKGROUNDS, COLOURS, COMPARISONS, HIDDEN, Scene, View
+from flowlib.viewer.scene import BACKGROUNDS, COLOURS, COMPARISONS, HIDDEN, View, ViewerScene
 from flowlib.workspace import atomic_write
 
 FOLDER = Path(__file__).parent
@@ -44,14 +44,14 @@ class Picture(bytes):
 class _Indices(t.List):
     """Point numbers: any sequence of them, an array, or a boolean mask; kept sorted, each once."""
 
-    def validate(self, viewer: Any, value: Any) -> list[int]:
+    def validate(self, obj: Any, value: Any) -> list[int]:
         points = np.asarray(value)
-        if points.dtype == bool and points.shape == (viewer.num_points,):
+        if points.dtype == bool and points.shape == (obj.num_points,):
             points = np.flatnonzero(points)
         if points.ndim != 1 or (points.size and points.dtype.kind not in "iu"):
-            raise ValueError(f"selected: expected point numbers or a mask of {viewer.num_points}, got {value!r}")
-        if points.size and not 0 <= points.min() <= points.max() < viewer.num_points:
-            raise ValueError(f"selected: expected points from 0 to {viewer.num_points - 1}, got {value!r}")
+            raise ValueError(f"selected: expected point numbers or a mask of {obj.num_points}, got {value!r}")
+        if points.size and not 0 <= points.min() <= points.max() < obj.num_points:
+            raise ValueError(f"selected: expected points from 0 to {obj.num_points - 1}, got {value!r}")
         return sorted({int(point) for point in points})
 
 
@@ -131,7 +131,7 @@ class TrajectoryViewer(anywidget.AnyWidget):
             raise ValueError(f"fps: expected more than 0, got {fps}")
         self._scene = _gather(frames, tracks, prediction, rebuilt, tuple(map(str, names)), str(title), quality)
         self._fps = float(fps)
-        super().__init__(**self._luggage(), **settings)
+        super().__init__(**self._payload(), **settings)
 
     @property
     def num_points(self) -> int:
@@ -175,10 +175,10 @@ class TrajectoryViewer(anywidget.AnyWidget):
         source = f"data:image/png;base64,{base64.b64encode(self.snapshot()).decode()}"
         picture = f'<img class="{name}" alt="{alt}" style="max-width: 100%" src="{source}">'
         display({"text/html": picture, "text/plain": repr(self)}, raw=True)
-        bundle, metadata = self._repr_mimebundle_(**kwargs)
+        bundle, metadata = self._repr_mimebundle_(**kwargs)  # pyright: ignore[reportGeneralTypeIssues]
         display(bundle, metadata=metadata, raw=True)
 
-    def _luggage(self) -> dict[str, Any]:
+    def _payload(self) -> dict[str, Any]:
         """What travels once: the header and the packed frames, tracks and colours."""
         scene = self._scene
         step = fixed_step(scene.sets, scene.size)
@@ -246,7 +246,7 @@ class TrajectoryViewer(anywidget.AnyWidget):
         return proposal["value"]
 
 
-def _gather(frames, tracks, prediction, rebuilt, names: tuple, title: str, quality: int) -> Scene:
+def _gather(frames, tracks, prediction, rebuilt, names: tuple, title: str, quality: int) -> ViewerScene:
     """Check everything and bring it into one form."""
     if len(names) != 2:
         raise ValueError(f"names: expected two, got {names}")
@@ -255,7 +255,7 @@ def _gather(frames, tracks, prediction, rebuilt, names: tuple, title: str, quali
     second = None
     if prediction is not None:
         second = as_tracks(prediction, packed.size, len(packed), "prediction", truth.queries)
-    return Scene(packed, truth, second, _pack_rebuilt(rebuilt, packed, quality), names, title)
+    return ViewerScene(packed, truth, second, _pack_rebuilt(rebuilt, packed, quality), names, title)
 
 
 def _pack_rebuilt(rebuilt, frames: PackedFrames, quality: int) -> PackedFrames | None:

@@ -1,4 +1,4 @@
-"""The viewer's door and its luggage: checks what it is given, and packs it into the few bytes that travel.
+"""Check what a viewer is given, and pack it into its payload, the few bytes that travel to the page.
 
 Frames become JPEG, one at a time. Positions become int16 fixed point from the frame's centre, in steps of 1/64 px
 (coarser powers of two only where a point strays too far for that), told as differences between neighbours in time
@@ -51,7 +51,7 @@ def pack_frames(frames: Iterable[np.ndarray], quality: int, name: str = "frames"
     if not 1 <= quality <= 100:
         raise ValueError(f"quality: expected 1 to 100, got {quality}")
     if getattr(frames, "ndim", 4) != 4 or isinstance(frames, (str, bytes)) or not isinstance(frames, Iterable):
-        got = f"{list(frames.shape)}" if hasattr(frames, "shape") else type(frames).__name__
+        got = f"{list(frames.shape)}" if isinstance(frames, np.ndarray) else type(frames).__name__
         raise ValueError(f"{name}: expected shape [S H W 3], got {got}")
     images: list[bytes] = []
     size: Size | None = None

@@ -1,6 +1,6 @@
 """Pictures of a scene without a browser: for `snapshot`, for films, and for notebooks that are only read.
 
-In: a `Scene` and a `View`. Out: uint8 [height width 3]. Drawn with matplotlib, imported only when something is drawn.
+In: a `ViewerScene` and a `View`. Out: uint8 [height width 3]. Drawn with matplotlib, imported only when something is drawn.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from flowlib.colours import PREDICTION, TRUTH, direction_table, magnitude_table, position_table
-from flowlib.viewer.scene import Scene, View, shown_points
+from flowlib.geometry import frame_extent
+from flowlib.viewer.scene import View, ViewerScene, shown_points
 
 DPI = 100
 GAP = 8  # pixels between panels, and around the page
@@ -42,21 +43,22 @@ class _Page:
         return self.title + height + LEGEND + 2 * GAP, self.columns * (width + GAP) + GAP
 
 
-def draw(scene: Scene, view: View, width: int = 960) -> UInt8[np.ndarray, "height width 3"]:
+def draw(scene: ViewerScene, view: View, width: int = 960) -> UInt8[np.ndarray, "height width 3"]:
     """The viewer's picture of one frame, `width` pixels wide (to within a few), with title, names and legend."""
     figure = _figure(scene, view, width)
     figure.canvas.draw()
-    return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
+    pixels = figure.canvas.buffer_rgba()  # pyright: ignore[reportAttributeAccessIssue]
+    return np.asarray(pixels)[..., :3].copy()
 
 
-def draw_png(scene: Scene, view: View, width: int = 960) -> bytes:
+def draw_png(scene: ViewerScene, view: View, width: int = 960) -> bytes:
     """The same as the bytes of a PNG file."""
     buffer = io.BytesIO()
     _figure(scene, view, width).savefig(buffer, format="png", dpi=DPI, facecolor=PAPER)
     return buffer.getvalue()
 
 
-def _figure(scene: Scene, view: View, width: int):
+def _figure(scene: ViewerScene, view: View, width: int):
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -76,7 +78,7 @@ def _figure(scene: Scene, view: View, width: int):
     return figure
 
 
-def _page(scene: Scene, columns: int, width: int) -> _Page:
+def _page(scene: ViewerScene, columns: int, width: int) -> _Page:
     """Panels of whole, even sizes, so that a film of them has them too."""
     H, W = scene.size
     across = max(40, (width - GAP) // columns - GAP) // 2 * 2
@@ -103,9 +105,8 @@ def _plain(text: str) -> str:
     return text if len(text) <= 90 else text[:89] + "…"
 
 
-def _draw_panel(axes, scene: Scene, view: View, sets: tuple[int, ...], limits: dict[str, float]) -> None:
-    H, W = scene.size
-    shrinks = axes.bbox.width < W
+def _draw_panel(axes, scene: ViewerScene, view: View, sets: tuple[int, ...], limits: dict[str, float]) -> None:
+    shrinks = axes.bbox.width < scene.size[1]
     view = replace(view, point_size=view.point_size or _fitting_size(axes, scene, view))
     axes.imshow(scene.background(view.background, view.frame), interpolation="antialiased" if shrinks else "bilinear")
     coloured = [(which, _set_colours(scene, view, sets, which, limits)) for which in sets]
@@ -116,7 +117,7 @@ def _draw_panel(axes, scene: Scene, view: View, sets: tuple[int, ...], limits: d
             _draw_trails(axes, scene, view, which, colours)
         for order, (which, colours) in enumerate(coloured):
             _draw_points(axes, scene, view, which, colours, "oD"[order])
-    axes.set(xlim=(-0.5, W - 0.5), ylim=(H - 0.5, -0.5))
+    axes.axis(frame_extent(scene.size))
     name = " and ".join(scene.names[which] for which in sets) if scene.prediction is not None else ""
     if name:
         chip = {"facecolor": "#000000", "alpha": 0.55, "edgecolor": "none", "boxstyle": "round,pad=0.35"}
@@ -124,13 +125,15 @@ def _draw_panel(axes, scene: Scene, view: View, sets: tuple[int, ...], limits: d
         axes.text(0.012, 0.978, _plain(name), transform=axes.transAxes, **style)
 
 
-def _fitting_size(axes, scene: Scene, view: View) -> float:
+def _fitting_size(axes, scene: ViewerScene, view: View) -> float:
     """A diameter of half the room between neighbours, as the script chooses it."""
     room = (axes.bbox.width * axes.bbox.height / max(1, len(_kept(scene, view)))) ** 0.5
     return min(7.0, max(1.6, room / 2))
 
 
-def _set_colours(scene: Scene, view: View, sets: tuple[int, ...], which: int, limits: dict[str, float]) -> np.ndarray:
+def _set_colours(
+    scene: ViewerScene, view: View, sets: tuple[int, ...], which: int, limits: dict[str, float]
+) -> np.ndarray:
     """[N 3] from 0 to 1; overlaid sets keep one colour each, so that they can be told apart."""
     if len(sets) == 2 and view.compare == "overlay":
         return np.tile(np.array((TRUTH, PREDICTION)[which]) / 255, (scene.truth.num_points, 1))
@@ -138,11 +141,11 @@ def _set_colours(scene: Scene, view: View, sets: tuple[int, ...], which: int, li
     return scene.colours(colour, which, view.frame, limits) / 255
 
 
-def _kept(scene: Scene, view: View) -> np.ndarray:
+def _kept(scene: ViewerScene, view: View) -> np.ndarray:
     return np.flatnonzero(shown_points(scene.truth.num_points, view.density))
 
 
-def _opacity(scene: Scene, view: View) -> np.ndarray:
+def _opacity(scene: ViewerScene, view: View) -> np.ndarray:
     """[N]: what is not selected steps back, once something is."""
     opacity = np.ones(scene.truth.num_points)
     if view.selected:
@@ -151,7 +154,7 @@ def _opacity(scene: Scene, view: View) -> np.ndarray:
     return opacity
 
 
-def _draw_trails(axes, scene: Scene, view: View, which: int, colours: np.ndarray) -> None:
+def _draw_trails(axes, scene: ViewerScene, view: View, which: int, colours: np.ndarray) -> None:
     from matplotlib.collections import LineCollection
 
     tracks, kept = scene.sets[which], _kept(scene, view)
@@ -165,10 +168,10 @@ def _draw_trails(axes, scene: Scene, view: View, which: int, colours: np.ndarray
     segments = np.stack([xy[:-1], xy[1:]], axis=2).reshape(-1, 2, 2)
     rgba = np.concatenate([np.tile(colours[kept], (len(age), 1)), alpha.reshape(-1, 1)], axis=1)
     drawn = (alpha.reshape(-1) > 0) & (np.abs(segments[:, 0] - segments[:, 1]).max(axis=1) > 0.2)
-    axes.add_collection(LineCollection(segments[drawn], colors=rgba[drawn], linewidths=0.24 * view.point_size))
+    axes.add_collection(LineCollection(list(segments[drawn]), colors=rgba[drawn], linewidths=0.24 * view.point_size))
 
 
-def _draw_points(axes, scene: Scene, view: View, which: int, colours: np.ndarray, marker: str) -> None:
+def _draw_points(axes, scene: ViewerScene, view: View, which: int, colours: np.ndarray, marker: str) -> None:
     tracks, kept, opacity = scene.sets[which], _kept(scene, view), _opacity(scene, view)
     kept = np.union1d(kept, np.array(view.selected, int)).astype(int)  # a selected point is always shown
     xy, seen = tracks.tracks[view.frame], tracks.visibility[view.frame]
@@ -183,7 +186,7 @@ def _draw_points(axes, scene: Scene, view: View, which: int, colours: np.ndarray
     axes.scatter(*xy[chosen].T, marker=marker, s=area * 3, facecolors="none", edgecolors="white", linewidths=1)
 
 
-def _draw_errors(axes, scene: Scene, view: View, colours: np.ndarray) -> None:
+def _draw_errors(axes, scene: ViewerScene, view: View, colours: np.ndarray) -> None:
     """Lines from the truth, where a dot is, to the prediction."""
     from matplotlib.collections import LineCollection
 
@@ -191,11 +194,11 @@ def _draw_errors(axes, scene: Scene, view: View, colours: np.ndarray) -> None:
     kept = kept[scene.truth.visibility[view.frame, kept]] if view.hidden == "off" else kept
     ends = np.stack([tracks.tracks[view.frame, kept] for tracks in scene.sets], axis=1)  # N 2 2
     rgba = np.concatenate([colours, _opacity(scene, view)[:, None]], axis=1)[kept]
-    axes.add_collection(LineCollection(ends, colors=rgba, linewidths=0.35 * view.point_size))
+    axes.add_collection(LineCollection(list(ends), colors=rgba, linewidths=0.35 * view.point_size))
     axes.scatter(*ends[:, 0].T, c=rgba, s=(view.point_size * 0.6 * 72 / DPI) ** 2, linewidths=0)
 
 
-def _draw_legend(figure, page: _Page, scene: Scene, view: View, limits: dict[str, float]) -> None:
+def _draw_legend(figure, page: _Page, scene: ViewerScene, view: View, limits: dict[str, float]) -> None:
     top, middle = page.title + page.panel[0] + 2 * GAP, page.title + page.panel[0] + 2 * GAP + LEGEND / 2 - GAP / 2
     paired = len(scene.panels(view.compare)[0]) == 2
     x = GAP

@@ -1,4 +1,4 @@
-"""What the viewer shows, apart from how: the two sets of points, the numbers behind their colours, and the choices.
+"""Compute what the viewer shows: two sets of points, the numbers their colours stand for, and the choices.
 
 The script computes the same numbers from the same definitions; pictures and films are drawn from these.
 Knows nothing of widgets, pages or drawing.
@@ -41,7 +41,7 @@ class View:
 
 
 @dataclass(frozen=True, eq=False)
-class Scene:
+class ViewerScene:
     """A clip and one or two sets of trajectories of the same points."""
 
     frames: PackedFrames
@@ -65,7 +65,7 @@ class Scene:
             return [(0,)]
         return {"side by side": [(0,), (1,)], "truth": [(0,)], "prediction": [(1,)]}.get(compare, [(0, 1)])
 
-    def quantity(self, name: str, which: int, frame: int) -> Float[np.ndarray, N]:
+    def quantity(self, name: str, which: int, frame: int) -> Float[np.ndarray, " N"]:
         """Displacement, speed (pixels per frame) or error in pixels of every point of a set, in one frame."""
         xy = self.sets[which].tracks
         if name == "displacement":
@@ -82,7 +82,7 @@ class Scene:
         tracks = self.sets[which]
         return tracks.tracks[frame] - tracks.queries[:, 1:]
 
-    def first_occlusion(self, which: int) -> Int[np.ndarray, N]:
+    def first_occlusion(self, which: int) -> Int[np.ndarray, " N"]:
         """The first frame after a point's query in which it is hidden; the number of frames where there is none."""
         tracks = self.sets[which]
         later = np.arange(tracks.num_frames)[:, None] > tracks.queries[None, :, 0]

@@ -1,4 +1,4 @@
-"""Windows of eight frames one after another through a clip of any length: which frames, which particles, from where.
+"""Chain windows of eight frames through a clip of any length: which frames, which particles, from where.
 
 Takes particles and whatever can take a block of them through one window. Knows nothing of the network's inside.
 """
@@ -111,7 +111,7 @@ class Chain:
         particles.look[new] = sample_map(self.maps[t], particles.place[new]).to(particles.look)
         pyramids = [self.maps[time] for time in times]
         coords, seen = self.windows.window(pyramids, particles.place[index], particles.look[index])
-        covered = np.ix_(times[:left], particles.column[block])
+        covered = np.ix_(np.array(times[:left]), particles.column[block])  # pyright: ignore
         tracks[covered] = (coords[:, :left].transpose(0, 1) * particles.stride).cpu().numpy()
         visibility[covered] = (seen[:, :left].T > self.windows.visible_above).cpu().numpy()
         self._restart(particles, block, index, coords, restart_frames(seen), step, left)

@@ -1,4 +1,4 @@
-"""The network's operations made fast: matrix products on the kernel that wins on the device at hand, local lookups.
+"""Compute the network's operations fast: matrix products on the kernel that wins on the device at hand, local lookups.
 
 The rule (deterministic, so that every machine of a kind computes the same; figures in bench/LOG.md):
 - CPU: oneDNN products on weights packed once, GELU in the same kernel. On the 2 cores measured this is 2.4 times as
@@ -43,10 +43,10 @@ class Fast:
         self.device = device
         self.tf32 = dtype == "tf32"
         self.product = torch.float32 if self.tf32 else getattr(torch, dtype)
-        self.stream = torch.float64 if dtype == "float64" else torch.float32
+        self.stream: torch.dtype = torch.float64 if dtype == "float64" else torch.float32
         here = net.norm.weight.device == device and net.norm.weight.dtype == self.stream
         self.net = net if here else copy.deepcopy(net).to(device, self.stream)
-        self.fnet = copy.deepcopy(net.fnet).to(self.product, memory_format=torch.channels_last)
+        self.fnet = copy.deepcopy(net.fnet).to(dtype=self.product, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.path = choose_path(self.product, device)
         self._weights: dict[int, Tensor] = {}
 
@@ -69,15 +69,15 @@ class Fast:
 
     def mix_frames(self, mix: Mix, x: Float[Tensor, "N S 512"]) -> Float[Tensor, "N S 512"]:
         # With the frames last, mixing them is a product like the others, and the kernel computes the GELU.
-        hidden = self._product(mix.fn["0"], x.transpose(1, 2).contiguous(), gelu=True)
-        return self.dense(mix.fn["3"], hidden).transpose(1, 2)
+        hidden = self._product(mix.fn["0"], x.transpose(1, 2).contiguous(), gelu=True)  # pyright: ignore[reportArgumentType]
+        return self.dense(mix.fn["3"], hidden).transpose(1, 2)  # pyright: ignore[reportArgumentType]
 
     def _product(self, layer: nn.Linear | nn.Conv1d, x: Tensor, gelu: bool) -> Tensor:
         """In the dtype of the products; the hidden layer goes from one to the next without leaving it."""
         key = id(layer)
         if key not in self._weights:
             self._weights[key] = self.path.prepare(layer.weight.detach().flatten(1).to(self.device, self.product))
-            self._weights[-key] = layer.bias.detach().to(self.device, self.product)
+            self._weights[-key] = layer.bias.detach().to(self.device, self.product)  # pyright: ignore[reportOptionalMemberAccess]
         return self.path.product(x.to(self.product), self._weights[key], self._weights[-key], gelu)
 
     def correlation(
@@ -115,7 +115,7 @@ def window_rows(corner: Float[Tensor, "N 2"], size: tuple[int, int]) -> Tensor:
     return (y * (W + 2 * BORDER) + x).reshape(-1)
 
 
-class Packed:
+class OneDNN:
     """oneDNN on weights laid out for it once; the operators are those that torch's own compiler emits."""
 
     @staticmethod
@@ -155,22 +155,22 @@ class Plain:
         return F.gelu(y) if gelu else y
 
 
-Path = type[Packed] | type[Convolution] | type[Plain]
+Kernel = type[OneDNN] | type[Convolution] | type[Plain]
 
 
-def choose_path(dtype: torch.dtype, device: torch.device) -> Path:
+def choose_path(dtype: torch.dtype, device: torch.device) -> Kernel:
     """The kernel for matrix products of `dtype` on `device`, by the rule at the head of this file."""
     if device.type != "cpu" or dtype == torch.float64 or not torch.backends.mkldnn.is_available():
         return Plain
-    if packed_works(dtype):
-        return Packed
+    if onednn_works(dtype):
+        return OneDNN
     return Convolution if dtype == torch.float32 else Plain
 
 
-def packed_works(dtype: torch.dtype) -> bool:
+def onednn_works(dtype: torch.dtype) -> bool:
     """Whether this torch has the packed product, with the arguments used here and the right answer."""
     weight, x, bias = torch.eye(32, dtype=dtype), torch.ones(4, 32, dtype=dtype), torch.zeros(32, dtype=dtype)
     try:
-        return torch.equal(Packed.product(x, Packed.prepare(weight), bias, gelu=False), x)
+        return torch.equal(OneDNN.product(x, OneDNN.prepare(weight), bias, gelu=False), x)
     except (AttributeError, RuntimeError):
         return False

@@ -1,4 +1,4 @@
-"""From a checkpoint, wherever it is, to a `PIPs` that holds its weights; every way this fails is one sentence.
+"""Load a `PIPs` from a checkpoint, wherever it is; every way this fails is one sentence.
 
 Opens what the authors publish: `model-*.pth`, or the archive `reference_model.tar.gz` with it inside.
 Nothing is unpickled but tensors and plain containers.
@@ -43,7 +43,7 @@ def load_pips(source: str | Path = "", *, stride: int = 4, folder: Path | None =
     state = _weights(_read(path), path)
     _check_fits(state, net.state_dict(), path)
     net.load_state_dict(state)
-    net.sha256 = sha256_file(path)
+    net.sha256 = sha256_file(path)  # pyright: ignore[reportArgumentType]
     return net.eval().requires_grad_(False)
 
 

@@ -223,7 +223,7 @@ class PIPs(nn.Module):
             coords = coords + delta[..., :2]
             coords[:, 0] = start
             change = F.group_norm(delta[..., 2:].reshape(-1, CHANNELS), 1, self.norm.weight, self.norm.bias)
-            features = features + arithmetic.dense(self.ffeat_updater[0], change, gelu=True).reshape(features.shape)
+            features = features + arithmetic.dense(self.ffeat_updater[0], change, gelu=True).reshape(features.shape)  # pyright: ignore[reportArgumentType]
             yield coords, features
 
 
@@ -281,14 +281,14 @@ class Mixer(nn.ModuleDict):
 
     def forward(self, tokens: Float[Tensor, "N S 519"], arithmetic: Arithmetic) -> Float[Tensor, "N S 130"]:
         """The change of each particle in each frame: (x, y) in cells, then 128 features."""
-        x = arithmetic.dense(self["0"], tokens)  # N S 512
+        x = arithmetic.dense(self["0"], tokens)  # N S 512  # pyright: ignore[reportArgumentType]
         for i in range(1, self.DEPTH + 1):
-            frames, channels = self[str(i)]
+            frames, channels = self[str(i)]  # pyright: ignore[reportGeneralTypeIssues]
             x += arithmetic.mix_frames(frames, frames.norm(x))
             hidden = arithmetic.dense(channels.fn["0"], channels.norm(x), gelu=True)
             x += arithmetic.dense(channels.fn["3"], hidden)
         mean = self["13"](x).mean(dim=1)
-        return arithmetic.dense(self["15"], mean).reshape(-1, FRAMES, CHANNELS + 2)
+        return arithmetic.dense(self["15"], mean).reshape(-1, FRAMES, CHANNELS + 2)  # pyright: ignore[reportArgumentType]
 
 
 class Mix(nn.Module):

@@ -8,7 +8,8 @@ feature maps of the frames in reach, one block, and the tracks. Knows nothing of
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -17,18 +18,19 @@ from torch import Tensor
 
 from flowlib.devices import pick_device
 from flowlib.geometry import inside
-from flowlib.trackers import check_clip
+from flowlib.trackers import Tracker
 from flowlib.trackers.pips.chain import Chain, FeatureCache, Particles
 from flowlib.trackers.pips.fast import Fast
+from flowlib.trackers.pips.loading import load_pips
 from flowlib.trackers.pips.network import FRAMES, PIPs, Pyramid, pyramid
-from flowlib.tracks import Tracks
+from flowlib.tracks import Tracks, check_clip
 
 # Measured on 2 cores (bench/LOG.md): smaller blocks read the weights too often, larger ones outgrow the cache.
 # The figure for CUDA is an estimate, not yet measured.
 BLOCKS = {"cpu": 128, "cuda": 1024}
 SMALLEST_BLOCK = 8
 
-Progress = Callable[[int, int], None]
+ReportProgress = Callable[[int, int], None]  # (points done, points to do)
 
 
 class PIPsTracker:
@@ -81,7 +83,7 @@ class PIPsTracker:
         self.arithmetic = Fast(net, dtype, self.device)
         self.net = self.arithmetic.net
 
-    def __call__(self, frames: np.ndarray, queries: np.ndarray, progress: Progress | None = None) -> Tracks:
+    def __call__(self, frames: np.ndarray, queries: np.ndarray, progress: ReportProgress | None = None) -> Tracks:
         """Follow points through a clip.
 
         Args:
@@ -127,7 +129,7 @@ class PIPsTracker:
         )
 
     @torch.inference_mode()
-    def _track(self, frames: np.ndarray, queries: np.ndarray, progress: Progress) -> Tracks:
+    def _track(self, frames: np.ndarray, queries: np.ndarray, progress: ReportProgress) -> Tracks:
         S, N = len(frames), len(queries)
         start_frame = queries[:, 0].astype(int)
         later, earlier = np.flatnonzero(start_frame < S - 1), np.flatnonzero(start_frame > 0)
@@ -162,12 +164,12 @@ class PIPsTracker:
         image = torch.tensor(frame, device=self.device).permute(2, 0, 1)
         return pyramid(self.arithmetic.features(self.net, image))
 
-    def window(self, pyramids: list[Pyramid], start: Tensor, feature: Tensor) -> tuple[Tensor, Tensor]:
-        """One block through eight frames: start [n 2] in cells, feature [n 128] -> coords [n 8 2], visibility [n 8]."""
+    def window(self, pyramids: Sequence[Pyramid], start: Tensor, look: Tensor) -> tuple[Tensor, Tensor]:
+        """One block through eight frames: start [n 2] in cells, look [n 128] -> coords [n 8 2], visibility [n 8]."""
         n = len(start)
         filled = torch.arange(self.block, device=self.device).clamp(max=n - 1)
-        for coords, features in self.net.refine(pyramids, start[filled], feature[filled], self.iters, self.arithmetic):
-            pass
+        steps = self.net.refine(pyramids, start[filled], look[filled], self.iters, self.arithmetic)
+        ((coords, features),) = deque(steps, maxlen=1)
         logits = self.net.vis_predictor(features)[..., 0]
         return coords[:n], torch.sigmoid(logits[:n])
 
@@ -176,3 +178,8 @@ def _is_out_of_memory(error: Exception) -> bool:
     """CUDA has a class for it; on a CPU torch says so in words only."""
     said = "can't allocate memory" in str(error) or "not enough memory" in str(error)
     return said or isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError))
+
+
+def make(weights: str, device: str) -> Tracker:
+    """For `make_tracker`."""
+    return PIPsTracker(load_pips(weights), device=device)

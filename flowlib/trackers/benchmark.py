@@ -1,16 +1,14 @@
-"""`evaluate_tracker`: how good are the tracks that everything else is trained on and measured with?"""
+"""Score trackers on benchmarks: clips with known tracks, pairs of frames with known optical flow."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from flowlib.evaluation.ground_truth import FlowPair, PointClip
-from flowlib.evaluation.statistics import nan_mean
-from flowlib.geometry import pixel_grid
+from flowlib.clips import ClipSample
 from flowlib.metrics import point_errors, tapvid_metrics
 from flowlib.progress import Progress
 from flowlib.trackers import Tracker
@@ -57,15 +55,13 @@ class TrackerReport:
     def mean(self) -> dict[str, float]:
         """Mean over clips of each number; clips without it do not count."""
         names = [name for name in COLUMNS if any(name in row for row in self.rows)]
-        return {name: nan_mean(np.array([row.get(name, np.nan) for row in self.rows])) for name in names}
+        return {name: _mean([row.get(name, np.nan) for row in self.rows]) for name in names}
 
     def markdown(self) -> str:
         return compare({self.tracker.get("name", "tracker"): self})
 
 
-def evaluate_tracker(
-    tracker: Tracker, benchmark: Iterable[PointClip | FlowPair], *, progress: bool = False
-) -> TrackerReport:
+def evaluate_tracker(tracker: Tracker, benchmark: Iterable[ClipSample], *, progress: bool = False) -> TrackerReport:
     """Score a tracker on clips with known tracks, or on pairs of frames with known flow.
 
     For clips: `pck_t`, the share of joints within 0.2·√area of their true place in the annotated frames after the
@@ -75,7 +71,7 @@ def evaluate_tracker(
 
     Args:
         tracker: (frames, queries) -> Tracks.
-        benchmark: clips and pairs, as `read_badja`, `read_tapvid` and `read_flow_pair` give them.
+        benchmark: clips, as `dataset.benchmarks` reads them: `read_badja`, `read_tapvid` and `read_flow_pair`.
         progress: show a bar.
 
     Raises:
@@ -83,8 +79,8 @@ def evaluate_tracker(
     """
     rows = []
     for clip in Progress(benchmark, tracker.describe().get("name", ""), unit="clip", disable=not progress):
-        numbers = _score_flow(tracker, clip) if isinstance(clip, FlowPair) else _score_points(tracker, clip)
-        rows.append({"clip": clip.name, "note": getattr(clip, "note", ""), **numbers})
+        numbers = _score_flow(tracker, clip) if clip.dense else _score_points(tracker, clip)
+        rows.append({"clip": clip.name, "note": clip.note, **numbers})
     if not rows:
         raise ValueError("benchmark: expected clips or pairs of frames, got none")
     return TrackerReport(tracker.describe(), rows)
@@ -106,30 +102,27 @@ def compare(reports: Mapping[str, TrackerReport]) -> str:
     return "\n".join(lines + [f"\n{'*' * (index + 1)} {note}" for index, note in enumerate(notes)])
 
 
-def _score_points(tracker: Tracker, clip: PointClip) -> dict[str, float]:
+def _score_points(tracker: Tracker, clip: ClipSample) -> dict[str, float]:
     truth = clip.truth
     predicted = _track(tracker, clip.frames, truth.queries, clip.name)
     errors = point_errors(truth.tracks, predicted.tracks, truth.visibility)
     after = np.arange(truth.num_frames)[:, None] > truth.queries[None, :, 0]
     measured = truth.visibility & after
-    numbers = {"mean_error": nan_mean(errors[measured]), "median_error": _median(errors[measured])}
+    numbers = {"mean_error": _mean(errors[measured]), "median_error": _median(errors[measured])}
     tapvid = tapvid_metrics(truth, predicted, clip.query_mode)
     kept = ("average_pts_within_thresh", *(("average_jaccard", "occlusion_accuracy") if clip.occlusion_known else ()))
     numbers |= {name: tapvid[name] for name in kept}
-    with_area = measured & np.isfinite(clip.area)[:, None]
-    if with_area.any():
+    if clip.area is not None and (with_area := measured & np.isfinite(clip.area)[:, None]).any():
         near = errors < PCK_SHARE * np.sqrt(clip.area)[:, None]
         numbers["pck_t"] = float(near[with_area].mean())
     return numbers
 
 
-def _score_flow(tracker: Tracker, pair: FlowPair) -> dict[str, float]:
-    points = pixel_grid(pair.known.shape)[pair.known]
-    if len(points) == 0:
+def _score_flow(tracker: Tracker, pair: ClipSample) -> dict[str, float]:
+    if pair.truth.num_points == 0:
         return {"epe": np.nan, "outliers": np.nan}
-    queries = np.insert(points, 0, 0, axis=1)
-    predicted = _track(tracker, pair.frames, queries, pair.name).displacement[1]
-    true = pair.flow[:, pair.known].T
+    predicted = _track(tracker, pair.frames, pair.truth.queries, pair.name).displacement[1]
+    true = pair.truth.displacement[1]
     errors, lengths = np.linalg.norm(predicted - true, axis=-1), np.linalg.norm(true, axis=-1)
     outliers = (errors > OUTLIER[0]) & (errors > OUTLIER[1] * lengths)
     return {"epe": float(errors.mean()), "outliers": float(outliers.mean())}
@@ -142,6 +135,12 @@ def _track(tracker: Tracker, frames: np.ndarray, queries: np.ndarray, name: str)
         expected = [len(frames), len(queries), 2]
         raise ValueError(f"{name}: expected tracks {expected}, got {list(tracks.tracks.shape)}")
     return tracks
+
+
+def _mean(values: Sequence[float] | np.ndarray) -> float:
+    """Of what is not NaN; NaN where nothing is left."""
+    known = np.asarray(values)[~np.isnan(values)]
+    return float(known.mean()) if len(known) else float("nan")
 
 
 def _median(values: np.ndarray) -> float:

@@ -1,4 +1,4 @@
-"""A shard as a source of clips: every picture is decoded straight to its place, damage is told in one sentence."""
+"""Read clips from a shard: every picture is decoded straight to its place, damage is told in one sentence."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
+from flowlib.clips import Clip, ClipSample
 from flowlib.geometry import Size
-from flowlib.shards import Clip, LabelledClip, Shard, ShardError
+from flowlib.shards import Shard, ShardError
 from flowlib.tracks import Tracks
 from flowlib.video import decode_image
 
 
-class Packed:
+class ShardReader:
     """An open shard. Dropping it closes the file.
 
     Attributes:
@@ -34,15 +35,16 @@ class Packed:
 
     def __init__(self, path: str | Path) -> None:
         self.shard = Shard(path)
-        self.content_sha256: str = self.shard.file.attrs["content_sha256"]
+        self.content_sha256 = str(self.shard.file.attrs["content_sha256"])
 
     @property
     def size(self) -> Size:
         return self.shard.config["height"], self.shard.config["width"]
 
-    def read(self, clip: Clip) -> LabelledClip:
+    def read(self, clip: Clip) -> ClipSample:
         """One of its clips, whole."""
-        return LabelledClip(clip, self.frames(clip), self.tracks(clip))
+        frames, tracks = self.frames(clip), self.tracks(clip)
+        return ClipSample(clip, frames, tracks)
 
     def tracks(self, clip: Clip) -> Tracks:
         """The tracks of one of its clips."""

@@ -13,7 +13,7 @@ import torch
 from fixtures.dataset_shards import CLIPS, SIZE, S, assert_equal, labelled, write_dataset
 
 from flowlib.dataset import TrajectoryDataset, open_splits
-from flowlib.dataset.unpacked import Unpacked, unpack, unpacked_bytes
+from flowlib.dataset.mmap_reader import MmapReader, unpack, unpacked_bytes
 from flowlib.shards import Shard, ShardError, write_shard
 
 BUILD = """
@@ -65,9 +65,9 @@ def test_samples_are_the_shards_to_the_last_bit(tmp_path, step, points):
         np.testing.assert_array_equal(unpacked.tracks(i).tracks, plain.tracks(i).tracks)
 
 
-def test_wide_steps_and_left_out_frames_are_kept(tmp_path):
+def test_wide_steps_and_the_lack_of_frames_are_kept(tmp_path):
     wide, some = labelled(0, 0), labelled(0, 4)
-    wide.tracks.tracks[2:] += 5000
+    wide.truth.tracks[2:] += 5000
     object.__setattr__(some.clip, "kept", (0, 3))
     object.__setattr__(some, "frames", some.frames[[0, 3]])
     config = {"height": SIZE[0], "width": SIZE[1]}
@@ -153,7 +153,7 @@ def test_what_is_no_whole_file_is_made_anew(tmp_path, refuses, damage):
     victim = min(root.glob("unpacked/*.unpacked"))
     victim.write_bytes(damage(victim.read_bytes()))
     with refuses(f"{victim.name}: expected an unpacked shard"):
-        Unpacked(victim)
+        MmapReader(victim)
     assert_equal(*open_both(root))
 
 

@@ -1,4 +1,4 @@
-"""Real ground truth and trackers on it: what is read, what is refused, and what a tracker's figures mean."""
+"""Benchmarks: what is read, what is refused, and that their long clips become clips to train with."""
 
 import json
 import pickle
@@ -8,21 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flowlib.evaluation import (
-    FlowPair,
-    PointClip,
-    StillTracker,
-    compare,
-    evaluate_tracker,
-    load_arrays,
-    read_badja,
-    read_flo,
-    read_flow_pair,
-    read_kitti_flow,
-    read_tapvid,
-)
+from flowlib.clips import ClipList
+from flowlib.dataset.benchmarks import load_arrays, read_badja, read_flo, read_flow_pair, read_kitti_flow, read_tapvid
 from flowlib.geometry import pixel_grid
-from flowlib.synthetic import SceneTracker, synthetic_clip
+from flowlib.synthetic import synthetic_clip
+from flowlib.trackers.benchmark import StillTracker, evaluate_tracker
 
 
 def test_flo_round_trip_and_bad_files(tmp_path, refuses):
@@ -83,7 +73,7 @@ def test_tapvid_kinetics_and_strided_queries(tmp_path):
     kinetics = [entry | {"video": [encode_image(frame) for frame in entry["video"]]}]
     (tmp_path / "k.pkl").write_bytes(pickle.dumps(kinetics))
     (first,) = read_tapvid(tmp_path / "k.pkl", size=None)
-    assert first.name == "k_0000" and first.truth.queries[:, 0].tolist() == [2, 0]  # the one never seen is left out
+    assert first.name == "k_0000" and first.truth.queries[:, 0].tolist() == [2, 0]  # the one never seen is skipped
     np.testing.assert_allclose(first.truth.queries[0, 1:], tracks.tracks[2, 0], atol=1e-4)
     (strided,) = read_tapvid(tmp_path / "k.pkl", size=None, query_mode="strided")
     expected = [(t, point) for t in (0, 5) for point in range(3) if not entry["occluded"][point, t]]
@@ -124,45 +114,6 @@ def test_pickles_that_are_none_or_not_tapvid(tmp_path, refuses):
     (tmp_path / "short.pkl").write_bytes(pickle.dumps({"a": entry | {"occluded": entry["occluded"][:, 1:]}}))
     with refuses("expected points"):
         list(read_tapvid(tmp_path / "short.pkl"))
-
-
-def exact_clip(name="scene"):
-    frames, scene = synthetic_clip(6, (64, 96), seed=4, motion="linear", camera="linear")
-    truth = scene.tracks(np.insert(pixel_grid((64, 96))[::16, ::16].reshape(-1, 2).astype(float), 0, 0, axis=1))
-    return PointClip(name, frames, truth, np.full(6, 400.0)), scene
-
-
-def test_a_perfect_tracker_and_a_still_one():
-    clip, scene = exact_clip()
-    perfect, still = evaluate_tracker(SceneTracker(scene), [clip]), evaluate_tracker(StillTracker(), [clip])
-    assert perfect.rows[0]["average_jaccard"] == 1 and perfect.rows[0]["mean_error"] < 1e-4
-    seen = clip.truth.visibility[1:]
-    lengths = np.linalg.norm(clip.truth.displacement[1:], axis=-1)[seen]
-    assert still.rows[0]["mean_error"] == pytest.approx(lengths.mean(), rel=1e-5)
-    assert still.rows[0]["pck_t"] == pytest.approx((lengths < 0.2 * 20).mean())
-    table = compare({"perfect": perfect, "still": still})
-    assert "| mean | perfect | 100.0 | 0.00 |" in table and table.count("\n") == 5
-
-
-def test_flow_pairs():
-    frames, scene = synthetic_clip(2, (48, 64), seed=5)
-    known = np.ones((48, 64), bool)
-    known[:5] = False
-    pair = FlowPair("pair", frames, scene.displacement()[1], known)
-    assert evaluate_tracker(SceneTracker(scene), [pair]).rows[0]["epe"] < 1e-4
-    expected = np.linalg.norm(pair.flow, axis=0)[known].mean()
-    assert evaluate_tracker(StillTracker(), [pair]).rows[0]["epe"] == pytest.approx(expected, rel=1e-5)
-
-
-def test_bad_benchmarks(refuses):
-    class Short(StillTracker):
-        def __call__(self, frames, queries):
-            return super().__call__(frames[1:], queries)
-
-    with refuses("expected clips or pairs of frames, got none"):
-        evaluate_tracker(StillTracker(), [])
-    with refuses(r"scene: expected tracks \[6"):
-        evaluate_tracker(Short(), [exact_clip()[0]])
 
 
 def badja_files(folder: Path, masks: bool) -> Path:
@@ -220,4 +171,50 @@ def test_real_ground_truth_is_read(shared):
     assert 0 < evaluate_tracker(StillTracker(), [camel]).rows[0]["pck_t"] < 1
     folder = data / "gt/middlebury/Urban2"
     pair = read_flow_pair(folder / "frame10.png", folder / "frame11.png", folder / "flow10.flo")
-    assert pair.name == "Urban2" and pair.known.all() and np.abs(pair.flow).max() < 30
+    assert pair.name == "Urban2" and pair.dense and pair.truth.num_points == pair.size[0] * pair.size[1]
+    assert np.abs(pair.truth.displacement).max() < 30
+
+
+def test_flow_pairs_are_clips_of_two_frames(tmp_path, refuses):
+    from flowlib.video import encode_image
+
+    rng = np.random.default_rng(0)
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.jpg").write_bytes(encode_image(rng.integers(0, 255, (5, 7, 3), np.uint8)))
+    flow = rng.normal(size=(5, 7, 2)).astype("<f4")
+    flow[2, 3] = 1e10
+    (tmp_path / "a.flo").write_bytes(struct.pack("<fii", 202021.25, 7, 5) + flow.tobytes())
+    pair = read_flow_pair(tmp_path / "a.jpg", tmp_path / "b.jpg", tmp_path / "a.flo", "pair")
+    known = np.abs(flow).max(axis=-1) < 1e9
+    assert (pair.name, pair.dense, pair.truth.num_points, pair.frames.shape) == ("pair", True, 34, (2, 5, 7, 3))
+    np.testing.assert_array_equal(pair.truth.queries[:, 1:], pixel_grid((5, 7))[known])
+    np.testing.assert_allclose(pair.truth.displacement[1], flow[known], rtol=0, atol=1e-12)
+    (tmp_path / "b.jpg").write_bytes(encode_image(np.zeros((5, 8, 3), np.uint8)))
+    with refuses("expected pictures and flow of one size"):
+        read_flow_pair(tmp_path / "a.jpg", tmp_path / "b.jpg", tmp_path / "a.flo")
+
+
+def test_badja_becomes_clips_to_train_with(tmp_path):
+    clips = ClipList(read_badja(badja_files(tmp_path, False), tmp_path / "frames"), num_frames=2)
+    assert [clip.name for clip in clips] == ["horse-00000-1-2"]  # frames 2 and 3 begin without an annotation
+    assert clips[0].truth.num_points == 3 and clips[0].truth.visibility.all() and not clips[0].occlusion_known
+    assert clips.num_frames == 2 and clips.size == (54, 96) and clips.videos == ["horse"]
+    later = ClipList(read_badja(tmp_path / "horse.json", tmp_path / "frames"), num_frames=1)
+    assert [clip.clip.first_frame for clip in later] == [0, 1, 3]
+    assert later[2].truth.num_points == 2  # those seen in frame 3
+
+
+@pytest.mark.parametrize("query_mode", ["first", "strided"])
+def test_tapvid_becomes_clips_to_train_with(tmp_path, query_mode):
+    entry, tracks = tapvid_entry(S=12)
+    (tmp_path / "davis.pkl").write_bytes(pickle.dumps({"a": entry, "b": entry}))
+    clips = ClipList(read_tapvid(tmp_path / "davis.pkl", size=None, query_mode=query_mode), num_frames=4)
+    assert [clip.name for clip in clips] == [f"{video}-{first:05d}-1-4" for video in "ab" for first in (0, 4, 8)]
+    for sample, first in zip(clips, (0, 4, 8)):
+        seen = tracks.visibility[first]
+        assert sample.truth.num_points == seen.sum()  # each point once, however many queries it had
+        np.testing.assert_allclose(sample.truth.tracks, tracks.tracks[first : first + 4, seen], atol=1e-4)
+        np.testing.assert_array_equal(sample.truth.visibility, tracks.visibility[first : first + 4, seen])
+        np.testing.assert_allclose(sample.truth.queries[:, 1:], sample.truth.tracks[0])
+        assert (sample.truth.queries[:, 0] == 0).all() and sample.query_mode == "first"
+        assert sample["frames"].shape == (4, 64, 96, 3) and sample["video"] == "a"

@@ -1,4 +1,4 @@
-"""The unpacked form of a shard: one file that is memory-mapped, so that a sample costs a copy and no decoding.
+"""Read clips from an unpacked shard: one file that is memory-mapped, so that a sample costs a copy and no decoding.
 
     frames      uint8 [F H W 3], each once, however many clips use it
     per clip    float32 tracks [S N 2], float32 queries [N 3], bool visibility [S N]
@@ -19,9 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
-from flowlib.dataset.packed import Packed
+from flowlib.clips import Clip, ClipSample
+from flowlib.dataset.shard_reader import ShardReader
 from flowlib.geometry import Size
-from flowlib.shards import Clip, LabelledClip, ShardError
 from flowlib.tracks import Tracks
 from flowlib.workspace import atomic_write
 
@@ -32,7 +32,7 @@ POINT = 8 + 1  # bytes of a point in a frame: x and y as float32, and whether it
 QUERY = 12  # bytes of t, x and y as float32
 
 
-class Unpacked:
+class MmapReader:
     """An unpacked shard, mapped for reading. What it gives are copies, so they can be written and outlive it.
 
     Attributes:
@@ -56,10 +56,10 @@ class Unpacked:
         self.content_sha256, self._clips = index["content_sha256"], index["clips"]
         self._frames = np.ndarray((index["num_frames"], *self.size, 3), np.uint8, self._bytes)
 
-    def read(self, clip: Clip) -> LabelledClip:
+    def read(self, clip: Clip) -> ClipSample:
         """One of its clips, whole."""
         rows, _ = self._clips[clip.key]
-        return LabelledClip(clip, np.take(self._frames, rows, axis=0), self.tracks(clip))
+        return ClipSample(clip, np.take(self._frames, rows, axis=0), self.tracks(clip))
 
     def tracks(self, clip: Clip) -> Tracks:
         """The tracks of one of its clips."""
@@ -91,17 +91,17 @@ def unpack(path: str | Path, target: str | Path, *, advance: Callable[[int], obj
         ShardError: the shard is damaged.
         OSError: `target` can't be written; there is none then.
     """
-    packed = Packed(path)
-    pictures, places = _pictures(packed.shard.clips), {}
+    reader = ShardReader(path)
+    pictures, places = _pictures(reader.shard.clips), {}
     rows = {name: row for row, name in enumerate(pictures)}
     with atomic_write(target) as temporary, open(temporary, "wb") as file:
         for clip, index in pictures.values():
-            advance(file.write(packed.frame(clip, index)))
-        for clip in packed.shard.clips:
+            advance(file.write(reader.frame(clip, index).data))
+        for clip in reader.shard.clips:
             file.write(bytes(-file.tell() % ALIGNED))
             places[clip.key] = [rows[name] for name in _names(clip)], file.tell()
-            advance(_write_tracks(file, packed, clip))
-        about = {"content_sha256": packed.content_sha256, "size": packed.size, "num_frames": len(rows)}
+            advance(_write_tracks(file, reader, clip))
+        about = {"content_sha256": reader.content_sha256, "size": reader.size, "num_frames": len(rows)}
         content = json.dumps(about | {"clips": places}).encode()
         file.write(content + len(content).to_bytes(8, "little") + MAGIC)
     return Path(target)
@@ -123,12 +123,10 @@ def _tracks_bytes(clip: Clip) -> int:
     return clip.num_points * (clip.num_frames * POINT + QUERY)
 
 
-def _write_tracks(file, packed: Packed, clip: Clip) -> int:
-    tracks = packed.tracks(clip)
-    if (tracks.num_frames, tracks.num_points) != (clip.num_frames, clip.num_points):
-        raise ShardError(f"{packed.shard.path}: clip {clip.key} has other tracks than its index says")
+def _write_tracks(file, reader: ShardReader, clip: Clip) -> int:
+    tracks = reader.tracks(clip)
     arrays = (tracks.tracks.astype(np.float32), tracks.queries.astype(np.float32), tracks.visibility)
-    return sum(file.write(np.ascontiguousarray(array)) for array in arrays)
+    return sum(file.write(np.ascontiguousarray(array).data) for array in arrays)
 
 
 def _read_index(file, length: int) -> dict | None:

@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from flowlib.clips import Clip
 from flowlib.labelling.pipeline import Clock, label_clips, tracker_of
 from flowlib.labelling.plan import Plan
 from flowlib.labelling.store import Store
 from flowlib.progress import Progress
-from flowlib.shards import Clip
 from flowlib.trackers import Tracker
 from flowlib.video import Skipped
 from flowlib.workspace import Workspace
@@ -25,17 +25,17 @@ ENGINES = ("local", "ray")
 
 @dataclass
 class LabelReport:
-    """What a run of `label` found, did and left out.
+    """What a run of `label` found, did and skipped.
 
     Attributes:
         folder: the dataset's folder.
         planned: clips of this chunk.
         found: clips of them that were there already.
         labelled: clips labelled now.
-        skipped: videos left out, with a reason each.
-        left_out: clips of the plan with nothing to learn from.
-        damaged: shards that could not be read; they were set aside and this chunk's clips in them done again.
-        stale: shards with clips of videos that have another content now; they were set aside.
+        skipped: videos skipped, with a reason each.
+        skipped_clips: clips of the plan with nothing to learn from.
+        damaged: shards that could not be read; they were quarantined and this chunk's clips in them done again.
+        stale: shards with clips of videos that have another content now; they were quarantined.
         clock: seconds spent tracking, and waiting for "decoding" and "writing"; of all workers together.
         seconds: from beginning to end.
     """
@@ -45,7 +45,7 @@ class LabelReport:
     found: int = 0
     labelled: int = 0
     skipped: list[Skipped] = field(default_factory=list)
-    left_out: list[Skipped] = field(default_factory=list)
+    skipped_clips: list[Skipped] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
     stale: list[str] = field(default_factory=list)
     clock: Clock = field(default_factory=Clock)
@@ -57,11 +57,11 @@ class LabelReport:
         ]
         if self.labelled:
             lines += [f"{self.seconds / self.labelled:.2f} s a clip; of the tracker's time: {self.clock}"]
-        lines += [f"left out: {one.name}: {one.reason}" for one in self.skipped]
-        lines += [f"left out: {len(self.left_out)} clips that are black or frozen"] if self.left_out else []
-        lines += [f"set aside, labelled again: {reason}" for reason in self.damaged]
-        lines += [f"set aside: {reason}" for reason in self.stale]
-        return "\n".join(lines + [f"{len(self.skipped)} videos left out"] if self.skipped else lines)
+        lines += [f"skipped: {one.name}: {one.reason}" for one in self.skipped]
+        lines += [f"skipped: {len(self.skipped_clips)} clips that are black or frozen"] if self.skipped_clips else []
+        lines += [f"quarantined, labelled again: {reason}" for reason in self.damaged]
+        lines += [f"quarantined: {reason}" for reason in self.stale]
+        return "\n".join(lines + [f"{len(self.skipped)} videos skipped"] if self.skipped else lines)
 
 
 def label(
@@ -94,13 +94,13 @@ def label(
         engine: "local", this process; "ray", workers of a Ray cluster that all see the workspace, or of this machine.
         workers: how many, with "ray"; 0: one a GPU, or where there is none one for two cores.
         verify: read every shard there is to the last byte first, and do again what is damaged.
-        strict: raise when a video had to be left out, after the others are done.
+        strict: raise when a video had to be skipped, after the others are done.
         progress: show a bar with the time left.
 
     Raises:
         ValueError: bad chunk, unknown engine, or a dataset of that name was made with another config.
         OSError: the workspace can't be written.
-        RuntimeError: with `strict`, something was left out; with "ray", three workers died over the same clips.
+        RuntimeError: with `strict`, something was skipped; with "ray", three workers died over the same clips.
         ImportError: "ray" is not installed.
     """
     if engine not in ENGINES:
@@ -111,14 +111,14 @@ def label(
     about = _describe(plan, tracker, device)
     store = Store(workspace, dataset, config=plan.config.content(), tracker=about)
     store.assign_splits(list(plan.videos), plan.config.seed)
-    report = LabelReport(store.folder, len(clips), skipped=list(plan.skipped), left_out=plan.left_out)
-    report.damaged = store.set_aside_damaged(verify=verify, progress=progress)
-    report.stale = store.set_aside_stale(plan.videos)
+    report = LabelReport(store.folder, len(clips), skipped=list(plan.skipped), skipped_clips=plan.skipped_clips)
+    report.damaged = store.quarantine_damaged(verify=verify, progress=progress)
+    report.stale = store.quarantine_stale(plan.videos)
     store.clear_merged()
     _work_off(plan, clips, store, report, _engine(engine, tracker, device, workers), progress)
     report.seconds = time.perf_counter() - start
     if strict and report.skipped:
-        raise RuntimeError(f"strict: {len(report.skipped)} were left out\n{report}")
+        raise RuntimeError(f"strict: {len(report.skipped)} were skipped\n{report}")
     return report
 
 
@@ -157,18 +157,18 @@ def _one_round(plan: Plan, todo: list[Clip], store: Store, report: LabelReport, 
 
 
 def _engine(name: str, tracker: Tracker | None, device: str, workers: int):
-    """What labels clips and yields each that is safe and counted in, given plan, clips, store, clock, broken videos."""
+    """What labels clips and yields each once it is committed, given plan, clips, store, clock and broken videos."""
     if name == "ray":
         from flowlib.labelling.cluster import label_clips_with_ray
 
         return lambda *work: label_clips_with_ray(*work, tracker=tracker, device=device, workers=workers)
-    return lambda plan, clips, store, *books: label_clips(plan, clips, tracker, store, store.keep, *books)
+    return lambda plan, clips, store, *books: label_clips(
+        plan, clips, tracker or tracker_of(plan, device), store, store.keep, *books
+    )
 
 
 def _describe(plan: Plan, tracker: Tracker | None, device: str) -> dict:
-    if tracker is None and plan.config.tracker != "exact":
-        tracker = tracker_of(plan, "cpu" if device == "auto" else device)
-    return tracker.describe() if tracker else {"name": "exact", "weights_sha256": ""}
+    return (tracker or tracker_of(plan, "cpu" if device == "auto" else device)).describe()
 
 
 class _Terminated(BaseException):

@@ -1,6 +1,7 @@
-"""Readers of real ground truth: BADJA, TAP-Vid, Middlebury, Sintel and KITTI. Files in, clips or pairs out.
+"""Read benchmarks with real ground truth: BADJA, TAP-Vid, Middlebury, Sintel and KITTI. Files in, `ClipSample`s out.
 
-Nothing is unpickled but NumPy arrays. Knows nothing of trackers or scores.
+`ClipList(read_badja(…), num_frames=8)` makes a dataset of clips for training of them. Nothing is unpickled but NumPy
+arrays. Knows nothing of trackers or scores.
 """
 
 from __future__ import annotations
@@ -10,62 +11,22 @@ import json
 import pickle
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
-from flowlib.geometry import Size, rescale_points
+from flowlib.clips import Clip, ClipSample
+from flowlib.geometry import Size, from_shares, pixel_grid, rescale_points
 from flowlib.tracks import Tracks
 from flowlib.video import decode_image, read_frames, resize_frame
 
 FLO_MAGIC = 202021.25  # Baker et al., A Database and Evaluation Methodology for Optical Flow, file format of Middlebury
 UNKNOWN = 1e9  # pixels; Middlebury marks unknown flow by larger numbers
 BADJA_SIZE = (1080, 1920)  # of the pictures that BADJA's joints were marked in
-FARTHEST = 2.0  # frames off the centre; visible points lie within half a one, and those beyond are pixels by mistake
+FARTHEST = -1.5, 2.5  # shares of the frame; visible points lie from 0 to 1, and those far beyond are pixels by mistake
 STRIDE = 5  # frames between the queries of a track under TAP-Vid's "strided" protocol
-
-
-@dataclass(frozen=True, eq=False)
-class PointClip:
-    """A clip with points followed by hand, or exactly known.
-
-    Attributes:
-        name: of the clip.
-        frames: uint8 [S H W 3].
-        truth: queries and true places; `visibility` says where a place is known and visible.
-        area: [S] pixels covered by the object, for PCK-T; NaN where it isn't known.
-        occlusion_known: False if invisible only means "not annotated".
-        query_mode: "first" or "strided", see `metrics.tapvid_metrics`.
-        note: what a reader of its numbers must know.
-    """
-
-    name: str
-    frames: UInt8[np.ndarray, "S H W 3"]
-    truth: Tracks
-    area: Float[np.ndarray, " S"]
-    occlusion_known: bool = True
-    query_mode: Literal["first", "strided"] = "first"
-    note: str = ""
-
-
-@dataclass(frozen=True, eq=False)
-class FlowPair:
-    """Two frames and the true optical flow from the first to the second.
-
-    Attributes:
-        name: of the pair.
-        frames: uint8 [2 H W 3].
-        flow: [2 H W] pixels (x, y); zero where unknown.
-        known: bool [H W].
-    """
-
-    name: str
-    frames: UInt8[np.ndarray, "2 H W 3"]
-    flow: Float[np.ndarray, "2 H W"]
-    known: Bool[np.ndarray, "H W"]
 
 
 def read_flo(path: str | Path) -> tuple[Float[np.ndarray, "2 H W"], Bool[np.ndarray, "H W"]]:
@@ -82,7 +43,7 @@ def read_flo(path: str | Path) -> tuple[Float[np.ndarray, "2 H W"], Bool[np.ndar
     if width < 1 or height < 1 or len(data) != expected:
         raise ValueError(f"{path}: expected {expected} bytes for {width}×{height} pixels, got {len(data)}")
     flow = np.frombuffer(data, "<f4", offset=12).reshape(height, width, 2).transpose(2, 0, 1)
-    known = (np.abs(flow) < UNKNOWN).all(axis=0)  # False for NaN, too
+    known = np.all(np.abs(flow) < UNKNOWN, axis=0)  # False for NaN, too
     return np.where(known, flow, np.float32(0)), known
 
 
@@ -104,8 +65,8 @@ def read_kitti_flow(path: str | Path) -> tuple[Float[np.ndarray, "2 H W"], Bool[
     return np.where(known, flow, np.float32(0)), known
 
 
-def read_flow_pair(first: str | Path, second: str | Path, flow: str | Path, name: str = "") -> FlowPair:
-    """Two pictures and their flow, .flo or KITTI's PNG by suffix.
+def read_flow_pair(first: str | Path, second: str | Path, flow: str | Path, name: str = "") -> ClipSample:
+    """Two pictures and their flow, .flo or KITTI's PNG by suffix: a clip of two frames, a point in each known pixel.
 
     Raises:
         ValueError: pictures and flow of different sizes, or not such files.
@@ -115,12 +76,20 @@ def read_flow_pair(first: str | Path, second: str | Path, flow: str | Path, name
     sizes = [frame.shape[:2] for frame in frames] + [known.shape]
     if len(set(sizes)) > 1:
         raise ValueError(f"{flow}: expected pictures and flow of one size, got {sizes}")
-    return FlowPair(name or Path(flow).parent.name, np.stack(frames), field, known)
+    # in float64, so that the flow can be read off the tracks as it was
+    start = pixel_grid((known.shape[0], known.shape[1]))[known].astype(np.float64)
+    tracks = np.stack([start, start + field[:, known].T])
+    truth = Tracks(tracks, np.ones(tracks.shape[:2], bool), np.insert(start, 0, 0, axis=1))
+    return _sample(name or Path(flow).parent.name, np.stack(frames), truth, dense=True)
+
+
+def _sample(name: str, frames: np.ndarray, truth: Tracks, **about: Any) -> ClipSample:
+    return ClipSample(Clip.named(name, frames, num_points=truth.num_points), frames, truth, **about)
 
 
 def read_badja(
     annotations: str | Path, frames: str | Path, masks: str | Path = "", *, size: Size | None = None
-) -> PointClip:
+) -> ClipSample:
     """One animal of BADJA (Biggs et al. 2018), set up as in the PIPs paper: joints of its first annotated frame.
 
     The clip runs from the first to the last annotated frame. PCK-T needs the animal's area; without masks the area of
@@ -143,11 +112,11 @@ def read_badja(
     numbered = [re.search(r"(\d+)\.\w+$", str(entry["image_path"])) for entry in entries]
     if None in numbered:
         raise ValueError(f"{annotations}: expected paths of numbered pictures, got {entries[numbered.index(None)]}")
-    numbers = [int(match[1]) for match in numbered]
+    numbers = [int(match[1]) for match in numbered if match]
     order = np.argsort(numbers)
     span = range(min(numbers), max(numbers) + 1)
     pictures = _numbered(Path(frames), span)
-    size = tuple(size or pictures.shape[1:3])
+    size = size or (pictures.shape[1], pictures.shape[2])
     pictures = np.stack([resize_frame(picture, size, "stretch") for picture in pictures])
     joints = np.array([entries[i]["joints"] for i in order], np.float64)[..., ::-1]  # row, column -> x, y
     seen = np.array([entries[i]["visibility"] for i in order], bool)
@@ -164,12 +133,13 @@ def read_badja(
         known = tracks[index, visibility[index]]
         area[index] = _mask_area(Path(masks) / f"{number:05d}.png", size) if masks else _hull_area(known)
     name = Path(annotations).stem
-    return PointClip(name, pictures, Tracks(tracks, visibility, queries), area, occlusion_known=False, note=note)
+    truth = Tracks(tracks, visibility, queries)
+    return _sample(name, pictures, truth, area=area, occlusion_known=False, note=note)
 
 
 def read_tapvid(
     path: str | Path, *, size: Size | None = (256, 256), query_mode: Literal["first", "strided"] = "first"
-) -> Iterator[PointClip]:
+) -> Iterator[ClipSample]:
     """The clips of a TAP-Vid .pkl (DAVIS, Kinetics or RGB-stacking), one after the other.
 
     Args:
@@ -222,7 +192,7 @@ class _ArraysOnly(pickle.Unpickler):
             ("numpy", "dtype"): np.dtype,
             ("multiarray", "_reconstruct"): multiarray._reconstruct,
             ("multiarray", "scalar"): multiarray.scalar,
-            ("numeric", "_frombuffer"): numeric._frombuffer,
+            ("numeric", "_frombuffer"): numeric._frombuffer,  # pyright: ignore[reportAttributeAccessIssue]
             ("_codecs", "encode"): _latin1,
         }
         short = module.removeprefix("numpy.core.").removeprefix("numpy._core.")
@@ -238,24 +208,22 @@ def _latin1(text: str, encoding: str = "latin1") -> bytes:
     return text.encode("latin1")
 
 
-def _tapvid_clip(name: str, entry: dict, size: Size | None, query_mode: str) -> PointClip:
+def _tapvid_clip(name: str, entry: dict, size: Size | None, query_mode: Literal["first", "strided"]) -> ClipSample:
     video = entry["video"]
     frames = video if isinstance(video, np.ndarray) and video.ndim == 4 else np.stack([decode_image(f) for f in video])
     frames = np.stack([resize_frame(frame, size, "stretch") for frame in frames]) if size else frames
     visible = ~np.asarray(entry["occluded"], bool).T  # S N
-    # shares of the frame from its outer edge on: pixels of a frame of one pixel, whose centre is at a half
-    places = np.asarray(entry["points"], np.float64).swapaxes(0, 1) - 0.5
-    if places.shape != (*visible.shape, 2) or len(frames) != len(visible):
-        got = f"{list(places.shape)}, {list(visible.shape)} and {len(frames)} frames"
+    shares = np.asarray(entry["points"], np.float64).swapaxes(0, 1)
+    if shares.shape != (*visible.shape, 2) or len(frames) != len(visible):
+        got = f"{list(shares.shape)}, {list(visible.shape)} and {len(frames)} frames"
         raise ValueError(f"{name}: expected points [N S 2], occluded [N S] and a video of S frames, got {got}")
-    if visible.any() and np.abs(places[visible]).max() > FARTHEST:
-        raise ValueError(f"{name}: expected points as shares of the frame, got up to {places[visible].max() + 0.5:g}")
-    tracks = rescale_points(places, (1, 1), frames.shape[1:3])
+    if ((shares < FARTHEST[0]) | (shares > FARTHEST[1]))[visible].any():
+        raise ValueError(f"{name}: expected points as shares of the frame, got up to {shares[visible].max():g}")
+    tracks = from_shares(shares, (frames.shape[1], frames.shape[2]))
     asked, point = _queries(visible, query_mode)
     tracks, visible = np.where(np.isfinite(tracks[:, point]), tracks[:, point], 0), visible[:, point]
     queries = np.concatenate([asked[:, None], tracks[asked, np.arange(len(asked))]], axis=1)
-    unknown = np.full(len(frames), np.nan)
-    return PointClip(name, frames, Tracks(tracks, visible, queries), unknown, query_mode=query_mode)
+    return _sample(name, frames, Tracks(tracks, visible, queries), query_mode=query_mode)
 
 
 def _queries(visible: np.ndarray, query_mode: str) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Pictures: frames as arrays, as bytes of JPEG, PNG or WebP, and at another size. Knows nothing of videos."""
+"""Images: frames as arrays, as bytes of JPEG, PNG or WebP, and at another size. Knows nothing of videos."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from jaxtyping import UInt8
 from flowlib.geometry import FitRule, Size, fit_frame
 
 Frame = UInt8[np.ndarray, "H W 3"]
-Clip = UInt8[np.ndarray, "S H W 3"]
+Frames = UInt8[np.ndarray, "S H W 3"]
 
 
 def resize_frame(frame: Frame, size: Size | None, fit: FitRule = "crop") -> UInt8[np.ndarray, "height width 3"]:
