@@ -96,7 +96,7 @@ def test_saved_files_hold_the_numbers_and_the_run(report, tmp_path):
     page = report.save(tmp_path / "out")
     saved = json.loads((tmp_path / "out" / "report.json").read_text())
     assert saved["overall"]["dis"]["ade"]["mean"] == report.overall["dis"]["ade"].mean
-    assert saved["run"]["methods"]["dis"]["description"]["flow"] == "dis_flow"
+    assert saved["run"]["methods"]["dis"]["description"]["flow"] == "dis medium"
     assert saved["run"]["data"]["fingerprint"] == "synthetic [0, 1, 2] {'motion': 'linear', 'camera': 'linear'}"
     assert len(saved["per_clip"]["dis"]) == 6 and set(saved["per_video"]["dis"]) == {"scene_0", "scene_1", "scene_2"}
     html, tex = page.read_text(), (tmp_path / "out" / "table.tex").read_text()
@@ -194,10 +194,15 @@ def test_lpips_is_measured_where_its_network_is_at_hand(clips, tmp_path, shared)
     assert "LPIPS moving, for lack of the weights of its network (lpips_weights)" in without.html()
 
 
-def test_two_lambdas_do_not_share_scores(clips, tmp_path):
-    for length in (0, 5):
-        flow = ConstantVelocity(lambda a, b: np.full((2, *a.shape[:2]), length, np.float32))
-        report = evaluate({"flow": flow}, TASK, clips, folder=tmp_path, **QUIET)
+def test_methods_that_say_nothing_of_themselves_share_no_scores(clips, tmp_path):
+    class Silent:
+        input_frames = (0,)
+
+        def __call__(self, images):
+            return ZeroMotion(8)(images)
+
+    for _ in range(2):
+        report = evaluate({"silent": Silent()}, TASK, clips, folder=tmp_path, **QUIET)
         assert report.run["scores_reused"] == 0
 
 

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from fixtures.synthetic_clips import SIZE, SyntheticClips
+from fixtures.synthetic_clips import SIZE, GivenFlow, SyntheticClips
 
+from flowlib.clips import ClipSample
+from flowlib.flow import DISFlow
 from flowlib.metrics import displacement_metrics
 from flowlib.models import TrajectoryPrediction
 from flowlib.models.baselines import (
@@ -16,14 +18,13 @@ from flowlib.models.baselines import (
     ZeroMotion,
     all_baselines,
     densify,
-    dis_flow,
 )
 from flowlib.synthetic import synthetic_clip
 
 
 def errors(predictor, sample):
     """The errors of one predictor on one sample."""
-    if hasattr(predictor, "from_sample"):
+    if isinstance(predictor, OracleTracks):
         prediction = predictor.from_sample(sample)
     else:
         prediction = predictor(sample["frames"][list(predictor.input_frames)].movedim(-1, 1)[None])
@@ -47,13 +48,13 @@ def test_constant_velocity_is_exact_on_constant_motion(second):
     for index in range(len(clips)):
         sample = clips[index]
         flow = (sample["tracks"][second] - sample["tracks"][0]).T.reshape(2, *SIZE).numpy()
-        predictor = ConstantVelocity(lambda a, b: flow, input_frames=(0, second), name="exact")
+        predictor = ConstantVelocity(GivenFlow(flow, "exact"), input_frames=(0, second))
         assert errors(predictor, sample)["ade"] < 1e-4 < errors(ZeroMotion(), sample)["ade"]
 
 
-def test_dis_flow_finds_a_shift():
+def test_dis_finds_a_shift():
     frames = synthetic_clip(2, (96, 128), seed=1, num_sprites=0)[0]
-    flow = dis_flow(frames[0], np.roll(frames[0], (2, 3), axis=(0, 1)))
+    flow = DISFlow()(frames[0], np.roll(frames[0], (2, 3), axis=(0, 1)))
     np.testing.assert_allclose(np.median(flow, axis=(1, 2)), [3, 2], atol=0.1)
 
 
@@ -64,7 +65,7 @@ def test_constant_velocity_with_dis_beats_zero_motion():
 
 def test_what_leaves_the_frame_is_invisible():
     out = np.stack([np.full(SIZE, 20.0), np.zeros(SIZE)])
-    logits = ConstantVelocity(lambda a, b: out, num_frames=3)(torch.zeros(1, 2, 3, *SIZE)).visibility_logits
+    logits = ConstantVelocity(GivenFlow(out), num_frames=3)(torch.zeros(1, 2, 3, *SIZE)).visibility_logits
     assert (logits[0, 1, :, :44] > 0).all() and (logits[0, 1, :, 44:] < 0).all() and (logits[0, 0] > 0).all()
 
 
@@ -94,22 +95,21 @@ def test_nearest_neighbour_finds_the_clip_itself():
     neighbour = NearestNeighbour.fit(clips, input_frames=(0, 1))
     for index in range(4):
         assert errors(neighbour, clips[index])["ade"] == errors(OracleTracks(), clips[index])["ade"]
-    noisy = clips[2]
-    noisy["frames"] = (noisy["frames"].float() * 0.9).to(torch.uint8)
-    assert neighbour.nearest(noisy["frames"][:2].movedim(-1, 1)[None]) == 2
+    darker = (clips[2]["frames"].float() * 0.9).to(torch.uint8)
+    assert neighbour.nearest(darker[:2].movedim(-1, 1)[None]) == 2
 
 
 def test_gains_put_back_what_was_halved():
     clips = SyntheticClips(seeds=[3], motion="linear", camera="linear", grid=SIZE)
     sample = clips[0]
     halved = (sample["tracks"][1] - sample["tracks"][0]).T.reshape(2, *SIZE).numpy() / 2
-    scaled = Scaled.fit(ConstantVelocity(lambda a, b: halved, name="halved"), clips)
+    scaled = Scaled.fit(ConstantVelocity(GivenFlow(halved, "halved")), clips)
     np.testing.assert_allclose(scaled.gains[1:], 2, atol=1e-3)
     assert errors(scaled, sample)["ade"] < 1e-3 and scaled.trained_on == clips.videos
     assert Scaled.fit(ZeroMotion(), clips).gains == [1] * 8
 
 
-def test_own_tracks_are_the_ceiling():
+def test_the_tracks_themselves_are_next_to_exact():
     assert errors(OracleTracks(), SyntheticClips(grid=SIZE)[0])["ade"] < 1e-6
     for grid in ((12, 16), (5, 7)):  # points between pixels, where a field over pixels is rounded off
         assert errors(OracleTracks(), SyntheticClips(grid=grid)[0])["ade"] < 0.1
@@ -169,11 +169,11 @@ def test_bad_input(refuses):
         Scaled(ZeroMotion(8), [1.0] * 7)(torch.zeros(1, 1, 3, 4, 5))
     with refuses("expected the sample"):
         OracleTracks()(torch.zeros(1, 1, 3, 4, 5))
-    kept = SyntheticClips()[0]
-    kept["frames"] = kept["frames"][:2]
-    with refuses("input_frames: expected 0, 1"):
-        NearestNeighbour.fit([kept], input_frames=(0, 3))
-    late = SyntheticClips()[0]
-    late["queries"] = late["queries"] + torch.tensor([1.0, 0, 0])
+    whole = dict(SyntheticClips()[0])
+    with refuses("expected a picture of frame 3, got those of frames 0, 1 only"):
+        NearestNeighbour.fit([whole | {"frames": whole["frames"][:2]}], input_frames=(0, 3))
+    late = ClipSample.of(whole | {"queries": whole["queries"] + torch.tensor([1.0, 0, 0])})
     with refuses("queries: expected all in frame 0"):
         densify(late, SIZE)
+    with refuses("flow: expected an OpticalFlow, which is called and has a `name`, got function"):
+        ConstantVelocity(lambda first, second: first)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from flowlib.evaluation.data import content_of
+from flowlib.dataset.about import content_of
 from flowlib.models.protocols import Predictor, description_of
 from flowlib.tasks.protocol import Answer, Identity, MetricSpec, Picture, SeriesSpec, Strip, StripRow, Task
 from flowlib.workspace import atomic_write
@@ -125,13 +125,11 @@ def settings_fingerprint(task: Task) -> str:
 def method_fingerprint(method: Any) -> str:
     """SHA-256 of what a method is: its class, what it says of itself, and for networks every weight.
 
-    One that is neither described nor a network, or is described as a lambda, gets a new fingerprint each time, so its
-    scores are never reused.
+    One that is neither described nor a network gets a new fingerprint each time, so its scores are never reused.
     """
     digest = hashlib.sha256(f"{type(method).__module__}.{type(method).__qualname__}".encode())
     described = description_of(method)
-    nameless = described is None and not isinstance(method, torch.nn.Module)
-    if nameless or "<lambda>" in json.dumps(described, default=str):
+    if described is None and not isinstance(method, torch.nn.Module):
         return hashlib.sha256(uuid.uuid4().bytes).hexdigest()
     seen = list(method.input_frames) if isinstance(method, Predictor) else None
     digest.update(json.dumps([described, seen], sort_keys=True, default=str).encode())

@@ -24,7 +24,7 @@ from flowlib.evaluation.cache import (
     strip_to_json,
 )
 from flowlib.evaluation.comparison import SampleRow
-from flowlib.evaluation.data import fingerprint_of, split_of, videos_of
+from flowlib.dataset.about import fingerprint_of, split_of, videos_of
 from flowlib.evaluation.leaks import find_leaks, groups_seen
 from flowlib.evaluation.report import Report
 from flowlib.evaluation.statistics import EvalConfig

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from flowlib.evaluation.cache import SIDE, Known, Samples
-from flowlib.evaluation.data import videos_of
+from flowlib.dataset.about import videos_of
 from flowlib.models.protocols import trained_on
 from flowlib.progress import Progress
 from flowlib.tasks.protocol import Task

@@ -1,28 +1,32 @@
-"""Predictors that learn little or nothing, behind the same call as the networks: what a model has to beat.
+"""Baselines: predictors that learn little or nothing, behind the same call as the networks; a model has to beat them.
 
 Each takes `images` [B n 3 H W] for the frames it names in `input_frames` and returns a `TrajectoryPrediction` over the
-whole clip. Those that are fitted say on which videos (`trained_on`), so that an evaluation can refuse them there.
+whole clip, and says what it is: `role`, and `describe()` with a sentence for a report. Those that are fitted say on
+which videos (`trained_on`), so that an evaluation can refuse them there.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor
 
-from flowlib.geometry import Size, cell_grid, pixel_grid, resize_field
-from flowlib.models import Predictor, TrajectoryPrediction
+from flowlib.clips import ClipSample
+from flowlib.dataset.about import fingerprint_of, videos_of
+from flowlib.flow import DISFlow, OpticalFlow, RAFTFlow
+from flowlib.geometry import Size, cell_grid, cell_index, inside, pixel_grid, resize_field
+from flowlib.models.protocols import Predictor, Role, TrajectoryPrediction, description_of
+from flowlib.models.protocols import trained_on as _trained_on
 from flowlib.warp import dense_field
 
 SURE = 4.0  # logit of a visibility that is known: sigmoid(4) = 0.98
-Flow = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 class ZeroMotion:
@@ -35,6 +39,7 @@ class ZeroMotion:
     torch.Size([1, 8, 2, 4, 5])
     """
 
+    role: ClassVar[Role] = "null"
     input_frames = (0,)
 
     def __init__(self, num_frames: int = 8) -> None:
@@ -47,7 +52,8 @@ class ZeroMotion:
         return _whole_clip(still, torch.full_like(still[:, :, 0], SURE))
 
     def describe(self) -> dict[str, Any]:
-        return {"name": "zero motion", "num_frames": self.num_frames}
+        summary = "Nothing moves. The frame rebuilt from it is a copy of the first picture."
+        return {"name": "zero motion", "summary": summary, "num_frames": self.num_frames}
 
 
 class MeanMotion:
@@ -61,6 +67,7 @@ class MeanMotion:
         source: fingerprint of the training set.
     """
 
+    role: ClassVar[Role] = "baseline"
     input_frames = (0,)
 
     def __init__(self, motion: np.ndarray, trained_on: tuple[str, ...] = (), source: str = "") -> None:
@@ -71,16 +78,16 @@ class MeanMotion:
 
     @classmethod
     def fit(cls, dataset: Any, cells: tuple[int, int] = (9, 16)) -> MeanMotion:
-        """Average the visible points of `dataset` (samples as `TrajectoryDataset` gives them) in rows × columns cells.
+        """Average the visible points of `dataset` (of `ClipSample`s) in rows × columns cells.
 
         A cell that no point starts in takes the mean of all others; so does a frame in which none is visible.
         """
-        sums = 0.0
+        sums = np.zeros(())
         for sample in _samples(dataset):
-            H, W = sample["frames"].shape[1:3]
-            tracks, queries = np.asarray(sample["tracks"]), np.asarray(sample["queries"])
-            moved = (tracks - queries[None, :, 1:]) / np.array([W, H])
-            sums = sums + _cell_sums(queries[:, 1:], moved, np.asarray(sample["visibility"]), (H, W), cells)
+            H, W = sample.size
+            moved = sample.truth.displacement / np.array([W, H])
+            xy = sample.truth.queries[:, 1:]
+            sums = sums + _cell_sums(xy, moved, sample.truth.visibility, sample.size, cells)
         seen, started = sums[:, 2:3], sums[:, 3:4]
         overall = sums.sum(axis=(2, 3), keepdims=True)
         general = overall[:, :2] / np.maximum(overall[:, 2:3], 1)
@@ -102,8 +109,9 @@ class MeanMotion:
 
     def describe(self) -> dict[str, Any]:
         content = hashlib.sha256(self.motion.tobytes()).hexdigest()
-        cells = list(self.motion.shape[2:])
-        return {"name": "mean motion", "cells": cells, "sha256": content, "fitted_on": self.source}
+        summary = "Every part of the picture moves as that part moved, on average, in the training videos."
+        about = {"name": "mean motion", "summary": summary, "cells": list(self.motion.shape[2:])}
+        return about | {"sha256": content, "fitted_on": self.source}
 
 
 class NearestNeighbour:
@@ -118,6 +126,7 @@ class NearestNeighbour:
         input_frames: the frames that are compared.
     """
 
+    role: ClassVar[Role] = "baseline"
     shrunk = (18, 32)
 
     def __init__(self, pictures: np.ndarray, clips: Any, input_frames: tuple[int, ...] = (0,)) -> None:
@@ -129,13 +138,13 @@ class NearestNeighbour:
     @classmethod
     def fit(cls, dataset: Any, input_frames: Sequence[int] = (0,)) -> NearestNeighbour:
         """Shrink the input frames of every clip of `dataset`."""
-        pictures = [cls._shrink(_input_images(sample, input_frames))[0] for sample in _samples(dataset)]
+        pictures = [cls._shrink(sample.images(input_frames))[0] for sample in _samples(dataset)]
         return cls(np.stack(pictures), dataset, tuple(input_frames))
 
     def __call__(self, images: Tensor) -> TrajectoryPrediction:
         """Predict from `images` [B n 3 H W]."""
         _, H, W = _check_images(images, self.input_frames)
-        found = [self.clips[self.nearest(image[None])] for image in images]
+        found = [ClipSample.of(self.clips[self.nearest(image[None])]) for image in images]
         return _concatenate([densify(sample, (H, W)) for sample in found], images.device)
 
     def nearest(self, images: Tensor) -> int:
@@ -150,8 +159,9 @@ class NearestNeighbour:
 
     def describe(self) -> dict[str, Any]:
         content = hashlib.sha256(np.ascontiguousarray(self.pictures).tobytes()).hexdigest()
-        name = f"nearest neighbour of {len(self.pictures)} clips"
-        return {"name": name, "input_frames": list(self.input_frames), "sha256": content, "fitted_on": self.source}
+        summary = "Looks for the training clip whose pictures are most alike, and repeats how it moved."
+        about = {"name": f"nearest neighbour of {len(self.pictures)} clips", "summary": summary}
+        return about | {"input_frames": list(self.input_frames), "sha256": content, "fitted_on": self.source}
 
 
 class ConstantVelocity:
@@ -160,25 +170,23 @@ class ConstantVelocity:
     Frames between the inputs are interpolated, those after extrapolated. A point that leaves the frame is invisible.
 
     Args:
-        flow: (first, second) uint8 [H W 3] -> displacement [2 H W] in pixels; `dis_flow` if None.
+        flow: between two pictures; `DISFlow()` if None.
         num_frames: frames of a clip.
         input_frames: the frame the trajectories start in, and a later one.
-        name: of the flow, for reports and caches; two flows that differ need names that differ. The flow's own
-            (`name`, or what its function is called) if None.
     """
 
+    role: ClassVar[Role] = "baseline"
+
     def __init__(
-        self,
-        flow: Flow | None = None,
-        *,
-        num_frames: int = 8,
-        input_frames: Sequence[int] = (0, 1),
-        name: str | None = None,
+        self, flow: OpticalFlow | None = None, *, num_frames: int = 8, input_frames: Sequence[int] = (0, 1)
     ) -> None:
-        self.flow, self.num_frames, self.input_frames = flow or dis_flow, _check_length(num_frames), tuple(input_frames)
+        self.flow, self.num_frames, self.input_frames = (
+            flow or DISFlow(),
+            _check_length(num_frames),
+            tuple(input_frames),
+        )
         if len(self.input_frames) != 2 or not 0 == self.input_frames[0] < self.input_frames[1] < num_frames:
             raise ValueError(f"input_frames: expected 0 and a later frame below {num_frames}, got {self.input_frames}")
-        self.name = name or getattr(self.flow, "name", "") or getattr(self.flow, "__name__", type(self.flow).__name__)
 
     def __call__(self, images: Tensor) -> TrajectoryPrediction:
         """Predict from `images` [B 2 3 H W]."""
@@ -190,8 +198,10 @@ class ConstantVelocity:
         return _whole_clip(displacement, _inside_logits(displacement))
 
     def describe(self) -> dict[str, Any]:
-        setup = {"num_frames": self.num_frames, "input_frames": list(self.input_frames)}
-        return {"name": "constant velocity", "flow": self.name, **setup}
+        between, kind = " and ".join(map(str, self.input_frames)), self.flow.name.split(" ")[0].upper()
+        summary = f"Measures the motion between frames {between} by optical flow ({kind}), and lets all go on at that "
+        about = {"name": "constant velocity", "summary": f"{summary}speed.", "flow": self.flow.name}
+        return about | {"num_frames": self.num_frames, "input_frames": list(self.input_frames)}
 
 
 class Scaled:
@@ -206,17 +216,19 @@ class Scaled:
         source: fingerprint of the training set.
     """
 
+    role: ClassVar[Role] = "baseline"
+
     def __init__(
         self, predictor: Predictor, gains: Sequence[float], trained_on: tuple[str, ...] = (), source: str = ""
     ) -> None:
         self.predictor, self.gains, self.source = predictor, [float(gain) for gain in gains], source
-        self.trained_on = tuple(getattr(predictor, "trained_on", ())) + tuple(trained_on)
+        self.trained_on = _trained_on(predictor) + tuple(trained_on)
         self.input_frames = predictor.input_frames
 
     @classmethod
     def fit(cls, predictor: Predictor, dataset: Any) -> Scaled:
         """Least squares over the visible points of `dataset`; 1 for a frame where the predictor moves nothing."""
-        products = 0.0
+        products = np.zeros(())
         for sample in _samples(dataset):
             predicted, true, seen = _read_at_queries(predictor, sample)
             both = np.stack([(predicted * true).sum(axis=-1), np.square(predicted).sum(axis=-1)])  # 2 S N
@@ -234,64 +246,45 @@ class Scaled:
         return replace(prediction, displacement=prediction.displacement * gains[:, None, None, None])
 
     def describe(self) -> dict[str, Any]:
-        inner = self.predictor.describe() if hasattr(self.predictor, "describe") else type(self.predictor).__name__
-        return {"name": "scaled", "predictor": inner, "gains": self.gains, "fitted_on": self.source}
+        inner = description_of(self.predictor) or {"name": type(self.predictor).__name__}
+        first = inner.get("summary") or f"The same as {inner['name']}."
+        scaled = (
+            f"Each frame's motion is then scaled by what fits the training videos best ({self.gains[-1]:.2f} in the "
+        )
+        about = {"name": "scaled", "summary": f"{first} {scaled}last).", "predictor": inner}
+        return about | {"gains": self.gains, "fitted_on": self.source}
 
 
 class OracleTracks:
-    """The ceiling: the very tracks a prediction is compared with. It sees the sample, not only the input frames.
+    """The oracle: the very tracks a prediction is compared with. It sees the sample, not only the input frames.
 
     Its point errors are next to nothing (a field over pixels is read between them), its rebuilt frames say how good a
     rebuilt frame can be.
     """
 
+    role: ClassVar[Role] = "oracle"
     input_frames = (0,)
 
-    def from_sample(self, sample: dict[str, Any]) -> TrajectoryPrediction:
+    def from_sample(self, sample: ClipSample) -> TrajectoryPrediction:
         """The sample's own tracks as a dense prediction."""
-        return densify(sample, tuple(sample["frames"].shape[1:3]))
+        return densify(sample, sample.size)
 
     def __call__(self, images: Tensor) -> TrajectoryPrediction:
         """Always refused: pictures alone do not hold the answer."""
         raise ValueError("OracleTracks: expected the sample with its tracks, got images; call from_sample")
 
     def describe(self) -> dict[str, Any]:
-        return {"name": "the tracker's own tracks"}
-
-
-def dis_flow(first: UInt8[np.ndarray, "H W 3"], second: UInt8[np.ndarray, "H W 3"]) -> Float[np.ndarray, "2 H W"]:
-    """Dense optical flow by inverse search (Kroeger et al. 2016, OpenCV's medium preset), in pixels."""
-    import cv2
-
-    grey = [cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY) for frame in (first, second)]
-    flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(*grey, None)
-    return np.ascontiguousarray(flow.transpose(2, 0, 1))
-
-
-class RAFTFlow:
-    """Dense optical flow by RAFT, for `ConstantVelocity`.
-
-    Args:
-        weights, device: as for `flowlib.trackers.raft.RAFTTracker`.
-    """
-
-    def __init__(self, weights: str | Path = "", *, device: str = "auto") -> None:
-        from flowlib.trackers.raft import RAFTTracker
-
-        self.network = RAFTTracker(weights, device=device)
-        self.name = f"raft {self.network.weights_sha256[:12]}"
-
-    def __call__(
-        self, first: UInt8[np.ndarray, "H W 3"], second: UInt8[np.ndarray, "H W 3"]
-    ) -> Float[np.ndarray, "2 H W"]:
-        """Displacement from the first frame to the second, in pixels."""
-        return self.network.flow(first[None], second[None])[0].cpu().numpy()
+        summary = (
+            "The tracks that all others are measured against. It knows the answer, so it is no baseline: it shows "
+        )
+        summary += "how good a rebuilt frame can get where the tracker could follow."
+        return {"name": "the tracker's own tracks", "summary": summary}
 
 
 def all_baselines(
     train: Any, *, num_frames: int = 8, input_frames: Sequence[int] = (0, 1), raft_weights: str | Path = "none"
 ) -> dict[str, Predictor]:
-    """Every baseline under the name it has in reports, those that are fitted fitted on `train`; the ceiling last.
+    """Every baseline under the name it has in reports, those that are fitted fitted on `train`; the oracle last.
 
     Args:
         train: the training split, the same that the model was trained on.
@@ -301,7 +294,7 @@ def all_baselines(
     """
     known: dict[str, Predictor] = {"zero motion": ZeroMotion(num_frames), "mean motion": MeanMotion.fit(train)}
     known["nearest clip"] = NearestNeighbour.fit(train, input_frames)
-    flows: dict[str, Flow] = {"DIS": dis_flow} if len(input_frames) == 2 else {}
+    flows: dict[str, OpticalFlow] = {"DIS": DISFlow()} if len(input_frames) == 2 else {}
     if flows and raft_weights != "none":
         flows["RAFT"] = RAFTFlow(raft_weights)
     for name, flow in flows.items():
@@ -311,64 +304,53 @@ def all_baselines(
     return known | {"the tracks themselves": OracleTracks()}
 
 
-def densify(sample: dict[str, Any], size: Size) -> TrajectoryPrediction:
+def densify(sample: ClipSample, size: Size) -> TrajectoryPrediction:
     """A sample's tracks as a prediction for every pixel of a frame of `size`, interpolated between its points.
 
     Args:
-        sample: `tracks` [S N 2], `visibility` [S N], `queries` [N 3] with t = 0 and `frames` [S H W 3].
+        sample: its points are queried in frame 0.
         size: (height, width) wanted; tracks are carried over from the size of the sample's frames.
     """
-    tracks, queries = (np.asarray(sample[name], np.float32) for name in ("tracks", "queries"))
-    if (queries[:, 0] != 0).any():
-        raise ValueError(f"queries: expected all in frame 0, got up to frame {queries[:, 0].max():.0f}")
-    S, N, _ = tracks.shape
-    own = tuple(sample["frames"].shape[1:3])
-    visible = np.where(np.asarray(sample["visibility"]), SURE, -SURE)[..., None]
-    values = np.concatenate([tracks - queries[None, :, 1:], visible], axis=-1).transpose(1, 0, 2).reshape(N, -1)
-    field = torch.from_numpy(dense_field(queries[:, 1:], values, own).reshape(S, 3, *own))
+    truth, own = sample.truth, sample.size
+    if truth.queries[:, 0].any():
+        raise ValueError(f"queries: expected all in frame 0, got up to frame {truth.queries[:, 0].max():.0f}")
+    S, N = truth.num_frames, truth.num_points
+    displacement = truth.displacement.astype(np.float32, copy=False)
+    visible = np.where(truth.visibility, SURE, -SURE)[..., None]
+    values = np.concatenate([displacement, visible], axis=-1).transpose(1, 0, 2).reshape(N, -1)
+    field = torch.from_numpy(dense_field(truth.queries[:, 1:].astype(np.float32), values, own).reshape(S, 3, *own))
     if own != tuple(size):
         logits = torch.nn.functional.interpolate(field[:, 2:], size, mode="bilinear", align_corners=False)
         field = torch.cat([resize_field(field[:, :2], size), logits], dim=1)
     return _whole_clip(field[None, :, :2].contiguous(), field[None, :, 2].contiguous())
 
 
-def _read_at_queries(predictor: Predictor, sample: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _read_at_queries(predictor: Predictor, sample: ClipSample) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(predicted [S N 2], true [S N 2], visible [S N]) displacements in pixels; frames not predicted stay zero."""
-    prediction = predictor(_input_images(sample, predictor.input_frames))
-    queries = np.asarray(sample["queries"], np.float32)
-    at_queries = prediction.at(torch.from_numpy(queries[None, :, 1:]))[0][0].cpu().numpy()
-    true = np.asarray(sample["tracks"]) - queries[None, :, 1:]
-    predicted = np.zeros_like(true)
-    predicted[list(prediction.frames)] = at_queries
-    return predicted, true, np.asarray(sample["visibility"])
+    prediction = predictor(sample.images(predictor.input_frames))
+    xy = torch.from_numpy(sample.truth.queries[None, :, 1:].astype(np.float32))
+    predicted = np.zeros_like(sample.truth.displacement)
+    predicted[list(prediction.frames)] = prediction.at(xy)[0][0].cpu().numpy()
+    return predicted, sample.truth.displacement, sample.truth.visibility
 
 
-def _input_images(sample: dict[str, Any], input_frames: Sequence[int]) -> Tensor:
-    stored, length = len(sample["frames"]), len(sample["tracks"])
-    if stored != length and list(input_frames) != list(range(len(input_frames))):  # which ones are stored is not said
-        raise ValueError(f"input_frames: expected 0, 1, … for clips of which {stored} of {length} frames are stored")
-    return torch.as_tensor(np.asarray(sample["frames"])[list(input_frames)]).movedim(-1, 1)[None]  # 1 n 3 H W
-
-
-def _samples(dataset: Any) -> Iterable[dict[str, Any]]:
+def _samples(dataset: Any) -> Iterator[ClipSample]:
     """One sample after the other; by length, for not every dataset raises IndexError at its end."""
     if len(dataset) == 0:
         raise ValueError("dataset: expected at least one clip to fit on, got none")
-    return (dataset[index] for index in range(len(dataset)))
+    return (ClipSample.of(dataset[index], index) for index in range(len(dataset)))
 
 
 def _origin(dataset: Any) -> dict[str, Any]:
     """The videos fitted on, by fingerprint where the dataset knows them (names may be the same in two datasets)."""
-    videos = getattr(dataset, "fingerprints", None) or getattr(dataset, "videos", ())
-    return {"trained_on": tuple(videos), "source": str(getattr(dataset, "fingerprint", ""))}
+    return {"trained_on": tuple(videos_of(dataset).values()), "source": fingerprint_of(dataset)}
 
 
 def _cell_sums(
     xy: np.ndarray, moved: np.ndarray, visible: np.ndarray, size: Size, cells: tuple[int, int]
 ) -> Float[np.ndarray, "S 4 rows columns"]:
     """Per frame and cell: summed x and y of the visible points, how many are visible, how many started there."""
-    index = ((xy[:, ::-1] + 0.5) / np.array(size) * np.array(cells)).astype(int)
-    row, column = np.clip(index, 0, np.array(cells) - 1).T
+    row, column = cell_index(xy, size, cells).T
     S = len(moved)
     values = np.stack([moved[..., 0] * visible, moved[..., 1] * visible, visible, np.ones_like(visible)], axis=1)
     sums = np.zeros((S, 4, *cells))
@@ -380,9 +362,7 @@ def _inside_logits(displacement: Float[Tensor, "B S 2 H W"]) -> Float[Tensor, "B
     """Visible where the point is still inside the frame."""
     H, W = displacement.shape[-2:]
     grid = torch.from_numpy(pixel_grid((H, W))).to(displacement).permute(2, 0, 1)
-    x, y = (displacement + grid).unbind(2)
-    inside = (x >= -0.5) & (x <= W - 0.5) & (y >= -0.5) & (y <= H - 0.5)
-    return torch.where(inside, SURE, -SURE)
+    return torch.where(inside((displacement + grid).movedim(2, -1), (H, W)), SURE, -SURE)
 
 
 def _whole_clip(displacement: Tensor, logits: Tensor) -> TrajectoryPrediction:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from flowlib.flow import DISFlow
 from flowlib.trackers import Tracker, check_no_weights
 from flowlib.trackers.chaining import chain
 from flowlib.tracks import Tracks, check_clip
@@ -24,6 +25,7 @@ NOISE_LEVELS = 1.0  # grey levels that say nothing
 PATCH_RADIUS = 2  # pixels; the patch whose look decides is 5×5
 ROW = 1024
 SMALLEST_SIDE = 16  # pixels; dense inverse search refuses frames below 12
+DIS = DISFlow()
 
 
 class LucasKanadeTracker:
@@ -119,9 +121,8 @@ class LucasKanadeTracker:
 
 def _dense(here: np.ndarray, there: np.ndarray, xy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Where dense inverse search sees points [M 2] go, and by how many pixels each misses its origin coming back."""
-    search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    moved = xy + _read(search.calc(here, there, None), xy)
-    back = moved + _read(search.calc(there, here, None), moved)
+    moved = xy + _read(DIS.between(here, there), xy)
+    back = moved + _read(DIS.between(there, here), moved)
     return moved, _distance(back, xy)
 
 

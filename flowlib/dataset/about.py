@@ -1,4 +1,4 @@
-"""What evaluation asks of a dataset beyond its samples, all of it optional: groups, fingerprint, split.
+"""What a dataset may say of itself beyond its samples, all of it optional: videos, clips, fingerprint, split.
 
 A `torch.utils.data.Subset` is looked through. Decodes no sample.
 """

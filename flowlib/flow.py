@@ -1,0 +1,169 @@
+"""Optical flow between two frames, behind one protocol: DIS, which needs no weights, and RAFT.
+
+`flow(first, second)`, two pictures uint8 [H W 3], gives how far every pixel of the first moves on its way to the
+second: float32 [2 H W], (x, y) in pixels. Knows nothing of tracks or models; torch is loaded by RAFT alone.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+
+import cv2
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from flowlib.devices import pick_device
+from flowlib.downloads import fetch_weights
+from flowlib.geometry import Size
+from flowlib.workspace import sha256_file
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+PRESETS = {
+    "ultrafast": cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST,
+    "fast": cv2.DISOPTICAL_FLOW_PRESET_FAST,
+    "medium": cv2.DISOPTICAL_FLOW_PRESET_MEDIUM,
+}
+SMALLEST_SIDE = 128  # below it the correlation pyramid of RAFT runs out of pixels
+
+
+@runtime_checkable
+class OpticalFlow(Protocol):
+    """What every optical flow is: a call, and a name that differs where answers differ."""
+
+    @property
+    def name(self) -> str: ...
+
+    def __call__(
+        self, first: UInt8[np.ndarray, "H W 3"], second: UInt8[np.ndarray, "H W 3"]
+    ) -> Float[np.ndarray, "2 H W"]:
+        """How far every pixel of `first` moves on its way to `second`, in pixels."""
+        ...
+
+
+class DISFlow:
+    """Dense inverse search (Kroeger et al. 2016), as OpenCV has it.
+
+    Args:
+        preset: "ultrafast", "fast" or "medium", the most exact one.
+    """
+
+    def __init__(self, preset: Literal["ultrafast", "fast", "medium"] = "medium") -> None:
+        if preset not in PRESETS:
+            raise ValueError(f"preset: expected one of {', '.join(PRESETS)}, got {preset!r}")
+        self.preset, self.name = preset, f"dis {preset}"
+
+    def __call__(
+        self, first: UInt8[np.ndarray, "H W 3"], second: UInt8[np.ndarray, "H W 3"]
+    ) -> Float[np.ndarray, "2 H W"]:
+        """How far every pixel of `first` moves on its way to `second`, in pixels."""
+        grey = (cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY) for frame in (first, second))
+        return np.ascontiguousarray(self.between(*grey).transpose(2, 0, 1))
+
+    def between(self, first: UInt8[np.ndarray, "H W"], second: UInt8[np.ndarray, "H W"]) -> Float[np.ndarray, "H W 2"]:
+        """The same for pictures that are grey already, with the channels last, as OpenCV has them."""
+        # Made anew each time: a search that is kept starts from what it found last.
+        return cv2.DISOpticalFlow_create(PRESETS[self.preset]).calc(first, second, None)  # pyright: ignore
+
+
+class RAFTFlow:
+    """RAFT (Teed and Deng, "RAFT: Recurrent All-Pairs Field Transforms for Optical Flow", ECCV 2020), as torchvision
+    has it (`raft_large`).
+
+    Args:
+        weights: "" for torchvision's published file, else a path, a URL or a Google Drive id of a file of
+            `raft_large`'s state dict.
+        device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", …
+        iters: updates of the flow; RAFT was trained with 12, and more of them help a little.
+        chunk: pairs of frames that pass through the network together. A pair of 360×640 takes about 0.2 GB.
+
+    Raises:
+        FileNotFoundError, DownloadError: the weights cannot be had.
+        ValueError: they are not raft_large's, or another argument is out of range.
+    """
+
+    def __init__(self, weights: str | Path = "", *, device: str = "auto", iters: int = 12, chunk: int = 4) -> None:
+        from torchvision.models.optical_flow import Raft_Large_Weights
+
+        for name, number in (("iters", iters), ("chunk", chunk)):
+            if number < 1:
+                raise ValueError(f"{name}: expected at least 1, got {number}")
+        self.iters, self.chunk, self.device = iters, chunk, pick_device(device)
+        url: str = Raft_Large_Weights.DEFAULT.url
+        known_hash = re.search(r"-([0-9a-f]{8})\.pth$", url)
+        assert known_hash, "torchvision's file names end in their hash"
+        path = fetch_weights(str(weights), default_url=url, sha256=known_hash[1])
+        self.weights_sha256 = sha256_file(path)  # first, as it says so when a file may not be read at all
+        self.network = _load(path).to(self.device)
+        self.name = f"raft {self.weights_sha256[:12]}"
+
+    def __call__(
+        self, first: UInt8[np.ndarray, "H W 3"], second: UInt8[np.ndarray, "H W 3"]
+    ) -> Float[np.ndarray, "2 H W"]:
+        """How far every pixel of `first` moves on its way to `second`, in pixels."""
+        return self.pairs(first[None], second[None])[0].cpu().numpy()
+
+    def pairs(self, first: np.ndarray, second: np.ndarray) -> Float[Tensor, "B 2 H W"]:
+        """The flow from each picture of `first` [B H W 3] uint8 to the one of `second`, in pixels, on the device."""
+        import torch
+
+        if np.shape(first) != np.shape(second) or np.ndim(first) != 4 or np.shape(first)[-1] != 3:
+            raise ValueError(f"flow: expected two of [B H W 3], got {np.shape(first)} and {np.shape(second)}")
+        H, W = first.shape[1:3]
+        flows = [torch.zeros((0, 2, H, W), device=self.device)]
+        with torch.inference_mode():
+            for i in range(0, len(first), self.chunk):
+                images = (_to_input(part[i : i + self.chunk]).to(self.device) for part in (first, second))
+                flow = self.network(*images, num_flow_updates=self.iters)[-1]
+                left, top = (pad[0] for pad in _padding((H, W)))
+                flows.append(flow[..., top : top + H, left : left + W])
+            return torch.cat(flows)
+
+
+def _to_input(images: np.ndarray) -> Float[Tensor, "B 3 H W"]:
+    """uint8 [B H W 3] as the network wants it: from -1 to 1, sides of at least 128 and multiples of 8."""
+    import torch
+
+    scaled = torch.from_numpy(np.array(images)).movedim(-1, 1).float() / 127.5 - 1
+    (left, right), (top, bottom) = _padding((images.shape[1], images.shape[2]))
+    return torch.nn.functional.pad(scaled, (left, right, top, bottom), mode="replicate")
+
+
+def _padding(size: Size) -> list[tuple[int, int]]:
+    """Border pixels to repeat on the left and right, and at the top and bottom: evenly, as RAFT was measured."""
+    missing = [max(SMALLEST_SIDE, -(-side // 8) * 8) - side for side in (size[1], size[0])]
+    return [(less // 2, less - less // 2) for less in missing]
+
+
+def _load(path: Path) -> torch.nn.Module:
+    """torchvision's raft_large with the weights of a file, ready to use."""
+    import torch
+    from torchvision.models.optical_flow import raft_large
+
+    network = raft_large(weights=None, progress=False)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError) as error:
+        raise ValueError(f"{path}: expected a PyTorch file of raft_large's weights, got one that is not") from error
+    expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    entries: Any = state.items() if isinstance(state, dict) else ()
+    got = {name: tuple(tensor.shape) if isinstance(tensor, torch.Tensor) else () for name, tensor in entries}
+    if got != expected:
+        raise ValueError(f"{path}: expected the weights of torchvision's raft_large, {_difference(expected, got)}")
+    network.load_state_dict(state)
+    return network.eval().requires_grad_(False)
+
+
+def _difference(expected: dict[str, tuple], got: dict[str, tuple]) -> str:
+    """What is wrong with a file's entries, name -> shape, in words."""
+    missing, foreign = [name for name in expected if name not in got], [name for name in got if name not in expected]
+    if missing or foreign:
+        example = f"without {missing[0]!r}" if missing else f"with {foreign[0]!r}"
+        return f"got a file of {len(got)} entries {example}: {len(missing)} are missing and {len(foreign)} foreign"
+    name = next(name for name in expected if got[name] != expected[name])
+    return f"got {name!r} of shape {list(got[name])} instead of {list(expected[name])}"
