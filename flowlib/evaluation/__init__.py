@@ -1,6 +1,7 @@
 """Is it any good? Predictors on held-out videos, and a report to show for it.
 
-`evaluate` scores any number of predictors on one split and returns a `Report`. Scores are cached clip by clip, so a run that was killed goes on where it stopped.
+`evaluate` scores any number of predictors on one split and returns a `Report`. Scores are cached clip by
+clip, so a run that was killed goes on where it stopped.
 """
 
 from flowlib.evaluation.leaks import Leak, find_leaks
