@@ -14,7 +14,7 @@
 Each frame is stored once, however many clips use it. Readable by anything that reads HDF5; nothing is pickled.
 Everything carries HDF5's checksum or a hash, so a flipped bit is an error when it is read, or changes nothing. Changes
 instead of displacements make a clip's tracks 10 to 23 % smaller, and are as exact.
-A shard of one clip and a shard of thousands are the same format, so a killed job's partial shards are merged, not rewritten.
+A shard of one clip and a shard of thousands are the same format, so partial shards are merged as they are.
 Knows the format; knows nothing of trackers, plans or torch.
 """
 

@@ -69,7 +69,7 @@ class Workspace:
 
     @property
     def scans(self) -> Path:
-        """What is known of videos by their content, see `shots.scan_all`; may be deleted at any time. Named as it first was."""
+        """What is known of videos by their content, see `shots.scan_all`; may be deleted at any time."""
         return self.root / "surveys.json"
 
     def dataset(self, name: str) -> Path:

@@ -27,8 +27,8 @@ class TrajectoryDataset(Dataset):
     """The labelled clips of one split, at random access; memory does not grow with the samples read.
 
     Each sample is a `ClipSample`, which a `DataLoader` reads as a mapping: `frames` uint8 [K H W 3], `tracks` float32
-    [S N 2] in pixels of these frames, `visibility` bool [S N], `queries` float32 [N 3] (t, x, y), and the strings `video`
-    and `clip`. K = S where all frames are kept. The arrays are a sample's own, however it is read.
+    [S N 2] in pixels of these frames, `visibility` bool [S N], `queries` float32 [N 3] (t, x, y), and the strings
+    `video` and `clip`. K = S where all frames are kept. The arrays are a sample's own, however it is read.
 
     Args:
         root: a dataset's folder, or a workspace that holds exactly one.

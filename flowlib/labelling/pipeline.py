@@ -68,7 +68,7 @@ def label_clips(
         plan: which the clips are of.
         clips: in the plan's order.
         store: knows which clips another process has labelled meanwhile.
-        write: commits a labelled clip; is called with None for one that is committed. In another thread, one after another.
+        write: commits a labelled clip; None: it is committed already. In another thread, one by one.
         clock: gets the seconds that this thread spends tracking, and waiting for the other two stages.
         skipped: gets the videos that broke off, with a reason each.
 

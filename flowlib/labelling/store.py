@@ -117,7 +117,7 @@ class Store:
             path.unlink(missing_ok=True)
 
     def journaled(self, clip: Clip) -> Tracks | None:
-        """The tracks that `journal` has kept; None if there are none, or they are damaged, which their checksums tell."""
+        """The tracks that `journal` has kept; None if there are none, or their checksums tell of damage."""
         try:
             with np.load(self._journal_path(clip), allow_pickle=False) as content:
                 return Tracks(content["tracks"], content["visibility"], content["queries"])

@@ -88,10 +88,8 @@ class FileReader:
                 raise VideoError(f"{self.path}: frame {number} is corrupt")
             aspect = self.stream.sample_aspect_ratio or 1  # width of a stored pixel over its height
             size = (frame.height, max(1, round(frame.width * aspect)))
-            turned = size[::-1] if frame.rotation % 180 else size
-            yield DecodedFrame(
-                (turned[0], turned[1]), partial(self._read, frame, size), partial(self._thumbnail, frame)
-            )
+            turned = (size[1], size[0]) if frame.rotation % 180 else size
+            yield DecodedFrame(turned, partial(self._read, frame, size), partial(self._thumbnail, frame))
 
     @staticmethod
     def _read(frame: av.VideoFrame, size: Size) -> np.ndarray:

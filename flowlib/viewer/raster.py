@@ -1,6 +1,6 @@
 """Pictures of a scene without a browser: for `snapshot`, for films, and for notebooks that are only read.
 
-In: a `ViewerScene` and a `View`. Out: uint8 [height width 3]. Drawn with matplotlib, imported only when something is drawn.
+In: a `ViewerScene` and a `View`. Out: uint8 [height width 3]. Drawn with matplotlib, loaded only then.
 """
 
 from __future__ import annotations

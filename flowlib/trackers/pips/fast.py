@@ -46,7 +46,8 @@ class Fast:
         self.stream: torch.dtype = torch.float64 if dtype == "float64" else torch.float32
         here = net.norm.weight.device == device and net.norm.weight.dtype == self.stream
         self.net = net if here else copy.deepcopy(net).to(device, self.stream)
-        self.fnet = copy.deepcopy(net.fnet).to(dtype=self.product, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        fnet = copy.deepcopy(net.fnet)
+        self.fnet = fnet.to(dtype=self.product, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.path = choose_path(self.product, device)
         self._weights: dict[int, Tensor] = {}
 
@@ -69,7 +70,7 @@ class Fast:
 
     def mix_frames(self, mix: Mix, x: Float[Tensor, "N S 512"]) -> Float[Tensor, "N S 512"]:
         # With the frames last, mixing them is a product like the others, and the kernel computes the GELU.
-        hidden = self._product(mix.fn["0"], x.transpose(1, 2).contiguous(), gelu=True)  # pyright: ignore[reportArgumentType]
+        hidden = self._product(mix.fn["0"], x.transpose(1, 2).contiguous(), gelu=True)  # pyright: ignore
         return self.dense(mix.fn["3"], hidden).transpose(1, 2)  # pyright: ignore[reportArgumentType]
 
     def _product(self, layer: nn.Linear | nn.Conv1d, x: Tensor, gelu: bool) -> Tensor:
@@ -77,7 +78,7 @@ class Fast:
         key = id(layer)
         if key not in self._weights:
             self._weights[key] = self.path.prepare(layer.weight.detach().flatten(1).to(self.device, self.product))
-            self._weights[-key] = layer.bias.detach().to(self.device, self.product)  # pyright: ignore[reportOptionalMemberAccess]
+            self._weights[-key] = layer.bias.detach().to(self.device, self.product)  # pyright: ignore
         return self.path.product(x.to(self.product), self._weights[key], self._weights[-key], gelu)
 
     def correlation(

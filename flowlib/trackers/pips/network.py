@@ -223,7 +223,8 @@ class PIPs(nn.Module):
             coords = coords + delta[..., :2]
             coords[:, 0] = start
             change = F.group_norm(delta[..., 2:].reshape(-1, CHANNELS), 1, self.norm.weight, self.norm.bias)
-            features = features + arithmetic.dense(self.ffeat_updater[0], change, gelu=True).reshape(features.shape)  # pyright: ignore[reportArgumentType]
+            update = arithmetic.dense(self.ffeat_updater[0], change, gelu=True)  # pyright: ignore[reportArgumentType]
+            features = features + update.reshape(features.shape)
             yield coords, features
 
 
@@ -288,7 +289,7 @@ class Mixer(nn.ModuleDict):
             hidden = arithmetic.dense(channels.fn["0"], channels.norm(x), gelu=True)
             x += arithmetic.dense(channels.fn["3"], hidden)
         mean = self["13"](x).mean(dim=1)
-        return arithmetic.dense(self["15"], mean).reshape(-1, FRAMES, CHANNELS + 2)  # pyright: ignore[reportArgumentType]
+        return arithmetic.dense(self["15"], mean).reshape(-1, FRAMES, CHANNELS + 2)  # pyright: ignore
 
 
 class Mix(nn.Module):
