@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -257,11 +257,12 @@ class Strip:
 
 
 class Task:
-    """The parts of a task. Most have a default; `example`, `sums`, `counts`, `total_loss`, `values` and `metrics` have none.
+    """The parts of a task. Most have a default; `example`, `sums`, `counts`, `total_loss`, `values` and `metrics` have
+    none.
 
     A step of training is: `example` of each sample (in the loader's processes), `collate`, `counts` of all batches of
-    the step on all processes, `sums` of each batch, and `total_loss` of both. Sums and counts are kept apart so that a step
-    over several small batches, or several processes, equals one step over a large batch.
+    the step on all processes, `sums` of each batch, and `total_loss` of both. Sums and counts are kept apart so that a
+    step over several small batches, or several processes, equals one step over a large batch.
 
     Attributes:
         name: of the task, for logs and reports.
@@ -293,7 +294,7 @@ class Task:
         return asdict(self) if is_dataclass(self) and not isinstance(self, type) else {}
 
     @classmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> Self:
+    def from_settings(cls, settings: Mapping[str, Any]) -> Task:
         """The task that `settings` gave, also after a round through JSON, which knows no tuples."""
         return cls(**settings)
 
@@ -362,7 +363,7 @@ class Task:
         """What is logged of a step or a validation: `loss`, the score, and more; NaN where nothing was counted."""
         raise NotImplementedError(f"{type(self).__name__}.values")
 
-    def unchanged(self) -> Self:
+    def unchanged(self) -> Task:
         """The same task without augmentation."""
         return self
 

@@ -1,7 +1,7 @@
 """Training of any task: a visible loop, checkpoints that resume exactly, sweeps and diagnostics.
 
-`fit(model, task, train, validation, config)` trains what fulfils `models.protocols.TrainableModel`. Knows a task only as
-`tasks.protocol.Task`, datasets only as sequences of samples, and nothing of videos or trackers.
+`fit(model, task, train, validation, config)` trains what fulfils `models.protocols.TrainableModel`. Knows a task only
+as `tasks.protocol.Task`, datasets only as sequences of samples, and nothing of videos or trackers.
 """
 
 from flowlib.training.batch_size import largest_batch

@@ -346,7 +346,9 @@ def _reading(lines: list[dict[str, Any]], start: int, usual: dict[str, float]) -
     if here.get("bn_shift", 0.0) > 3 * usual.get("bn_shift", float("inf")):
         found.append(f"the batch's statistics lie {here['bn_shift']:.1f} deviations off in {here['bn_layer']}")
     if same and here["loss"] < 1.5 * same[-1]["loss"]:
-        found.append(f"these samples had a loss of {same[-1]['loss']:.3g} at step {same[-1]['step']}, too: a hard batch")
+        found.append(
+            f"these samples had a loss of {same[-1]['loss']:.3g} at step {same[-1]['step']}, too: a hard batch"
+        )
     elif not same:
         found.append("these samples were not together in a batch before")
     return "; ".join(found) or "neither gradient, statistics nor batch stand out"
