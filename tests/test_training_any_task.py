@@ -133,7 +133,7 @@ def test_an_old_run_goes_on_and_stands_in_the_table(before_tasks):
     folder = before_tasks / "runs" / "20260101-000000_old"
     (row,) = run_table(before_tasks / "runs").rows
     assert row["status"] == "done" and row["best_ade"] > 0 and "num_frames=4" in row["changes"]
-    clips = TrajectoryDataset(before_tasks / "datasets" / "old", split="all")
+    clips = TrajectoryDataset(before_tasks / "datasets" / "old", split="train")
     meta = read_checkpoint(folder / "last.pt")[1]
     model = load_checkpoint(folder / "last.pt")[0]
     config = TrainConfig(**meta["config"])

@@ -60,7 +60,8 @@ def fit(
         The run. A call that finds it finished says so and returns at once, with its weights in `model`.
 
     Raises:
-        ValueError: an empty dataset, data that model or task don't go with, a folder that holds a run with other settings.
+        ValueError: an empty dataset, data that model or task don't go with, a folder that holds a run with other
+            settings.
         FloatingPointError: the loss is no number any more; the last good checkpoint stays, the batch is named.
         MemoryError: the device is too small; the message says what to change.
     """
