@@ -6,6 +6,7 @@ A schedule is a function of the step alone, so a resumed run needs no state of i
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -89,7 +90,7 @@ def averaged_model(model: nn.Module, decay: float, step: int = 0) -> AveragedMod
     Early on the average is short, so that the start fades fast. What isn't trained is equal in both and stays so.
     """
 
-    def average(averages: tuple[Tensor, ...], weights: tuple[Tensor, ...], count: Tensor | int) -> None:
+    def average(averages: Sequence[Tensor], weights: Sequence[Tensor], count: Tensor | int) -> None:
         done = int(count)
         for mean, weight in zip(averages, weights):
             mean.lerp_(weight, 1 - min(decay, done / (9 + done)))
