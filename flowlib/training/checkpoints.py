@@ -126,12 +126,12 @@ def load_checkpoint(
     tensors, meta = read_checkpoint(path)
     if model is None:
         made_from = meta["model"]["config"] | ({} if meta["weights"] is None else {"weights": "none"})
-        kind = find_class(meta["model"], nn.Module, f"{path}: pass model=, for its")
+        kind: type[nn.Module] = find_class(meta["model"], nn.Module, f"{path}: pass model=, for its")
         model = kind(**made_from)
     check_architecture(path, meta, model)
     model.load_state_dict(tensors["ema"] or tensors["model"])
-    if isinstance(model, HasProvenance):
-        model.weights = meta["weights"]
+    if isinstance(model, HasProvenance) and meta["weights"] is not None:
+        model.weights = str(meta["weights"])
     object.__setattr__(model, "trained_on", tuple(meta["data"]["train"].get("videos", ())))
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -106,7 +106,7 @@ def _train(session: Session) -> None:
             log.write({"step": session.step} | values | {f"{session.task.unit}s": session.names})
             seconds = {"data_seconds": waited, "step_seconds": time.perf_counter() - before}
             log.write({"step": session.step} | seconds, "timings.jsonl")
-            bar.set_postfix(refresh=False, **_shown(session.task, values))
+            bar.set_postfix(_shown(session.task, values), refresh=False)
             bar.update()
             if session.validation is not None and _due(session, config.validate_every):
                 _validate(session, log)
@@ -157,7 +157,9 @@ def _due(session: Session, every: int) -> bool:
 def _time_is_up(session: Session, started: float) -> str:
     minutes, accelerator = session.config.session_minutes, session.accelerator
     late = torch.tensor(float(minutes > 0 and time.monotonic() - started > 60 * minutes), device=accelerator.device)
-    return "session_minutes" if accelerator.reduce(late, "sum") > 0 else ""  # all processes stop, or none
+    return (
+        "session_minutes" if float(torch.as_tensor(accelerator.reduce(late, "sum"))) > 0 else ""
+    )  # all processes stop, or none
 
 
 def _validate(session: Session, log: MetricsLog) -> None:
@@ -278,10 +280,16 @@ def validate(
         batch = to_device(batch, accelerator.device)
         found.append((task.sums(network, batch, constants), task.counts(batch)))
     # A process may have had no samples, so that only lists can be put together.
-    totals = [tuple(sum(values[1:], values[0]).cpu() for values in zip(*found))] if found else []
-    gathered = gather_object(totals)
-    sums, counts = (sum(values[1:], values[0]) for values in zip(*gathered))
-    return task.values(sums, counts)
+    totals = [tuple(value.cpu() for value in _totals(found))] if found else []
+    return task.values(*_totals(gather_object(totals)))
+
+
+def _totals(pairs: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Sums and counts of several batches together, one after the other."""
+    (sums, counts), *others = pairs
+    for more_sums, more_counts in others:
+        sums, counts = sums + more_sums, counts + more_counts
+    return sums, counts
 
 
 class _Autocast(nn.Module):

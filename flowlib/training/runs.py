@@ -105,7 +105,7 @@ class BatchNormDrift:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.layers = [
+        self.layers: list[tuple[str, Any]] = [
             (name, m) for name, m in model.named_modules() if isinstance(m, BatchNorm) and m.running_mean is not None
         ]
         self.means = [module.running_mean.clone() for _, module in self.layers]

@@ -120,7 +120,7 @@ def check_inputs(model: nn.Module, task: Task, train: Any, validation: Any, conf
     """Raise `ValueError` where data, model, task and config don't belong together; warn of what seldom goes well."""
     check_trainable(model)
     for name, dataset in (("train", train), ("validation", validation)):
-        if dataset is None and name == "validation":
+        if dataset is None:
             continue
         if len(dataset) == 0:
             hint = "; validation=None trains without" if name == "validation" else ""

@@ -76,7 +76,7 @@ class TrajectoryTask(TrajectoryEvaluation, Task):
         """The task that `settings` gave, also after a round through JSON, which knows no tuples."""
         nested = {"augment": AugmentConfig, "scoring": ScoringConfig}
         made = {key: kind(**_tuples(settings[key])) for key, kind in nested.items() if settings.get(key) is not None}
-        return cls(**settings | made)
+        return cls(**{**settings, **made})
 
     def check(self, model: nn.Module, dataset: Any, name: str) -> None:
         """Raise `ValueError` unless the clips have the frames that `model` sees and predicts, all of them pictured, and
