@@ -26,12 +26,11 @@ from flowlib.dataset import TrajectoryDataset
 from flowlib.geometry import cell_grid
 from flowlib.models.baselines import ConstantVelocity, ZeroMotion
 from flowlib.models.fcn import TrajectoryFCN
-from flowlib.notebook_views import liveliest_clips
+from flowlib.notebook_views import highest_motion_clips
 from flowlib.synthetic import Scene, random_scene
-from flowlib.training import Run, TrainConfig, fit, load_checkpoint, overfit
-from flowlib.training.losses import make_targets
-from flowlib.training.pictures import predict_clips, save_picture
-from flowlib.training.stream import ClipStream
+from flowlib.tasks.trajectories import TrajectoryTask, predict_clips
+from flowlib.tasks.trajectories.loss import Targets
+from flowlib.training import TrainConfig, TrainingRun, fit, load_checkpoint, overfit
 
 NUM_FRAMES = 8
 FRAME_STEP = 2  # frames of a scene from one of a clip to the next: between two, too little moves to be seen at 48×64
@@ -62,11 +61,8 @@ class RenderedClips(list):
 
 def mean_error(predictor, clips: list[dict]) -> float:
     """ADE in pixels, on visible points after frame 0."""
-    stream = ClipStream(clips, predictor.input_frames)
-    batch = torch.utils.data.default_collate([stream[index] for index in range(len(clips))])
-    with torch.no_grad():
-        prediction = predictor(batch["images"])
-    targets = make_targets(batch, prediction.frames)
+    batch, prediction = predict_clips(predictor, clips)
+    targets = Targets.of(batch)
     displacement, _ = prediction.at(targets.positions)
     return float((displacement - targets.displacement).norm(dim=-1)[targets.measured].mean())
 
@@ -79,14 +75,14 @@ def common_config(arguments: argparse.Namespace, **options) -> TrainConfig:
     )  # fmt: skip
 
 
-def minutes_spent(run: Run, steps: int | None = None) -> float:
+def minutes_spent(run: TrainingRun, steps: int | None = None) -> float:
     """Of the first `steps` training steps, without looks at the error; all of them if None."""
     return sum(line["step_seconds"] for line in run.metrics("timings.jsonl")[:steps]) / 60
 
 
 def run_overfit(arguments: argparse.Namespace) -> dict:
     dataset, results = TrajectoryDataset(arguments.dataset, "all"), {}
-    batch = liveliest_clips(dataset, 2) if arguments.clips == "liveliest" else Subset(dataset, range(2))
+    batch = highest_motion_clips(dataset, 2) if arguments.clips == "highest_motion" else Subset(dataset, range(2))
     results["zero_motion"] = mean_error(ZeroMotion(dataset.num_frames), batch)
     steps = arguments.steps or 150
     for name, size in (("full", None), ("120x240", (120, 240))):
@@ -97,10 +93,10 @@ def run_overfit(arguments: argparse.Namespace) -> dict:
         )  # fmt: skip
         config = common_config(arguments, steps=steps, warmup_steps=10, validate_every=10, save_every=50)
         folder = arguments.runs / f"overfit_{arguments.clips}_{name}"
-        result = overfit(model, batch, config, target=arguments.target, folder=folder)
-        save_picture(folder / "prediction.png", result.batch, result.prediction)
+        result = overfit(model, TrajectoryTask(), batch, config, target=arguments.target, folder=folder)
+        TrajectoryTask().figure(model, batch, 2).savefig(folder / "prediction.png", dpi=80)
         print(f"{name}: {result}", flush=True)
-        results[name] = {"ade": result.ade, "steps": result.steps, "minutes": result.minutes}
+        results[name] = {"ade": result.score, "steps": result.steps, "minutes": result.minutes}
         for bound in (1.0, 0.5):
             below = [step for step, ade in result.curve if ade < bound]
             reached = [below[0], round(minutes_spent(result.run, below[0]), 1)] if below else None
@@ -126,15 +122,15 @@ def run_two_frames(arguments: argparse.Namespace) -> dict:
         augment = AugmentConfig(flip_x=0.5, flip_y=0.5, reverse=0.5, colour=0.2)
         config = common_config(
             arguments, steps=arguments.steps or 2000, batch_size=arguments.batch, warmup_steps=50, validate_every=100,
-            save_every=100, augment=augment,
+            save_every=100,
         )  # fmt: skip
-        run = fit(model, train, validation, config, folder=arguments.runs / name)
+        run = fit(model, TrajectoryTask(augment=augment), train, validation, config, folder=arguments.runs / name)
         best = load_checkpoint(run.best)[0]
         ade = mean_error(best, unseen)
-        results[name] = {"ade": ade, "steps": run.step, "minutes": minutes_spent(run), "validation": run.best_ade}
+        results[name] = {"ade": ade, "steps": run.step, "minutes": minutes_spent(run), "validation": run.best_score}
         results[name]["share_of_zero_motion"] = ade / results["zero_motion"]
         results[name]["training_clips"] = mean_error(best, train[:: max(1, len(train) // 96)])
-        save_picture(run.folder / "unseen.png", *predict_clips(best, unseen, 3))
+        TrajectoryTask().figure(best, unseen, 3).savefig(run.folder / "unseen.png", dpi=80)
         print(f"{name}: {results[name]}", flush=True)
     return results
 
@@ -152,7 +148,7 @@ def main() -> None:
     parser.add_argument("--head", choices=["torchvision", "fine"], default="fine", help="of overfit")
     parser.add_argument("--batch-norm", choices=["train", "frozen", "group"], default="train", help="of overfit")
     parser.add_argument("--target", type=float, default=0.25, help="pixels to stop at, of overfit")
-    parser.add_argument("--clips", choices=["first", "liveliest"], default="first", help="two of them, of overfit")
+    parser.add_argument("--clips", choices=["first", "highest_motion"], default="first", help="two of them, of overfit")
     parser.add_argument("--dataset", type=Path, help="a labelled dataset's folder, of overfit")
     parser.add_argument("--size", type=int, nargs=2, default=(48, 64), metavar=("H", "W"), help="of two_frames")
     parser.add_argument("--scenes", type=int, default=300, help="to train on, of two_frames; each gives 8 clips")

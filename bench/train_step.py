@@ -24,10 +24,11 @@ from torch.utils.data import Dataset
 from flowlib.geometry import cell_grid
 from flowlib.models.fcn import BACKBONES, TrajectoryFCN
 from flowlib.synthetic import synthetic_clip
+from flowlib.tasks.trajectories import TrajectoryTask
+from flowlib.tasks.trajectories.batch import Frames, make_batch, make_example
 from flowlib.training.config import TrainConfig
-from flowlib.training.losses import loss_sums, make_targets, total_loss
-from flowlib.training.optimisers import make_optimizer
-from flowlib.training.stream import ClipStream, to_device, training_batches
+from flowlib.training.optim import make_optimizer
+from flowlib.training.stream import SampleStream, to_device, training_batches
 from flowlib.video import decode_image, encode_image
 
 VARIANTS = {
@@ -38,6 +39,7 @@ VARIANTS = {
     "compile": {"compile": True, "channels_last": False},
     "all": {"compile": True, "precision": "bf16", "channels_last": True},
 }
+TASK = TrajectoryTask()
 PARTS = ("waiting", "forward", "backward", "optimiser")
 
 
@@ -78,7 +80,7 @@ class Contender:
         self.network = torch.compile(self.model) if self.config.compile else self.model
         self.optimizer = make_optimizer(self.model, self.config)
         self.batches = training_batches(
-            ClipStream(dataset, (0, 3), seed=0),
+            SampleStream(TASK, self.model, dataset, seed=0),
             steps=range(arguments.repeats + arguments.warmup),
             batch_size=arguments.batch,
             accumulate=1,
@@ -94,11 +96,9 @@ class Contender:
         marks = [self._now()]
         batch = to_device(next(self.batches)[0], self.device)
         marks.append(self._now())
-        targets = make_targets(batch, self.model.frames)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
-            prediction = self.network(batch["images"])
-        sums = loss_sums(prediction, targets, self.config, self.model.target_scale)
-        loss = total_loss(sums, targets.counts(True), self.config.visibility_weight)
+            sums = TASK.sums(self.network, batch, {"target_scale": float(self.model.target_scale)})
+        loss = TASK.total_loss(sums, TASK.counts(batch))
         marks.append(self._now())
         loss.backward()
         marks.append(self._now())
@@ -115,10 +115,10 @@ class Contender:
 
 def loading_seconds(dataset: Dataset, batch: int) -> float:
     """What reading and decoding one batch costs in one process."""
-    stream, times = ClipStream(dataset, (0, 3)), []
+    frames, times = Frames((0, 3), None), []
     for _ in range(5):
         start = time.perf_counter()
-        torch.utils.data.default_collate([stream[i % len(dataset)] for i in range(batch)])
+        make_batch([make_example(dataset[i % len(dataset)], frames) for i in range(batch)])
         times.append(time.perf_counter() - start)
     return statistics.median(times)
 

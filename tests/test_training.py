@@ -18,11 +18,13 @@ from torch.utils.data import Subset
 
 from flowlib.augmentation import AugmentConfig
 from flowlib.models.fcn import TrajectoryFCN
-from flowlib.training import TrainConfig, fit, load_checkpoint
+from flowlib.tasks.trajectories import TrajectoryTask
+from flowlib.training import TrainConfig, fit, load_checkpoint, load_task
 from flowlib.training.checkpoints import read_checkpoint
 from flowlib.training.runs import read_metrics, run_folder
 
 CLIPS = make_clips()
+TASK, AUGMENTED = TrajectoryTask(), TrajectoryTask(augment=AugmentConfig(reverse=0.5))
 QUICK = TrainConfig(steps=6, validate_every=3, save_every=2, num_workers=0, device="cpu", learning_rate=1e-3)
 
 
@@ -40,8 +42,8 @@ def same_weights(one, two):
 def finished(tmp_path_factory):
     """A whole run with everything on: (run, model)."""
     model = tiny(input_frames=(0, 3))
-    config = replace(QUICK, ema_decay=0.9, picture_every=6, accumulate=2, augment=AugmentConfig(reverse=0.5))
-    return fit(model, CLIPS, Subset(CLIPS, [0, 1, 2]), config, folder=tmp_path_factory.mktemp("run")), model
+    config = replace(QUICK, ema_decay=0.9, picture_every=6, accumulate=2)
+    return fit(model, AUGMENTED, CLIPS, Subset(CLIPS, [0, 1, 2]), config, folder=tmp_path_factory.mktemp("run")), model
 
 
 def test_a_run_leaves_its_config_curves_checkpoints_and_pictures(finished):
@@ -56,20 +58,20 @@ def test_a_run_leaves_its_config_curves_checkpoints_and_pictures(finished):
     keys = "step loss displacement_loss visibility_loss ade visibility_accuracy lr grad_norm bn_shift bn_layer clips"
     assert set(lines[0]) == set(keys.split())
     assert len(lines[0]["clips"]) == 4  # two batches of two made the step
-    assert run.best_ade == min(line["validation_ade"] for line in lines if "validation_ade" in line)
+    assert run.best_score == min(line["validation_ade"] for line in lines if "validation_ade" in line)
     about = json.loads((run.folder / "config.json").read_text())
-    assert about["fit"]["augment"]["reverse"] == 0.5 and about["weights"] == "none"
+    assert about["task"]["settings"]["augment"]["reverse"] == 0.5 and about["weights"] == "none"
     assert about["data"]["train"]["fingerprint"] == "synthetic 0+6"
-    assert about["data"]["validation"]["clips"] == 3
+    assert about["data"]["validation"]["samples"] == 3
     assert (run.folder / "pictures" / "step_000006.png").stat().st_size > 5000
     assert len(list((run.folder / "tensorboard").iterdir())) == 1
 
 
 def test_a_finished_run_is_recognised_and_returns_at_once(finished, capsys):
     run, model = finished
-    config = TrainConfig.from_json(json.loads((run.folder / "config.json").read_text())["fit"])
+    config = TrainConfig(**json.loads((run.folder / "config.json").read_text())["config"])
     other, before = tiny(seed=5, input_frames=(0, 3)), (run.folder / "metrics.jsonl").read_bytes()
-    again = fit(other, CLIPS, Subset(CLIPS, [0, 1, 2]), config, folder=run.folder)
+    again = fit(other, AUGMENTED, CLIPS, Subset(CLIPS, [0, 1, 2]), config, folder=run.folder)
     assert "The work is done: 6 steps" in capsys.readouterr().out
     assert again == run and same_weights(other, model)
     assert (run.folder / "metrics.jsonl").read_bytes() == before
@@ -85,6 +87,7 @@ def test_a_checkpoint_gives_the_averaged_model_and_what_is_known_of_it(finished)
     tensors, _ = read_checkpoint(run.best)
     assert all(torch.equal(value, tensors["ema"][key]) for key, value in loaded.state_dict().items())
     assert not same_weights(loaded, model)
+    assert load_task(run.best) == AUGMENTED
     into = load_checkpoint(run.last, tiny(seed=3, input_frames=(0, 3)))[0]
     assert same_weights(into, loaded)
 
@@ -94,7 +97,7 @@ def test_a_checkpoint_of_another_architecture_is_refused_in_one_sentence(finishe
     with refuses(r"last.pt: expected a checkpoint of a model with input_frames=\[0\], got one with .*\[0, 3\]"):
         load_checkpoint(run.last, tiny())
     with refuses("expected a checkpoint of a model with head='fine'"):
-        fit(tiny(input_frames=(0, 3), head="fine"), CLIPS, None, QUICK, folder=run.folder)
+        fit(tiny(input_frames=(0, 3), head="fine"), TASK, CLIPS, None, QUICK, folder=run.folder)
     (tmp_path / "x.pt").write_bytes(b"PK not really")
     with refuses("x.pt: expected a checkpoint written by flowlib.training"):
         load_checkpoint(tmp_path / "x.pt")
@@ -107,34 +110,36 @@ def test_a_checkpoint_of_another_architecture_is_refused_in_one_sentence(finishe
 
 def test_other_settings_or_data_in_the_same_folder_are_refused(finished, refuses):
     run, _ = finished
-    config = TrainConfig.from_json(json.loads((run.folder / "config.json").read_text())["fit"])
+    config = TrainConfig(**json.loads((run.folder / "config.json").read_text())["config"])
     model, held_out = tiny(input_frames=(0, 3)), Subset(CLIPS, [0, 1, 2])
     with refuses("got one with learning_rate=0.001, not 0.5; give it another name"):
-        fit(model, CLIPS, held_out, replace(config, learning_rate=0.5), folder=run.folder)
+        fit(model, AUGMENTED, CLIPS, held_out, replace(config, learning_rate=0.5), folder=run.folder)
+    with refuses(r"got one with augment=\{.*\}, not None"):
+        fit(model, TASK, CLIPS, held_out, config, folder=run.folder)
     with refuses("expected a run on the same validation data"):
-        fit(model, CLIPS, Subset(CLIPS, [0, 1, 3]), config, folder=run.folder)
+        fit(model, AUGMENTED, CLIPS, Subset(CLIPS, [0, 1, 3]), config, folder=run.folder)
     with refuses("expected a run on the same train data"):
-        fit(model, make_clips(5), held_out, config, folder=run.folder)
+        fit(model, AUGMENTED, make_clips(5), held_out, config, folder=run.folder)
     with refuses("got one with steps=6, not 9"):  # a cosine depends on them
-        fit(model, CLIPS, held_out, replace(config, steps=9), folder=run.folder)
+        fit(model, AUGMENTED, CLIPS, held_out, replace(config, steps=9), folder=run.folder)
 
 
 def test_more_steps_go_on_where_the_rate_does_not_depend_on_them(tmp_path):
     config = replace(QUICK, schedule="constant", steps=3)
-    short = fit(tiny(), CLIPS, None, config, folder=tmp_path / "a")
+    short = fit(tiny(), TASK, CLIPS, None, config, folder=tmp_path / "a")
     assert short.finished == "steps"
     grown, whole = tiny(seed=9), tiny()
-    longer = fit(grown, CLIPS, None, replace(config, steps=5), folder=tmp_path / "a")
-    other = fit(whole, CLIPS, None, replace(config, steps=5), folder=tmp_path / "b")
+    longer = fit(grown, TASK, CLIPS, None, replace(config, steps=5), folder=tmp_path / "a")
+    other = fit(whole, TASK, CLIPS, None, replace(config, steps=5), folder=tmp_path / "b")
     assert longer.metrics() == other.metrics() and same_weights(grown, whole)
-    assert longer.best == longer.last and longer.best_ade is None  # nothing was validated
+    assert longer.best == longer.last and longer.best_score is None  # nothing was validated
 
 
 def test_a_session_that_ran_out_of_time_goes_on_in_the_next(tmp_path):
     config = replace(QUICK, session_minutes=1e-6)
-    runs = [fit(tiny(seed=i), CLIPS, None, config, folder=tmp_path / "a") for i in range(3)]
+    runs = [fit(tiny(seed=i), TASK, CLIPS, None, config, folder=tmp_path / "a") for i in range(3)]
     assert [(run.step, run.finished) for run in runs] == [(1, ""), (2, ""), (3, "")]
-    straight = fit(tiny(), CLIPS, None, replace(config, session_minutes=0), folder=tmp_path / "b")
+    straight = fit(tiny(), TASK, CLIPS, None, replace(config, session_minutes=0), folder=tmp_path / "b")
     assert runs[-1].metrics() == straight.metrics()[:3]
 
 
@@ -144,14 +149,16 @@ from fixtures.training_clips import TINY, make_clips
 import torch
 from flowlib.augmentation import AugmentConfig
 from flowlib.models.fcn import TrajectoryFCN
+from flowlib.tasks.trajectories import TrajectoryTask
 from flowlib.training import TrainConfig, fit
 
 torch.set_num_threads(1)
 clips = make_clips()
 torch.manual_seed(0)
 config = TrainConfig(steps=24, validate_every=7, save_every=3, num_workers=1, device="cpu", ema_decay=0.9,
-                   learning_rate=1e-3, augment=AugmentConfig(scale=(1.0, 1.3), colour=0.2))
-fit(TrajectoryFCN(**TINY), clips, clips, config, folder=sys.argv[1])
+                   learning_rate=1e-3)
+task = TrajectoryTask(augment=AugmentConfig(scale=(1.0, 1.3), colour=0.2))
+fit(TrajectoryFCN(**TINY), task, clips, clips, config, folder=sys.argv[1])
 """
 
 
@@ -194,7 +201,7 @@ def test_killed_three_times_and_resumed_equals_undisturbed(tmp_path):
         (first, about), (second, meta) = read_checkpoint(killed / name), read_checkpoint(undisturbed / name)
         for part in ("model", "ema"):
             assert all(torch.equal(value, second[part][key]) for key, value in first[part].items())
-        assert (about["step"], about["best_ade"]) == (meta["step"], meta["best_ade"])
+        assert (about["step"], about["best_score"]) == (meta["step"], meta["best_score"])
     assert len(read_metrics(killed)) == 24 + 4
 
 
@@ -204,13 +211,14 @@ import sys
 from fixtures.training_clips import TINY, make_clips
 import torch
 from flowlib.models.fcn import TrajectoryFCN
+from flowlib.tasks.trajectories import TrajectoryTask
 from flowlib.training import TrainConfig, fit
 
 torch.set_num_threads(1)
 torch.manual_seed(int(os.environ.get("RANK", 0)))  # the second process starts from other weights, if it may
 clips = make_clips()
 config = TrainConfig(steps=2, validate_every=1, num_workers=0, device="cpu", batch_size=int(sys.argv[2]), ema_decay=0.9)
-fit(TrajectoryFCN(**TINY | {"batch_norm": "group"}), clips, clips, config, folder=sys.argv[1])
+fit(TrajectoryFCN(**TINY | {"batch_norm": "group"}), TrajectoryTask(), clips, clips, config, folder=sys.argv[1])
 """
 
 
@@ -230,25 +238,25 @@ def test_two_processes_equal_one_with_twice_the_batch(tmp_path):
 
 def test_early_stopping_and_a_wanted_error_end_a_run(tmp_path):
     still = replace(QUICK, steps=60, learning_rate=1e-30, patience=2)  # nothing gets better
-    patient = fit(tiny(batch_norm="group"), CLIPS, CLIPS, still, folder=tmp_path / "patience")
+    patient = fit(tiny(batch_norm="group"), TASK, CLIPS, CLIPS, still, folder=tmp_path / "patience")
     assert (patient.finished, patient.step) == ("patience", 9)
-    easy = fit(tiny(), CLIPS, CLIPS, replace(QUICK, stop_below=1e3), folder=tmp_path / "easy")
-    assert (easy.finished, easy.step) == ("stop_below", 3)
-    further = fit(tiny(), CLIPS, CLIPS, replace(QUICK, stop_below=1e-3), folder=tmp_path / "easy")
+    easy = fit(tiny(), TASK, CLIPS, CLIPS, replace(QUICK, stop_at=1e3), folder=tmp_path / "easy")
+    assert (easy.finished, easy.step) == ("stop_at", 3)
+    further = fit(tiny(), TASK, CLIPS, CLIPS, replace(QUICK, stop_at=1e-3), folder=tmp_path / "easy")
     assert (further.finished, further.step) == ("steps", 6)
 
 
 def test_a_loss_that_is_no_number_stops_names_the_batch_and_keeps_the_last_good_checkpoint(tmp_path, refuses):
     poisoned = dict(CLIPS[3], tracks=CLIPS[3]["tracks"].clone())
-    poisoned["tracks"][2, 5] = float("nan")
+    poisoned["tracks"][2, 5] = 1e30  # its square is no number any more
     poisoned["visibility"] = torch.ones_like(poisoned["visibility"])
-    clips = Clips([*CLIPS[:3], poisoned, *CLIPS[4:]])
-    config = replace(QUICK, target_scale=3.0, save_every=1, batch_size=2)
+    clips, task = Clips([*CLIPS[:3], poisoned, *CLIPS[4:]]), TrajectoryTask(loss="mse", target_scale=3.0)
+    config = replace(QUICK, save_every=1, batch_size=2)
     with refuses(
-        r"step \d: the loss is nan.* for the batch of clips .*c3.*; the last good checkpoint is .*last.pt",
+        r"step \d: the loss is inf.* for the batch of clips .*c3.*; the last good checkpoint is .*last.pt",
         FloatingPointError,
     ):
-        fit(tiny(), clips, None, config, folder=tmp_path)
+        fit(tiny(), task, clips, None, config, folder=tmp_path)
     model, info = load_checkpoint(tmp_path / "last.pt")
     assert all(torch.isfinite(value).all() for value in model.state_dict().values())
     assert info["step"] == len(read_metrics(tmp_path)) < 3
@@ -256,34 +264,33 @@ def test_a_loss_that_is_no_number_stops_names_the_batch_and_keeps_the_last_good_
 
 def test_a_batch_without_visible_points_is_no_trouble(tmp_path):
     hidden = [dict(clip, visibility=torch.zeros_like(clip["visibility"])) for clip in CLIPS[:2]]
-    run = fit(tiny(), Clips(hidden), Clips(hidden), replace(QUICK, stop_below=1.0), folder=tmp_path)
-    assert run.finished == "steps" and run.best_ade is None and run.best == run.last
+    run = fit(tiny(), TASK, Clips(hidden), Clips(hidden), replace(QUICK, stop_at=1.0), folder=tmp_path)
+    assert run.finished == "steps" and run.best_score is None and run.best == run.last
     assert not any("ade" in line or "validation_ade" in line for line in run.metrics())
     assert all(torch.isfinite(torch.tensor(line["loss"])) for line in run.metrics() if "loss" in line)
 
 
 def test_bad_data_is_named(refuses, tmp_path):
     with refuses("train: expected at least one clip, got an empty split"):
-        fit(tiny(), Clips([]), None, QUICK, folder=tmp_path)
+        fit(tiny(), TASK, Clips([]), None, QUICK, folder=tmp_path)
     with refuses("validation: expected at least one clip, got an empty split; validation=None trains without"):
-        fit(tiny(), CLIPS, Clips([]), QUICK, folder=tmp_path)
+        fit(tiny(), TASK, CLIPS, Clips([]), QUICK, folder=tmp_path)
     with refuses("train: expected clips of 4 frames, as the model predicts, got 3"):
-        fit(tiny(), Clips([make_clip(0, num_frames=3)]), None, QUICK, folder=tmp_path)
+        fit(tiny(), TASK, Clips([make_clip(0, num_frames=3)]), None, QUICK, folder=tmp_path)
     with refuses("train: expected clips with the pictures of all 4 frames, got 2 of them"):
-        fit(tiny(), Clips([dict(CLIPS[0], frames=CLIPS[0]["frames"][:2])]), None, QUICK, folder=tmp_path)
+        fit(tiny(), TASK, Clips([dict(CLIPS[0], frames=CLIPS[0]["frames"][:2])]), None, QUICK, folder=tmp_path)
     late = dict(CLIPS[0], queries=CLIPS[0]["queries"] + torch.tensor([1.0, 0, 0]))
     with refuses("train: expected points that are asked for in frame 0"):
-        fit(tiny(), Clips([late]), None, QUICK, folder=tmp_path)
+        fit(tiny(), TASK, Clips([late]), None, QUICK, folder=tmp_path)
     with refuses("loss: 'laplace' expects a model made with log_scale=True"):
-        fit(tiny(), CLIPS, None, replace(QUICK, loss="laplace"), folder=tmp_path)
+        fit(tiny(), TrajectoryTask(loss="laplace"), CLIPS, None, QUICK, folder=tmp_path)
     with refuses("precision: 'fp16' expects a GPU, got a CPU"):
-        fit(tiny(), CLIPS, None, replace(QUICK, precision="fp16"), folder=tmp_path)
+        fit(tiny(), TASK, CLIPS, None, replace(QUICK, precision="fp16"), folder=tmp_path)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"loss": "l3"}, "loss: expected one of mse, l1, huber, charbonnier, laplace, got 'l3'"),
         ({"steps": 0}, "steps: expected a whole number from 1 up, got 0"),
         ({"batch_size": 1.5}, "batch_size: expected a whole number from 1 up, got 1.5"),
         ({"learning_rate": 0.0}, "learning_rate: expected a number above 0"),
@@ -299,17 +306,17 @@ def test_bad_settings_are_named(refuses, options, message):
 def test_a_batch_of_one_with_batch_statistics_is_warned_of(tmp_path):
     single = replace(QUICK, batch_size=1, steps=1)
     with pytest.warns(UserWarning, match="batch_size=1 with batch_norm='train'"):
-        fit(tiny(), CLIPS, None, single, folder=tmp_path / "train")
+        fit(tiny(), TASK, CLIPS, None, single, folder=tmp_path / "train")
     with warnings.catch_warnings():
         warnings.filterwarnings("error", category=UserWarning, module="flowlib")
-        fit(tiny(batch_norm="group"), CLIPS, None, single, folder=tmp_path / "group")
+        fit(tiny(batch_norm="group"), TASK, CLIPS, None, single, folder=tmp_path / "group")
 
 
 def test_small_batches_that_are_gathered_equal_a_large_one(tmp_path):
     """Only a mean over all points of a step can give this: the batches have different numbers of visible points."""
     whole, parts = tiny(batch_norm="group"), tiny(batch_norm="group")
-    one = fit(whole, CLIPS, None, replace(QUICK, batch_size=4, steps=3), folder=tmp_path / "whole")
-    four = fit(parts, CLIPS, None, replace(QUICK, batch_size=1, accumulate=4, steps=3), folder=tmp_path / "parts")
+    one = fit(whole, TASK, CLIPS, None, replace(QUICK, batch_size=4, steps=3), folder=tmp_path / "whole")
+    four = fit(parts, TASK, CLIPS, None, replace(QUICK, batch_size=1, accumulate=4, steps=3), folder=tmp_path / "parts")
     for here, there in zip(one.metrics(), four.metrics(), strict=True):
         assert here["clips"] == there["clips"]
         assert here["loss"] == pytest.approx(there["loss"], rel=1e-4)
@@ -320,7 +327,7 @@ def test_training_learns_and_leaves_the_callers_random_numbers_alone(tmp_path):
     torch.manual_seed(7)
     expected = torch.rand(3)
     torch.manual_seed(7)
-    run = fit(model, Clips(CLIPS[:2]), None, replace(QUICK, steps=40, learning_rate=3e-3), folder=tmp_path)
+    run = fit(model, TASK, Clips(CLIPS[:2]), None, replace(QUICK, steps=40, learning_rate=3e-3), folder=tmp_path)
     assert torch.equal(torch.rand(3), expected)
     errors = [line["ade"] for line in run.metrics()]
     assert sum(errors[-5:]) < 0.6 * sum(errors[:5])
@@ -329,11 +336,11 @@ def test_training_learns_and_leaves_the_callers_random_numbers_alone(tmp_path):
 
 def test_bfloat16_trains_and_the_model_is_itself_again_afterwards(tmp_path):
     model = tiny()
-    run = fit(model, CLIPS, CLIPS, replace(QUICK, precision="bf16"), folder=tmp_path / "bf16")
+    run = fit(model, TASK, CLIPS, CLIPS, replace(QUICK, precision="bf16"), folder=tmp_path / "bf16")
     assert run.finished == "steps" and "forward" not in model.__dict__
     images = CLIPS[0]["frames"][[0]].movedim(-1, 1)[None]
     assert model(images).displacement.dtype == torch.float32
-    fit(tiny(), CLIPS, None, QUICK, folder=tmp_path / "no")  # another precision in the same process
+    fit(tiny(), TASK, CLIPS, None, QUICK, folder=tmp_path / "no")  # another precision in the same process
 
 
 def test_the_newest_run_of_a_name_is_gone_on_with(tmp_path):

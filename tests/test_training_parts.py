@@ -1,8 +1,6 @@
-"""The parts of training, each against what it is by definition: losses, schedules, the stream of clips, EMA, spikes."""
+"""The parts of training, each against what it is by definition: schedules, the stream of samples, EMA, loss spikes."""
 
 import json
-import math
-from dataclasses import replace
 
 import pytest
 import torch
@@ -10,127 +8,14 @@ from fixtures.training_clips import SIZE, TINY, make_clips
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flowlib.models import TrajectoryPrediction
 from flowlib.models.fcn import TrajectoryFCN
-from flowlib.training import TrainConfig, largest_batch, spike_report
-from flowlib.training.losses import fit_target_scale, loss_sums, make_targets, pointwise, total_loss
-from flowlib.training.optimisers import Averaged, choose_trained, make_optimizer, rate_factor, set_rates
-from flowlib.training.stream import ClipStream, mix, training_batches, validation_batches
+from flowlib.tasks.trajectories import TrajectoryTask
+from flowlib.training import TrainConfig, batch_size, largest_batch, spike_report
+from flowlib.training.optim import averaged_model, choose_trained, make_optimizer, rate_factor, set_rates
+from flowlib.training.stream import SampleStream, mix, training_batches, validation_batches
 
 CLIPS = make_clips(5)
-LOSSES = ["mse", "l1", "huber", "charbonnier", "laplace"]
-
-
-def batch_of(*indices):
-    return torch.utils.data.default_collate([CLIPS[i] for i in indices])
-
-
-def constant_prediction(dx=0.0, dy=0.0, B=2, S=4, log_scale=0.0):
-    displacement = torch.tensor([dx, dy]).reshape(1, 1, 2, 1, 1).repeat(B, S, 1, *SIZE)
-    displacement[:, 0] = 0
-    return TrajectoryPrediction(
-        displacement, torch.zeros(B, S, *SIZE), tuple(range(S)), torch.full((B, S, *SIZE), log_scale)
-    )
-
-
-def means(prediction, targets, config, scale=1.0):
-    return loss_sums(prediction, targets, config, torch.tensor(scale))[:3] / targets.counts(config.masked)
-
-
-def test_pointwise_losses_are_what_their_names_say():
-    error = torch.tensor([[3.0, -0.5], [0.0, 0.0]])
-    assert pointwise(error, TrainConfig(loss="mse")).tolist() == [(9 + 0.25) / 2, 0]
-    assert pointwise(error, TrainConfig(loss="l1")).tolist() == [1.75, 0]
-    assert pointwise(error, TrainConfig(loss="huber")).tolist() == [(2.5 + 0.125) / 2, 0]
-    assert pointwise(error, TrainConfig(loss="huber", huber_delta=0.5)).tolist() == [(0.5 * 2.75 + 0.125) / 2, 0]
-    charbonnier = pointwise(error, TrainConfig(loss="charbonnier"))
-    assert charbonnier[0] == pytest.approx(1.75, abs=0.02) and charbonnier[1] == 0
-    log_scale = torch.tensor([[0.7], [-1.0]])
-    expected = -torch.distributions.Laplace(0, log_scale.exp()).log_prob(error).mean(dim=-1)
-    torch.testing.assert_close(pointwise(error, TrainConfig(loss="laplace"), log_scale), expected)
-
-
-@settings(max_examples=20, deadline=None)
-@given(kind=st.sampled_from(LOSSES), seed=st.integers(0, 10**6), far=st.floats(-1e4, 1e4))
-def test_invisible_points_change_neither_loss_nor_gradient(kind, seed, far):
-    config = TrainConfig(loss=kind)
-    generator = torch.Generator().manual_seed(seed)
-    batch = batch_of(0, 1)
-    batch["visibility"] = torch.rand(batch["visibility"].shape, generator=generator) < 0.6
-    moved = dict(batch, tracks=torch.where(batch["visibility"][..., None], batch["tracks"], batch["tracks"] + far))
-    gradients = []
-    for version in (batch, moved):
-        field = torch.randn(2, 4, 2, *SIZE, generator=torch.Generator().manual_seed(1)).requires_grad_()
-        prediction = replace(constant_prediction(), displacement=field)
-        sums = loss_sums(prediction, make_targets(version, (0, 1, 2, 3)), config, torch.tensor(2.0))
-        sums[0].backward()
-        gradients.append((sums.detach(), field.grad))
-    torch.testing.assert_close(gradients[0][0], gradients[1][0])
-    torch.testing.assert_close(gradients[0][1], gradients[1][1])
-
-
-def test_the_loss_is_over_the_number_of_visible_points_or_of_all():
-    batch, prediction = batch_of(0, 1), constant_prediction()
-    targets = make_targets(batch, (0, 1, 2, 3))
-    error = targets.displacement[:, 1:]
-    visible = targets.visible[:, 1:]
-    assert 0 < visible.float().mean() < 1
-    masked = means(prediction, targets, TrainConfig(loss="mse"))
-    torch.testing.assert_close(masked[0], (error[visible] ** 2).mean())
-    torch.testing.assert_close(masked[2], error[visible].norm(dim=-1).mean())
-    everything = means(prediction, targets, TrainConfig(loss="mse", masked=False))
-    torch.testing.assert_close(everything[0], (error**2).mean())
-    torch.testing.assert_close(masked[1], torch.tensor(math.log(2)))
-    scaled = means(prediction, targets, TrainConfig(loss="mse"), scale=4.0)
-    torch.testing.assert_close(scaled[0], masked[0] / 16)
-
-
-def test_the_prediction_is_read_at_the_queries_between_the_pixels():
-    y, x = torch.meshgrid(torch.arange(SIZE[0]) * 1.0, torch.arange(SIZE[1]) * 1.0, indexing="ij")
-    ramp = torch.stack([0.1 * x - 0.2 * y, 0.3 * y + 0.05 * x])[None, None].repeat(2, 4, 1, 1, 1)
-    batch = batch_of(0, 1)
-    px, py = batch["queries"][..., 1], batch["queries"][..., 2]
-    assert (px % 1 != 0).all()
-    truth = torch.stack([0.1 * px - 0.2 * py, 0.3 * py + 0.05 * px], dim=-1)
-    batch["tracks"] = batch["queries"][:, None, :, 1:] + truth[:, None]
-    batch["tracks"] = batch["tracks"].repeat(1, 4, 1, 1)
-    prediction = replace(constant_prediction(), displacement=ramp)
-    sums = loss_sums(prediction, make_targets(batch, (0, 1, 2, 3)), TrainConfig(loss="l1"), torch.tensor(1.0))
-    assert sums[0] < 1e-3 and sums[2] < 1e-2
-
-
-def test_nothing_visible_gives_zero_and_no_nan():
-    batch = batch_of(0, 1)
-    batch["visibility"] = torch.zeros_like(batch["visibility"])
-    for kind in LOSSES:
-        config, field = TrainConfig(loss=kind), torch.zeros(2, 4, 2, *SIZE, requires_grad=True)
-        targets = make_targets(batch, (0, 1, 2, 3))
-        sums = loss_sums(replace(constant_prediction(), displacement=field), targets, config, torch.tensor(1.0))
-        loss = total_loss(sums, targets.counts(True), 1.0)
-        loss.backward()
-        assert sums[0] == 0 and torch.isfinite(loss) and (field.grad == 0).all()
-
-
-def test_laplace_scale_is_read_in_pixels_and_weighed_in_the_losss_units():
-    targets = make_targets(batch_of(0, 1), (0, 1, 2, 3))
-    prediction = constant_prediction(log_scale=math.log(3.0))
-    expected = -torch.distributions.Laplace(0.0, 3.0).log_prob(targets.displacement[targets.measured]).mean()
-    found = means(prediction, targets, TrainConfig(loss="laplace"), scale=2.0)[0]
-    torch.testing.assert_close(found, expected - math.log(2.0))  # a density of half-pixels
-
-
-def test_a_single_last_frame_is_held_against_its_own_truth():
-    targets = make_targets(batch_of(0), (3,))
-    assert targets.displacement.shape[1] == 1 and targets.ahead.tolist() == [True]
-    torch.testing.assert_close(targets.displacement[0, 0], CLIPS[0]["tracks"][3] - CLIPS[0]["queries"][:, 1:])
-
-
-def test_the_target_scale_is_the_root_mean_square_of_visible_motion():
-    moved = [c["tracks"][1:] - c["queries"][:, 1:] for c in CLIPS]
-    visible = torch.cat([m[c["visibility"][1:]] for m, c in zip(moved, CLIPS)])
-    assert fit_target_scale(CLIPS, (0, 1, 2, 3)) == pytest.approx(float((visible**2).mean().sqrt()), rel=1e-5)
-    still = [dict(c, tracks=c["queries"][None, :, 1:].repeat(4, 1, 1)) for c in CLIPS]
-    assert fit_target_scale(still, (0, 1, 2, 3)) == 1.0
+TASK, MODEL = TrajectoryTask(), TrajectoryFCN(**TINY)
 
 
 @pytest.mark.parametrize(
@@ -180,27 +65,27 @@ def test_the_average_follows_the_weights_and_copies_what_is_not_trained():
     torch.manual_seed(0)
     model = TrajectoryFCN(**TINY)
     choose_trained(model, "last")
-    averaged = Averaged(model, 0.5)
-    before = {key: value.clone() for key, value in averaged.model.state_dict().items()}
+    averaged = averaged_model(model, 0.5, step=1000)
+    before = {key: value.clone() for key, value in averaged.module.state_dict().items()}
     with torch.no_grad():
         for value in model.state_dict().values():
             value.add_(1)
-    averaged.update(model, step=1000)
-    after = averaged.model.state_dict()
+    averaged.update_parameters(model)
+    after = averaged.module.state_dict()
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     for name, value in after.items():
         expected = before[name] + (0.5 if name in trained else 1)
         torch.testing.assert_close(value.double(), expected.double(), atol=1e-4, rtol=1e-4)
-    assert not any(parameter.requires_grad for parameter in averaged.model.parameters())
+    assert not any(parameter.requires_grad for parameter in averaged.module.parameters())
 
 
 def names(batches):
-    return [[clip for batch in step for clip in batch["clip"]] for step in batches]
+    return [[clip for batch in step for clip in batch["name"]] for step in batches]
 
 
 def read(steps, **options):
     settings = {"batch_size": 2, "accumulate": 1, "process": 0, "processes": 1, "workers": 0} | options
-    return names(training_batches(ClipStream(CLIPS, (0,), seed=3), steps=steps, **settings))
+    return names(training_batches(SampleStream(TASK, MODEL, CLIPS, seed=3), steps=steps, **settings))
 
 
 def test_each_pass_over_the_clips_takes_every_clip_once_in_another_order():
@@ -221,15 +106,15 @@ def test_processes_share_a_step_without_overlap():
     shares = [read(range(4), process=i, processes=2) for i in range(2)]
     together = [sorted(a + b) for a, b in zip(*shares)]
     assert together == [sorted(step) for step in read(range(4), batch_size=4)]
-    stream, looked_at = ClipStream(CLIPS, (0,)), []
+    stream, looked_at = SampleStream(TASK, MODEL, CLIPS), []
     for process in range(2):
-        batches = validation_batches(stream, clips=4, batch_size=2, process=process, processes=2, workers=0)
-        looked_at += [clip for batch in batches for clip in batch["clip"]]
+        batches = validation_batches(stream, samples=4, batch_size=2, process=process, processes=2, workers=0)
+        looked_at += [clip for batch in batches for clip in batch["name"]]
     assert sorted(looked_at) == ["c0", "c1", "c2", "c3"]
 
 
 def test_images_are_the_input_frames_in_their_order():
-    sample = ClipStream(CLIPS, (3, 0))[1]
+    sample = SampleStream(TASK, TrajectoryFCN(**TINY | {"input_frames": (3, 0)}), CLIPS)[1]
     assert sample["images"].shape == (2, 3, *SIZE) and sample["images"].dtype == torch.uint8
     assert torch.equal(sample["images"][0].movedim(0, -1), CLIPS[1]["frames"][3])
     assert len({mix(0, step, 0) for step in range(1000)} | {mix(1, step, 0) for step in range(1000)}) == 2000
@@ -270,24 +155,65 @@ def test_a_calm_curve_has_no_spikes_and_bad_calls_are_named(tmp_path, refuses):
         spike_report(tmp_path / "none")
 
 
-def test_the_largest_batch_is_found_by_trying(monkeypatch):
-    from flowlib.training import batch_size
+def test_the_average_is_short_at_first_so_that_the_start_fades():
+    weight = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.zeros_(weight.weight)
+    averaged = averaged_model(weight, 0.999)
+    torch.nn.init.ones_(weight.weight)
+    expected = 0.0
+    for step in range(20):
+        averaged.update_parameters(weight)
+        expected += (1 - (1 + step) / (10 + step)) * (1 - expected)
+        assert float(averaged.module.weight) == pytest.approx(expected, rel=1e-5)
+    assert expected > 0.99  # at 0.999 all the way it would be 0.02
 
+
+def test_a_jump_a_little_above_the_threshold_is_a_spike_and_one_below_is_none(tmp_path):
+    losses = [1.0] * 60
+    losses[30], losses[50] = 2.1, 1.9
+    write_metrics(tmp_path, losses)
+    assert [spike.step for spike in spike_report(tmp_path).spikes] == [31]
+    assert [spike.step for spike in spike_report(tmp_path, 1.8).spikes] == [31, 51]
+
+
+def test_a_model_without_parts_is_trained_whole_or_not_at_all(refuses):
+    model = torch.nn.Linear(2, 2)
+    (group,) = make_optimizer(model, TrainConfig()).param_groups
+    assert len(group["params"]) == 2 and group["base_lr"] == TrainConfig().learning_rate
+    choose_trained(model, "all")
+    with refuses("trained: 'last' expects a model with `parts`, got Linear, which has 'all' only"):
+        choose_trained(model, "last")
+
+
+def test_the_largest_batch_is_found_by_growing_while_memory_is_left(monkeypatch):
     tried = []
+    monkeypatch.setattr(batch_size, "_peak_bytes", lambda: 100 * max(tried, default=0))
+    monkeypatch.setattr(batch_size, "_memory_bytes", lambda: (1200, 0))
+    assert batch_size._grow(lambda size: tried.append(size) or size, 64) == 11
+    assert tried[:5] == [1, 2, 4, 8, 10] and len(tried) <= 8
+    assert batch_size._grow(lambda size: size, 5) == 5
 
-    def step(accelerator, model, network, optimizer, sample, size, config):
-        tried.append(size)
-        return size <= 11
 
-    monkeypatch.setattr(batch_size, "_try_step", step)
+def test_the_largest_batch_is_found_by_shrinking_until_a_gpu_takes_it():
+    def step(batch_size):
+        if batch_size > 11:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate")
+        return batch_size
+
+    def broken(batch_size):
+        raise RuntimeError("something else")
+
+    assert batch_size._shrink(step, 64) in (10, 11)
+    assert batch_size._shrink(lambda batch_size: step(batch_size + 99), 64) == 0
+    with pytest.raises(RuntimeError, match="something else"):
+        batch_size._shrink(broken, 4)
+
+
+def test_the_largest_batch_leaves_the_model_as_it_is(monkeypatch):
     model, config = TrajectoryFCN(**TINY), TrainConfig(device="cpu")
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    assert largest_batch(model, CLIPS, config, most=64) == 11
-    assert tried[:5] == [1, 2, 4, 8, 16] and len(tried) <= 8
-    assert largest_batch(model, CLIPS, config, most=5) == 5
-    monkeypatch.setattr(batch_size, "_try_step", lambda *arguments: False)
-    with pytest.raises(MemoryError, match="not even one clip of"):
-        largest_batch(model, CLIPS, config)
-    monkeypatch.undo()
-    assert largest_batch(model, CLIPS, config, most=3) == 3  # real steps, on this machine
+    assert largest_batch(model, TASK, CLIPS, config, most=3) == 3  # real steps, on this machine
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    monkeypatch.setattr(batch_size, "_grow", lambda step, most: 0)
+    with pytest.raises(MemoryError, match="not even one clip fits"):
+        largest_batch(model, TASK, CLIPS, config)

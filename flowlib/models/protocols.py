@@ -107,6 +107,13 @@ class SeesTruth(Protocol):
 
 
 @runtime_checkable
+class HasProvenance(Protocol):
+    """Says in `weights` where its weights come from; its class takes an argument of that name, "none" for no file."""
+
+    weights: str
+
+
+@runtime_checkable
 class HasParts(Protocol):
     """Can be trained in parts: "stem", "second", "backbone", "head"; each parameter is in one of them."""
 

@@ -270,17 +270,19 @@ class Strip:
 
 
 class Task:
-    """The parts of a task. Most have a default; `example`, `sums`, `counts`, `loss`, `values` and `metrics` have none.
+    """The parts of a task. Most have a default; `example`, `sums`, `counts`, `total_loss`, `values` and `metrics` have
+    none.
 
     A step of training is: `example` of each sample (in the loader's processes), `collate`, `counts` of all batches of
-    the step on all processes, `sums` of each batch, and `loss` of both. Sums and counts are kept apart so that a step
-    over several small batches, or several processes, equals one step over a large batch.
+    the step on all processes, `sums` of each batch, and `total_loss` of both. Sums and counts are kept apart so that a
+    step over several small batches, or several processes, equals one step over a large batch.
 
     Attributes:
         name: of the task, for logs and reports.
         unit, group: what one sample is called ("clip"), and what intervals are over ("video").
         metrics, series: what is measured in an evaluation.
         score: the name of the metric, and the key of `values`, that picks the best checkpoint and ends a training.
+        measured_on: what the score is over, for sentences: "on visible points".
         free: settings that may differ when a run goes on, for the training's curve does not depend on them.
         headline, about, reading: the report's title ("{main}" stands for the main method), its first paragraph, and
             how the strips of pictures are to be read (HTML is escaped).
@@ -292,6 +294,7 @@ class Task:
     metrics: ClassVar[tuple[MetricSpec, ...]] = ()
     series: ClassVar[tuple[SeriesSpec, ...]] = ()
     score: ClassVar[str] = ""
+    measured_on: ClassVar[str] = ""
     free: ClassVar[tuple[str, ...]] = ()
     headline: ClassVar[str] = "How good is “{main}”?"
     about: ClassVar[str] = ""
@@ -302,6 +305,11 @@ class Task:
     def settings(self) -> dict[str, Any]:
         """The task's fields as plain JSON values: kept in checkpoints, and compared when a run goes on."""
         return asdict(self) if is_dataclass(self) and not isinstance(self, type) else {}
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> Task:
+        """The task that `settings` gave, also after a round through JSON, which knows no tuples."""
+        return cls(**settings)
 
     def metric(self, name: str) -> MetricSpec:
         """The metric called `name`.
@@ -333,7 +341,7 @@ class Task:
         return None
 
     def example(self, sample: Any, inputs: Any, generator: torch.Generator | None) -> dict[str, Any]:
-        """One sample as a training example: tensors by name, and `name`, what the logs call it.
+        """One sample as a training example: tensors by name, and `name`, what the logs call it (else its number).
 
         Args:
             sample: an item of the dataset.
@@ -360,13 +368,21 @@ class Task:
         """
         raise NotImplementedError(f"{type(self).__name__}.sums")
 
-    def loss(self, sums: Tensor, counts: Tensor) -> Tensor:
+    def total_loss(self, sums: Tensor, counts: Tensor) -> Tensor:
         """The scalar that is descended, from the sums of one batch and the counts of the whole step."""
-        raise NotImplementedError(f"{type(self).__name__}.loss")
+        raise NotImplementedError(f"{type(self).__name__}.total_loss")
 
     def values(self, sums: Tensor, counts: Tensor) -> dict[str, float]:
         """What is logged of a step or a validation: `loss`, the score, and more; NaN where nothing was counted."""
         raise NotImplementedError(f"{type(self).__name__}.values")
+
+    def unchanged(self) -> Task:
+        """The same task without augmentation."""
+        return self
+
+    def ideas(self, model: nn.Module) -> Sequence[str]:
+        """What may be tried, in a few words each, where one batch could not be fitted."""
+        return ()
 
     def figure(self, model: nn.Module, dataset: Any, count: int) -> Figure | None:
         """What the model says of the first `count` samples, for the run's folder; None if there is nothing to see."""

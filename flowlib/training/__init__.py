@@ -1,36 +1,41 @@
-"""Learning to predict: the loss, a visible loop, checkpoints that resume exactly, and the experiments around them.
+"""Training of any task: a visible loop, checkpoints that resume exactly, sweeps and diagnostics.
 
-`fit(model, train, validation, config)` trains any model that maps images to a `TrajectoryPrediction` and can say its
-`config`. Knows datasets only as indexable samples (see `flowlib.dataset`), and nothing of videos or trackers.
+`fit(model, task, train, validation, config)` trains what fulfils `models.protocols.TrainableModel`. Knows a task only
+as `tasks.protocol.Task`, datasets only as sequences of samples, and nothing of videos or trackers.
 """
 
 from flowlib.training.batch_size import largest_batch
-from flowlib.training.checkpoints import load_checkpoint
+from flowlib.training.checkpoints import find_checkpoint, load_checkpoint, load_task
 from flowlib.training.config import TrainConfig
-from flowlib.training.experiments import RunTable, grid, plot_curves, run_experiments, run_table
+from flowlib.training.diagnostics import (
+    Overfit,
+    SpikeReport,
+    TrainingComparison,
+    compare_trainings,
+    overfit,
+    spike_report,
+)
 from flowlib.training.loop import fit
-from flowlib.training.overfit import Overfit, StemCheck, check_zero_stem, overfit
-from flowlib.training.pictures import predict_clips, show_predictions
-from flowlib.training.session import Run
-from flowlib.training.spikes import SpikeReport, spike_report
+from flowlib.training.session import TrainingRun
+from flowlib.training.sweeps import RunTable, grid, plot_curves, run_experiments, run_table
 
 __all__ = [
-    "TrainConfig",
     "Overfit",
-    "Run",
     "RunTable",
     "SpikeReport",
-    "StemCheck",
-    "check_zero_stem",
+    "TrainConfig",
+    "TrainingComparison",
+    "TrainingRun",
+    "compare_trainings",
+    "find_checkpoint",
     "fit",
     "grid",
     "largest_batch",
     "load_checkpoint",
+    "load_task",
     "overfit",
     "plot_curves",
-    "predict_clips",
     "run_experiments",
     "run_table",
-    "show_predictions",
     "spike_report",
 ]

@@ -8,31 +8,50 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
-from accelerate.utils import broadcast_object_list
-from torch import nn
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list, gather_object
+from torch import Tensor, nn
 
 from flowlib.progress import Progress
+from flowlib.tasks.protocol import Task
 from flowlib.training.config import TrainConfig
-from flowlib.training.pictures import predict_clips, save_picture
-from flowlib.training.runs import MetricsLog, run_folder
-from flowlib.training.session import Run, Session, check_inputs, make_accelerator, open_session, release, save
-from flowlib.training.spikes import StatisticsWatch
-from flowlib.training.step import train_step, validate
-from flowlib.training.stream import ClipStream, training_batches
-from flowlib.workspace import write_json
+from flowlib.training.optim import set_rates
+from flowlib.training.runs import BatchNormDrift, MetricsLog, run_folder
+from flowlib.training.session import (
+    Session,
+    TrainingRun,
+    check_inputs,
+    is_better,
+    make_accelerator,
+    open_session,
+    release,
+    save,
+)
+from flowlib.training.stream import SampleStream, mix, to_device, training_batches, validation_batches
+from flowlib.workspace import atomic_write, write_json
 
 
 def fit(
-    model: nn.Module, train, validation=None, config: TrainConfig | None = None, *, folder: str | Path | None = None
-) -> Run:
+    model: nn.Module,
+    task: Task,
+    train: Any,
+    validation: Any = None,
+    config: TrainConfig | None = None,
+    *,
+    folder: str | Path | None = None,
+) -> TrainingRun:
     """Train a model, or go on where an earlier call with the same arguments stopped.
 
     Args:
-        model: for example a `TrajectoryFCN`; ends with the last weights (`load_checkpoint(run.best)` gives the best).
-        train: dataset of samples; see `flowlib.dataset.TrajectoryDataset`.
+        model: see `models.protocols.TrainableModel`; ends with the last weights (`load_checkpoint(run.best)` gives the
+            best).
+        task: what is learned, for example `tasks.trajectories.TrajectoryTask()`.
+        train: the samples, as the task takes them: a sequence, for example a `TrajectoryDataset`.
         validation: the same, to choose the best checkpoint and to stop early, or None.
         config: how to train.
         folder: the run's; by default the newest run of `config.name` in the workspace, or a new one.
@@ -41,18 +60,19 @@ def fit(
         The run. A call that finds it finished says so and returns at once, with its weights in `model`.
 
     Raises:
-        ValueError: an empty dataset, clips of another length, a folder that holds a run with other settings.
+        ValueError: an empty dataset, data that model or task don't go with, a folder that holds a run with other
+            settings.
         FloatingPointError: the loss is no number any more; the last good checkpoint stays, the batch is named.
         MemoryError: the device is too small; the message says what to change.
     """
     config = TrainConfig() if config is None else config
-    check_inputs(model, train, validation, config)
+    check_inputs(model, task, train, validation, config)
     accelerator = make_accelerator(config)
     named = run_folder(config.name) if folder is None else Path(folder)
     folder = broadcast_object_list([named])[0]  # processes may read their clocks in different seconds
     devices = [accelerator.device] if accelerator.device.type == "cuda" else []
     with torch.random.fork_rng(devices):  # the caller's random numbers go on as if nothing had happened
-        session = open_session(model, train, validation, config, folder, accelerator)
+        session = open_session(model, task, train, validation, config, folder, accelerator)
         accelerator.wait_for_everyone()  # none writes while another still reads
         try:
             if session.finished:
@@ -70,7 +90,7 @@ def _train(session: Session) -> None:
     """The loop: step, log, validate, save; until the steps, the patience or the session's time are used up."""
     config, started = session.config, time.monotonic()
     log = _start_log(session)
-    watch = StatisticsWatch(session.model)
+    drift = BatchNormDrift(session.model)
     batches = _training_batches(session)
     main = session.accelerator.is_main_process
     bar = Progress(None, config.name, config.steps, "step", initial=session.step, disable=not main)
@@ -81,15 +101,15 @@ def _train(session: Session) -> None:
             before = time.perf_counter()
             batch = next(batches)
             waited = time.perf_counter() - before
-            values = train_step(session, batch) | watch.read()
+            values = train_step(session, batch) | drift.read()
             session.step += 1
-            log.write({"step": session.step} | values | {"clips": session.clips})
+            log.write({"step": session.step} | values | {f"{session.task.unit}s": session.names})
             seconds = {"data_seconds": waited, "step_seconds": time.perf_counter() - before}
             log.write({"step": session.step} | seconds, "timings.jsonl")
-            bar.set_postfix(loss=f"{values['loss']:.3g}", ade=f"{values['ade']:.2f} px", refresh=False)
+            bar.set_postfix(_shown(session.task, values), refresh=False)
             bar.update()
             if session.validation is not None and _due(session, config.validate_every):
-                _judge(session, log)
+                _validate(session, log)
             if config.picture_every and _due(session, config.picture_every) and main:
                 _picture(session)
             if session.step == config.steps:
@@ -116,9 +136,9 @@ def _start_log(session: Session) -> MetricsLog:
     return MetricsLog(session.folder, resume_at=session.step, quiet=not session.accelerator.is_main_process)
 
 
-def _training_batches(session: Session) -> Iterator[list[dict]]:
+def _training_batches(session: Session) -> Iterator[list[dict[str, Any]]]:
     config, accelerator = session.config, session.accelerator
-    stream = ClipStream(session.train, session.model.input_frames, seed=config.seed, augment=config.augment)
+    stream = SampleStream(session.task, session.model, session.train, seed=config.seed)
     return training_batches(
         stream,
         steps=range(session.step, config.steps),
@@ -137,32 +157,48 @@ def _due(session: Session, every: int) -> bool:
 def _time_is_up(session: Session, started: float) -> str:
     minutes, accelerator = session.config.session_minutes, session.accelerator
     late = torch.tensor(float(minutes > 0 and time.monotonic() - started > 60 * minutes), device=accelerator.device)
-    return "session_minutes" if accelerator.reduce(late, "sum") > 0 else ""  # all processes stop, or none
+    return (
+        "session_minutes" if float(torch.as_tensor(accelerator.reduce(late, "sum"))) > 0 else ""
+    )  # all processes stop, or none
 
 
-def _judge(session: Session, log: MetricsLog) -> None:
+def _validate(session: Session, log: MetricsLog) -> None:
     """Validate, keep the checkpoint if it is the best, and decide whether to stop."""
-    config = session.config
-    values = validate(session.judged_model, session.validation, config, session.accelerator)
+    config, task = session.config, session.task
+    values = validate(session.eval_model, task, session.validation, config, session.accelerator, session.constants)
     session.network.train()
     session.stale += 1
-    if values["ade"] < (float("inf") if session.best is None else session.best):  # never where nothing was visible
-        session.best, session.stale = values["ade"], 0
+    score = values[task.score]
+    if is_better(task, score, session.best) or (session.best is None and score == score):  # never where nothing counted
+        session.best, session.stale = score, 0
     if config.patience and session.stale >= config.patience:
         session.finished = "patience"
-    if values["ade"] < config.stop_below:
-        session.finished = "stop_below"
+    if is_better(task, score, config.stop_at):
+        session.finished = "stop_at"
     log.write({"step": session.step} | {f"validation_{key}": value for key, value in values.items()})
     if session.stale == 0 and session.accelerator.is_main_process:
         save(session, "best.pt")
 
 
 def _picture(session: Session) -> None:
-    """Save what the model says of the first clips, beside the truth."""
-    dataset = session.validation or session.train
-    batch, prediction = predict_clips(session.judged_model, dataset, min(2, len(dataset)))
-    save_picture(session.folder / "pictures" / f"step_{session.step:06d}.png", batch, prediction)
+    """Save what the task shows of the first samples."""
+    from flowlib import plots
+
+    figure = session.task.figure(session.eval_model, session.validation or session.train, 2)
     session.network.train()
+    if figure is not None:
+        with atomic_write(session.folder / "pictures" / f"step_{session.step:06d}.png") as temporary:
+            figure.savefig(temporary, format="png", dpi=80)
+        plots.plt.close(figure)  # else a notebook would show it, and every figure would stay in memory
+
+
+def _shown(task: Task, values: dict[str, Any]) -> dict[str, str]:
+    """What the progress bar tells."""
+    shown = {"loss": f"{values['loss']:.3g}"}
+    if task.score in values and task.metrics:
+        metric = task.metric(task.score)
+        shown[task.score] = f"{metric.show(values[task.score])} {metric.unit}".strip()
+    return shown
 
 
 def _advice(config: TrainConfig) -> str:
@@ -172,3 +208,97 @@ def _advice(config: TrainConfig) -> str:
         f"the device has too little memory for batch_size={config.batch_size}: try batch_size={half} with "
         f"accumulate={more} (the same step), precision='bf16', a smaller crop, or ask largest_batch(model, train)"
     )
+
+
+def train_step(session: Session, batches: list[dict[str, Any]]) -> dict[str, Any]:
+    """One optimiser step over the given batches; returns what is logged of it."""
+    config, accelerator, task = session.config, session.accelerator, session.task
+    torch.manual_seed(mix(config.seed, session.step, accelerator.process_index))
+    session.names = gather_object([name for batch in batches for name in batch["name"]])
+    rate = set_rates(session.optimizer, session.step, config)
+    batches = [to_device(batch, accelerator.device) for batch in batches]
+    counts: Any = accelerator.reduce(torch.stack([task.counts(batch) for batch in batches]).sum(dim=0), "sum")
+    parts = []
+    for index, batch in enumerate(batches):
+        last = index == len(batches) - 1
+        with nullcontext() if last else accelerator.no_sync(session.network):
+            part = task.sums(session.network, batch, session.constants)
+            # Processes' gradients are averaged, yet `counts` already is of all of them.
+            accelerator.backward(task.total_loss(part, counts) * accelerator.num_processes)
+        parts.append(part.detach())
+    sums: Any = accelerator.reduce(sum(parts[1:], parts[0]), "sum")
+    values: dict[str, Any] = task.values(sums, counts) | {"lr": rate}
+    values["grad_norm"] = float(_clip(session))
+    _check_finite(session, values)
+    session.optimizer.step()
+    session.optimizer.zero_grad()
+    if session.averaged is not None:
+        session.averaged.update_parameters(session.model)
+    return values
+
+
+def _clip(session: Session) -> Tensor:
+    """Clip the gradients as the config says; returns their norm before."""
+    config, accelerator = session.config, session.accelerator
+    parameters = [p for p in session.network.parameters() if p.grad is not None]
+    bound = config.clip_at if config.clip == "norm" else float("inf")
+    norm = accelerator.clip_grad_norm_(parameters, bound)
+    if config.clip == "value":
+        torch.nn.utils.clip_grad_value_(parameters, config.clip_at)
+    return torch.as_tensor(norm)
+
+
+def _check_finite(session: Session, values: dict[str, Any]) -> None:
+    """Stop before the weights take harm; with fp16 the scaler skips steps whose gradients overflow by itself."""
+    names = ("loss",) if session.config.precision == "fp16" else ("loss", "grad_norm")
+    broken = [f"{name} is {values[name]}" for name in names if not torch.isfinite(torch.tensor(values[name]))]
+    if broken:
+        raise FloatingPointError(
+            f"step {session.step + 1}: the {' and the '.join(broken)} for the batch of {session.task.unit}s "
+            f"{', '.join(session.names)}; the last good checkpoint is {session.folder / 'last.pt'}; "
+            "try a lower learning rate, warmup_steps or clip='norm'"
+        )
+
+
+@torch.no_grad()
+def validate(
+    model: nn.Module, task: Task, dataset: Any, config: TrainConfig, accelerator: Accelerator,
+    constants: dict[str, float],
+) -> dict[str, float]:  # fmt: skip
+    """The task's values over a dataset, in evaluation mode."""
+    model.eval()
+    batches = validation_batches(
+        SampleStream(task, model, dataset),
+        samples=config.validation_samples,
+        batch_size=config.batch_size,
+        process=accelerator.process_index,
+        processes=accelerator.num_processes,
+        workers=config.num_workers,
+    )
+    network, found = _Autocast(model, accelerator), []
+    for batch in batches:
+        batch = to_device(batch, accelerator.device)
+        found.append((task.sums(network, batch, constants), task.counts(batch)))
+    # A process may have had no samples, so that only lists can be put together.
+    totals = [tuple(value.cpu() for value in _totals(found))] if found else []
+    return task.values(*_totals(gather_object(totals)))
+
+
+def _totals(pairs: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Sums and counts of several batches together, one after the other."""
+    (sums, counts), *others = pairs
+    for more_sums, more_counts in others:
+        sums, counts = sums + more_sums, counts + more_counts
+    return sums, counts
+
+
+class _Autocast(nn.Module):
+    """A network in the precision of the run, without what accelerate wraps around the one that is trained."""
+
+    def __init__(self, network: nn.Module, accelerator: Accelerator) -> None:
+        super().__init__()
+        self.network, self.accelerator = network, accelerator
+
+    def forward(self, *inputs: Any) -> Any:
+        with self.accelerator.autocast():
+            return self.network(*inputs)

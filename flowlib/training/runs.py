@@ -11,9 +11,12 @@ import platform
 import time
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 import torchvision
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 import flowlib
 from flowlib.workspace import Workspace, atomic_write
@@ -63,7 +66,7 @@ class MetricsLog:
 
         self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_at + 1)
 
-    def write(self, values: dict, name: str = "metrics.jsonl") -> None:
+    def write(self, values: dict[str, Any], name: str = "metrics.jsonl") -> None:
         """Note the values of a step but those that are NaN; `values["step"]` counts finished optimiser steps."""
         if self.quiet:
             return
@@ -94,7 +97,38 @@ class MetricsLog:
             self.board.close()
 
 
-def read_metrics(folder: str | Path, name: str = "metrics.jsonl") -> list[dict]:
+class BatchNormDrift:
+    """How far each batch's statistics lie from the running ones, for every batch norm that is in training.
+
+    A running mean moves by momentum × (batch mean - running mean), so its own movement tells; in units of the running
+    standard deviation, root mean square over a layer's channels.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.layers: list[tuple[str, Any]] = [
+            (name, m) for name, m in model.named_modules() if isinstance(m, BatchNorm) and m.running_mean is not None
+        ]
+        self.means = [module.running_mean.clone() for _, module in self.layers]
+
+    @torch.no_grad()
+    def read(self) -> dict[str, Any]:
+        """`bn_shift` and `bn_layer`, the largest shift since the last call and where; empty where nothing moved."""
+        moving = [i for i, (_, module) in enumerate(self.layers) if module.training]
+        if not moving:
+            return {}
+        shifts = torch.stack([self._shift(i) for i in moving])
+        for i in moving:
+            self.means[i].copy_(self.layers[i][1].running_mean)
+        largest = int(shifts.argmax())
+        return {"bn_shift": float(shifts[largest]), "bn_layer": self.layers[moving[largest]][0]}
+
+    def _shift(self, index: int) -> torch.Tensor:
+        module = self.layers[index][1]
+        moved = (module.running_mean - self.means[index]) / (module.momentum or 0.1)
+        return (moved / (module.running_var + module.eps).sqrt()).square().mean().sqrt()
+
+
+def read_metrics(folder: str | Path, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
     """The lines of a run's metrics, none before its first step; a last line cut short by a kill is left out."""
     path = Path(folder) / name
     if not path.exists():
@@ -102,7 +136,7 @@ def read_metrics(folder: str | Path, name: str = "metrics.jsonl") -> list[dict]:
     return [values for values in map(_parsed, path.read_text(encoding="utf-8").splitlines()) if values is not None]
 
 
-def _parsed(line: str) -> dict | None:
+def _parsed(line: str) -> dict[str, Any] | None:
     try:
         return json.loads(line)
     except json.JSONDecodeError:

@@ -2,41 +2,63 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import broadcast
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import Subset
 
+from flowlib.models.protocols import HasProvenance, check_trainable
+from flowlib.tasks.protocol import Task
 from flowlib.training import checkpoints
-from flowlib.training.config import TrainConfig
-from flowlib.training.data import check_data, describe_data
-from flowlib.training.losses import fit_target_scale
-from flowlib.training.optimisers import Averaged, choose_trained, make_optimizer
-from flowlib.training.resume import check_same_run, still_finished
+from flowlib.training.config import FREE, TrainConfig
+from flowlib.training.optim import averaged_model, choose_trained, make_optimizer
 from flowlib.training.runs import read_metrics, versions
 from flowlib.workspace import write_json
 
 
+@runtime_checkable
+class HasFingerprint(Protocol):
+    """A dataset that says what it holds: equal fingerprints, equal samples."""
+
+    @property
+    def fingerprint(self) -> str: ...
+
+
+@runtime_checkable
+class HasVideos(Protocol):
+    """A dataset that says of which videos (subjects, …) it is, by fingerprint or name."""
+
+    @property
+    def fingerprints(self) -> Sequence[str]: ...
+
+
 @dataclass(frozen=True)
-class Run:
+class TrainingRun:
     """What `fit` leaves behind.
 
     Attributes:
         folder: config.json, metrics.jsonl, timings.jsonl, tensorboard/, last.pt, best.pt, pictures.
         step: optimiser steps done in all.
-        finished: why it is done ("steps", "patience" or "stop_below"), or "" if the next call goes on.
-        best_ade: the least validation error in pixels so far, None without validation.
+        finished: why it is done ("steps", "patience" or "stop_at"), or "" if the next call goes on.
+        best_score: the validation's best score so far, None without validation.
     """
 
     folder: Path
     step: int
     finished: str
-    best_ade: float | None
+    best_score: float | None
 
     @property
     def last(self) -> Path:
@@ -45,10 +67,10 @@ class Run:
 
     @property
     def best(self) -> Path:
-        """The checkpoint with the least validation error; the last one if nothing was validated."""
+        """The checkpoint with the best validation; the last one if nothing was validated."""
         return self.folder / "best.pt" if (self.folder / "best.pt").exists() else self.last
 
-    def metrics(self, name: str = "metrics.jsonl") -> list[dict]:
+    def metrics(self, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
         """The lines of metrics.jsonl, one for each step and one for each validation; or of timings.jsonl."""
         return read_metrics(self.folder, name)
 
@@ -60,26 +82,28 @@ class Session:
     model: nn.Module
     network: nn.Module
     optimizer: torch.optim.Optimizer
-    averaged: Averaged | None
+    averaged: AveragedModel | None
     accelerator: Accelerator
+    task: Task
     config: TrainConfig
     folder: Path
-    train: object
-    validation: object
-    about: dict  # what of the meta data stays the same
+    train: Any
+    validation: Any
+    constants: dict[str, float]  # that the task fitted
+    about: dict[str, Any]  # what of the meta data stays the same
     step: int = 0
     best: float | None = None
     stale: int = 0  # validations since the best
     finished: str = ""
-    clips: list[str] = field(default_factory=list)  # of the step that was last begun, on all processes
+    names: list[str] = field(default_factory=list)  # of the step that was last begun, on all processes
 
     @property
-    def judged_model(self) -> nn.Module:
+    def eval_model(self) -> nn.Module:
         """What is validated, shown and kept as the best: the averaged weights where there are any."""
-        return self.averaged.model if self.averaged else self.model
+        return self.averaged.module if self.averaged else self.model
 
-    def run(self) -> Run:
-        return Run(self.folder, self.step, self.finished, self.best)
+    def run(self) -> TrainingRun:
+        return TrainingRun(self.folder, self.step, self.finished, self.best)
 
 
 def make_accelerator(config: TrainConfig) -> Accelerator:
@@ -92,66 +116,156 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
     return accelerator
 
 
-def check_inputs(model: nn.Module, train, validation, config: TrainConfig) -> None:
-    """Raise `ValueError` where data, model and config do not belong together; warn of what seldom goes well."""
-    check_data(train, "train", model.num_frames)
+def check_inputs(model: nn.Module, task: Task, train: Any, validation: Any, config: TrainConfig) -> None:
+    """Raise `ValueError` where data, model, task and config don't belong together; warn of what seldom goes well."""
+    check_trainable(model)
+    for name, dataset in (("train", train), ("validation", validation)):
+        if dataset is None:
+            continue
+        if len(dataset) == 0:
+            hint = "; validation=None trains without" if name == "validation" else ""
+            raise ValueError(f"{name}: expected at least one {task.unit}, got an empty split{hint}")
+        task.check(model, dataset, name)
     if validation is not None:
-        check_data(validation, "validation", model.num_frames)
-    if config.loss == "laplace" and not model.log_scale:
-        raise ValueError("loss: 'laplace' expects a model made with log_scale=True, got one without")
-    if model.batch_norm == "train" and config.batch_size == 1:
-        if "deeplab" in model.config["backbone"]:
-            raise ValueError("batch_size: DeepLab's image pooling needs 2 or more with batch_norm='train', got 1")
+        task.metric(task.score)  # picks the best checkpoint
+    _check_batch_norm(model, config)
+
+
+def _check_batch_norm(model: nn.Module, config: TrainConfig) -> None:
+    training = model.training
+    model.train()
+    norms = [module for module in model.modules() if isinstance(module, BatchNorm)]
+    moving = [module for module in norms if module.training]
+    pooled = any(_normalises_one_value(module) for module in model.modules())
+    model.train(training)
+    if moving and config.batch_size == 1:
+        if pooled:
+            raise ValueError(
+                "batch_size: DeepLab's image pooling (a batch norm behind a pooling to 1×1) needs 2 or more with "
+                "batch_norm='train', got 1"
+            )
         warnings.warn(
-            "batch_size=1 with batch_norm='train': statistics of one clip are noise and differ from those used in "
+            "batch_size=1 with batch_norm='train': statistics of one sample are noise and differ from those used in "
             "validation; use batch_norm='frozen' or 'group', or a larger batch",
-            stacklevel=3,
+            stacklevel=4,
         )
-    if model.batch_norm == "frozen" and model.weights.startswith("none"):
+    if norms and not moving and isinstance(model, HasProvenance) and model.weights.startswith("none"):
         warnings.warn(
-            "batch_norm='frozen' without pretrained weights normalises nothing; use 'group' or 'train'", stacklevel=3
+            "batch_norm='frozen' without pretrained weights normalises nothing; use 'group' or 'train'", stacklevel=4
         )
 
 
-def open_session(model, train, validation, config: TrainConfig, folder: Path, accelerator: Accelerator) -> Session:
+def _normalises_one_value(module: nn.Module) -> bool:
+    """Whether a sequence pools a picture to one value and takes the batch's statistics of that."""
+    layers = list(module) if isinstance(module, nn.Sequential) else []
+    pools = [i for i, m in enumerate(layers) if isinstance(m, nn.AdaptiveAvgPool2d) and m.output_size in (1, (1, 1))]
+    return bool(pools) and any(isinstance(m, BatchNorm) and m.training for m in layers[pools[0] :])
+
+
+def describe_data(task: Task, dataset: Any) -> dict[str, Any]:
+    """Length, fingerprint, videos' fingerprints and more of a dataset, as JSON; a `Subset` adds what it holds."""
+    if isinstance(dataset, Subset):
+        whole = describe_data(task, dataset.dataset)
+        chosen = hashlib.sha256(repr([int(i) for i in dataset.indices]).encode()).hexdigest()[:16]
+        return whole | {"samples": len(dataset), "fingerprint": f"{whole['fingerprint']}[{chosen}]"}
+    about = {"samples": len(dataset)} | task.describe_data(dataset)
+    about["fingerprint"] = str(dataset.fingerprint) if isinstance(dataset, HasFingerprint) else ""
+    return about | {"videos": list(dataset.fingerprints) if isinstance(dataset, HasVideos) else []}
+
+
+def check_same_run(folder: Path, meta: dict[str, Any], about: dict[str, Any], free: tuple[str, ...]) -> None:
+    """Raise `ValueError` if going on in `folder` would join two different runs into one curve.
+
+    What the curve does not depend on may differ (`config.FREE`, and the task's `free`); more steps may be asked for
+    where the learning rate does not depend on their number.
+    """
+    before, now = TrainConfig(**meta["config"]), TrainConfig(**about["config"])
+    differing = {name: pair for name, pair in before.changes(now).items() if name not in FREE}
+    if "steps" in differing and now.schedule == "constant" and now.steps >= meta["step"]:
+        del differing["steps"]
+    was, asked = meta["task"], about["task"]
+    if was["name"] != asked["name"]:
+        differing["task"] = (was["name"], asked["name"])
+    else:
+        pairs = {name: (value, asked["settings"].get(name)) for name, value in was["settings"].items()}
+        differing |= {name: pair for name, pair in pairs.items() if pair[0] != pair[1] and name not in free}
+    if differing:
+        what = ", ".join(f"{name}={was!r}, not {asked!r}" for name, (was, asked) in differing.items())
+        raise ValueError(f"{folder}: expected a run with the same settings, got one with {what}; give it another name")
+    if meta["processes"] != about["processes"]:
+        here, there = about["processes"], meta["processes"]
+        raise ValueError(f"{folder}: expected a run on {here} processes, got one on {there}: a step has other samples")
+    for split in ("train", "validation"):
+        if meta["data"][split] != about["data"][split]:
+            was, asked = meta["data"][split], about["data"][split]
+            raise ValueError(f"{folder}: expected a run on the same {split} data {asked}, got one on {was}")
+
+
+def still_finished(meta: dict[str, Any], task: Task, config: TrainConfig) -> str:
+    """Why a run needs no more steps under `config`, or "": it may ask for more steps or a better score than before."""
+    if meta["step"] >= config.steps:
+        return "steps"
+    if config.patience and meta["stale"] >= config.patience:
+        return "patience"
+    return "stop_at" if is_better(task, meta["best_score"], config.stop_at) else ""
+
+
+def is_better(task: Task, score: float | None, other: float | None) -> bool:
+    """Whether a score beats another one; None beats nothing and is beaten by nothing, and NaN likewise."""
+    if score is None or other is None:
+        return False
+    rank = task.metric(task.score).rank
+    return rank(score) < rank(other)
+
+
+def open_session(
+    model: nn.Module, task: Task, train: Any, validation: Any, config: TrainConfig, folder: Path,
+    accelerator: Accelerator,
+) -> Session:  # fmt: skip
     """Build what trains, at the start or where the folder's last checkpoint stands."""
     about = {
         "model": checkpoints.describe_model(model),
-        "weights": model.weights,
-        "fit": config.to_json(),
-        "data": {"train": describe_data(train), "validation": validation and describe_data(validation)},
+        "weights": model.weights if isinstance(model, HasProvenance) else None,
+        "task": checkpoints.place_of(task) | {"settings": task.settings()},
+        "score": {"name": task.score, "better": task.metric(task.score).better if task.metrics else ""},
+        "config": config.to_json(),
+        "data": {"train": describe_data(task, train), "validation": validation and describe_data(task, validation)},
         "processes": accelerator.num_processes,
         "versions": versions(),
     }
+    about = json.loads(json.dumps(about))  # as it will be read again, that is without tuples
     tensors, meta = {}, {}
     if (folder / "last.pt").exists():
         tensors, meta = checkpoints.read_checkpoint(folder / "last.pt")
         checkpoints.check_architecture(folder / "last.pt", meta, model)
-        check_same_run(folder, meta, about)
+        check_same_run(folder, meta, about, task.free)
         model.load_state_dict(tensors["model"])
         about["weights"] = meta["weights"]
+        constants = meta["constants"]
     else:
-        model.target_scale.fill_(config.target_scale or fit_target_scale(train, model.frames))
+        constants = task.prepare(model, train)
     model.to(accelerator.device)
     if accelerator.num_processes > 1:  # all start as the first does, the average below included
         model.load_state_dict(broadcast(model.state_dict()))
     if config.channels_last:
-        model.to(memory_format=torch.channels_last)
+        model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     choose_trained(model, config.trained)
     optimizer = make_optimizer(model, config)
-    averaged = Averaged(model, config.ema_decay) if config.ema_decay else None
+    averaged = averaged_model(model, config.ema_decay, meta.get("step", 0)) if config.ema_decay else None
     if tensors:
         optimizer.load_state_dict(tensors["optimizer"])
         if averaged is not None:
-            averaged.model.load_state_dict(tensors["ema"])
-    network = torch.compile(model) if config.compile else model
+            averaged.module.load_state_dict(tensors["ema"])
+    network: Any = torch.compile(model) if config.compile else model
     network, optimizer = accelerator.prepare(network, optimizer)
-    if tensors.get("scaler"):
+    if tensors.get("scaler") and accelerator.scaler is not None:
         accelerator.scaler.load_state_dict(tensors["scaler"])
-    session = Session(model, network, optimizer, averaged, accelerator, config, folder, train, validation, about)
+    session = Session(
+        model, network, optimizer, averaged, accelerator, task, config, folder, train, validation, constants, about
+    )
     if meta:
-        session.step, session.best, session.stale = meta["step"], meta["best_ade"], meta["stale"]
-        session.finished = still_finished(meta, config)
+        session.step, session.best, session.stale = meta["step"], meta["best_score"], meta["stale"]
+        session.finished = still_finished(meta, task, config)
     return session
 
 
@@ -167,21 +281,21 @@ def save(session: Session, name: str) -> None:
     scaler = session.accelerator.scaler
     tensors = {
         "model": session.model.state_dict(),
-        "ema": session.averaged.model.state_dict() if session.averaged else {},
+        "ema": session.averaged.module.state_dict() if session.averaged else {},
         "optimizer": session.optimizer.state_dict() if name == "last.pt" else {},
         "scaler": scaler.state_dict() if scaler is not None else {},
     }
-    clips_per_step = session.config.accumulate * session.config.batch_size * session.accelerator.num_processes
+    per_step = session.config.accumulate * session.config.batch_size * session.accelerator.num_processes
     meta = session.about | {
         "step": session.step,
-        "best_ade": session.best,
+        "best_score": session.best,
         "stale": session.stale,
         "finished": session.finished,
-        "target_scale": float(session.model.target_scale),
+        "constants": session.constants,
         "rng": {"seed": session.config.seed, "step": session.step},
-        "stream_position": session.step * clips_per_step,
+        "stream_position": session.step * per_step,
     }
     checkpoints.save_checkpoint(session.folder / name, tensors, meta)
     if name == "last.pt":
-        state = {key: meta[key] for key in ("step", "finished", "best_ade")}
+        state = {key: meta[key] for key in ("step", "finished", "best_score")}
         write_json(session.folder / "state.json", state)

@@ -1,17 +1,194 @@
-"""`TrajectoryTask`: predict the way of every pixel through a clip."""
+"""`TrajectoryTask`: learning to predict where every pixel of frame 0 goes, and how well that is done."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, get_args, runtime_checkable
 
+import torch
+from torch import Tensor, nn
+
+from flowlib.augmentation import AugmentConfig, augment
+from flowlib.clips import ClipSample
+from flowlib.models.protocols import HasConfig, Predictor, TrajectoryPrediction
 from flowlib.tasks.protocol import Task
+from flowlib.tasks.trajectories.batch import Frames, make_batch, make_example
+from flowlib.tasks.trajectories.figures import predict_clips, show_predictions
+from flowlib.tasks.trajectories.loss import Loss, Targets, loss_sums, total_loss
 from flowlib.tasks.trajectories.scoring import ScoringConfig, TrajectoryEvaluation
+
+if TYPE_CHECKING:
+    from flowlib.plots import Figure
+
+SCALE_CLIPS = 64  # from how many clips the target scale is fitted
+
+
+@runtime_checkable
+class PredictsFrames(Protocol):
+    """Predicts chosen frames of clips of one length; a network without it predicts all frames of any clip."""
+
+    @property
+    def num_frames(self) -> int: ...
+
+    @property
+    def frames(self) -> Sequence[int]: ...
+
+
+@runtime_checkable
+class HasTargetScale(Protocol):
+    """Speaks in units of `target_scale` pixels, a buffer that training fits to its data."""
+
+    target_scale: Tensor
 
 
 @dataclass(frozen=True)
 class TrajectoryTask(TrajectoryEvaluation, Task):
-    """Predict the way of every pixel through a clip."""
+    """Dense trajectories; the fields say how they are learned and measured.
 
-    scoring: ScoringConfig = ScoringConfig()
-    augment: Any = None
+    Raises:
+        ValueError: a field out of its range; the message names it.
+    """
+
+    name: ClassVar[str] = "trajectories"
+    unit: ClassVar[str] = "clip"
+    group: ClassVar[str] = "video"
+    score: ClassVar[str] = "ade"
+    measured_on: ClassVar[str] = "on visible points"
+    free: ClassVar[tuple[str, ...]] = ("scoring",)
+
+    loss: Loss = "l1"  # of displacement: mse, l1, huber, charbonnier, laplace (needs a model with log_scale)
+    huber_delta: float = 1.0  # where Huber turns linear, in units of the target scale
+    masked: bool = True  # count visible points only; False counts all, as the tracker guessed them
+    visibility_weight: float = 0.1  # of the visibility's cross-entropy beside the displacement's loss
+    target_scale: float = 0.0  # pixels that count as 1 in the loss; 0 fits it to the training set (root mean square)
+    augment: AugmentConfig | None = None
+    scoring: ScoringConfig = field(default_factory=ScoringConfig)  # what is measured in an evaluation
+
+    def __post_init__(self) -> None:
+        if self.loss not in get_args(Loss):
+            raise ValueError(f"loss: expected one of {', '.join(get_args(Loss))}, got {self.loss!r}")
+        if not self.huber_delta > 0:
+            raise ValueError(f"huber_delta: expected a number above 0, got {self.huber_delta!r}")
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> TrajectoryTask:
+        """The task that `settings` gave, also after a round through JSON, which knows no tuples."""
+        nested = {"augment": AugmentConfig, "scoring": ScoringConfig}
+        made = {key: kind(**_tuples(settings[key])) for key, kind in nested.items() if settings.get(key) is not None}
+        return cls(**{**settings, **made})
+
+    def check(self, model: nn.Module, dataset: Any, name: str) -> None:
+        """Raise `ValueError` unless the clips have the frames that `model` sees and predicts, all of them pictured, and
+        points asked for in frame 0."""
+        if not isinstance(model, Predictor):
+            raise ValueError(f"model: expected `input_frames`, the frames it sees, got {type(model).__name__} without")
+        clip = ClipSample.of(dataset[0])
+        S, K = clip.truth.num_frames, len(clip.frames)
+        if isinstance(model, PredictsFrames) and model.num_frames != S:
+            raise ValueError(f"{name}: expected clips of {model.num_frames} frames, as the model predicts, got {S}")
+        if K != S:
+            raise ValueError(f"{name}: expected clips with the pictures of all {S} frames, got {K} of them")
+        if max(model.input_frames) >= S:
+            raise ValueError(f"{name}: expected clips with the frames {tuple(model.input_frames)}, got {S} frames")
+        if (clip.truth.queries[:, 0] != 0).any():
+            raise ValueError(f"{name}: expected points that are asked for in frame 0, got other frames, too")
+        if self.loss == "laplace" and isinstance(model, HasConfig) and not model.config.get("log_scale", True):
+            raise ValueError("loss: 'laplace' expects a model made with log_scale=True, got one without")
+
+    def describe_data(self, dataset: Any) -> dict[str, Any]:
+        """Length and size of a dataset's first clip."""
+        K, H, W = dataset[0]["frames"].shape[:3]
+        return {"num_frames": K, "size": [H, W]}
+
+    def prepare(self, model: nn.Module, dataset: Any) -> dict[str, float]:
+        """`target_scale`: the setting, or the one fitted to the data; a model that speaks in it is told."""
+        scale = torch.tensor(self.target_scale or fit_target_scale(dataset, self.inputs(model)))
+        if isinstance(model, HasTargetScale):
+            model.target_scale.copy_(scale)
+        return {"target_scale": float(scale)}
+
+    def inputs(self, model: nn.Module) -> Frames:
+        """The frames that a model sees, and those that it predicts."""
+        assert isinstance(model, Predictor), "see check"
+        return Frames(tuple(model.input_frames), tuple(model.frames) if isinstance(model, PredictsFrames) else None)
+
+    def example(self, sample: Any, inputs: Frames, generator: torch.Generator | None) -> dict[str, Any]:
+        """A clip, augmented if there is a generator; see `batch.make_example`."""
+        if self.augment is not None and generator is not None:
+            sample = augment(dict(sample), self.augment, generator)
+        return make_example(sample, inputs)
+
+    def collate(self, examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Examples as one batch, padded where clips have different numbers of points."""
+        return make_batch(examples)
+
+    def counts(self, batch: dict[str, Any]) -> Tensor:
+        """[4] See `loss.Targets.counts`."""
+        return Targets.of(batch).counts(self.masked)
+
+    def sums(self, network: nn.Module, batch: dict[str, Any], constants: Mapping[str, float]) -> Tensor:
+        """[4] See `loss.loss_sums`."""
+        prediction = network(batch["images"])
+        if not isinstance(prediction, TrajectoryPrediction):
+            got = type(prediction).__name__
+            raise ValueError(f"model: expected it to give a TrajectoryPrediction, got {got}")
+        if len(prediction.frames) != batch["tracks"].shape[1]:
+            expected, got = batch["tracks"].shape[1], prediction.frames
+            raise ValueError(
+                f"model: expected a prediction of all {expected} frames of a clip (or `frames` and `num_frames` that "
+                f"say which), got frames {got}"
+            )
+        options = {"loss": self.loss, "huber_delta": self.huber_delta, "masked": self.masked}
+        return loss_sums(prediction, Targets.of(batch), scale=constants["target_scale"], **options)
+
+    def total_loss(self, sums: Tensor, counts: Tensor) -> Tensor:
+        """Displacement's loss and visibility's, weighed."""
+        return total_loss(sums, counts, self.visibility_weight)
+
+    def values(self, sums: Tensor, counts: Tensor) -> dict[str, float]:
+        """Losses and errors from their sums, as plain numbers; `ade` is NaN where no point was visible."""
+        loss = total_loss(sums, counts, self.visibility_weight)
+        displacement, visibility, pixels, right = sums.tolist()
+        points, told, measured, ahead = counts.tolist()
+        return {
+            "loss": float(loss),
+            "displacement_loss": displacement / max(points, 1),
+            "visibility_loss": visibility / max(told, 1),
+            "ade": pixels / measured if measured else float("nan"),
+            "visibility_accuracy": right / max(ahead, 1),
+        }
+
+    def unchanged(self) -> TrajectoryTask:
+        """The same task without augmentation."""
+        return replace(self, augment=None)
+
+    def ideas(self, model: nn.Module) -> list[str]:
+        """What may be tried where one batch could not be fitted."""
+        config = model.config if isinstance(model, HasConfig) else {}
+        ideas = ["head='fine'"] if config.get("head", "fine") != "fine" else []
+        ideas += ["a larger working_size"] if config.get("working_size") else []
+        return [*ideas, "another learning rate", "clips with steadier labels, for a tracker's slips can't be fitted"]
+
+    def figure(self, model: nn.Module, dataset: Any, count: int) -> Figure:
+        """The first clips: truth and prediction; see `figures.show_predictions`."""
+        return show_predictions(*predict_clips(model, dataset, min(count, len(dataset))))
+
+
+def fit_target_scale(dataset: Any, frames: Frames, most: int = SCALE_CLIPS) -> float:
+    """Root mean square of a coordinate's displacement over visible points, in pixels, from up to `most` clips.
+
+    A set in which nothing moves has the scale 1.
+    """
+    chosen = range(0, len(dataset), max(1, len(dataset) // most))
+    total, count = 0.0, 0
+    for index in list(chosen)[:most]:
+        targets = Targets.of(make_batch([make_example(dataset[index], frames)]))
+        moved = targets.displacement[targets.measured].double()
+        total, count = total + float((moved**2).sum()), count + moved.numel()
+    scale = (total / count) ** 0.5 if count else 0.0
+    return scale if scale > 1e-3 else 1.0
+
+
+def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}

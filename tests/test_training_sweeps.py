@@ -8,21 +8,22 @@ import pytest
 import torch
 from fixtures.training_clips import TINY, Clips, make_clips
 
-from flowlib.models.fcn import TrajectoryFCN
+from flowlib.models.fcn import TrajectoryFCN, hold_later_frames, see_more_frames
+from flowlib.tasks.trajectories import TrajectoryTask
 from flowlib.training import (
     TrainConfig,
-    check_zero_stem,
+    compare_trainings,
     grid,
     overfit,
     plot_curves,
     run_experiments,
     run_table,
-    show_predictions,
 )
 from flowlib.training.runs import read_metrics
 
 matplotlib.use("Agg")
 CLIPS = make_clips(4)
+TASK = TrajectoryTask()
 QUICK = TrainConfig(name="try", steps=4, validate_every=2, save_every=10, num_workers=0, device="cpu")
 
 
@@ -31,7 +32,7 @@ def table(tmp_path_factory):
     runs = tmp_path_factory.mktemp("runs")
     wild = {"optimizer": "sgd", "learning_rate": 1e9, "clip": "none", "steps": 30}
     changes = grid(optimizer=["sgd", "adam"], batch_norm=["group"]) | {"wild one": wild}
-    return run_experiments(CLIPS, CLIPS, changes, QUICK, model=TINY, runs=runs), changes, runs
+    return run_experiments(TrajectoryFCN, TASK, CLIPS, CLIPS, changes, QUICK, model=TINY, runs=runs), changes, runs
 
 
 def test_a_grid_is_every_combination_by_name():
@@ -62,7 +63,7 @@ def test_experiments_run_one_after_another_and_one_that_diverges_does_not_stop_t
 def test_the_same_list_again_redoes_nothing_and_the_table_of_a_workspace_has_all(table):
     rows, changes, runs = table
     before = {path: path.stat().st_mtime_ns for path in runs.rglob("*.*")}
-    again = run_experiments(CLIPS, CLIPS, changes, QUICK, model=TINY, runs=runs)
+    again = run_experiments(TrajectoryFCN, TASK, CLIPS, CLIPS, changes, QUICK, model=TINY, runs=runs)
     assert again.rows == rows.rows
     assert {path: path.stat().st_mtime_ns for path in runs.rglob("*.*")} == before
     assert {row["run"] for row in run_table(runs).rows} == {row["run"] for row in rows.rows}
@@ -87,33 +88,34 @@ def test_curves_of_several_runs_lie_over_each_other(table, refuses):
 
 
 def test_a_change_that_nobody_knows_is_named_before_anything_runs(refuses, tmp_path):
-    with refuses("typo: expected fields of TrainConfig or TrajectoryFCN, got optimiser"):
-        run_experiments(CLIPS, None, {"typo": {"optimiser": "sgd"}}, QUICK, model=TINY, runs=tmp_path)
+    with refuses("typo: expected fields of TrainConfig, TrajectoryTask or TrajectoryFCN, got optimiser"):
+        run_experiments(
+            TrajectoryFCN, TASK, CLIPS, None, {"typo": {"optimiser": "sgd"}}, QUICK, model=TINY, runs=tmp_path
+        )
     with refuses("loss: expected one of"):
-        run_experiments(CLIPS, None, {"bad": {"loss": "l7"}}, QUICK, model=TINY, runs=tmp_path)
+        run_experiments(TrajectoryFCN, TASK, CLIPS, None, {"bad": {"loss": "l7"}}, QUICK, model=TINY, runs=tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-def test_one_batch_is_overfitted_and_the_verdict_says_so(tmp_path):
+def test_one_batch_is_overfitted_and_the_summary_says_so(tmp_path):
     torch.manual_seed(0)
     model = TrajectoryFCN(**TINY | {"batch_norm": "group"})
     config = replace(QUICK, steps=200, learning_rate=3e-3, validate_every=10, schedule="constant")
     start = float(torch.cat([c["tracks"][1:] - c["queries"][:, 1:] for c in CLIPS[:2]]).norm(dim=-1).mean())
-    result = overfit(model, CLIPS, config, clips=2, target=0.6 * start, folder=tmp_path)
-    assert result.reached and result.ade < 0.6 * start and result.steps < 200
-    assert repr(result).startswith(f"Overfitted: ADE {result.ade:.2f} px on visible points, below the asked")
-    assert result.curve[-1] == (result.steps, result.ade) and result.minutes > 0
-    assert result.prediction.displacement.shape == (2, 4, 2, 32, 48)
-    figure = show_predictions(result.batch, result.prediction)
+    result = overfit(model, TASK, CLIPS, config, samples=2, target=0.6 * start, folder=tmp_path)
+    assert result.reached and result.score < 0.6 * start and result.steps < 200
+    assert repr(result).startswith(f"Overfitted: ADE {result.score:.2f} px on visible points, below the asked")
+    assert result.curve[-1] == (result.steps, result.score) and result.minutes > 0
+    figure = result.figure()
     assert len([ax for ax in figure.axes if ax.get_title()]) == 6
     matplotlib.pyplot.close(figure)
 
 
 def test_a_batch_that_is_not_overfitted_gets_hints(tmp_path, refuses):
-    result = overfit(TrajectoryFCN(**TINY), CLIPS, replace(QUICK, steps=12), target=1e-3, folder=tmp_path)
+    result = overfit(TrajectoryFCN(**TINY), TASK, CLIPS, replace(QUICK, steps=12), target=1e-3, folder=tmp_path)
     assert not result.reached and "Not overfitted: ADE" in repr(result) and len(repr(result)) > 120
-    with refuses("clips: expected 1 to 4, as many as the dataset has, got 5"):
-        overfit(TrajectoryFCN(**TINY), CLIPS, QUICK, clips=5, folder=tmp_path)
+    with refuses("samples: expected 1 to 4, as many as the dataset has, got 5"):
+        overfit(TrajectoryFCN(**TINY), TASK, CLIPS, QUICK, samples=5, folder=tmp_path)
 
 
 def test_a_zeroed_second_frame_trains_exactly_like_one_frame(tmp_path):
@@ -121,7 +123,9 @@ def test_a_zeroed_second_frame_trains_exactly_like_one_frame(tmp_path):
     model = TrajectoryFCN(**TINY)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     config = replace(QUICK, steps=20, learning_rate=1e-3)
-    check = check_zero_stem(model, Clips(CLIPS), config, tmp_path)
+    one, two = see_more_frames(model, (0,)), see_more_frames(model, (0, 3), "zero")
+    hold_later_frames(two)
+    check = compare_trainings({"one_frame": one, "two_frames": two}, TASK, Clips(CLIPS), config, tmp_path)
     assert check.output_difference <= 1e-6 and check.loss_difference <= 1e-5 and check.equal
     assert len(check.losses) == 20 and check.losses[-1][0] < check.losses[0][0]
     assert repr(check).startswith("Equal: outputs differ by")

@@ -5,12 +5,14 @@ A schedule is a function of the step alone, so a resumed run needs no state of i
 
 from __future__ import annotations
 
-import copy
 import math
+from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
+from flowlib.models.protocols import HasParts
 from flowlib.training.config import TrainConfig
 
 TRAINED_PARTS = {
@@ -22,7 +24,16 @@ TRAINED_PARTS = {
 
 
 def choose_trained(model: nn.Module, trained: str) -> None:
-    """Let only the parts that `trained` names take gradients; a held layer's batch norm holds its statistics, too."""
+    """Let only the parts that `trained` names take gradients; a held layer's batch norm holds its statistics, too.
+
+    Raises:
+        ValueError: some parts of a model that has none.
+    """
+    if not isinstance(model, HasParts):
+        if trained != "all":
+            got = type(model).__name__
+            raise ValueError(f"trained: {trained!r} expects a model with `parts`, got {got}, which has 'all' only")
+        return
     for name, parameters in model.parts.items():
         for parameter in parameters:
             parameter.requires_grad_(name in TRAINED_PARTS[trained])
@@ -31,11 +42,13 @@ def choose_trained(model: nn.Module, trained: str) -> None:
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     """The optimiser, with one group for each trained part and its own learning rate, kept as `base_lr`."""
     rates = {"stem": config.stem_learning_rate, "second": config.backbone_learning_rate}
-    rates |= {"backbone": config.backbone_learning_rate, "head": None}
+    rates |= {"backbone": config.backbone_learning_rate}
+    whole = {"all": [parameter for parameter in model.parameters() if parameter.requires_grad]}
     groups = []
-    for name, parameters in model.parts.items():
-        if name in TRAINED_PARTS[config.trained]:
-            rate = config.learning_rate if rates[name] is None else rates[name]
+    for name, parameters in (model.parts if isinstance(model, HasParts) else whole).items():
+        if name in (*TRAINED_PARTS[config.trained], "all"):
+            own = rates.get(name)
+            rate = config.learning_rate if own is None else own
             groups.append({"params": parameters, "lr": rate, "base_lr": rate, "name": name})
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, momentum=config.momentum, weight_decay=config.weight_decay)
@@ -71,21 +84,17 @@ def set_rates(optimizer: torch.optim.Optimizer, step: int, config: TrainConfig) 
     return optimizer.param_groups[-1]["lr"]
 
 
-class Averaged:
-    """An exponential moving average of a model's weights; what isn't trained, and statistics, are copied."""
+def averaged_model(model: nn.Module, decay: float, step: int = 0) -> AveragedModel:
+    """An exponential moving average of a model's weights after `step` optimiser steps; statistics are copied.
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.decay = decay
-        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+    Early on the average is short, so that the start fades fast. What isn't trained is equal in both and stays so.
+    """
 
-    @torch.no_grad()
-    def update(self, model: nn.Module, step: int) -> None:
-        """Take in the weights after optimiser step `step`; early on the average is short, so the start fades fast."""
-        decay = min(self.decay, (1 + step) / (10 + step))
-        trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-        source = model.state_dict()
-        for name, value in self.model.state_dict().items():
-            if name in trained:
-                value.lerp_(source[name], 1 - decay)
-            else:
-                value.copy_(source[name])
+    def average(averages: Sequence[Tensor], weights: Sequence[Tensor], count: Tensor | int) -> None:
+        done = int(count)
+        for mean, weight in zip(averages, weights):
+            mean.lerp_(weight, 1 - min(decay, done / (9 + done)))
+
+    averaged = AveragedModel(model, multi_avg_fn=average)
+    averaged.n_averaged.fill_(step + 1)  # from 0 the first update would copy the weights
+    return averaged.eval().requires_grad_(False)

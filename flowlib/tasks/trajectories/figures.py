@@ -1,42 +1,48 @@
-"""Pictures of what a model predicts, beside the truth, for a few clips."""
+"""Figures of what a model predicts, beside the truth, for a few clips."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.data import default_collate
 
 from flowlib import warp
 from flowlib.colours import nice_limit
-from flowlib.models import TrajectoryPrediction
+from flowlib.models.protocols import TrajectoryPrediction, device_of
+from flowlib.tasks.trajectories.batch import Frames, make_batch, make_example
 from flowlib.tracks import Tracks
-from flowlib.training.stream import ClipStream
-from flowlib.workspace import atomic_write
+
+if TYPE_CHECKING:
+    from flowlib.plots import Figure
 
 POINTS = 300  # drawn of a clip; more would hide the picture
 
 
 @torch.no_grad()
-def predict_clips(model: nn.Module, dataset, clips: int = 0) -> tuple[dict, TrajectoryPrediction]:
-    """The first `clips` samples (0: all) as one batch on the CPU, and the model's prediction for them."""
-    stream = ClipStream(dataset, model.input_frames)
-    batch = default_collate([stream[i] for i in range(clips or len(stream))])
-    model.eval()
-    device = next(model.parameters()).device
-    found = model(batch["images"].to(device))
+def predict_clips(model: Any, dataset: Any, clips: int = 0) -> tuple[dict[str, Any], TrajectoryPrediction]:
+    """The first `clips` samples (0: all) as one batch on the CPU, and the model's prediction for them.
+
+    The batch has the truth in all frames of the clips, whatever the model predicts.
+    """
+    frames = Frames(tuple(model.input_frames), None)
+    examples = [make_example(dataset[i], frames) for i in range(clips or len(dataset))]
+    batch = make_batch([{"name": str(i)} | example for i, example in enumerate(examples)])
+    if isinstance(model, nn.Module):
+        model.eval()
+    found = model(batch["images"].to(device_of(model)))
     scale = None if found.log_scale is None else found.log_scale.cpu()
     prediction = TrajectoryPrediction(found.displacement.cpu(), found.visibility_logits.cpu(), found.frames, scale)
     return batch, prediction
 
 
-def show_predictions(batch: dict, prediction: TrajectoryPrediction):
+def show_predictions(batch: dict[str, Any], prediction: TrajectoryPrediction) -> Figure:
     """Each clip of a batch: truth and prediction as tracks, then both as colours of the last frame's displacement.
 
     Args:
-        batch, prediction: as `predict_clips` gives them, or the fields of an `Overfit`.
+        batch, prediction: as `predict_clips` gives them.
 
     Returns:
         A matplotlib Figure, one row for each clip; the two fields of a row have one scale of colours.
@@ -49,38 +55,32 @@ def show_predictions(batch: dict, prediction: TrajectoryPrediction):
     for i in range(B):
         frame = batch["images"][i, 0].movedim(0, -1).numpy()
         truth = _tracks(batch, i, prediction.frames)
-        guess = Tracks(displacement[i].numpy() + truth.queries[None, :, 1:], logits[i].numpy() > 0, truth.queries)
+        N = truth.num_points  # what was padded lies behind
+        guess = Tracks(
+            displacement[i, :, :N].numpy() + truth.queries[None, :, 1:], logits[i, :, :N].numpy() > 0, truth.queries
+        )
         shown = _spread(truth.num_points)
         plots.tracks_over_frame(frame, truth.points(shown), guess.points(shown), ax=axes[i, 0])
         field = warp.dense_field(truth.queries[:, 1:], truth.displacement[-1], (H, W))
         limit = nice_limit(np.linalg.norm(field, axis=0))
         plots.dense_field(field, limit=limit, ax=axes[i, 1])
         plots.dense_field(prediction.displacement[i, -1].numpy(), limit=limit, ax=axes[i, 2])
-        titles = (batch["clip"][i], "truth", f"prediction, {_error(truth, guess, prediction.frames)}")
+        titles = (batch["name"][i], "truth", f"prediction, {_error(truth, guess, prediction.frames)}")
         for ax, title in zip(axes[i], titles):
             ax.set_title(title, fontsize=9, parse_math=False)
     return figure
 
 
-def save_picture(path: Path, batch: dict, prediction: TrajectoryPrediction) -> None:
-    """Write `show_predictions` as a PNG, whole or not at all."""
-    from flowlib import plots
-
-    figure = show_predictions(batch, prediction)
-    with atomic_write(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=80)
-    plots.plt.close(figure)  # else a notebook would show it, and every figure would stay in memory
-
-
-def _tracks(batch: dict, index: int, frames: tuple[int, ...]) -> Tracks:
+def _tracks(batch: dict[str, Any], index: int, frames: Sequence[int]) -> Tracks:
     """The truth of one clip for the predicted frames."""
     chosen = list(frames)
     arrays = (batch[name][index].numpy() for name in ("tracks", "visibility", "queries"))
     tracks, visibility, queries = arrays
-    return Tracks(tracks[chosen], visibility[chosen], queries)
+    truth = Tracks(tracks[chosen], visibility[chosen], queries)
+    return truth.points(batch["asked"][index].numpy().nonzero()[0]) if "asked" in batch else truth
 
 
-def _error(truth: Tracks, guess: Tracks, frames: tuple[int, ...]) -> str:
+def _error(truth: Tracks, guess: Tracks, frames: Sequence[int]) -> str:
     """The ADE as everywhere: over frames after frame 0, on visible points."""
     measured = truth.visibility & (np.array(frames) > 0)[:, None]
     wrong = np.linalg.norm(guess.tracks - truth.tracks, axis=-1)[measured]

@@ -1,0 +1,76 @@
+"""Training examples of trajectories: pictures of the input frames, and the truth in the frames that are predicted.
+
+Clips with different numbers of points are padded; a mask `asked` then says which points count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch.utils.data import default_collate
+
+from flowlib.clips import ClipSample
+
+POINTWISE = {"tracks": 1, "visibility": 1, "queries": 0}  # name -> axis of the points
+
+
+class Frames(NamedTuple):
+    """Which frames of a clip a model sees, and which it predicts; None for all of the clip."""
+
+    seen: tuple[int, ...]
+    predicted: tuple[int, ...] | None
+
+
+def make_example(sample: Any, frames: Frames) -> dict[str, Any]:
+    """A clip as an example.
+
+    Args:
+        sample: a `ClipSample`, or what `ClipSample.of` takes.
+        frames: of the model.
+
+    Returns:
+        `images` uint8 [n 3 H W]; `tracks` [F N 2], `visibility` [F N] and `frames` [F] of the predicted frames;
+        `queries` [N 3]; and the clip's `name`, if it has one.
+    """
+    clip = ClipSample.of(sample)
+    predicted = tuple(range(clip.truth.num_frames)) if frames.predicted is None else frames.predicted
+    example = {
+        "images": clip.images(frames.seen)[0],
+        "tracks": clip["tracks"][list(predicted)],
+        "visibility": clip["visibility"][list(predicted)],
+        "queries": clip["queries"],
+        "frames": torch.tensor(predicted),
+    }
+    return example | ({"name": clip.name} if isinstance(sample, ClipSample) or "clip" in sample else {})
+
+
+def make_batch(examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Examples as one batch; `asked` bool [B N] is in it only where points were padded.
+
+    Raises:
+        ValueError: pictures of different sizes.
+    """
+    examples = list(examples)
+    sizes = sorted({tuple(example["images"].shape[-2:]) for example in examples})
+    if len(sizes) > 1:
+        got = " and ".join(f"{height}×{width}" for height, width in sizes)
+        raise ValueError(
+            f"batch_size: expected clips of one size in a batch, got {got}; use batch_size=1 with accumulate, which "
+            "gives the same steps"
+        )
+    counts = [len(example["queries"]) for example in examples]
+    if len(set(counts)) > 1:
+        asked = torch.arange(max(counts)) < torch.tensor(counts)[:, None]
+        examples = [_padded(example, max(counts)) | {"asked": mask} for example, mask in zip(examples, asked)]
+    return default_collate(examples)
+
+
+def _padded(example: dict[str, Any], count: int) -> dict[str, Any]:
+    padded = dict(example)
+    for name, axis in POINTWISE.items():
+        values = example[name]
+        missing = [*values.shape[:axis], count - values.shape[axis], *values.shape[axis + 1 :]]
+        padded[name] = torch.cat([values, values.new_zeros(missing)], dim=axis)
+    return padded
