@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torchvision.models.segmentation import fcn_resnet50, lraspp_mobilenet_v3_large
 
 from flowlib.models import pretrained
-from flowlib.models.fcn import BACKBONES, TrajectoryFCN, hold_later_frames, see_more_frames, stem_convolution, widen
+from flowlib.models.backbones import TORCHVISION
+from flowlib.models.fcn import TrajectoryFCN, hold_later_frames, see_more_frames, stem_convolution, widen
 from flowlib.models.heads import convex_upsample
 from flowlib.models.pretrained import read_weights
 
@@ -27,7 +28,7 @@ def small(**options):
     return TrajectoryFCN(**SMALL | options).eval()
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("backbone", TORCHVISION)
 @pytest.mark.parametrize("head", ["torchvision", "fine"])
 @torch.no_grad()
 def test_every_backbone_and_head_speaks_of_every_pixel_and_frame(backbone, head):
@@ -118,7 +119,7 @@ def test_held_frames_take_no_gradient_and_others_do():
     model = small(input_frames=(0, 3), conv1="zero")
     hold_later_frames(model)
     model(images(2)).displacement.square().sum().backward()
-    gradient = stem_convolution(model.backbone).weight.grad
+    gradient = stem_convolution(model).weight.grad
     assert (gradient[:, 3:] == 0).all() and (gradient[:, :3] != 0).any()
 
 

@@ -1,4 +1,4 @@
-"""`TrajectoryFCN`: a torchvision segmentation network that says where every pixel of a frame goes.
+"""`TrajectoryFCN`: a fully convolutional network that says where every pixel of a frame goes.
 
 Images of one, two or more frames go in as they are (RGB, 0 to 255); displacement in pixels and visibility logits come
 out for every pixel and frame, as a `TrajectoryPrediction`. Normalisation, the stem for n frames and the scale of the
@@ -12,27 +12,18 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models import segmentation
 
 from flowlib.geometry import check_size, resize_field
-from flowlib.models import TrajectoryPrediction
-from flowlib.models.heads import CoarseHead, FineHead
-from flowlib.models.pretrained import fill_backbone
+from flowlib.models.backbones import make_backbone
+from flowlib.models.protocols import TrajectoryPrediction
 
-BACKBONES = {
-    "fcn_resnet50": segmentation.fcn_resnet50,
-    "deeplabv3_resnet50": segmentation.deeplabv3_resnet50,
-    "lraspp_mobilenet_v3_large": segmentation.lraspp_mobilenet_v3_large,
-}
 CHOICES = {
-    "backbone": tuple(BACKBONES),
     "head": ("torchvision", "fine"),
     "conv1": ("duplicate", "mean", "zero", "difference"),
     "output": ("all", "last"),
     "batch_norm": ("train", "frozen", "group"),
     "stride_in": ("3x3", "1x1"),
 }
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, which torchvision's weights expect
 LOG_SCALE_RANGE = 6.0  # e**±6 times the target scale; keeps the Laplace likelihood finite from the first step on
 
 
@@ -42,7 +33,8 @@ class TrajectoryFCN(nn.Module):
     Args:
         num_frames: S, the frames of a clip.
         input_frames: which of them the network sees, for example (0,), (0, 3).
-        backbone: "fcn_resnet50", "deeplabv3_resnet50" or "lraspp_mobilenet_v3_large", torchvision's.
+        backbone: "fcn_resnet50", "deeplabv3_resnet50" or "lraspp_mobilenet_v3_large", torchvision's; or any model of
+            timm by its name, such as "timm/convnext_tiny" or "timm/vit_small_patch14_dinov2".
         head: "torchvision" (stride 8, enlarged bilinearly) or "fine" (skip of stride 4, convex upsampling).
         conv1: how the first convolution's weights serve n frames: "duplicate" (repeated; sums of n frames, so n times
             as large), "mean" (repeated and divided by n), "zero" (frames after the first start with no effect), or
@@ -81,9 +73,9 @@ class TrajectoryFCN(nn.Module):
         working_size: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
-        chosen = {"backbone": backbone, "head": head, "conv1": conv1}
-        chosen |= {"output": output, "batch_norm": batch_norm, "stride_in": stride_in}
+        chosen = {"head": head, "conv1": conv1, "output": output, "batch_norm": batch_norm, "stride_in": stride_in}
         _check_choices(chosen)
+        chosen["backbone"] = backbone
         self.input_frames = _checked_frames(input_frames, num_frames)
         self.num_frames, self.conv1, self.log_scale, self.batch_norm = num_frames, conv1, log_scale, batch_norm
         self.working_size = None if working_size is None else tuple(working_size)
@@ -93,17 +85,15 @@ class TrajectoryFCN(nn.Module):
         self.config = chosen | {"num_frames": num_frames, "input_frames": list(self.input_frames)}
         self.config |= {"log_scale": log_scale, "working_size": working_size and list(working_size)}
 
-        network = BACKBONES[backbone](weights=None, weights_backbone=None, num_classes=self.channels)
-        self.weights = fill_backbone(network, backbone, str(weights))
-        self.backbone = network.backbone
-        self.head = _make_head(network, backbone, head, self.channels)
-        _move_stride(self.backbone, backbone, stride_in)
-        _widen_stem(self.backbone, len(self.input_frames), conv1)
+        made = make_backbone(backbone, head=head, channels=self.channels, weights=str(weights), stride_in=stride_in)
+        self.backbone, self.head, self.weights = made.features, made.head, made.weights
+        self.stem, self.stages = made.stem, made.parts
+        _widen_stem(self.backbone, self.stem, len(self.input_frames), conv1)
         if batch_norm == "group":
             _use_group_norm(self)
         _start_near_zero(self.head)
-        self.register_buffer("mean", torch.tensor(MEAN).reshape(3, 1, 1) * 255, persistent=False)
-        self.register_buffer("std", torch.tensor(STD).reshape(3, 1, 1) * 255, persistent=False)
+        self.register_buffer("mean", torch.tensor(made.mean).reshape(3, 1, 1) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(made.std).reshape(3, 1, 1) * 255, persistent=False)
         moves = torch.tensor([float(frame > 0) for frame in self.frames])
         self.register_buffer("moves", moves.reshape(-1, 1, 1, 1), persistent=False)  # frame 0 stays where it is
         self.register_buffer("target_scale", torch.ones(()))  # pixels; training fits it to its data
@@ -117,11 +107,13 @@ class TrajectoryFCN(nn.Module):
     def parts(self) -> dict[str, list[nn.Parameter]]:
         """The parameters by part: "stem" (first convolution and its norm), "second" (the first stage after it), the
         rest of the "backbone", and "head"."""
-        stages = list(self.backbone.children())
-        first = 4 if "layer1" in self.backbone else 1  # a ResNet's stem has four modules, MobileNet's is one
-        groups = {"stem": stages[:first], "second": stages[first : first + 1], "backbone": stages[first + 1 :]}
-        groups["head"] = [self.head]
-        return {name: [p for module in modules for p in module.parameters()] for name, modules in groups.items()}
+        groups: dict[str, list[nn.Parameter]] = {}
+        known: set[int] = set()
+        for name, modules in zip(("stem", "second", "backbone"), self.stages):
+            found = [p for module in modules for p in self.backbone.get_submodule(module).parameters()]
+            groups[name] = [p for p in found if id(p) not in known]
+            known |= {id(p) for p in found}
+        return groups | {"head": list(self.head.parameters())}
 
     def forward(self, images: Tensor) -> TrajectoryPrediction:
         """Predict from images [B n 3 H W] of the frames `input_frames`, uint8 or floating from 0 to 255."""
@@ -184,30 +176,6 @@ def _checked_frames(input_frames: Sequence[int], num_frames: int) -> tuple[int, 
     return tuple(int(frame) for frame in frames)
 
 
-def _make_head(network: nn.Module, backbone: str, head: str, channels: int) -> nn.Module:
-    is_lraspp = backbone == "lraspp_mobilenet_v3_large"
-    if head == "torchvision":
-        return CoarseHead(network.classifier, takes_all_features=is_lraspp)
-    # torchvision's backbones return what they are asked for by layer name; features of stride 4 come on top.
-    network.backbone.return_layers |= {"2" if is_lraspp else "layer1": "skip"}
-    if is_lraspp:
-        context, name, channels_in, skip = nn.Identity(), "high", 960, 24
-    else:
-        *before, last = network.classifier
-        context, name, channels_in, skip = nn.Sequential(*before), "out", last.in_channels, 256
-    return FineHead(context, context_name=name, context_channels=channels_in, skip_channels=skip, channels=channels)
-
-
-def _move_stride(network: nn.Module, backbone: str, stride_in: str) -> None:
-    """Let the first 1×1 convolution of layer2 stride, as in He et al. 2015; layer3 and layer4 are dilated instead."""
-    if stride_in == "3x3":
-        return
-    if backbone == "lraspp_mobilenet_v3_large":
-        raise ValueError(f"stride_in: expected '3x3' with {backbone}, which is no ResNet, got '1x1'")
-    block = network["layer2"][0]
-    block.conv1.stride, block.conv2.stride = (2, 2), (1, 1)
-
-
 class FramesConvolution(nn.Conv2d):
     """A convolution of several frames [B 3n H W] as the sum of one for each.
 
@@ -217,27 +185,29 @@ class FramesConvolution(nn.Conv2d):
 
     def forward(self, images: Tensor) -> Tensor:
         frames, weights = images.split(3, dim=1), self.weight.split(3, dim=1)
-        return sum(self._conv_forward(frame, weight, None) for frame, weight in zip(frames, weights))
+        summed = sum(self._conv_forward(frame, weight, None) for frame, weight in zip(frames, weights))
+        return summed if self.bias is None else summed + self.bias[:, None, None]
 
 
-def _widen_stem(network: nn.Module, n: int, rule: str) -> None:
+def _widen_stem(network: nn.Module, stem: str, n: int, rule: str) -> None:
     """Make the first convolution take n frames, 3n channels."""
     if n == 1:
         return
-    old = stem_convolution(network)
-    assert old.bias is None, "a backbone's first convolution is followed by a norm and has no bias"
-    shape = (3 * n, old.out_channels, old.kernel_size, old.stride, old.padding)
-    new = FramesConvolution(*shape, bias=False)
+    old = network.get_submodule(stem)
+    assert isinstance(old, nn.Conv2d)
+    options = {"stride": old.stride, "padding": old.padding, "dilation": old.dilation, "bias": old.bias is not None}
+    new = FramesConvolution(3 * n, old.out_channels, old.kernel_size, **options)
     new.weight = nn.Parameter(widen(old.weight.detach(), n, rule))
-    if "conv1" in network:
-        network["conv1"] = new
-    else:
-        network["0"][0] = new
+    new.bias = old.bias
+    parent, _, name = stem.rpartition(".")
+    network.get_submodule(parent).register_module(name, new)
 
 
-def stem_convolution(network: nn.Module) -> nn.Conv2d:
-    """The first convolution of a backbone."""
-    return network["conv1"] if "conv1" in network else network["0"][0]
+def stem_convolution(model: TrajectoryFCN) -> nn.Conv2d:
+    """The first convolution of a model's backbone."""
+    stem = model.backbone.get_submodule(model.stem)
+    assert isinstance(stem, nn.Conv2d)
+    return stem
 
 
 def widen(weight: Tensor, n: int, rule: str) -> Tensor:
@@ -259,7 +229,8 @@ def _use_group_norm(network: nn.Module) -> None:
                 groups = max(g for g in range(1, 33) if channels % g == 0)
                 norm = nn.GroupNorm(groups, channels, eps=child.eps)
                 norm.load_state_dict({"weight": child.weight, "bias": child.bias})
-                setattr(module, name, norm)
+                after = list(child.children())  # timm's batch norms have their activation inside
+                setattr(module, name, nn.Sequential(norm, *after) if after else norm)
 
 
 def _start_near_zero(head: nn.Module) -> None:
@@ -289,9 +260,8 @@ def see_more_frames(model: TrajectoryFCN, input_frames: Sequence[int], conv1: st
     changes = {"input_frames": list(input_frames), "conv1": conv1}
     wider = TrajectoryFCN(**model.config | changes, weights="none")
     state = model.state_dict()
-    stem = stem_convolution(model.backbone).weight
-    name = next(name for name, parameter in model.named_parameters() if parameter is stem)
-    state[name] = widen(stem.detach(), len(wider.input_frames), conv1)
+    stem = stem_convolution(model).weight
+    state[f"backbone.{model.stem}.weight"] = widen(stem.detach(), len(wider.input_frames), conv1)
     wider.load_state_dict(state)
     wider.weights = model.weights
     return wider
@@ -299,6 +269,16 @@ def see_more_frames(model: TrajectoryFCN, input_frames: Sequence[int], conv1: st
 
 def hold_later_frames(model: TrajectoryFCN) -> None:
     """Keep the first convolution's weights for all frames after the first as they are: their gradients become zero."""
-    mask = torch.zeros_like(stem_convolution(model.backbone).weight)
+    mask = torch.zeros_like(stem_convolution(model).weight)
     mask[:, :3] = 1
-    stem_convolution(model.backbone).weight.register_hook(lambda gradient: gradient * mask.to(gradient.device))
+    stem_convolution(model).weight.register_hook(lambda gradient: gradient * mask.to(gradient.device))
+
+
+def stem_twins(model: TrajectoryFCN, input_frames: Sequence[int] = (0, 3)) -> tuple[TrajectoryFCN, TrajectoryFCN]:
+    """A copy of a one-frame model, and its twin that sees `input_frames`, zero for the later ones and held there.
+
+    If the later frames are wired up right the two are one model, before and while they are trained.
+    """
+    one, two = see_more_frames(model, model.input_frames), see_more_frames(model, input_frames, "zero")
+    hold_later_frames(two)
+    return one, two

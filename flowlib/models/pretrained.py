@@ -13,33 +13,22 @@ from urllib.parse import urlsplit
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import MobileNet_V3_Large_Weights, ResNet50_Weights, segmentation
 
 from flowlib.downloads import fetch_weights
 from flowlib.workspace import Workspace
 
 WORDS = ("auto", "none", "imagenet", "coco")
 PROBE_SECONDS = 3.0  # how long "auto" waits for the server to answer before it goes on without
-IMAGENET = {
-    "fcn_resnet50": ResNet50_Weights.IMAGENET1K_V1.url,
-    "deeplabv3_resnet50": ResNet50_Weights.IMAGENET1K_V1.url,
-    "lraspp_mobilenet_v3_large": MobileNet_V3_Large_Weights.IMAGENET1K_V1.url,
-}
-COCO = {
-    "fcn_resnet50": segmentation.FCN_ResNet50_Weights.DEFAULT.url,
-    "deeplabv3_resnet50": segmentation.DeepLabV3_ResNet50_Weights.DEFAULT.url,
-    "lraspp_mobilenet_v3_large": segmentation.LRASPP_MobileNet_V3_Large_Weights.DEFAULT.url,
-}
 
 
-def fill_backbone(network: nn.Module, name: str, weights: str) -> str:
+def fill_backbone(network: nn.Module, weights: str, *, imagenet: str, coco: str) -> str:
     """Load pretrained weights into a torchvision segmentation network.
 
     Args:
         network: has `.backbone` and `.classifier`.
-        name: the backbone's name, a key of `IMAGENET`.
         weights: "auto" (ImageNet if it can be had at once, else none, said in one printed sentence), "none",
             "imagenet", "coco", or a path, a URL or a Google Drive id of a backbone's or a segmentation network's file.
+        imagenet, coco: the addresses that these words stand for.
 
     Returns:
         What was loaded, for the config: "imagenet", "coco", "none", "none (no ImageNet weights: …)" or the source.
@@ -51,15 +40,14 @@ def fill_backbone(network: nn.Module, name: str, weights: str) -> str:
     if weights == "none":
         return "none"
     if weights == "auto":
-        return _fill_if_reachable(network, name)
-    url = {"imagenet": IMAGENET[name], "coco": COCO[name]}.get(weights, "")
+        return _fill_if_reachable(network, imagenet)
+    url = {"imagenet": imagenet, "coco": coco}.get(weights, "")
     path = fetch_weights(url or str(weights), sha256=_hash_in_name(url))
     load_into(network, read_weights(path), path)
     return str(weights)
 
 
-def _fill_if_reachable(network: nn.Module, name: str) -> str:
-    url = IMAGENET[name]
+def _fill_if_reachable(network: nn.Module, url: str) -> str:
     try:
         _probe(url)
         path = fetch_weights(url, sha256=_hash_in_name(url))

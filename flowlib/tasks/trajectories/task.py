@@ -35,13 +35,6 @@ class PredictsFrames(Protocol):
     def frames(self) -> Sequence[int]: ...
 
 
-@runtime_checkable
-class HasTargetScale(Protocol):
-    """Speaks in units of `target_scale` pixels, a buffer that training fits to its data."""
-
-    target_scale: Tensor
-
-
 @dataclass(frozen=True)
 class TrajectoryTask(TrajectoryEvaluation, Task):
     """Dense trajectories; the fields say how they are learned and measured.
@@ -102,10 +95,11 @@ class TrajectoryTask(TrajectoryEvaluation, Task):
         return {"num_frames": K, "size": [H, W]}
 
     def prepare(self, model: nn.Module, dataset: Any) -> dict[str, float]:
-        """`target_scale`: the setting, or the one fitted to the data; a model that speaks in it is told."""
+        """`target_scale`: the setting, or the one fitted to the data; a model with a buffer of that name is told."""
         scale = torch.tensor(self.target_scale or fit_target_scale(dataset, self.inputs(model)))
-        if isinstance(model, HasTargetScale):
-            model.target_scale.copy_(scale)
+        buffer = dict(model.named_buffers()).get("target_scale")
+        if buffer is not None:
+            buffer.copy_(scale)
         return {"target_scale": float(scale)}
 
     def inputs(self, model: nn.Module) -> Frames:
