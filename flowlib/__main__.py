@@ -82,8 +82,7 @@ def run_command(name: str, arguments: Sequence[str]) -> None:
         **{"probe": make_probe, "label": make_label, "train": make_train, "evaluate": make_evaluate},
         **{"predict": make_predict, "view": make_view, "export": make_export},
     }
-    config = (tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff)
-    tyro.cli(makers[name](), prog=f"flowlib {name}", args=list(arguments), config=config)
+    tyro.cli(makers[name](), prog=f"flowlib {name}", args=list(arguments), config=(tyro.conf.AvoidSubcommands,))
 
 
 def make_probe() -> Callable[..., None]:
@@ -216,8 +215,12 @@ def make_train() -> Callable[..., None]:
             num_frames=splits["train"].num_frames,
             input_frames=parse_frames(input_frames),
             working_size=parse_size(input_size),
-            **{"backbone": backbone, "weights": weights, "stride_in": stride_in, "conv1": conv1},
-            **{"head": head, "batch_norm": batch_norm},
+            backbone=backbone,
+            weights=weights,
+            stride_in=stride_in,
+            conv1=conv1,
+            head=head,
+            batch_norm=batch_norm,
         )
         chosen = replace(task, augment=augmentation) if augmented else task
         folder = run_folder(config.name, workspace.runs)
@@ -427,7 +430,7 @@ def make_view() -> Callable[..., None]:
         if run or checkpoint:
             from flowlib.training.checkpoints import find_checkpoint, load_checkpoint
 
-            model, _ = load_checkpoint(find_checkpoint(workspace.runs, run, checkpoint), device=device)
+            model: Any = load_checkpoint(find_checkpoint(workspace.runs, run, checkpoint), device=device)[0]
             viewer = prediction_viewer(model, labelled, index)
         elif split == "all":
             viewer = label_viewer(workspace.dataset(dataset), index)

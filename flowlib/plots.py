@@ -89,22 +89,22 @@ def _draw_tracks(
     ax: Axes, tracks: Tracks, colours: np.ndarray, at: int | None, trail: int | None, size, marker
 ) -> None:
     S, N = tracks.visibility.shape
-    at = S - 1 if at is None else at
-    if not -S <= at < S:
+    last = S - 1 if at is None else at
+    if not -S <= last < S:
         raise ValueError(f"at: expected a frame from 0 to {S - 1} (or counted from the end), got {at}")
-    at %= S
-    first = 0 if trail is None else max(0, at - trail)
+    last %= S
+    first = 0 if trail is None else max(0, last - trail)
     size = float(np.clip(120 / math.sqrt(max(N, 1)), 1.0, 5.0)) if size is None else size
-    path = tracks.tracks[first : at + 1]
+    path = tracks.tracks[first : last + 1]
     if len(path) > 1 and N:
         fading = np.linspace(0.15, 0.85, len(path) - 1)[:, None]
         rgba = np.concatenate([np.tile(colours, (len(fading), 1)), np.repeat(fading, N)[:, None]], axis=1)
-        segments = np.stack([path[:-1], path[1:]], axis=2).reshape(-1, 2, 2)
+        segments = list(np.stack([path[:-1], path[1:]], axis=2).reshape(-1, 2, 2))
         ax.add_collection(LineCollection(segments, colors=rgba, linewidths=0.3 * size))
-    seen = tracks.visibility[at]
-    ax.scatter(*tracks.tracks[at, seen].T, c=colours[seen], s=size**2, marker=marker, linewidths=0)
+    seen = tracks.visibility[last]
+    ax.scatter(*tracks.tracks[last, seen].T, c=colours[seen], s=size**2, marker=marker, linewidths=0)
     hollow = {"facecolors": "none", "edgecolors": colours[~seen], "linewidths": 0.2 * size}
-    ax.scatter(*tracks.tracks[at, ~seen].T, s=size**2, marker=marker, **hollow)
+    ax.scatter(*tracks.tracks[last, ~seen].T, s=size**2, marker=marker, **hollow)
 
 
 def _name_sets(ax: Axes) -> None:
@@ -138,7 +138,7 @@ def dense_field(
     if displacement.ndim != 3 or displacement.shape[0] != 2 or 0 in displacement.shape:
         raise ValueError(f"displacement: expected shape [2 H W], got {list(displacement.shape)}")
     vectors = np.moveaxis(displacement, 0, -1)
-    known = np.isfinite(vectors).all(axis=-1)
+    known = np.asarray(np.isfinite(vectors).all(axis=-1))
     limit = nice_limit(np.linalg.norm(vectors[known], axis=-1)) if limit is None else limit
     image = direction_colours(np.where(known[..., None], vectors, 0), limit)
     image[~known] = [int(UNKNOWN[i : i + 2], 16) for i in (1, 3, 5)]

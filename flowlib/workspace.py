@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 DRIVE = Path("/content/drive/MyDrive")
 _HOST = re.sub(r"\W", "-", platform.node())[:40]  # without dots, which separate the parts of a temporary name
@@ -171,7 +172,7 @@ class ForgivingFile:
         for name in ("seek", "tell", "flush", "read", "readinto"):
             setattr(self, name, getattr(self.file, name))
 
-    def write(self, data: object) -> int:
+    def write(self, data: Any) -> int:
         """Write all of `data`, whatever has bytes, or remember why not."""
         left = memoryview(data).cast("B")
         size = len(left)
