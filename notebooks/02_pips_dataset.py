@@ -121,7 +121,7 @@ label_viewer(report.folder)
 # The same, over the whole dataset: for clips spread over it, how far each point went.
 
 # %%
-label_sheet(report.folder);
+label_sheet(report.folder)
 
 # %%
 print(f"Labelled clips are in {report.folder}; splits.json there says which videos are for what, and may be edited.")
