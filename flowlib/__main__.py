@@ -280,7 +280,9 @@ def make_evaluate() -> Callable[..., None]:
         baselines = all_baselines(train, num_frames=test.num_frames, input_frames=frames, raft_weights=raft_weights)
         task, folder = TrajectoryTask(scoring=scoring), workspace.report(report)
         options: dict[str, Any] = {"about": {"model": about}, "allow_leak": allow_leak}
-        result = evaluate({"model": model} | baselines, task, test, folder=folder, config=config, train=train, **options)
+        result = evaluate(
+            {"model": model} | baselines, task, test, folder=folder, config=config, train=train, **options
+        )
         page = result.save(folder)
         print(result.markdown())
         print(f"Report: {page}")

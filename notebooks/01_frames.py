@@ -68,7 +68,7 @@ print(describe_videos(videos, skipped))
 from flowlib.plots import contact_sheet
 from flowlib.video import middle_frames
 
-contact_sheet(middle_frames(videos, (height, width), fit), titles=[video.name for video in videos])
+contact_sheet(middle_frames(videos, (height, width), fit), titles=[video.name for video in videos]);
 
 # %% [markdown]
 # ## The frames as pictures

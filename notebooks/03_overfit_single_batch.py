@@ -64,12 +64,11 @@ check_parameters(globals())
 # The labelled clips in which most moves.
 
 # %%
-from flowlib.tasks.trajectories import TrajectoryTask
-
 from flowlib.dataset import describe_splits, open_splits
 from flowlib.models.fcn import TrajectoryFCN
 from flowlib.notebook import parse_frames, parse_size
 from flowlib.notebook_views import curves, highest_motion_clips, prediction_figure, prediction_viewer
+from flowlib.tasks.trajectories import TrajectoryTask
 from flowlib.training import TrainConfig, overfit
 from flowlib.training.runs import run_folder
 from flowlib.workspace import Workspace
@@ -113,7 +112,7 @@ print(result)
 # `batch_norm = "frozen"` or `"group"`.
 
 # %%
-curves(result.run.folder)
+curves(result.run.folder);
 
 # %% [markdown]
 # ## The prediction over the labels
@@ -121,7 +120,7 @@ curves(result.run.folder)
 # Blue: the labels. Orange: the prediction. Then the last frame, rebuilt by moving frame 0, beside the true one.
 
 # %%
-prediction_figure({"overfitted": model}, splits["train"])
+prediction_figure({"overfitted": model}, splits["train"]);
 
 # %%
 prediction_viewer(model, splits["train"], name="overfitted")

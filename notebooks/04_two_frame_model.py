@@ -64,14 +64,13 @@ check_parameters(globals())
 # ## The data
 
 # %%
-from flowlib.tasks.trajectories import TrajectoryTask
-from flowlib.training.diagnostics import compare_training
-
 from flowlib.dataset import describe_splits, open_splits
 from flowlib.models.fcn import TrajectoryFCN, stem_twins
 from flowlib.notebook import parse_frames, parse_size
 from flowlib.notebook_views import curves, highest_motion_clips, prediction_figure, prediction_viewer
+from flowlib.tasks.trajectories import TrajectoryTask
 from flowlib.training import TrainConfig, fit
+from flowlib.training.diagnostics import compare_training
 from flowlib.training.runs import run_folder
 from flowlib.workspace import Workspace
 
@@ -125,7 +124,7 @@ result = fit(model, task, train, splits.get("val"), config, folder=run_folder(ru
 print(f"{result.step} of {steps} steps; {result.finished or 'run it again to go on'}")
 
 # %%
-curves(result.folder)
+curves(result.folder);
 
 # %% [markdown]
 # ## What it predicts
@@ -133,7 +132,7 @@ curves(result.folder)
 # On the validation videos if there are any, else on what it was trained on. Blue: the labels. Orange: the prediction.
 
 # %%
-prediction_figure({"two frames": model}, splits.get("val", splits["train"]))
+prediction_figure({"two frames": model}, splits.get("val", splits["train"]));
 
 # %%
 prediction_viewer(model, splits.get("val", splits["train"]), name="two frames")

@@ -56,7 +56,6 @@ check_parameters(globals())
 # ## The methods
 
 # %%
-from flowlib.tasks.trajectories import ScoringConfig, TrajectoryTask
 from IPython.display import Markdown
 
 from flowlib.dataset import TrajectoryDataset
@@ -64,6 +63,7 @@ from flowlib.evaluation import evaluate
 from flowlib.models.baselines import all_baselines
 from flowlib.notebook import parse_frames
 from flowlib.notebook_views import error_figure, predict_pictures, prediction_figure, prediction_viewer, save_viewer
+from flowlib.tasks.trajectories import ScoringConfig, TrajectoryTask
 from flowlib.training.checkpoints import find_checkpoint, load_checkpoint
 from flowlib.workspace import Workspace
 
@@ -100,7 +100,7 @@ Markdown(result.markdown())
 # ## Error against frames ahead
 
 # %%
-error_figure(result)
+error_figure(result);
 
 # %% [markdown]
 # ## Where it does well, and where it fails
@@ -123,14 +123,14 @@ prediction_viewer(model, test, result.extreme_samples().get("Worst"), name="mode
 # Blue: the labels. Orange: the prediction. Then the last frame, rebuilt by moving frame 0, beside the true one.
 
 # %%
-prediction_figure(methods, test)
+prediction_figure(methods, test);
 
 # %%
 viewer = prediction_viewer(model, test, name="model")
 viewer
 
 # %%
-save_viewer(viewer, workspace.report(report), "viewer")
+save_viewer(viewer, workspace.report(report), "viewer");
 
 # %% [markdown]
 # ## On your own picture
@@ -139,7 +139,7 @@ save_viewer(viewer, workspace.report(report), "viewer")
 # in which nothing moves. Without a picture, the frames of the clip above.
 
 # %%
-predict_pictures(model, pictures, test.size, dataset=test)
+predict_pictures(model, pictures, test.size, dataset=test);
 
 # %%
 print(f"Table, figures and a page to read: {workspace.report(report)}")
