@@ -258,7 +258,7 @@ def _corners(displacement: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The four pixels around each destination and their bilinear weights, zero off the frame: [B 4 H·W] each."""
     import torch
 
-    B, _, H, W = displacement.shape
+    _, _, H, W = displacement.shape
     grid = torch.from_numpy(pixel_grid((H, W))).to(displacement).permute(2, 0, 1)
     x, y = (grid + displacement).flatten(2).unbind(1)  # B HW
     left, top = x.detach().floor(), y.detach().floor()

@@ -137,7 +137,8 @@ def test_wrong_usage_and_interruption_have_codes_of_their_own(monkeypatch, capsy
 
 def test_help_and_version_are_quick_and_load_nothing_heavy(capsys):
     began = time.monotonic()
-    code = "import sys; from flowlib.__main__ import main; main(['--help']); assert not {'torch', 'cv2'} & set(sys.modules)"
+    code = "import sys; from flowlib.__main__ import main; main(['--help'])"
+    code += "; assert not {'torch', 'cv2', 'tyro'} & set(sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], cwd=CLONE, capture_output=True, text=True)
     assert result.returncode == 0 and all(name in result.stdout for name in COMMANDS), result.stderr
     assert time.monotonic() - began < 5
