@@ -1,8 +1,8 @@
 """The command line: `flowlib probe | label | train | evaluate | predict | view | export`, also as `python -m flowlib`.
 
 Each command is a function whose arguments tyro turns into options; settings come from the dataclasses that the
-notebooks use, so that a dataset or a run begun in a notebook goes on here, and the other way round. Imports stand inside the
-commands: `flowlib --help` loads no library that is slow to load.
+notebooks use, so that a dataset or a run begun in a notebook goes on here, and the other way round. Imports stand
+inside the commands: `flowlib --help` loads no library that is slow to load.
 """
 
 # No `from __future__ import annotations`: tyro reads the annotations of functions that are made when they are needed.
