@@ -75,14 +75,6 @@ def test_every_module_has_its_place():
     assert not strays, f"a homeless function names a missing room: {strays}"
 
 
-def test_the_layers_refine_those_of_the_design(shared):
-    stated = dict(re.findall(r"^  (\w+)(?:\.py|/) +(\d)  ", (shared / "DESIGN.md").read_text(), re.M))
-    assert len(stated) >= 15
-    ordered = [(a, b) for a in stated for b in stated if stated[a] < stated[b]]
-    # Rendered scenes check their input at the trackers' door, so they lie above the trackers, not beside them.
-    assert [(a, b) for a, b in ordered if RANK[a] >= RANK[b]] == []
-
-
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
 def test_imports_go_down(path):
     here = room(path)
@@ -167,7 +159,7 @@ def test_only_video_encodes_and_decodes():
     codec = ("imencode", "imdecode", "imread", "imwrite", "VideoCapture", "VideoWriter")
     found = {path.relative_to(PACKAGE) for path, tree in TREES.items() for _, name in called(tree) if name in codec}
     # A benchmark's PNG holds flow or labels in its 16 bits, not a picture.
-    assert {room(PACKAGE / path) for path in found - {Path("evaluation/ground_truth.py")}} == {"video"}
+    assert {room(PACKAGE / path) for path in found - {Path("dataset/benchmarks.py")}} == {"video"}
 
 
 def test_nothing_is_unpickled():
