@@ -4,4 +4,8 @@ The package's own namespace is empty on purpose: `import flowlib` loads neither 
 Import from the module that holds the name, for example `from flowlib.tracks import Tracks`.
 """
 
+import logging
+
 __version__ = "0.1.0"
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())

@@ -10,6 +10,7 @@ import gzip
 import hashlib
 import inspect
 import json
+import logging
 import os
 import re
 import shutil
@@ -32,6 +33,8 @@ PAGE_HINT = (
     "got a web page instead of the file (on Google Drive: too many downloads today, or not shared with anyone who "
     "has the link; on Dropbox the link must end in dl=1; on Hugging Face it must hold /resolve/, not /blob/)"
 )
+
+logger = logging.getLogger(__name__)
 
 
 class DownloadError(OSError):
@@ -134,7 +137,7 @@ def _alone(path: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
         except OSError:
-            print(f"{path.parent}: this disk knows no locks, so start only one download of a file at a time")
+            logger.warning("%s: this disk knows no locks, so start only one download of a file at a time", path.parent)
         yield
         path.unlink(missing_ok=True)
 

@@ -284,12 +284,14 @@ def frame_metrics(
     from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
     _check_frames(true, rebuilt, masks or {})
-    pair = [torch.from_numpy(np.ascontiguousarray(frame)).movedim(-1, 0)[None].float() for frame in (rebuilt, true)]
-    ssim = structural_similarity_index_measure(*pair, data_range=255.0, return_full_image=True)[1].mean(dim=1)[0]
+    pair = [torch.tensor(np.ascontiguousarray(frame)).movedim(-1, 0)[None].float() for frame in (rebuilt, true)]
+    ssim = structural_similarity_index_measure(pair[0], pair[1], data_range=255.0, return_full_image=True)[1].mean(
+        dim=1
+    )[0]
     maps = {"ssim": ssim.numpy(), **({"lpips": lpips.map(true, rebuilt)} if lpips else {})}
-    result = {}
+    result: dict[str, float] = {}
     for name, mask in {"all": np.ones(true.shape[:2], bool), **(masks or {})}.items():
-        inside = [image[0][:, torch.from_numpy(mask)] for image in pair]
+        inside = [image[0][:, torch.tensor(mask)] for image in pair]
         result[f"psnr_{name}"] = float(peak_signal_noise_ratio(*inside, data_range=255.0)) if mask.any() else np.nan
         result |= {f"{kind}_{name}": _mean(values[mask]) for kind, values in maps.items()}
     return result | ({"lpips_all": lpips.distance(true, rebuilt)} if lpips else {})

@@ -61,10 +61,12 @@ def parse_parameters(source: str) -> list[Parameter]:
     lines = source.splitlines()
     parameters = []
     for statement in statements:
-        simple = isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)
-        if not simple or statement.value is None or ast.unparse(statement.annotation) not in TYPES:
+        if not isinstance(statement, ast.AnnAssign) or not isinstance(statement.target, ast.Name):
             return []
-        help_text = re.search(r"#\s*(.*)$", lines[statement.end_lineno - 1][statement.end_col_offset :])
+        if statement.value is None or ast.unparse(statement.annotation) not in TYPES:
+            return []
+        last = lines[(statement.end_lineno or statement.lineno) - 1]
+        help_text = re.search(r"#\s*(.*)$", last[statement.end_col_offset :])
         parameters.append(
             Parameter(
                 statement.target.id,
@@ -95,7 +97,8 @@ def _injected_names(cells: list[str]) -> list[str]:
     """The names that papermill's own cell sets."""
     injected = [cell for cell in cells if cell.lstrip().startswith(INJECTED + "\n")]
     statements = ast.parse(injected[-1]).body if injected else []
-    return [target.id for one in statements if isinstance(one, ast.Assign) for target in one.targets]
+    targets = [target for one in statements if isinstance(one, ast.Assign) for target in one.targets]
+    return [target.id for target in targets if isinstance(target, ast.Name)]
 
 
 def parse_frames(text: str) -> tuple[int, ...]:

@@ -26,7 +26,6 @@ from flowlib.colours import (
     nice_limit,
     position_colours,
 )
-from flowlib.geometry import frame_extent
 from flowlib.tracks import Tracks
 
 MAGNITUDE = ListedColormap(magnitude_table() / 255, name="flowlib magnitude")
@@ -81,7 +80,8 @@ def tracks_over_frame(
         _draw_tracks(ax, drawn, colours, at, trail, size, "oD"[which])
     if prediction is not None:
         _name_sets(ax)
-    ax.axis(frame_extent(frame.shape[:2]))
+    height, width = frame.shape[:2]
+    ax.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
     return ax
 
 
@@ -89,22 +89,22 @@ def _draw_tracks(
     ax: Axes, tracks: Tracks, colours: np.ndarray, at: int | None, trail: int | None, size, marker
 ) -> None:
     S, N = tracks.visibility.shape
-    frame = S - 1 if at is None else at
-    if not -S <= frame < S:
+    last = S - 1 if at is None else at
+    if not -S <= last < S:
         raise ValueError(f"at: expected a frame from 0 to {S - 1} (or counted from the end), got {at}")
-    frame %= S
-    first = 0 if trail is None else max(0, frame - trail)
+    last %= S
+    first = 0 if trail is None else max(0, last - trail)
     size = float(np.clip(120 / math.sqrt(max(N, 1)), 1.0, 5.0)) if size is None else size
-    path = tracks.tracks[first : frame + 1]
+    path = tracks.tracks[first : last + 1]
     if len(path) > 1 and N:
         fading = np.linspace(0.15, 0.85, len(path) - 1)[:, None]
         rgba = np.concatenate([np.tile(colours, (len(fading), 1)), np.repeat(fading, N)[:, None]], axis=1)
-        segments = np.stack([path[:-1], path[1:]], axis=2).reshape(-1, 2, 2)
-        ax.add_collection(LineCollection(list(segments), colors=rgba, linewidths=0.3 * size))
-    seen = tracks.visibility[frame]
-    ax.scatter(*tracks.tracks[frame, seen].T, c=colours[seen], s=size**2, marker=marker, linewidths=0)
+        segments = list(np.stack([path[:-1], path[1:]], axis=2).reshape(-1, 2, 2))
+        ax.add_collection(LineCollection(segments, colors=rgba, linewidths=0.3 * size))
+    seen = tracks.visibility[last]
+    ax.scatter(*tracks.tracks[last, seen].T, c=colours[seen], s=size**2, marker=marker, linewidths=0)
     hollow = {"facecolors": "none", "edgecolors": colours[~seen], "linewidths": 0.2 * size}
-    ax.scatter(*tracks.tracks[frame, ~seen].T, s=size**2, marker=marker, **hollow)
+    ax.scatter(*tracks.tracks[last, ~seen].T, s=size**2, marker=marker, **hollow)
 
 
 def _name_sets(ax: Axes) -> None:
@@ -138,7 +138,7 @@ def dense_field(
     if displacement.ndim != 3 or displacement.shape[0] != 2 or 0 in displacement.shape:
         raise ValueError(f"displacement: expected shape [2 H W], got {list(displacement.shape)}")
     vectors = np.moveaxis(displacement, 0, -1)
-    known = np.all(np.isfinite(vectors), axis=-1)
+    known = np.asarray(np.isfinite(vectors).all(axis=-1))
     limit = nice_limit(np.linalg.norm(vectors[known], axis=-1)) if limit is None else limit
     image = direction_colours(np.where(known[..., None], vectors, 0), limit)
     image[~known] = [int(UNKNOWN[i : i + 2], 16) for i in (1, 3, 5)]

@@ -41,7 +41,7 @@ class Progress(tqdm):
                 yield item
                 self.update()
 
-    def update(self, n: float = 1) -> bool | None:
+    def update(self, n: float | None = 1) -> bool | None:
         """Count `n` more; the next update on screen is due after a second or a fiftieth of the time spent."""
         self.mininterval = 0.0 if self.disable else max(1.0, 0.02 * (time.monotonic() - self.began))
         return super().update(n)

@@ -72,10 +72,11 @@ def splat(
 
     if isinstance(frame, torch.Tensor):
         return _splat_tensors(frame, displacement, visible, importance, fill, min_coverage)
-    frame, displacement = _check_arrays(frame, displacement)
+    frame, displacement = _check_arrays(frame, np.asarray(displacement))
     tensors = [torch.from_numpy(np.ascontiguousarray(array))[None] for array in (frame, displacement)]
     maps = [None if array is None else torch.from_numpy(np.array(array))[None] for array in (visible, importance)]
-    moved = _splat_tensors(tensors[0].movedim(-1, 1).float(), tensors[1].float(), *maps, fill, min_coverage)
+    pictures, moves = tensors[0].movedim(-1, 1).float(), tensors[1].float()
+    moved = _splat_tensors(pictures, moves, maps[0], maps[1], fill, min_coverage)
     return Rebuilt(_to_uint8(moved.frame[0].movedim(0, -1).numpy()), moved.covered[0].numpy())
 
 
@@ -152,7 +153,7 @@ def interpolate_colours(
         ValueError: no points, or for the surface fewer than three or all on one line.
     """
     from scipy.interpolate import CloughTocher2DInterpolator
-    from scipy.spatial import QhullError, cKDTree
+    from scipy.spatial import KDTree, QhullError
 
     check_size(size)
     if len(xy) == 0:
@@ -163,7 +164,7 @@ def interpolate_colours(
     kept = np.sort(order[::-1][last])
     colours, xy = np.asarray(colours, np.float64)[kept], np.asarray(xy, np.float64)[kept]
     pixels = pixel_grid(size).reshape(-1, 2)
-    distance, nearest = cKDTree(xy).query(pixels)
+    distance, nearest = KDTree(xy).query(pixels)
     covered = distance <= reach
     values = colours[nearest]
     if method == "clough_tocher":
@@ -222,10 +223,10 @@ def read_field(field: np.ndarray, xy: np.ndarray) -> np.ndarray:
 
 def _triangulated(points: np.ndarray, values: np.ndarray, size: Size) -> np.ndarray:
     from scipy.interpolate import LinearNDInterpolator
-    from scipy.spatial import QhullError, cKDTree
+    from scipy.spatial import KDTree, QhullError
 
     pixels = pixel_grid(size).reshape(-1, 2)
-    nearest = values[cKDTree(points).query(pixels)[1]]
+    nearest = values[KDTree(points).query(pixels)[1]]
     try:
         linear = LinearNDInterpolator(points, values)(pixels)
     except QhullError:  # fewer than three points, or all on one line: there is no triangle
@@ -257,7 +258,7 @@ def _corners(displacement: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The four pixels around each destination and their bilinear weights, zero off the frame: [B 4 H·W] each."""
     import torch
 
-    B, _, H, W = displacement.shape
+    _, _, H, W = displacement.shape
     grid = torch.from_numpy(pixel_grid((H, W))).to(displacement).permute(2, 0, 1)
     x, y = (grid + displacement).flatten(2).unbind(1)  # B HW
     left, top = x.detach().floor(), y.detach().floor()
@@ -305,7 +306,7 @@ def _nearest_covered(covered: np.ndarray) -> np.ndarray:
 
     if not covered.any():
         return np.arange(covered.size).reshape(covered.shape)
-    rows, columns = distance_transform_edt(~covered, return_distances=False, return_indices=True)
+    rows, columns = np.asarray(distance_transform_edt(~covered, return_distances=False, return_indices=True))
     return rows.astype(np.int64) * covered.shape[1] + columns
 
 

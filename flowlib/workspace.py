@@ -168,7 +168,7 @@ class ForgivingFile:
     """
 
     def __init__(self, path: Path) -> None:
-        self.file, self.error = open(path, "w+b", buffering=0), None
+        self.file, self.error = open(path, "w+b", buffering=0), None  # noqa: SIM115 (closed by who made it)
         for name in ("seek", "tell", "flush", "read", "readinto"):
             setattr(self, name, getattr(self.file, name))
 

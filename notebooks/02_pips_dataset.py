@@ -56,7 +56,7 @@ device: str = "auto"  # auto, cpu, cuda
 engine: str = "local"  # local, or ray for several GPUs or machines at once
 workers: int = 0  # with ray: how many; 0: one a GPU, or where there is none one for two cores
 verify: bool = False  # read what is labelled already to the last byte, and do again what is damaged
-strict: bool = False  # fail at the end if a video had to be left out
+strict: bool = False  # fail at the end if a video had to be skipped
 
 # %%
 from flowlib.notebook import check_parameters
@@ -67,7 +67,7 @@ check_parameters(globals())
 # ## The plan
 #
 # Decided by the videos and the parameters alone, so every machine comes to the same. Each video is decoded once to its
-# end: broken ones are listed with a reason, clips keep to one shot, and those that are black or frozen are left out.
+# end: broken ones are listed with a reason, clips keep to one shot, and those that are black or frozen are skipped.
 
 # %%
 from flowlib.labelling import LabelConfig, estimate, label, make_plan
@@ -97,7 +97,7 @@ print(estimate(plan, device=device))
 # %% [markdown]
 # ## Labelling
 #
-# Each finished clip is safe at once. A second run finds the work done; shards that can't be read are set aside and done
+# Each finished clip is safe at once. A second run finds the work done; shards that can't be read are quarantined and done
 # again, and with `verify` those too that can be but have a bit wrong.
 
 # %%

@@ -16,7 +16,7 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/flowlib/flowlib/blob/main/notebooks/03_overfit_single_batch.ipynb)
 #
-# **In:** labelled clips. **Out:** a verdict: the network can fit a few clips to under the asked error, or it can't, and
+# **In:** labelled clips. **Out:** a summary: the network can fit a few clips to under the asked error, or it can't, and
 # what to look at then. Do this before you train for days: what fails here fails everywhere.
 #
 # Every choice is a parameter, so that you can see what each of them does.
@@ -33,7 +33,7 @@ if "google.colab" in sys.modules:
 root: str = ""  # the workspace; "" finds it: $FLOWLIB_ROOT, the mounted Drive, or workspace/ in the clone
 dataset: str = "default"  # name of the dataset that 02 made
 run: str = "overfit"  # name of the run; other settings want another name
-clips: int = 2  # of the batch: the liveliest of the training set
+clips: int = 2  # of the batch: those of the training set with the highest motion
 target: float = 1.0  # pixels of mean error (ADE) on visible points to get below
 steps: int = 300  # optimiser steps at most
 look_every: int = 20  # steps between two looks at the error
@@ -67,14 +67,15 @@ check_parameters(globals())
 from flowlib.dataset import describe_splits, open_splits
 from flowlib.models.fcn import TrajectoryFCN
 from flowlib.notebook import parse_frames, parse_size
-from flowlib.notebook_views import curves, liveliest_clips, prediction_figure, prediction_viewer
+from flowlib.notebook_views import curves, highest_motion_clips, prediction_figure, prediction_viewer
+from flowlib.tasks.trajectories import TrajectoryTask
 from flowlib.training import TrainConfig, overfit
 from flowlib.training.runs import run_folder
 from flowlib.workspace import Workspace
 
 workspace = Workspace(root).writable()
 splits = open_splits(workspace.dataset(dataset))
-batch = liveliest_clips(splits["train"], clips)
+batch = highest_motion_clips(splits["train"], clips)
 print(describe_splits(splits))
 
 # %% [markdown]
@@ -95,12 +96,13 @@ print(f"{sum(p.numel() for p in model.parameters()):,} parameters, started from:
 # Stop it and run it again: it goes on where it was. A finished run is found done.
 
 # %%
+task = TrajectoryTask(loss=loss, masked=masked)
 config = TrainConfig(
-    name=run, steps=steps, validate_every=look_every, save_every=look_every, loss=loss, masked=masked, trained=trained,
-    optimizer=optimizer, learning_rate=learning_rate, warmup_steps=10, clip=clip, precision=precision, seed=seed,
-    device=device, num_workers=0,
+    name=run, steps=steps, validate_every=look_every, save_every=look_every, trained=trained, optimizer=optimizer,
+    learning_rate=learning_rate, warmup_steps=10, clip=clip, precision=precision, seed=seed, device=device,
+    num_workers=0,
 )  # fmt: skip
-result = overfit(model, batch, config, clips=clips, target=target, folder=run_folder(run, workspace.runs))
+result = overfit(model, task, batch, config, samples=clips, target=target, folder=run_folder(run, workspace.runs))
 print(result)
 
 # %% [markdown]
@@ -124,6 +126,6 @@ prediction_figure({"overfitted": model}, splits["train"]);
 prediction_viewer(model, splits["train"], name="overfitted")
 
 # %%
-print(result.verdict)
+print(result.summary)
 print(f"Curves and checkpoints: {result.run.folder}")
 print("Next: 04_two_frame_model trains on the whole training set.")

@@ -34,7 +34,7 @@ root: str = ""  # the workspace; "" finds it: $FLOWLIB_ROOT, the mounted Drive, 
 dataset: str = "default"  # name of the dataset that 02 made
 run: str = "two_frames"  # name of the run; other settings want another name
 unpacked: bool = False  # read clips from an unpacked cache: the same, many times as fast, 6 MB a clip of 360×640
-clips: int = 0  # train on so many of the liveliest clips; 0: on all
+clips: int = 0  # train on so many of the clips with the highest motion; 0: on all
 steps: int = 2000  # optimiser steps in all
 batch_size: int = 4  # clips a step
 validate_every: int = 100  # steps
@@ -65,16 +65,18 @@ check_parameters(globals())
 
 # %%
 from flowlib.dataset import describe_splits, open_splits
-from flowlib.models.fcn import TrajectoryFCN
+from flowlib.models.fcn import TrajectoryFCN, stem_twins
 from flowlib.notebook import parse_frames, parse_size
-from flowlib.notebook_views import curves, liveliest_clips, prediction_figure, prediction_viewer
-from flowlib.training import TrainConfig, check_zero_stem, fit
+from flowlib.notebook_views import curves, highest_motion_clips, prediction_figure, prediction_viewer
+from flowlib.tasks.trajectories import TrajectoryTask
+from flowlib.training import TrainConfig, fit
+from flowlib.training.diagnostics import compare_training
 from flowlib.training.runs import run_folder
 from flowlib.workspace import Workspace
 
 workspace = Workspace(root).writable()
 splits = open_splits(workspace.dataset(dataset), unpacked=unpacked)
-train = liveliest_clips(splits["train"], clips or len(splits["train"]))
+train = highest_motion_clips(splits["train"], clips or len(splits["train"]))
 print(describe_splits(splits))
 
 # %% [markdown]
@@ -103,7 +105,8 @@ one_frame = TrajectoryFCN(
     head=head, batch_norm=batch_norm,
 )  # fmt: skip
 check = TrainConfig(name=run, steps=check_steps, batch_size=2, seed=seed, device=device, num_workers=0)
-check_zero_stem(one_frame, train, check, workspace.check(run), input_frames=parse_frames(input_frames))
+one, two = stem_twins(one_frame, parse_frames(input_frames))
+compare_training(one, two, TrajectoryTask(), train, check, workspace.check(run))
 
 # %% [markdown]
 # ## Training
@@ -112,12 +115,12 @@ check_zero_stem(one_frame, train, check, workspace.check(run), input_frames=pars
 # validation videos where there are any.
 
 # %%
+task = TrajectoryTask(loss=loss)
 config = TrainConfig(
     name=run, steps=steps, batch_size=batch_size, validate_every=validate_every, session_minutes=session_minutes,
-    trained=trained, loss=loss, learning_rate=learning_rate, schedule=schedule, precision=precision, seed=seed,
-    device=device,
+    trained=trained, learning_rate=learning_rate, schedule=schedule, precision=precision, seed=seed, device=device,
 )  # fmt: skip
-result = fit(model, train, splits.get("val"), config, folder=run_folder(run, workspace.runs))
+result = fit(model, task, train, splits.get("val"), config, folder=run_folder(run, workspace.runs))
 print(f"{result.step} of {steps} steps; {result.finished or 'run it again to go on'}")
 
 # %%

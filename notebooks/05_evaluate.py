@@ -53,16 +53,17 @@ from flowlib.notebook import check_parameters
 check_parameters(globals())
 
 # %% [markdown]
-# ## Who takes part
+# ## The methods
 
 # %%
 from IPython.display import Markdown
 
 from flowlib.dataset import TrajectoryDataset
-from flowlib.evaluation import EvalConfig, evaluate
+from flowlib.evaluation import evaluate
 from flowlib.models.baselines import all_baselines
 from flowlib.notebook import parse_frames
 from flowlib.notebook_views import error_figure, predict_pictures, prediction_figure, prediction_viewer, save_viewer
+from flowlib.tasks.trajectories import ScoringConfig, TrajectoryTask
 from flowlib.training.checkpoints import find_checkpoint, load_checkpoint
 from flowlib.workspace import Workspace
 
@@ -73,7 +74,7 @@ model, about = load_checkpoint(find_checkpoint(workspace.runs, run, checkpoint),
 baselines = all_baselines(
     train, num_frames=test.num_frames, input_frames=parse_frames(input_frames), raft_weights=raft_weights
 )
-predictors = {"model": model} | baselines
+methods = {"model": model} | baselines
 print(f"{about['path']}: {about['step']} steps; {len(test)} clips of {', '.join(test.videos)}")
 
 # %% [markdown]
@@ -84,10 +85,10 @@ print(f"{about['path']}: {about['step']} steps; {len(test)} clips of {', '.join(
 
 # %%
 result = evaluate(
-    predictors,
+    methods,
+    TrajectoryTask(scoring=ScoringConfig(lpips_weights=lpips_weights)),
     test,
     folder=workspace.report(report),
-    config=EvalConfig(lpips_weights=lpips_weights),
     train=train,
     about={"model": about},
     allow_leak=allow_leak,
@@ -108,13 +109,13 @@ error_figure(result);
 # "difference" among the backgrounds show the frames made from the prediction.
 
 # %%
-prediction_viewer(model, test, result.extreme_clips().get("Best"), name="model, best clip")
+prediction_viewer(model, test, result.extreme_samples().get("Best"), name="model, best clip")
 
 # %%
-prediction_viewer(model, test, result.extreme_clips().get("Median"), name="model, median clip")
+prediction_viewer(model, test, result.extreme_samples().get("Median"), name="model, median clip")
 
 # %%
-prediction_viewer(model, test, result.extreme_clips().get("Worst"), name="model, worst clip")
+prediction_viewer(model, test, result.extreme_samples().get("Worst"), name="model, worst clip")
 
 # %% [markdown]
 # ## The clip that moves most
@@ -122,7 +123,7 @@ prediction_viewer(model, test, result.extreme_clips().get("Worst"), name="model,
 # Blue: the labels. Orange: the prediction. Then the last frame, rebuilt by moving frame 0, beside the true one.
 
 # %%
-prediction_figure(predictors, test);
+prediction_figure(methods, test);
 
 # %%
 viewer = prediction_viewer(model, test, name="model")

@@ -110,10 +110,25 @@ def check_files(words: list[str]) -> None:
             assert list(CLONE.glob(word)), f"no such file: {word}"
 
 
+def check_flowlib(words: list[str]) -> None:
+    """flowlib command --option …, with a command and options that the command line's source or dataclasses name."""
+    from flowlib.__main__ import COMMANDS
+
+    assert words[1] in COMMANDS, f"no such command: {words}"
+    listed = subprocess.run([sys.executable, "-m", "flowlib", words[1], "--help"], capture_output=True, text=True)
+    unknown = [word for word in words[2:] if word.startswith("--") and f"{word} " not in listed.stdout]
+    assert listed.returncode == 0 and not unknown, f"flowlib {words[1]} has no {unknown}"
+
+
+def check_accelerate(words: list[str]) -> None:
+    assert words[1:4] == ["launch", "-m", "flowlib"], words
+    check_flowlib(words[3:])
+
+
 CHECKS = {
     **{"bash": check_script, "papermill": check_papermill, "python": check_python, "pip": check_pip, "cd": check_cd},
-    **{"git": check_clone, "conda": check_conda},
-    **dict.fromkeys(("jupytext", "pytest", "tensorboard", "accelerate"), check_files),
+    **{"git": check_clone, "conda": check_conda, "flowlib": check_flowlib, "accelerate": check_accelerate},
+    **dict.fromkeys(("jupytext", "pytest", "tensorboard"), check_files),
 }
 
 

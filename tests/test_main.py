@@ -1,0 +1,152 @@
+"""The command line: what each command leaves, its exit codes, and that it goes on where a notebook was."""
+
+import csv
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flowlib.__main__ import COMMANDS, main
+
+CLONE = Path(__file__).parents[1]
+LABEL = [
+    "label",
+    "synthetic",
+    "--tracker",
+    "exact",
+    "--grid",
+    "6",
+    "--height",
+    "48",
+    "--width",
+    "64",
+    "--max-clips",
+    "1",
+]
+SMALL = ["--backbone", "lraspp_mobilenet_v3_large", "--weights", "none", "--conv1", "duplicate", "--batch-size", "1"]
+TRAIN = ["train", *SMALL, "--num-workers", "0", "--validate-every", "2", "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> str:
+    root = str(tmp_path_factory.mktemp("command_line"))
+    assert main([*LABEL, "--root", root]) == 0
+    return root
+
+
+@pytest.fixture(scope="module")
+def trained(root) -> str:
+    assert main([*TRAIN, "--root", root, "--steps", "2"]) == 0
+    return root
+
+
+def test_labelling_goes_on_and_leaves_what_the_notebook_leaves(root, capsys):
+    assert main([*LABEL, "--root", root]) == 0
+    assert "0 labelled now" in capsys.readouterr().out
+    assert (Path(root) / "datasets" / "default" / "splits.json").is_file()
+
+
+def test_probe_lists_usable_and_unusable_videos(tmp_path, capsys):
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    assert main(["probe", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "0 videos can be used, 1 can't" in out and "broken" in out
+
+
+def test_export_writes_the_tracks_that_are_in_the_dataset(root, capsys):
+    from flowlib.dataset import TrajectoryDataset
+
+    assert main(["export", "--root", root, "--clip", "1"]) == 0
+    folder = Path(root) / "reports" / "export"
+    tracks = TrajectoryDataset(Path(root) / "datasets" / "default", split="all").tracks(1)
+    with np.load(folder / "tracks.npz", allow_pickle=False) as arrays:
+        assert np.array_equal(arrays["tracks"], tracks.tracks) and np.array_equal(arrays["queries"], tracks.queries)
+    with (folder / "tracks.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["frame", "point", "x", "y", "visible"] and len(rows) == tracks.visibility.size
+    last = rows[-1]
+    assert np.allclose([float(last["x"]), float(last["y"])], tracks.tracks[-1, -1], atol=1e-4)
+    assert sum(int(row["visible"]) for row in rows) == tracks.visibility.sum()
+    assert (folder / "clip.mp4").stat().st_size > 1000
+
+
+def test_view_writes_a_page(root):
+    assert main(["view", "--root", root, "--clip", "0"]) == 0
+    assert "<html" in (Path(root) / "reports" / "view" / "viewer.html").read_text()[:500].lower()
+
+
+def test_a_run_goes_on_and_is_evaluated_and_predicts(trained, tmp_path, capsys):
+    assert main([*TRAIN, "--root", trained, "--steps", "2"]) == 0
+    assert "2 of 2 steps" in capsys.readouterr().out
+    assert len(list((Path(trained) / "runs").glob("*_two_frames"))) == 1
+    assert main(["evaluate", "--root", trained, "--resamples", "50", "--device", "cpu"]) == 0
+    assert "zero motion" in capsys.readouterr().out.lower()
+    assert list((Path(trained) / "reports" / "two_frames").glob("*.html"))
+    video = next((Path(trained) / "videos" / "synthetic").glob("*.mkv"))
+    assert main(["predict", str(video), "--root", trained, "--height", "48", "--width", "64", "--device", "cpu"]) == 0
+    folder = Path(trained) / "reports" / "prediction"
+    assert (folder / "prediction.html").is_file() and (folder / "prediction.png").read_bytes()[:4] == b"\x89PNG"
+    assert len(list((folder / "rebuilt").glob("*.png"))) == 8
+
+
+def test_two_processes_train_one_run(root):
+    launch = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--cpu",
+        "--num_processes",
+        "2",
+        "--num_machines",
+        "1",
+    ]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "-m", "flowlib"]
+    environment = os.environ | {"PYTHONPATH": str(CLONE), "OMP_NUM_THREADS": "1"}
+    words = [*launch, *TRAIN, "--root", root, "--name", "pair", "--steps", "2"]
+    result = subprocess.run(words, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert result.stdout.count("2 of 2 steps") == 1
+    assert len(list((Path(root) / "runs").glob("*_pair"))) == 1
+
+
+@pytest.mark.parametrize("words", [["probe", "/nowhere"], ["view", "--clip", "999"], ["label", "--frames", "1"]])
+def test_an_error_is_one_sentence(words, root, capsys):
+    options = [] if words[0] == "probe" else ["--root", root]
+    assert main([*words, *options]) == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("flowlib: ") and "expected" in error and "Traceback" not in error
+
+
+def test_debug_shows_where_an_error_comes_from():
+    with pytest.raises(FileNotFoundError):
+        main(["--debug", "probe", "/nowhere"])
+
+
+def test_wrong_usage_and_interruption_have_codes_of_their_own(monkeypatch, capsys):
+    assert main(["dance"]) == 2 and main([]) == 2
+    with pytest.raises(SystemExit) as stopped:
+        main(["probe", "--unknown"])
+    assert stopped.value.code == 2
+    monkeypatch.setattr("flowlib.__main__.run_command", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert main(["probe"]) == 130
+
+
+def test_help_and_version_are_quick_and_load_nothing_heavy(capsys):
+    began = time.monotonic()
+    code = "import sys; from flowlib.__main__ import main; main(['--help'])"
+    code += "; assert not {'torch', 'cv2', 'tyro'} & set(sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], cwd=CLONE, capture_output=True, text=True)
+    assert result.returncode == 0 and all(name in result.stdout for name in COMMANDS), result.stderr
+    assert time.monotonic() - began < 5
+    assert main(["--version"]) == 0 and capsys.readouterr().out.startswith("flowlib ")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_says_what_it_takes(name, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([name, "--help"])
+    assert stopped.value.code == 0 and "--root" in capsys.readouterr().out
