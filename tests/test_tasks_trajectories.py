@@ -182,5 +182,5 @@ def test_clips_of_different_sizes_are_refused_in_a_batch(refuses, tmp_path):
 def test_what_the_task_is_not_for_is_refused(refuses):
     with refuses("model: expected `input_frames`, the frames it sees, got Linear without"):
         TrajectoryTask().check(torch.nn.Linear(1, 1), CLIPS, "train")
-    with refuses("expected a TrajectoryPrediction, got Tensor"):
+    with refuses("expected it to give a TrajectoryPrediction, got Tensor"):
         TrajectoryTask().sums(torch.nn.Flatten(), make_batch([make_example(CLIPS[0], WHOLE)]), {"target_scale": 1.0})

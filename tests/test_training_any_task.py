@@ -1,4 +1,4 @@
-"""Models and tasks that flowlib has never seen: they train, go on, and are loaded again; so is what older versions wrote."""
+"""Models and tasks that flowlib has never seen train, go on and are loaded; so is what older versions wrote."""
 
 import json
 import shutil

@@ -67,15 +67,17 @@ def test_the_average_follows_the_weights_and_copies_what_is_not_trained():
     choose_trained(model, "last")
     averaged = averaged_model(model, 0.5, step=1000)
     before = {key: value.clone() for key, value in averaged.module.state_dict().items()}
+    held = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
     with torch.no_grad():
-        for value in model.state_dict().values():
-            value.add_(1)
+        for name, value in model.state_dict().items():
+            value.add_(0 if name in held else 1)
     averaged.update_parameters(model)
     after = averaged.module.state_dict()
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     for name, value in after.items():
-        expected = before[name] + (0.5 if name in trained else 1)
+        expected = before[name] + (0 if name in held else 0.5 if name in trained else 1)
         torch.testing.assert_close(value.double(), expected.double(), atol=1e-4, rtol=1e-4)
+    assert all(torch.equal(after[name], model.state_dict()[name]) for name in held)  # not moved by a bit
     assert not any(parameter.requires_grad for parameter in averaged.module.parameters())
 
 
