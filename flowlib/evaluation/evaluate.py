@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 import flowlib
+from flowlib.dataset.about import fingerprint_of, split_of, videos_of
 from flowlib.evaluation.cache import (
     Cache,
     Samples,
@@ -24,7 +25,6 @@ from flowlib.evaluation.cache import (
     strip_to_json,
 )
 from flowlib.evaluation.comparison import SampleRow
-from flowlib.dataset.about import fingerprint_of, split_of, videos_of
 from flowlib.evaluation.leaks import find_leaks, groups_seen
 from flowlib.evaluation.report import Report
 from flowlib.evaluation.statistics import EvalConfig

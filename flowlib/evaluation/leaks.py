@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from flowlib.evaluation.cache import SIDE, Known, Samples
 from flowlib.dataset.about import videos_of
+from flowlib.evaluation.cache import SIDE, Known, Samples
 from flowlib.models.protocols import trained_on
 from flowlib.progress import Progress
 from flowlib.tasks.protocol import Task

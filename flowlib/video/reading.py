@@ -27,7 +27,7 @@ from flowlib.geometry import Size
 from flowlib.video.images import decode_image, resize_frame
 from flowlib.workspace import sha256_file
 
-IMAGE_SUFFIXES = frozenset(".bmp .jpeg .jpg .png .webp".split())
+IMAGE_SUFFIXES = frozenset([".bmp", ".jpeg", ".jpg", ".png", ".webp"])
 THUMBNAIL_SIDE = 256  # pixels of the longer side, at most
 LISTS = ("concat", "hls", "dash")  # FFmpeg plays what these name, whose content the file's fingerprint says nothing of
 FRAMES_FPS = 25.0  # assumed for pictures, which carry no frame rate

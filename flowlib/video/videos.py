@@ -14,7 +14,26 @@ from flowlib.geometry import FitRule, Size
 from flowlib.video.images import Frame, Frames, resize_frame
 from flowlib.video.reading import IMAGE_SUFFIXES, VideoError, open_video, printable
 
-VIDEO_SUFFIXES = frozenset(".3gp .avi .flv .gif .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv".split())
+VIDEO_SUFFIXES = frozenset(
+    [
+        ".3gp",
+        ".avi",
+        ".flv",
+        ".gif",
+        ".m2ts",
+        ".m4v",
+        ".mkv",
+        ".mov",
+        ".mp4",
+        ".mpeg",
+        ".mpg",
+        ".mts",
+        ".ogv",
+        ".ts",
+        ".webm",
+        ".wmv",
+    ]
+)
 SMALLEST_SIDE = 16  # pixels; below that there is nothing to track
 
 

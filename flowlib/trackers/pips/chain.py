@@ -113,7 +113,7 @@ class Chain:
         coords, seen = self.windows.window(pyramids, particles.place[index], particles.look[index])
         covered = np.ix_(np.array(times[:left]), particles.column[block])  # pyright: ignore
         tracks[covered] = (coords[:, :left].transpose(0, 1) * particles.stride).cpu().numpy()
-        visibility[covered] = (seen[:, :left].T > self.windows.visible_above).cpu().numpy()
+        visibility[covered] = (self.windows.visible_above < seen[:, :left].T).cpu().numpy()
         self._restart(particles, block, index, coords, restart_frames(seen), step, left)
 
     def _restart(
