@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from browser import chromium
+from fixtures.browser import chromium
 
 from flowlib.geometry import cell_grid
 from flowlib.tracks import Tracks

@@ -26,6 +26,7 @@ from flowlib.colours import (
     nice_limit,
     position_colours,
 )
+from flowlib.geometry import frame_extent
 from flowlib.tracks import Tracks
 
 MAGNITUDE = ListedColormap(magnitude_table() / 255, name="flowlib magnitude")
@@ -80,8 +81,7 @@ def tracks_over_frame(
         _draw_tracks(ax, drawn, colours, at, trail, size, "oD"[which])
     if prediction is not None:
         _name_sets(ax)
-    height, width = frame.shape[:2]
-    ax.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+    ax.axis(frame_extent((frame.shape[0], frame.shape[1])))
     return ax
 
 

@@ -27,8 +27,9 @@ COLAB = {
 # What a distribution is imported as, where that isn't its name.
 IMPORTED_AS = {"opencv-python-headless": "cv2", "scenedetect-headless": "scenedetect"}
 # Comes with another of the list, which couldn't do without it: traitlets and ipython with ipywidgets, Pillow with
-# matplotlib and torchvision, nbformat and PyYAML with papermill, jupyter_client with ipykernel, packaging with pytest.
-BROUGHT_ALONG = {"traitlets", "IPython", "PIL", "nbformat", "yaml", "jupyter_client", "packaging"}
+# matplotlib and torchvision, nbformat and PyYAML with papermill, jupyter_client with ipykernel, packaging with pytest,
+# markupsafe with jinja2.
+BROUGHT_ALONG = {"traitlets", "IPython", "PIL", "nbformat", "yaml", "jupyter_client", "packaging"} | {"markupsafe"}
 
 
 def lines(*extras: str) -> list[Requirement]:
@@ -82,13 +83,13 @@ def third_party(folder: str) -> set[str]:
                 found |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and not node.level:
                 found.add(node.module.split(".")[0])
-    own = {"flowlib", *(path.stem for place in (folder, "tests") for path in (CLONE / place).glob("*.py"))}
+    own = {"flowlib", "fixtures", *(path.stem for place in (folder, "tests") for path in (CLONE / place).glob("*.py"))}
     return found - set(sys.stdlib_module_names) - own
 
 
 @pytest.mark.parametrize(
     "folder, extras",
-    [("flowlib", ("ray",)), ("bench", ("test",)), ("notebooks", ("notebooks",)), ("tests", tuple(EXTRAS))],
+    [("flowlib", ("ray", "timm")), ("bench", ("test",)), ("notebooks", ("notebooks",)), ("tests", tuple(EXTRAS))],
 )
 def test_what_is_imported_is_declared(folder, extras):
     declared = {IMPORTED_AS.get(r.name, r.name.replace("-", "_")) for r in lines(*extras)}

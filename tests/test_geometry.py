@@ -225,7 +225,7 @@ def test_shares_are_of_the_whole_frame(size, seed):
 PACKAGE = Path(geometry.__file__).parent
 # Halves that are none of a pixel: (file, function) -> what they are.
 OTHER_HALVES = {
-    ("training/optimisers.py", "*"): "half a cosine",
+    ("training/optim.py", "*"): "half a cosine",
     ("synthetic.py", "random_scene"): "a random number about 0",
     ("synthetic.py", "_paint"): "how much of a pixel an edge covers",
     ("synthetic.py", "_texture"): "a random number about 0, half a sine",

@@ -100,7 +100,9 @@ def test_training_and_evaluation_know_no_task_and_no_model_by_name():
 
 def test_no_import_hides_from_the_test_above():
     by_name = ("import_module", "__import__")
-    assert not [(p.name, node.lineno) for p, t in TREES.items() for node, name in called(t) if name in by_name]
+    found = {p.relative_to(PACKAGE).as_posix() for p, t in TREES.items() for _, name in called(t) if name in by_name}
+    # A checkpoint names the class of its model, and a tracker's name its module, which is loaded when it is asked for.
+    assert found <= {"training/checkpoints.py", "trackers/__init__.py"}
 
 
 def run_python(code: str) -> subprocess.CompletedProcess:

@@ -1,12 +1,7 @@
 """Evaluation: any number of methods side by side on one split, for any task, and a report to show for it.
 
-<<<<<<< HEAD
 `evaluate` scores methods sample by sample and returns a `Report`. Scores are cached, so a run that was killed goes on
 where it stopped, and a new metric or method costs only itself. Knows `tasks.protocol`; knows no task by name.
-=======
-`evaluate` scores any number of predictors on one split and returns a `Report`. Scores are cached clip by
-clip, so a run that was killed goes on where it stopped.
->>>>>>> wc
 """
 
 from flowlib.evaluation.evaluate import evaluate
