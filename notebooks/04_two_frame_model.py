@@ -70,7 +70,7 @@ from flowlib.notebook import parse_frames, parse_size
 from flowlib.notebook_views import curves, highest_motion_clips, prediction_figure, prediction_viewer
 from flowlib.tasks.trajectories import TrajectoryTask
 from flowlib.training import TrainConfig, fit
-from flowlib.training.diagnostics import compare_training
+from flowlib.training.diagnostics import compare_trainings
 from flowlib.training.runs import run_folder
 from flowlib.workspace import Workspace
 
@@ -106,7 +106,7 @@ one_frame = TrajectoryFCN(
 )  # fmt: skip
 check = TrainConfig(name=run, steps=check_steps, batch_size=2, seed=seed, device=device, num_workers=0)
 one, two = stem_twins(one_frame, parse_frames(input_frames))
-compare_training(one, two, TrajectoryTask(), train, check, workspace.check(run))
+compare_trainings({"one_frame": one, "two_frames": two}, TrajectoryTask(), train, check, workspace.check(run))
 
 # %% [markdown]
 # ## Training

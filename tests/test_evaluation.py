@@ -160,7 +160,7 @@ def test_one_video_has_no_interval_and_says_so(tmp_path):
 def test_a_clip_without_visible_points(tmp_path):
     class Hidden(SyntheticClips):
         def __getitem__(self, index):
-            sample = super().__getitem__(index)
+            sample = dict(super().__getitem__(index))
             if index == 0:
                 sample["visibility"] = torch.zeros_like(sample["visibility"])
             return sample
@@ -177,7 +177,7 @@ def test_a_clip_without_any_point(tmp_path):
         def __getitem__(self, index):
             sample = super().__getitem__(index)
             none = {"tracks": sample["tracks"][:, :0], "visibility": sample["visibility"][:, :0]}
-            return sample | none | {"queries": sample["queries"][:0]} if index == 0 else sample
+            return {**sample, **none, "queries": sample["queries"][:0]} if index == 0 else sample
 
     report = evaluate({"zero": ZeroMotion(8)}, TASK, Empty(), folder=tmp_path, progress=False)
     assert report.overall["zero"]["ade"].left_out == 1 and report.overall["zero"]["psnr_all"].left_out == 0
@@ -381,7 +381,7 @@ def test_near_duplicates_are_found(tmp_path, refuses):
             sample = super().__getitem__(index)
             frames = [cv2.imencode(".jpg", cv2.resize(f, (90, 70)))[1] for f in sample["frames"].numpy()]
             frames = np.stack([cv2.imdecode(f, cv2.IMREAD_COLOR) for f in frames]).astype(float) * 0.8 + 20
-            return sample | {"frames": torch.from_numpy(frames.astype(np.uint8)), "clip": f"disguised_{index}"}
+            return {**sample, "frames": torch.from_numpy(frames.astype(np.uint8)), "clip": f"disguised_{index}"}
 
     test = SyntheticClips(seeds=range(4))
     leaks = find_leaks(TASK, Disguised(seeds=[2, 50, 51]), test)
@@ -393,13 +393,13 @@ def test_near_duplicates_are_found(tmp_path, refuses):
 
         def __getitem__(self, index):
             frames = super().__getitem__(index)["frames"]
-            return super().__getitem__(index) | {"frames": torch.cat([frames[5:], frames[:5] * 0]), "clip": "later"}
+            return {**super().__getitem__(index), "frames": torch.cat([frames[5:], frames[:5] * 0]), "clip": "later"}
 
     assert [leak.test for leak in find_leaks(TASK, Later(seeds=[3]), test)] == ["scene_3/000"]
 
     class Dark(SyntheticClips):
         def __getitem__(self, index):
-            return super().__getitem__(index) | {"frames": torch.full((8, 48, 64, 3), 9, dtype=torch.uint8)}
+            return {**super().__getitem__(index), "frames": torch.full((8, 48, 64, 3), 9, dtype=torch.uint8)}
 
     assert find_leaks(TASK, Dark(), Dark()) == [], "pictures of nothing are all alike"
     with refuses("1 clips to test on have a near-duplicate"):
@@ -441,7 +441,7 @@ def test_frames_that_were_not_stored(tmp_path, refuses):
     class Kept(SyntheticClips):
         def __getitem__(self, index):
             sample = super().__getitem__(index)
-            return sample | {"frames": sample["frames"][:2]}
+            return {**sample, "frames": sample["frames"][:2]}
 
     report = evaluate({"dis": ConstantVelocity(), "zero": ZeroMotion(8)}, TASK, Kept(), folder=tmp_path, progress=False)
     assert "ade" in report.measured and "psnr_all" not in report.measured and "no later frame" in report.html()

@@ -46,15 +46,11 @@ def test_a_zeroed_second_frame_changes_nothing(name):
     assert torch.equal(one(pictures()).displacement, two(both).displacement)
 
 
-@torch.no_grad()
 def test_group_norms_keep_the_activation_that_timm_puts_into_its_batch_norms():
     model = make("timm/mobilenetv3_small_050", batch_norm="group")
-    seen = []
-    first = next(module for module in model.modules() if isinstance(module, torch.nn.GroupNorm))
-    parent = next(module for module in model.modules() if first in list(module.children()))
-    parent.register_forward_hook(lambda module, inputs, output: seen.append((first(inputs[0]), output)))
-    model(pictures())
-    assert isinstance(parent, torch.nn.Sequential) and not torch.equal(*seen[0])
+    stem = model.get_submodule("backbone.network.bn1")
+    assert [type(layer) for layer in stem.children()][0] is torch.nn.GroupNorm
+    assert (stem(torch.randn(1, 16, 8, 8)) == 0).any(), "a hard swish gives zeros, a norm alone doesn't"
 
 
 @torch.no_grad()
@@ -76,7 +72,7 @@ def test_a_file_of_the_whole_models_weights_fills_the_backbone(tmp_path, refuses
 def test_bad_names_and_options_are_named(refuses, monkeypatch):
     with refuses("backbone: expected one of fcn_resnet50, .* or timm/ and a name that timm knows, got 'resnet'"):
         make("resnet")
-    with refuses("backbone: expected a name that timm knows, got 'resnet1'; it knows resnet1"):
+    with refuses("backbone: expected a name that timm knows, got 'resnet1'; it knows .*resnet1"):
         make("timm/resnet1")
     with refuses("weights: expected none, auto, imagenet or a file with timm/resnet18, got 'coco'"):
         make(weights="coco")

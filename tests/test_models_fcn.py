@@ -262,8 +262,8 @@ def test_auto_takes_what_the_cache_holds_without_a_network(monkeypatch, tmp_path
 
 
 def test_torchvisions_files_are_checked_by_the_digits_in_their_names():
-    assert all(len(pretrained._hash_in_name(url)) >= 8 for url in pretrained.IMAGENET.values())
-    assert all(len(pretrained._hash_in_name(url)) >= 8 for url in pretrained.COCO.values())
+    urls = [url for entry in TORCHVISION.values() for url in (entry.imagenet, entry.coco)]
+    assert all(len(pretrained._hash_in_name(url)) >= 8 for url in urls)
 
 
 @pytest.mark.parametrize(

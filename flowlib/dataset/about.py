@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch.utils.data import Subset
 
-from flowlib.clips import Clip
+from flowlib.clips import Clip, ClipSample
 
 
 @runtime_checkable
@@ -60,6 +60,25 @@ class HasTransform(Protocol):
 
     @property
     def transform(self) -> Any: ...
+
+
+@runtime_checkable
+class HasShape(Protocol):
+    """Knows how many frames its clips have, and the (height, width) of their pictures."""
+
+    @property
+    def num_frames(self) -> int: ...
+
+    @property
+    def size(self) -> tuple[int, int]: ...
+
+
+def shape_of(dataset: Any) -> dict[str, Any]:
+    """`num_frames` and `size` of a dataset's clips, as JSON; its first clip is read only if it doesn't say."""
+    if isinstance(dataset, HasShape):
+        return {"num_frames": int(dataset.num_frames), "size": [int(side) for side in dataset.size]}
+    first = ClipSample.of(dataset[0])
+    return {"num_frames": first.truth.num_frames, "size": list(first.size)}
 
 
 def videos_of(dataset: Any) -> dict[str, str]:

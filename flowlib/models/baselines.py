@@ -180,11 +180,11 @@ class ConstantVelocity:
     def __init__(
         self, flow: OpticalFlow | None = None, *, num_frames: int = 8, input_frames: Sequence[int] = (0, 1)
     ) -> None:
-        self.flow, self.num_frames, self.input_frames = (
-            flow or DISFlow(),
-            _check_length(num_frames),
-            tuple(input_frames),
-        )
+        self.flow = DISFlow() if flow is None else flow
+        if not isinstance(self.flow, OpticalFlow):
+            got = type(flow).__name__
+            raise ValueError(f"flow: expected an OpticalFlow, which is called and has a `name`, got {got}")
+        self.num_frames, self.input_frames = _check_length(num_frames), tuple(input_frames)
         if len(self.input_frames) != 2 or not 0 == self.input_frames[0] < self.input_frames[1] < num_frames:
             raise ValueError(f"input_frames: expected 0 and a later frame below {num_frames}, got {self.input_frames}")
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from flowlib.augmentation import AugmentConfig, augment
 from flowlib.clips import ClipSample
+from flowlib.dataset.about import shape_of
 from flowlib.models.protocols import HasConfig, Predictor, TrajectoryPrediction
 from flowlib.tasks.protocol import Task
 from flowlib.tasks.trajectories.batch import Frames, make_batch, make_example
@@ -90,9 +91,8 @@ class TrajectoryTask(TrajectoryEvaluation, Task):
             raise ValueError("loss: 'laplace' expects a model made with log_scale=True, got one without")
 
     def describe_data(self, dataset: Any) -> dict[str, Any]:
-        """Length and size of a dataset's first clip."""
-        K, H, W = dataset[0]["frames"].shape[:3]
-        return {"num_frames": K, "size": [H, W]}
+        """Length and size of a dataset's clips."""
+        return shape_of(dataset)
 
     def prepare(self, model: nn.Module, dataset: Any) -> dict[str, float]:
         """`target_scale`: the setting, or the one fitted to the data; a model with a buffer of that name is told."""
