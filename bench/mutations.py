@@ -240,7 +240,7 @@ MODULES = {
         ("test_notebook_views.py",),
         (
             M(" * one.visibility[-1]) for one", ") for one"),
-            M("one.displacement[-1]", "one.displacement[1]"),
+            M("* one.visibility[-1]) for one", "* one.visibility[0]) for one"),
             M('kind="stable")[::-1]', 'kind="stable")'),
         ),
     ),
