@@ -25,7 +25,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-LOSS_FILE = "training/losses.py"
 TIME_LIMIT = 120  # seconds for a module's tests; a mutation that makes them hang is noticed, too
 # Loaded once, before the tests of each mutation run in a fork of this process: most of a short test's time.
 WARM = ("numpy", "torch", "scipy.stats", "torchmetrics.functional.image", "pytest", "hypothesis", "jaxtyping")
@@ -33,11 +32,12 @@ WARM = ("numpy", "torch", "scipy.stats", "torchmetrics.functional.image", "pytes
 
 @dataclass(frozen=True)
 class Mutation:
-    """One bug: `old` becomes `new`. `reason`: why no test can, or need, notice it."""
+    """One bug: `old` becomes `new`. `reason`: why no test can, or need, notice it. `file`: if not the module's own."""
 
     old: str
     new: str
     reason: str = ""
+    file: str = ""
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ class Module:
 
 
 M = Mutation
+BATCH, TASK = "tasks/trajectories/batch.py", "tasks/trajectories/task.py"
 MODULES = {
     "metrics": Module(
         "metrics.py",
@@ -104,19 +105,19 @@ MODULES = {
         ),
     ),
     "losses": Module(
-        LOSS_FILE,
+        "tasks/trajectories/loss.py",
         ("test_tasks_trajectories_loss.py",),
         (
             M("return self.visible & self.ahead[:, None]", "return self.visible"),
-            M("torch.tensor(self.visible.numel())", "self.visible.sum()"),
-            M(", self.measured.sum()]", ", self.visible.sum()]"),
+            M("[self.counted(masked), self.told,", "[self.counted(masked), self.visible,"),
+            M("self.told, self.measured,", "self.told, self.visible,"),
             M('batch["queries"][..., 1:]', 'batch["queries"][..., :2]'),
-            M("[frame > 0 for frame in frames]", "[frame >= 0 for frame in frames]"),
-            M("[frame > 0 for frame in frames]", "[index > 0 for index, frame in enumerate(frames)]"),
-            M('batch["visibility"][:, chosen]', 'batch["visibility"][:, : len(chosen)]'),
-            M("targets.measured if ", "targets.visible if "),
-            M("- scale.log()", "+ scale.log()"),
-            M("error / scale", "error * scale"),
+            M('batch["frames"][0] > 0', 'batch["frames"][0] >= 0'),
+            M('batch["frames"][0] > 0', 'torch.arange(batch["frames"].shape[1]) > 0'),
+            M('clip["visibility"][list(predicted)]', 'clip["visibility"][: len(predicted)]', file=BATCH),
+            M("return self.measured if ", "return self.visible if "),
+            M("- unit.log()", "+ unit.log()"),
+            M("error / unit", "error * unit"),
             M("error.norm(dim=-1), 0.0)", "error.abs().sum(dim=-1), 0.0)"),
             M(" & targets.ahead[:, None]).sum()", ").sum()"),
             M('reduction="sum"', 'reduction="mean"'),
@@ -125,8 +126,8 @@ MODULES = {
             M("values.mean(dim=-1)", "values.sum(dim=-1)"),
             M(".clamp(min=1)", ".clamp(min=0)"),
             M("visibility_weight * means[1]", "visibility_weight * sums[1]"),
-            M("(moved**2).sum()", "moved.abs().sum()"),
-            M("count + moved.numel()", "count + len(moved)"),
+            M("(moved**2).sum()", "moved.abs().sum()", file=TASK),
+            M("count + moved.numel()", "count + len(moved)", file=TASK),
         ),
     ),
     "geometry": Module(
@@ -214,16 +215,17 @@ MODULES = {
         ),
     ),
     "averages": Module(
-        "training/optimisers.py",
+        "training/optim.py",
         ("test_training_averages_and_spikes.py",),
         (
-            M("decay = min(self.decay, (1 + step) / (10 + step))", "decay = self.decay"),
-            M("(1 + step) / (10 + step)", "step / (10 + step)"),
-            M("value.lerp_(source[name], 1 - decay)", "value.lerp_(source[name], decay)"),
+            M("min(decay, done / (9 + done))", "decay"),
+            M("done / (9 + done)", "(done - 1) / (9 + done)"),
+            M("mean.lerp_(weight, 1 - min(decay", "mean.lerp_(weight, min(decay"),
+            M("n_averaged.fill_(step + 1)", "n_averaged.fill_(step)"),
         ),
     ),
     "spikes": Module(
-        "training/spikes.py",
+        "training/diagnostics.py",
         ("test_training_averages_and_spikes.py",),
         (
             M("factor: float = 2.0", "factor: float = 20.0"),
@@ -231,6 +233,15 @@ MODULES = {
             M("> 3 * usual.get", "> 30 * usual.get"),
             M('< 1.5 * same[-1]["loss"]', '< 15 * same[-1]["loss"]'),
             M("<= factor * usual", "< factor * usual"),
+        ),
+    ),
+    "highest_motion": Module(
+        "notebook_views.py",
+        ("test_notebook_views.py",),
+        (
+            M(" * one.visibility[-1]) for one", ") for one"),
+            M("* one.visibility[-1]) for one", "* one.visibility[0]) for one"),
+            M('kind="stable")[::-1]', 'kind="stable")'),
         ),
     ),
 }
@@ -259,6 +270,13 @@ def mutated(source: str, mutation: Mutation, file: str) -> str:
     text = source.replace(mutation.old, mutation.new)
     compile(text, file, "exec")
     return text
+
+
+def mutated_texts(root: Path, module: Module) -> list[str]:
+    """Of each of a module's mutations, the text of the file it is in."""
+    files = [mutation.file or module.file for mutation in module.mutations]
+    sources = {file: (root / "flowlib" / file).read_text() for file in files}
+    return [mutated(sources[file], mutation, file) for file, mutation in zip(files, module.mutations)]
 
 
 def run_tests(copy: Path, tests: tuple[str, ...], limit: float = TIME_LIMIT) -> int:
@@ -295,27 +313,27 @@ def run_module(copy: Path, name: str) -> list[bool]:
         RuntimeError: the tests fail without any mutation, or could not be run.
     """
     module = MODULES[name]
-    path = copy / "flowlib" / module.file
-    source = path.read_text()
-    texts = [mutated(source, mutation, module.file) for mutation in module.mutations]
+    texts = mutated_texts(copy, module)
     start = time.monotonic()
     if status := run_tests(copy, module.tests):
         said = (copy / "output.txt").read_text()[-2000:]
         raise RuntimeError(f"{name}: expected tests that pass before anything is changed, got status {status}\n{said}")
     print(f"{name}: tests pass unchanged in {time.monotonic() - start:.1f} s", flush=True)
     killed = []
-    try:
-        for mutation, text in zip(module.mutations, texts):
-            path.write_text(text)
+    for mutation, text in zip(module.mutations, texts):
+        path = copy / "flowlib" / (mutation.file or module.file)
+        source = path.read_text()
+        path.write_text(text)
+        try:
             status = run_tests(copy, module.tests)
-            if status not in (0, 1, 2):  # 2: the tests could not even be collected
-                raise RuntimeError(f"{name}: expected pytest to pass or to fail, got status {status}")
-            killed.append(status != 0)
-            print(f"  {'killed  ' if killed[-1] else 'SURVIVED'}  {_short(mutation)}", flush=True)
-            if killed[-1]:
-                print(f"            by {_noticed_by(copy)}", flush=True)
-    finally:
-        path.write_text(source)
+        finally:
+            path.write_text(source)
+        if status not in (0, 1, 2):  # 2: the tests could not even be collected
+            raise RuntimeError(f"{name}: expected pytest to pass or to fail, got status {status}")
+        killed.append(status != 0)
+        print(f"  {'killed  ' if killed[-1] else 'SURVIVED'}  {_short(mutation)}", flush=True)
+        if killed[-1]:
+            print(f"            by {_noticed_by(copy)}", flush=True)
     return killed
 
 
@@ -337,10 +355,8 @@ def main() -> None:
     names = [options.only] if options.only else list(MODULES)
     if options.list:
         for name in names:
-            module = MODULES[name]
-            source = (options.root / "flowlib" / module.file).read_text()
-            for mutation in module.mutations:
-                mutated(source, mutation, module.file)
+            mutated_texts(options.root, MODULES[name])
+            for mutation in MODULES[name].mutations:
                 print(f"{name:14} {_short(mutation)}")
         return
     os.environ["OMP_NUM_THREADS"] = "1"

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flowlib.evaluation.statistics import estimate, nan_mean, resamples
-from flowlib.evaluation.statistics import per_video as per_group
+from flowlib.evaluation.statistics import estimate, nan_mean, per_group, resamples
 
 numbers = st.one_of(st.just(float("nan")), st.integers(-20, 20).map(float))
 

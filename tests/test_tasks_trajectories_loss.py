@@ -8,16 +8,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flowlib.models import TrajectoryPrediction
-from flowlib.training import TrainConfig
-from flowlib.training.losses import fit_target_scale, loss_sums, make_targets, pointwise, total_loss
+from flowlib.models.protocols import TrajectoryPrediction
+from flowlib.tasks.trajectories.batch import Frames
+from flowlib.tasks.trajectories.loss import Targets, loss_sums, pointwise, total_loss
+from flowlib.tasks.trajectories.task import fit_target_scale
 
 KINDS = ["mse", "l1", "huber", "charbonnier", "laplace"]
 HEIGHT, WIDTH = 12, 20
 
 
-def make_batch(seed, B=2, S=4, N=3):
-    """Points between the pixels, seen or not, that walk at random; the query's frame is 0."""
+def random_points(seed, B=2, S=4, N=3):
+    """Points between the pixels, seen or not, that walk at random through all frames; the query's frame is 0."""
     rng = np.random.default_rng(seed)
     start = rng.uniform(1, 10, (B, 1, N, 2))
     walk = rng.normal(0, 3, (B, S, N, 2))
@@ -27,6 +28,18 @@ def make_batch(seed, B=2, S=4, N=3):
         "visibility": torch.from_numpy(rng.random((B, S, N)) < 0.6),
         "queries": torch.from_numpy(np.concatenate([np.zeros((B, N, 1)), start[:, 0]], axis=-1)).float(),
     }
+
+
+def targets_of(points, frames, asked=None):
+    """The targets of a batch of the predicted frames; points that `asked` leaves out are padding, zeros all over."""
+    chosen = list(frames)
+    batch = {
+        "tracks": points["tracks"][:, chosen],
+        "visibility": points["visibility"][:, chosen],
+        "queries": points["queries"],
+        "frames": torch.tensor([chosen] * len(points["tracks"])),
+    }
+    return Targets.of(batch if asked is None else batch | {"asked": asked})
 
 
 def make_prediction(seed, frames, B=2):
@@ -61,17 +74,26 @@ def slow_pointwise(dx, dy, kind, log_scale=0.0):
     masked=st.booleans(),
     frames=st.sampled_from([(0, 1, 2, 3), (1, 3), (3,), (0, 2), (2, 3)]),
     scale=st.sampled_from([1.0, 0.5, 4.0]),
+    padded=st.sampled_from([None, 0, 1, 2]),
     seed=st.integers(0, 10**6),
 )
-def test_sums_and_counts_are_what_slow_loops_find(kind, masked, frames, scale, seed):
-    batch = make_batch(seed)
+def test_sums_and_counts_are_what_slow_loops_find(kind, masked, frames, scale, padded, seed):
+    """With `padded` the second clip has that many points, the rest of its three is padding."""
+    points, asked = random_points(seed), None
+    if padded is not None:
+        asked = torch.tensor([[True] * 3, [n < padded for n in range(3)]])
+        for name, values in points.items():
+            if name == "queries":
+                values[1, padded:] = 0
+            else:
+                values[1, :, padded:] = 0
     prediction, moves, logits, scales = make_prediction(seed + 1, frames)
-    expected, counts = [0.0] * 4, [0, 0, 0]
+    expected, counts = [0.0] * 4, [0] * 4
     for b in range(2):
         for f, frame in enumerate(frames):
-            for n in range(3):
-                seen = bool(batch["visibility"][b, frame, n])
-                x, y = (batch["tracks"][b, frame, n] - batch["queries"][b, n, 1:]).tolist()
+            for n in range(3 if padded is None or b == 0 else padded):
+                seen = bool(points["visibility"][b, frame, n])
+                x, y = (points["tracks"][b, frame, n] - points["queries"][b, n, 1:]).tolist()
                 dx, dy = moves[b, f, 0] - x, moves[b, f, 1] - y
                 probability = 1 / (1 + math.exp(-logits[b, f]))
                 expected[1] -= math.log(probability if seen else 1 - probability)
@@ -79,14 +101,15 @@ def test_sums_and_counts_are_what_slow_loops_find(kind, masked, frames, scale, s
                 if frame == 0:
                     continue  # zero by definition
                 expected[3] += (logits[b, f] > 0) == seen
+                counts[3] += 1
                 if seen or not masked:
                     expected[0] += slow_pointwise(dx / scale, dy / scale, kind, scales[b, f] - math.log(scale))
                     counts[0] += 1
                 if seen:
                     expected[2] += math.hypot(dx, dy)
                     counts[2] += 1
-    targets = make_targets(batch, frames)
-    found = loss_sums(prediction, targets, TrainConfig(loss=kind, masked=masked), torch.tensor(scale))
+    targets = targets_of(points, frames, asked)
+    found = loss_sums(prediction, targets, loss=kind, masked=masked, scale=scale)
     np.testing.assert_allclose(found.tolist(), expected, rtol=1e-4, atol=1e-4)
     assert targets.counts(masked).tolist() == counts
 
@@ -95,48 +118,51 @@ def test_sums_and_counts_are_what_slow_loops_find(kind, masked, frames, scale, s
 @given(st.sampled_from(KINDS), st.floats(-9, 9), st.floats(-9, 9), st.floats(-2, 2))
 def test_the_loss_of_a_point_is_the_mean_of_its_coordinates(kind, dx, dy, log_scale):
     error, logarithm = torch.tensor([[dx, dy]], dtype=torch.float64), torch.tensor([[log_scale]], dtype=torch.float64)
-    found = pointwise(error, TrainConfig(loss=kind), logarithm)
+    found = pointwise(error, kind, log_scale=logarithm)
     np.testing.assert_allclose(found.tolist(), [slow_pointwise(dx, dy, kind, log_scale)], atol=1e-9)
 
 
 @pytest.mark.parametrize("kind", ["mse", "l1", "huber", "charbonnier"])
 def test_no_error_costs_nothing(kind):
-    assert pointwise(torch.zeros(1, 2), TrainConfig(loss=kind)).tolist() == [0]
+    assert pointwise(torch.zeros(1, 2), kind).tolist() == [0]
 
 
 def test_huber_is_linear_beyond_its_delta():
-    found = pointwise(torch.tensor([[3.0, 0.0]]), TrainConfig(loss="huber", huber_delta=2.0))
+    found = pointwise(torch.tensor([[3.0, 0.0]]), "huber", huber_delta=2.0)
     assert found.tolist() == [2 * (3 - 1) / 2]
 
 
 def test_the_total_is_a_weighted_sum_of_means_and_zero_where_nothing_counts():
-    sums, counts = torch.tensor([6.0, 4.0, 9.0, 9.0]), torch.tensor([3.0, 8.0, 9.0])
+    sums, counts = torch.tensor([6.0, 4.0, 9.0, 9.0]), torch.tensor([3.0, 8.0, 9.0, 9.0])
     assert float(total_loss(sums, counts, 0.5)) == 6 / 3 + 0.5 * 4 / 8
-    assert float(total_loss(torch.zeros(4), torch.zeros(3), 0.5)) == 0
+    assert float(total_loss(torch.zeros(4), torch.zeros(4), 0.5)) == 0
 
 
-def samples_of(batch):
-    return [{name: values[index] for name, values in batch.items()} for index in range(len(batch["tracks"]))]
+def samples_of(points):
+    """A dataset of the clips, with pictures of which nothing but the number is asked."""
+    pictures = np.zeros((points["tracks"].shape[1], HEIGHT, WIDTH, 3), np.uint8)
+    names = ("tracks", "visibility", "queries")
+    return [{"frames": pictures} | {name: points[name][b] for name in names} for b in range(len(points["tracks"]))]
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.integers(0, 10**6), st.sampled_from([(0, 1, 2, 3), (3,), (1, 2)]))
+@given(st.integers(0, 10**6), st.sampled_from([(0, 1, 2, 3), (3,), (1, 2), None]))
 def test_the_scale_is_the_root_mean_square_of_a_coordinate_that_is_seen(seed, frames):
-    batch = make_batch(seed, B=3)
-    moved = (batch["tracks"] - batch["queries"][:, None, :, 1:]).double().numpy()
+    points = random_points(seed, B=3)
+    moved = (points["tracks"] - points["queries"][:, None, :, 1:]).double().numpy()
     squares = [
         float(c) ** 2
         for b in range(3)
-        for f in frames
+        for f in frames or range(4)
         for n in range(3)
         for c in moved[b, f, n]
-        if f > 0 and batch["visibility"][b, f, n]
+        if f > 0 and points["visibility"][b, f, n]
     ]
     expected = math.sqrt(sum(squares) / len(squares)) if squares else 1.0
-    assert fit_target_scale(samples_of(batch), frames) == pytest.approx(expected, rel=1e-6)
+    assert fit_target_scale(samples_of(points), Frames((0,), frames)) == pytest.approx(expected, rel=1e-6)
 
 
 def test_the_scale_of_what_never_moves_is_one():
-    batch = make_batch(0)
-    batch["tracks"] = batch["queries"][:, None, :, 1:].repeat(1, 4, 1, 1)
-    assert fit_target_scale(samples_of(batch), (0, 1, 2, 3)) == 1
+    points = random_points(0)
+    points["tracks"] = points["queries"][:, None, :, 1:].repeat(1, 4, 1, 1)
+    assert fit_target_scale(samples_of(points), Frames((0,), None)) == 1

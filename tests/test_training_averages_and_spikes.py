@@ -7,19 +7,33 @@ import torch
 from torch import nn
 
 from flowlib.training import spike_report
-from flowlib.training.optimisers import Averaged
+from flowlib.training.optim import averaged_model
 
 
 @pytest.mark.parametrize("step, kept", [(0, 0.1), (8, 0.5), (80, 0.9), (10**6, 0.99)])
 def test_an_average_is_short_early_on(step, kept):
     """After step 8 it is over two steps or so, (1 + 8) / (10 + 8); in the end the decay given rules."""
     model = nn.Linear(2, 3)
-    averaged = Averaged(model, 0.99)
+    averaged = averaged_model(model, 0.99, step)
     before = model.weight.detach().clone()
     with torch.no_grad():
         model.weight.add_(1)
-    averaged.update(model, step)
-    torch.testing.assert_close(averaged.model.weight, before + (1 - kept))
+    averaged.update_parameters(model)
+    torch.testing.assert_close(averaged.module.weight, before + (1 - kept))
+
+
+def test_the_first_updates_average_from_the_first_weights_on():
+    """Updates 0, 1, … of one average weigh by their own number, as an average that is made anew at each does."""
+    model = nn.Linear(2, 3)
+    averaged = averaged_model(model, 0.99)
+    expected = model.weight.detach().clone()
+    for step in range(4):
+        with torch.no_grad():
+            model.weight.add_(1)
+        averaged.update_parameters(model)
+        kept = (1 + step) / (10 + step)
+        expected = kept * expected + (1 - kept) * model.weight.detach()
+        torch.testing.assert_close(averaged.module.weight, expected)
 
 
 def report_of(folder, loss=5.0, norm_before=1.0, bn_shift=0.1, same=None):

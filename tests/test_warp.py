@@ -72,6 +72,65 @@ def test_the_visible_one_is_in_front():
         assert rebuild(frame, onto, order > 0, method=method, invisible="drop").frame[0, 2, 0] == 100
 
 
+def test_a_pixel_is_covered_by_what_lands_there_however_unimportant():
+    """Pixel 1 gets 0.2 of an important pixel and 0.8 of another one: covered, in the important one's colour."""
+    frame = np.array([[[200] * 3, [10] * 3, [10] * 3, [10] * 3]], np.uint8)
+    motion = np.zeros((2, 1, 4), np.float32)
+    motion[0, 0, :2] = 0.2
+    result = splat(frame, motion, importance=np.array([[50.0, 0, 0, 0]], np.float32))
+    assert result.covered.all() and result.frame[0, 1].tolist() == [200] * 3
+    least = {share: splat(frame, motion, min_coverage=share).covered[0].tolist() for share in (0.75, 0.9)}
+    assert least == {0.75: [True] * 4, 0.9: [False, True, True, True]}  # 0.8 of pixel 0 stays there
+
+
+def test_colours_are_rounded_not_cut_off():
+    row = np.zeros((1, 4, 3), np.uint8)
+    row[0, 2:] = 3
+    assert splat(row, uniform(0.25, 0, (1, 4))).frame[0, :, 0].tolist() == [0, 0, 2, 3]  # 0.75 · 3 + 0.25 · 0
+    smooth = interpolate_colours(
+        np.array([[0.0] * 3, [3] * 3, [0] * 3, [3] * 3]), np.array([[0, 0], [4, 0], [0, 4], [4, 4.0]]), (5, 5),
+        method="clough_tocher", reach=9,
+    )  # fmt: skip
+    assert smooth.frame[2, [0, 1, 3, 4], 0].tolist() == [0, 1, 2, 3]  # 0, 0.75, 2.25, 3
+
+
+@pytest.mark.parametrize("method", ["splat", "nearest"])
+def test_a_logit_of_zero_is_invisible(method):
+    """As everywhere: visible where positive."""
+    logits = np.full(SIZE, -1.0, np.float32)
+    logits[:, 8:16], logits[:, 16:] = 0.0, 0.1
+    covered = rebuild(FRAME, uniform(0, 0), logits, method=method).covered
+    assert not covered[:, :15].any() and covered[:, 16:].all()
+
+
+@pytest.mark.parametrize("reach, reached", [(1.0, 1), (2.0, 2), (2.9, 2), (5.0, 5)])
+def test_what_lies_farther_than_the_reach_is_a_hole(reach, reached):
+    colours, xy = np.array([[90.0, 90, 90]]), np.array([[3.0, 2.0]])
+    result = interpolate_colours(colours, xy, (5, 12), reach=reach)
+    assert result.covered[2].tolist() == [abs(x - 3) <= reached for x in range(12)]
+    assert (result.frame == 90).all()
+
+
+@pytest.mark.parametrize("grid", [None, (12, 16), (6, 8)])
+def test_a_coarser_grid_reaches_as_far_as_its_points_lie_apart(grid):
+    """The right half leaves the frame; the hole begins a cell's side from the last point that stays."""
+    motion = uniform(0, 0)
+    motion[0, :, 16:] = 100
+    apart = SIZE[1] // (grid or SIZE)[1]
+    last = 16 - (apart + 1) / 2  # the last column of cells left of the middle, at its centre
+    covered = rebuild(FRAME, motion, method="nearest", grid=grid).covered
+    assert covered[:, : int(last) + 1].all() and covered[SIZE[0] // 2, int(last + apart) - 1]
+    assert not covered[:, int(np.floor(last + apart)) + 1 :].any()
+
+
+def test_points_off_the_frame_colour_nothing():
+    """The leftmost column lands beyond the frame's edge, its neighbour stays: the border shows the neighbour."""
+    motion = uniform(0, 0)
+    motion[0, :, 0] = -0.8
+    result = rebuild(FRAME, motion, method="nearest")
+    np.testing.assert_array_equal(result.frame[:, 0], FRAME[:, 1])
+
+
 def test_holes_are_open_or_filled():
     right = uniform(5, 0)
     for method in ("splat", "nearest"):
