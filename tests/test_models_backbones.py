@@ -48,9 +48,9 @@ def test_a_zeroed_second_frame_changes_nothing(name):
 
 def test_group_norms_keep_the_activation_that_timm_puts_into_its_batch_norms():
     model = make("timm/mobilenetv3_small_050", batch_norm="group")
-    stem = model.get_submodule("backbone.network.bn1")
+    stem = model.get_submodule("backbone.network.blocks.0.0.bn1")
     assert [type(layer) for layer in stem.children()][0] is torch.nn.GroupNorm
-    assert (stem(torch.randn(1, 16, 8, 8)) == 0).any(), "a hard swish gives zeros, a norm alone doesn't"
+    assert (stem(torch.randn(1, 16, 8, 8)) == 0).any(), "a rectifier gives zeros, a norm alone doesn't"
 
 
 @torch.no_grad()
