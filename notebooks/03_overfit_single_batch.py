@@ -50,7 +50,7 @@ optimizer: str = "adamw"  # sgd, adam or adamw
 learning_rate: float = 0.001  # of the optimiser, at its highest
 clip: str = "norm"  # of gradients: none, norm or value
 precision: str = "no"  # no (float32), bf16 (about half the time where CPU or GPU has it) or fp16 (GPU)
-seed: int = 0  # decides the order of clips and what else is drawn at random
+seed: int = 0  # decides the first weights, the order of clips and what else is drawn at random
 device: str = "auto"  # auto or cpu
 
 # %%
@@ -64,6 +64,8 @@ check_parameters(globals())
 # The labelled clips in which most moves.
 
 # %%
+import torch
+
 from flowlib.dataset import describe_splits, open_splits
 from flowlib.models.fcn import TrajectoryFCN
 from flowlib.notebook import parse_frames, parse_size
@@ -84,6 +86,7 @@ print(describe_splits(splits))
 # torchvision's FCN-ResNet50, with a head that says for every pixel and frame where it goes and whether it is seen.
 
 # %%
+torch.manual_seed(seed)  # of the weights that start from random numbers
 model = TrajectoryFCN(
     num_frames=splits["train"].num_frames, input_frames=parse_frames(input_frames), working_size=parse_size(input_size),
     weights=weights, stride_in=stride_in, head=head, batch_norm=batch_norm,

@@ -52,7 +52,7 @@ learning_rate: float = 0.0003  # of the optimiser, at its highest
 schedule: str = "cosine"  # of the learning rate: constant (steps may be raised later), cosine or one_cycle
 precision: str = "no"  # no (float32), bf16 (about half the time where CPU or GPU has it) or fp16 (GPU)
 check_steps: int = 3  # of the two short trainings that compare one frame with two
-seed: int = 0  # decides the order of clips and what else is drawn at random
+seed: int = 0  # decides the first weights, the order of clips and what else is drawn at random
 device: str = "auto"  # auto or cpu
 
 # %%
@@ -64,6 +64,8 @@ check_parameters(globals())
 # ## The data
 
 # %%
+import torch
+
 from flowlib.dataset import describe_splits, open_splits
 from flowlib.models.fcn import TrajectoryFCN, stem_twins
 from flowlib.notebook import parse_frames, parse_size
@@ -87,6 +89,7 @@ print(describe_splits(splits))
 # starting as a `difference` it sees which way things move from the first step on.
 
 # %%
+torch.manual_seed(seed)  # of the weights that start from random numbers
 model = TrajectoryFCN(
     num_frames=splits["train"].num_frames, input_frames=parse_frames(input_frames), working_size=parse_size(input_size),
     weights=weights, stride_in=stride_in, conv1=conv1, head=head, batch_norm=batch_norm,
