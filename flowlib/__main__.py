@@ -2,8 +2,8 @@
 
 Each command is a frozen dataclass whose fields tyro turns into options, with their comments as help; what several share
 is inherited. Settings are the dataclasses that the notebooks use, so a dataset or a run begun in a notebook goes on
-here, and the other way round. A command's class is made, and what it needs imported, when it is called: `flowlib --help`
-loads no library that is slow to load.
+here, and the other way round. A command's class is made when it is called, and what it needs is imported then:
+`flowlib --help` loads no library that is slow to load.
 """
 
 # No `from __future__ import annotations`: tyro can't evaluate those of classes that are made in functions.
@@ -63,7 +63,8 @@ def run_command(name: str, arguments: Sequence[str]) -> None:
     """Make the command's class, fill it from the arguments, and call it."""
     import tyro
 
-    tyro.cli(COMMANDS[name](), prog=f"flowlib {name}", args=list(arguments), config=(tyro.conf.AvoidSubcommands,))()
+    text, config = COMMANDS[name].__doc__, (tyro.conf.AvoidSubcommands,)
+    tyro.cli(COMMANDS[name](), prog=f"flowlib {name}", description=text, args=list(arguments), config=config)()
 
 
 @dataclass(frozen=True)
@@ -99,16 +100,15 @@ class OnClip(OnSplit):
         """The clips of the split, and the number of the one that is meant."""
         from flowlib.notebook_views import highest_motion
 
-        clips, clip = self.open(), self.clip
+        clips = self.open()
+        if not self.clip:
+            return clips, highest_motion(clips)
         keys = [one.key for one in clips.clips]
-        if clip in keys:
-            return clips, keys.index(clip)
-        if clip.isdecimal() and int(clip) < len(keys):
-            return clips, int(clip)
-        if clip or not keys:
-            expected = f"a number from 0 to {len(keys) - 1}, or a key such as {keys[0]!r}" if keys else "clips"
-            raise ValueError(f"clip: expected {expected}, got {clip!r} in the split {self.split!r}")
-        return clips, highest_motion(clips)
+        known = {str(number): number for number in range(len(keys))} | {key: keys.index(key) for key in keys}
+        if self.clip not in known:
+            expected = f"a number from 0 to {len(keys) - 1} or a key such as {keys[0]!r}"
+            raise ValueError(f"clip: expected {expected}, got {self.clip!r}")
+        return clips, known[self.clip]
 
 
 @dataclass(frozen=True)
@@ -134,8 +134,6 @@ def make_probe() -> type:
 
     @dataclass(frozen=True)
     class Probe(InWorkspace):
-        """List the videos that can be used, and those that can't, with the reason."""
-
         source: tyro.conf.Positional[str] = "sample"  # sample, synthetic, a folder or a video; "" for videos/ in root
 
         def __call__(self) -> None:
@@ -148,7 +146,7 @@ def make_probe() -> type:
 
 
 def make_label() -> type:
-    """make a dataset of labelled clips from videos"""
+    """make a dataset of labelled clips from videos; run again, it goes on where it was"""
     import tyro
 
     from flowlib.labelling import LabelConfig, label, make_plan
@@ -157,8 +155,6 @@ def make_label() -> type:
 
     @dataclass(frozen=True)
     class Label(OnDataset):
-        """Make a dataset of labelled clips. Stop it and run it again: it goes on where it was."""
-
         source: tyro.conf.Positional[str] = "sample"  # sample, synthetic, a folder or a video; "" for videos/ in root
         config: Annotated[LabelConfig, tyro.conf.arg(name="")] = LabelConfig()
         chunk: int = 0  # the part of the job to do here, 0 to num_chunks - 1
@@ -173,15 +169,14 @@ def make_label() -> type:
             found = find_source(self.source, self.workspace, progress=Progress)
             plan = make_plan(found, self.config, cache=self.workspace.scans, progress=True)
             print(plan)
-            names = ("dataset", "chunk", "num_chunks", "device", "engine", "workers", "verify", "strict")
-            options = {name: value for name, value in vars(self).items() if name in names}
+            options = {name: value for name, value in vars(self).items() if name not in ("root", "source", "config")}
             print(label(plan, self.workspace, **options))
 
     return Label
 
 
 def make_train() -> type:
-    """train a network on labelled clips; also under accelerate launch, on any number of processes"""
+    """train a network on labelled clips, also under accelerate launch; run again, it goes on where it was"""
     import tyro
 
     from flowlib.augmentation import AugmentConfig
@@ -206,8 +201,6 @@ def make_train() -> type:
 
     @dataclass(frozen=True)
     class Train(OnDataset):
-        """Train a network. Stop it and run it again: it goes on, step for step as if nothing had happened."""
-
         unpacked: bool = False  # read clips from an unpacked cache: the same, many times as fast
         clips: int = 0  # train on so many of the clips with the highest motion; 0: on all
         network: Annotated[Network, tyro.conf.arg(name="")] = Network()
@@ -234,7 +227,7 @@ def make_train() -> type:
 
 
 def make_evaluate() -> type:
-    """measure a checkpoint beside baselines, and write a report"""
+    """measure a checkpoint beside baselines, and write a report; run again, it goes on where it was"""
     import tyro
 
     from flowlib.evaluation import EvalConfig, evaluate
@@ -243,8 +236,6 @@ def make_evaluate() -> type:
 
     @dataclass(frozen=True)
     class Evaluate(WithModel, OnSplit):
-        """Measure a checkpoint beside baselines. Stop it and run it again: it goes on where it was."""
-
         config: Annotated[EvalConfig, tyro.conf.arg(name="")] = EvalConfig()
         scoring: Annotated[ScoringConfig, tyro.conf.arg(name="")] = ScoringConfig()
         split: Literal["train", "val", "test", "all"] = "test"  # which videos
@@ -271,7 +262,7 @@ def make_evaluate() -> type:
 
 
 def make_predict() -> type:
-    """predict from one picture, two, or a video"""
+    """predict where everything goes from one picture, two, or a video's frames"""
     import numpy as np
     import tyro
 
@@ -285,8 +276,6 @@ def make_predict() -> type:
 
     @dataclass(frozen=True)
     class Predict(WithModel):
-        """Predict where everything goes, from pictures or from a video's frames."""
-
         inputs: tyro.conf.Positional[tuple[Path, ...]] = ()  # one picture or two, or a video
         report: str = "prediction"  # name of the folder in reports/ that the pages and pictures go to
         first_frame: int = 0  # of the video
@@ -301,34 +290,28 @@ def make_predict() -> type:
             prediction = task.predict(model, case, "model")
             answer = task.answer(prediction, case)
             ahead = answer.frames[1:]
-            rebuilt = np.stack(
-                [sample.picture(0), *(case.rebuild(prediction, frame, "frame").frame for frame in ahead)]
-            )
-            shown: dict[str, Any] = {"frames": rebuilt}
-            if all(map(sample.has, ahead)):
-                shown = {"frames": sample.pictures(answer.frames), "rebuilt": rebuilt}
-            viewer = TrajectoryViewer(tracks=answer.predicted, title="prediction", frame=len(ahead), **shown)
+            rebuilt = np.stack([sample.picture(0), *(case.rebuild(prediction, i, "frame").frame for i in ahead)])
+            seen = {"rebuilt": rebuilt} if all(map(sample.has, ahead)) else {}
+            frames = sample.pictures(answer.frames) if seen else rebuilt
+            viewer = TrajectoryViewer(frames, answer.predicted, title="prediction", frame=len(ahead), **seen)
             folder = self.workspace.report(self.report)
             pngs = {"prediction.png": bytes(viewer.snapshot())}
             pngs |= {f"rebuilt/{number:03d}.png": encode_image(frame, "png") for number, frame in enumerate(rebuilt)}
             print(viewer.to_html(folder / "prediction.html"))
             for name, data in pngs.items():
-                print(_write(folder / name, data))
+                with atomic_write(folder / name) as temporary:
+                    temporary.write_bytes(data)
+                print(folder / name)
 
         def sample(self, asked: tuple[int, ...], num_frames: int) -> ClipSample:
             """The pictures as a clip, of a grid of points that nobody knows more about than where they start."""
             size, paths = (self.height, self.width), [path.expanduser() for path in self.inputs]
-            if paths and all(path.suffix.lower() in IMAGE_SUFFIXES for path in paths):
-                if len(paths) not in (1, len(asked)):
-                    expected = f"1 or {len(asked)} pictures, for the frames {asked}"
-                    raise ValueError(f"inputs: expected {expected}, got {len(paths)}")
-                pictures = [resize_frame(decode_image(path.read_bytes()), size) for path in paths]
-                kept, frames = asked, np.stack(pictures * (len(asked) // len(paths)))
-            elif len(paths) == 1:
+            if len(paths) == 1 and paths[0].suffix.lower() not in IMAGE_SUFFIXES:
                 kept = tuple(range(num_frames))
                 frames = read_frames(paths[0], range(self.first_frame, self.first_frame + num_frames), size)
             else:
-                raise ValueError(f"inputs: expected one picture, two, or one video, got {len(paths)} files")
+                pictures = [resize_frame(decode_image(path.read_bytes()), size) for path in paths]
+                kept, frames = asked, np.array(pictures * len(asked) if len(pictures) == 1 else pictures)
             queries = np.insert(cell_grid(size, self.grid), 0, 0, axis=1)
             clip = Clip("prediction", "", 0, 1, num_frames, size, 0.0, num_frames, len(queries), kept)
             return ClipSample(clip, frames, Tracks.still(queries, num_frames))
@@ -337,13 +320,11 @@ def make_predict() -> type:
 
 
 def make_view() -> type:
-    """write a labelled clip, or a prediction on it, as an HTML page that plays anywhere"""
+    """write a labelled clip, or a run's prediction beside its labels, as an HTML page that plays anywhere"""
     from flowlib.notebook_views import prediction_viewer, save_viewer
 
     @dataclass(frozen=True)
     class View(WithModel, OnClip):
-        """Write a labelled clip as an HTML page; with a run or a checkpoint, its prediction beside the labels."""
-
         run: str = ""  # name of a run whose prediction is shown, too
         checkpoint: str = ""  # a file whose prediction is shown, too
         report: str = "view"  # name of the folder in reports/ that the page goes to
@@ -358,13 +339,11 @@ def make_view() -> type:
 
 
 def make_export() -> type:
-    """write a labelled clip's tracks as NPZ and CSV, and the clip as a video"""
+    """write a labelled clip's tracks as NPZ and CSV (frame, point, x, y, visible), and the clip as a video"""
     import numpy as np
 
     @dataclass(frozen=True)
     class Export(OnClip):
-        """Write a labelled clip's tracks as NPZ and as CSV (frame, point, x, y, visible), and the clip as an mp4."""
-
         clip: str = "0"  # number or key of a clip; "" for the one with the highest motion
         report: str = "export"  # name of the folder in reports/ that the files go to
         video: bool = True  # write the mp4, too
@@ -374,11 +353,11 @@ def make_export() -> type:
             folder, tracks = self.workspace.report(self.report), clips.tracks(index)
             with atomic_write(folder / "tracks.npz") as temporary, temporary.open("wb") as file:
                 np.savez_compressed(file, tracks=tracks.tracks, visibility=tracks.visibility, queries=tracks.queries)
-            lines = ["frame,point,x,y,visible"]
-            for (frame, point), visible in np.ndenumerate(tracks.visibility):
-                x, y = tracks.tracks[frame, point]
-                lines.append(f"{frame},{point},{x:.4f},{y:.4f},{int(visible)}")
-            _write(folder / "tracks.csv", "\n".join([*lines, ""]).encode())
+            numbers = np.indices(tracks.visibility.shape).reshape(2, -1).T
+            rows = np.column_stack([numbers, tracks.tracks.reshape(-1, 2), tracks.visibility.ravel()])
+            with atomic_write(folder / "tracks.csv") as temporary:
+                kinds = ("%d", "%d", "%.4f", "%.4f", "%d")
+                np.savetxt(temporary, rows, kinds, delimiter=",", header="frame,point,x,y,visible", comments="")
             print(f"{folder / 'tracks.npz'}\n{folder / 'tracks.csv'}")
             if self.video:
                 print(_viewer(clips, index).to_video(folder / "clip.mp4"))
@@ -393,12 +372,6 @@ def _viewer(clips: Any, index: int) -> Any:
 
     one = ClipSample.of(clips[index], index)
     return TrajectoryViewer(one.frames, one.truth, title=one.name, frame=len(one.frames) - 1)
-
-
-def _write(path: Path, data: bytes) -> Path:
-    with atomic_write(path) as temporary:
-        temporary.write_bytes(data)
-    return path
 
 
 COMMANDS: dict[str, Callable[[], type]] = {
