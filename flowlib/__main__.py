@@ -241,9 +241,7 @@ def make_evaluate() -> type:
         split: Literal["train", "val", "test", "all"] = "test"  # which videos
         report: str = "two_frames"  # name of the report's folder
         input_frames: tuple[int, ...] = (0, 3)  # frames that constant velocity sees
-        raft_weights: str = (
-            "none"  # for constant velocity by RAFT, too: "" for the published ones, a path, URL, Drive id
-        )
+        raft_weights: str = "none"  # for constant velocity by RAFT, too: "" (the published), a path, URL or Drive id
         allow_leak: bool = False  # evaluate on videos the checkpoint was trained on, and say so in the report
 
         def __call__(self) -> None:
@@ -291,7 +289,7 @@ def make_predict() -> type:
             answer = task.answer(prediction, case)
             ahead = answer.frames[1:]
             rebuilt = np.stack([sample.picture(0), *(case.rebuild(prediction, i, "frame").frame for i in ahead)])
-            seen = {"rebuilt": rebuilt} if all(map(sample.has, ahead)) else {}
+            seen: dict[str, Any] = {"rebuilt": rebuilt} if all(map(sample.has, ahead)) else {}
             frames = sample.pictures(answer.frames) if seen else rebuilt
             viewer = TrajectoryViewer(frames, answer.predicted, title="prediction", frame=len(ahead), **seen)
             folder = self.workspace.report(self.report)
