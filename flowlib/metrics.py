@@ -170,7 +170,7 @@ def psnr(true: np.ndarray, rebuilt: np.ndarray) -> float:
 
 def auroc(truth: np.ndarray, scores: np.ndarray) -> float:
     """Area under the ROC curve of `scores` [M] for `truth` bool [M], by the rank sum of Mann and Whitney."""
-    from scipy.stats import rankdata
+    from scipy.stats import rankdata  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
 
     positives, negatives = int(truth.sum()), int((~truth).sum())
     if positives == 0 or negatives == 0:
@@ -313,7 +313,7 @@ class Lpips:
 
     def __init__(self, weights: str | Path) -> None:
         import torch
-        from torchmetrics.functional.image.lpips import _LPIPS  # the public class would download AlexNet
+        from torchmetrics.functional.image.lpips import _LPIPS  # pyright: ignore[reportPrivateUsage] (the public class downloads AlexNet)
 
         path = Path(weights)
         if not path.is_file():
@@ -339,7 +339,8 @@ class Lpips:
         import torch
 
         self.network.spatial = spatial
-        pair = [torch.from_numpy(np.ascontiguousarray(frame)).movedim(-1, 0)[None] for frame in (true, rebuilt)]
+        both = np.stack([true, rebuilt])
+        pair = torch.from_numpy(both).movedim(-1, 1)[:, None]  # pyright: ignore[reportUnknownMemberType]
         with torch.no_grad():
             return self.network(*(image / 127.5 - 1 for image in pair))
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby, pairwise
 from pathlib import Path
@@ -121,10 +122,8 @@ class ScanCache:
         if self.path is None or not self.new:
             return
         content = {key: asdict(one) for key, one in (self._read() | self.new).items()}
-        try:
+        with suppress(OSError):  # a folder that can't be written: every run scans anew
             write_json(self.path, {"version": VERSION, "surveys": content})
-        except OSError:
-            pass  # a folder that can't be written: every run scans anew
         self.new, self.saved = {}, time.monotonic()
 
     def _read(self) -> dict[str, Scan]:

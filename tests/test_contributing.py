@@ -12,7 +12,7 @@ import pytest
 CLONE = Path(__file__).parents[1]
 TEXT = (CLONE / "CONTRIBUTING.md").read_text()
 # recipe -> files touched
-RECIPES = {"A tracker": 2, "A metric": 1, "A baseline": 1, "A data reader": 1, "A task": 1}
+RECIPES = {"A tracker": 2, "A metric": 1, "A baseline": 1, "A backbone": 1, "A data reader": 1, "A task": 1}
 STEP = re.compile(
     r"^(?:New file `(?P<new>[^`]+)`|In `(?P<old>[^`]+)`, (?P<where>after|before) `(?P<anchor>[^`]+)`|Try it):\n\n"
     r"```python\n(?P<code>.*?)^```",

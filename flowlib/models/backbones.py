@@ -126,7 +126,7 @@ def make_backbone(name: str, *, head: str, channels: int, weights: str, stride_i
         # torchvision's backbones return what they are asked for by layer name; features of stride 4 come on top.
         features.return_layers |= {entry.skip: "skip"}
         context = nn.Identity() if whole else nn.Sequential(*list(classifier)[:-1])
-        width = entry.context_channels if whole else classifier[-1].in_channels
+        width: Any = entry.context_channels if whole else classifier[-1].in_channels
         made = _fine(context, entry.context, width, entry.skip_channels, channels)
     stages, first = [name for name, _ in features.named_children()], entry.stem_modules
     parts = (stages[:first], stages[first : first + 1], stages[first + 1 :])
@@ -194,7 +194,7 @@ def _timm_network(name: str, weights: str) -> tuple[Any, str]:
         raise ValueError(f"weights: expected none, auto, imagenet or a file with timm/{name}, got 'coco'")
 
     def make(pretrained: bool) -> Any:
-        options = {"features_only": True, "pretrained": pretrained}
+        options: dict[str, Any] = {"features_only": True, "pretrained": pretrained}
         try:
             return timm.create_model(name, dynamic_img_size=True, **options)
         except TypeError:  # only vision transformers have to be told that sizes vary

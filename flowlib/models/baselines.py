@@ -354,7 +354,8 @@ def _cell_sums(
     S = len(moved)
     values = np.stack([moved[..., 0] * visible, moved[..., 1] * visible, visible, np.ones_like(visible)], axis=1)
     sums = np.zeros((S, 4, *cells))
-    np.add.at(sums, (slice(None), slice(None), row, column), values)
+    places: Any = (slice(None), slice(None), row, column)
+    np.add.at(sums, places, values)
     return sums
 
 

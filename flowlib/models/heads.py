@@ -6,6 +6,8 @@ Knows nothing of frames, pixels' units or losses.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -31,9 +33,8 @@ class CoarseHead(nn.Module):
 
     def last_layers(self) -> list[nn.Conv2d]:
         """The convolutions that give the output, which pretrained weights do not fill."""
-        if self.takes_all_features:
-            return [self.classifier.low_classifier, self.classifier.high_classifier]
-        return [self.classifier[-1]]
+        made: Any = self.classifier
+        return [made.low_classifier, made.high_classifier] if self.takes_all_features else [made[-1]]
 
 
 class FineHead(nn.Module):

@@ -10,12 +10,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, cast, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import default_collate
+from torch.utils.data import default_collate  # pyright: ignore[reportUnknownVariableType]
 
 from flowlib.models.protocols import Role, device_of
 
@@ -462,15 +463,17 @@ def _feed(digest: Any, value: Any) -> None:
     if isinstance(value, Tensor):
         value = value.detach().cpu().contiguous().numpy()
     if isinstance(value, np.ndarray):
-        digest.update(f"{value.dtype} {value.shape}".encode())
-        digest.update(np.ascontiguousarray(value).tobytes())
+        array = cast("np.ndarray[Any, Any]", value)
+        digest.update(f"{array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
     elif isinstance(value, Mapping):
-        for key in sorted(value):
+        for key, inner in sorted(cast("Mapping[Any, Any]", value).items(), key=itemgetter(0)):
             digest.update(f"{key}:".encode())
-            _feed(digest, value[key])
+            _feed(digest, inner)
     elif isinstance(value, (list, tuple)):
-        digest.update(f"[{len(value)}]".encode())
-        for inner in value:
+        inside = cast("Sequence[Any]", value)
+        digest.update(f"[{len(inside)}]".encode())
+        for inner in inside:
             _feed(digest, inner)
     elif isinstance(value, (str, int, float, bool, bytes, type(None))):
         digest.update(f"{type(value).__name__} {value!r};".encode())

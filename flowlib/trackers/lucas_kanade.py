@@ -9,6 +9,8 @@ Takes a clip and queries, gives `Tracks`. Knows nothing of videos or shards.
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 
@@ -26,6 +28,7 @@ PATCH_RADIUS = 2  # pixels; the patch whose look decides is 5×5
 ROW = 1024
 SMALLEST_SIDE = 16  # pixels; dense inverse search refuses frames below 12
 DIS = DISFlow()
+NOTHING: Any = None  # OpenCV takes it where its stubs say that it doesn't
 
 
 class LucasKanadeTracker:
@@ -107,14 +110,10 @@ class LucasKanadeTracker:
 
     def _sparse(self, here: np.ndarray, there: np.ndarray, xy: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Where pyramidal Lucas-Kanade sees the points go, which of them come back, and how textured they are."""
-        options = dict(
-            winSize=(self.window, self.window),
-            maxLevel=self.levels - 1,
-            minEigThreshold=MIN_TEXTURE,
-            flags=cv2.OPTFLOW_LK_GET_MIN_EIGENVALS,
-        )
-        moved, found, texture = cv2.calcOpticalFlowPyrLK(here, there, xy[:, None], None, **options)
-        back, _, _ = cv2.calcOpticalFlowPyrLK(there, here, moved, None, **options)
+        options: dict[str, Any] = {"winSize": (self.window, self.window), "maxLevel": self.levels - 1}
+        options |= {"minEigThreshold": MIN_TEXTURE, "flags": cv2.OPTFLOW_LK_GET_MIN_EIGENVALS}
+        moved, found, texture = cv2.calcOpticalFlowPyrLK(here, there, xy[:, None], NOTHING, **options)
+        back, _, _ = cv2.calcOpticalFlowPyrLK(there, here, moved, NOTHING, **options)
         returns = (found[:, 0] == 1) & (_distance(back[:, 0], xy) <= self.max_error)
         return moved[:, 0], returns, texture[:, 0]
 
@@ -149,7 +148,7 @@ def _read(image: np.ndarray, xy: np.ndarray) -> np.ndarray:
     # remap takes no side beyond 32767, so the list of points goes in as rows
     rows = np.zeros((-(-len(xy) // ROW), ROW, 2), np.float32)
     rows.reshape(-1, 2)[: len(xy)] = xy
-    values = cv2.remap(image, rows, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    values = cv2.remap(image, rows, NOTHING, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return values.reshape(-1, *image.shape[2:])[: len(xy)]
 
 

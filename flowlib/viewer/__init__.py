@@ -21,7 +21,6 @@ import traitlets as t
 
 from flowlib import colours
 from flowlib.progress import Progress
-from flowlib.tracks import Tracks
 from flowlib.video import write_video
 from flowlib.viewer import page, raster
 from flowlib.viewer.packing import PackedFrames, as_tracks, fixed_step, pack_frames, pack_tracks
@@ -83,6 +82,7 @@ class TrajectoryViewer(anywidget.AnyWidget):
     Raises:
         ValueError: shapes that do not belong together, values that are not finite, an unknown setting.
 
+    >>> from flowlib.tracks import Tracks
     >>> tracks = Tracks.still(np.array([[0, 3.0, 4.0]]), num_frames=2)
     >>> TrajectoryViewer(np.zeros((2, 20, 30, 3), np.uint8), tracks)
     TrajectoryViewer(2 frames of 20x30, 1 point)

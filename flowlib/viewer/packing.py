@@ -131,7 +131,7 @@ def _grid_queries(size: Size) -> np.ndarray:
 
 def sample_bilinear(image: np.ndarray, xy: np.ndarray) -> np.ndarray:
     """Read image [C H W] at xy [N 2], pixels; beyond the outermost pixel centres the nearest one counts: [C N]."""
-    C, H, W = image.shape
+    H, W = image.shape[1:]
     x, y = np.clip(xy[:, 0], 0, W - 1), np.clip(xy[:, 1], 0, H - 1)
     left, top = np.floor(x).astype(int), np.floor(y).astype(int)
     right, bottom = np.minimum(left + 1, W - 1), np.minimum(top + 1, H - 1)

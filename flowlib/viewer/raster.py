@@ -222,7 +222,7 @@ def _draw_legend(figure, page: _Page, scene: ViewerScene, view: View, limits: di
 
 def _legend_bar(figure, page: _Page, box: tuple, bar: np.ndarray, ends: tuple[str, str]) -> float:
     """A strip or a square of colours with the numbers at its ends; the x where the next thing may begin."""
-    x, top, wide, middle = box
+    x, _, wide, middle = box
     if ends[0]:
         _text(figure, page, x, middle, ends[0], size=8.5)
         x += 12
