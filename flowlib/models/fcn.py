@@ -8,13 +8,15 @@ output are inside. Knows nothing of losses, data or files other than pretrained 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flowlib.geometry import check_size, resize_field
+from flowlib.geometry import Size, check_size, resize_field
 from flowlib.models.backbones import make_backbone
+from flowlib.models.heads import CoarseHead, FineHead
 from flowlib.models.protocols import TrajectoryPrediction
 
 CHOICES = {
@@ -57,6 +59,11 @@ class TrajectoryFCN(nn.Module):
     torch.Size([1, 8, 2, 64, 96])
     """
 
+    mean: Tensor
+    std: Tensor
+    moves: Tensor
+    target_scale: Tensor
+
     def __init__(
         self,
         *,
@@ -78,11 +85,11 @@ class TrajectoryFCN(nn.Module):
         chosen["backbone"] = backbone
         self.input_frames = _checked_frames(input_frames, num_frames)
         self.num_frames, self.conv1, self.log_scale, self.batch_norm = num_frames, conv1, log_scale, batch_norm
-        self.working_size = None if working_size is None else tuple(working_size)
+        self.working_size = None if working_size is None else cast(Size, tuple(working_size))
         if self.working_size is not None:
             check_size(self.working_size, "working_size")
         self.frames = tuple(range(num_frames)) if output == "all" else (num_frames - 1,)
-        self.config = chosen | {"num_frames": num_frames, "input_frames": list(self.input_frames)}
+        self.config: dict[str, Any] = chosen | {"num_frames": num_frames, "input_frames": list(self.input_frames)}
         self.config |= {"log_scale": log_scale, "working_size": working_size and list(working_size)}
 
         made = make_backbone(backbone, head=head, channels=self.channels, weights=str(weights), stride_in=stride_in)
@@ -132,7 +139,7 @@ class TrajectoryFCN(nn.Module):
         visibility, log_scale = values[:, :, 2], values[:, :, 3] if self.log_scale else None
         if values.shape[-2:] != size:
             # The network speaks in units of `target_scale` pixels of the images, so nothing but the lattice changes.
-            B, S, _, h, w = field.shape
+            h, w = field.shape[-2:]
             per_cell = field.new_tensor([w / size[1], h / size[0]]).reshape(2, 1, 1)
             field = resize_field(field * per_cell, size)
             visibility = _enlarge(visibility, size)
@@ -185,7 +192,7 @@ class FramesConvolution(nn.Conv2d):
 
     def forward(self, images: Tensor) -> Tensor:
         frames, weights = images.split(3, dim=1), self.weight.split(3, dim=1)
-        summed = sum(self._conv_forward(frame, weight, None) for frame, weight in zip(frames, weights))
+        summed = cast(Tensor, sum(self._conv_forward(*pair, None) for pair in zip(frames, weights)))
         return summed if self.bias is None else summed + self.bias[:, None, None]
 
 
@@ -195,7 +202,12 @@ def _widen_stem(network: nn.Module, stem: str, n: int, rule: str) -> None:
         return
     old = network.get_submodule(stem)
     assert isinstance(old, nn.Conv2d)
-    options = {"stride": old.stride, "padding": old.padding, "dilation": old.dilation, "bias": old.bias is not None}
+    options: dict[str, Any] = {
+        "stride": old.stride,
+        "padding": old.padding,
+        "dilation": old.dilation,
+        "bias": old.bias is not None,
+    }
     new = FramesConvolution(3 * n, old.out_channels, old.kernel_size, **options)
     new.weight = nn.Parameter(widen(old.weight.detach(), n, rule))
     new.bias = old.bias
@@ -233,7 +245,7 @@ def _use_group_norm(network: nn.Module) -> None:
                 setattr(module, name, nn.Sequential(norm, *after) if after else norm)
 
 
-def _start_near_zero(head: nn.Module) -> None:
+def _start_near_zero(head: CoarseHead | FineHead) -> None:
     """Start close to "nothing moves", from where the first steps lead somewhere and not back."""
     for layer in head.last_layers():
         nn.init.normal_(layer.weight, std=0.01)

@@ -9,6 +9,8 @@ Takes a clip and queries, gives `Tracks`. Knows nothing of videos or shards.
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 
@@ -26,6 +28,7 @@ PATCH_RADIUS = 2  # pixels; the patch whose look decides is 5×5
 ROW = 1024
 SMALLEST_SIDE = 16  # pixels; dense inverse search refuses frames below 12
 DIS = DISFlow()
+NEW: Any = None  # OpenCV makes the array itself; its stubs don't know
 
 
 class LucasKanadeTracker:
@@ -74,7 +77,7 @@ class LucasKanadeTracker:
             queries, len(frames), frames.shape[1:3], lambda here, there, xy: self._step(grey[here], grey[there], xy)
         )
 
-    def describe(self) -> dict:
+    def describe(self) -> dict[str, Any]:
         """Name and settings; there are no weights."""
         return {
             "name": "lucas_kanade",
@@ -107,14 +110,14 @@ class LucasKanadeTracker:
 
     def _sparse(self, here: np.ndarray, there: np.ndarray, xy: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Where pyramidal Lucas-Kanade sees the points go, which of them come back, and how textured they are."""
-        options = dict(
+        options: dict[str, Any] = dict(
             winSize=(self.window, self.window),
             maxLevel=self.levels - 1,
             minEigThreshold=MIN_TEXTURE,
             flags=cv2.OPTFLOW_LK_GET_MIN_EIGENVALS,
         )
-        moved, found, texture = cv2.calcOpticalFlowPyrLK(here, there, xy[:, None], None, **options)
-        back, _, _ = cv2.calcOpticalFlowPyrLK(there, here, moved, None, **options)
+        moved, found, texture = cv2.calcOpticalFlowPyrLK(here, there, xy[:, None], NEW, **options)
+        back, _, _ = cv2.calcOpticalFlowPyrLK(there, here, moved, NEW, **options)
         returns = (found[:, 0] == 1) & (_distance(back[:, 0], xy) <= self.max_error)
         return moved[:, 0], returns, texture[:, 0]
 
@@ -149,7 +152,7 @@ def _read(image: np.ndarray, xy: np.ndarray) -> np.ndarray:
     # remap takes no side beyond 32767, so the list of points goes in as rows
     rows = np.zeros((-(-len(xy) // ROW), ROW, 2), np.float32)
     rows.reshape(-1, 2)[: len(xy)] = xy
-    values = cv2.remap(image, rows, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    values = cv2.remap(image, rows, NEW, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return values.reshape(-1, *image.shape[2:])[: len(xy)]
 
 
