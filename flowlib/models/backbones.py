@@ -31,8 +31,8 @@ class TorchvisionBackbone:
     Attributes:
         make: the network's function.
         skip, skip_channels: the layer whose features have a stride of 4.
-        context, context_channels: the features that the fine head takes; it shares all of the classifier but its last
-            layer where `context` is what that takes.
+        context, context_channels: the features that the fine head takes, and its width after the classifier's layers
+            but the last, where that is a sequence.
         stem: the first convolution's name in the backbone.
         stem_modules: how many of the backbone's children are the stem; the next one is the stage after it.
         imagenet, coco: addresses of pretrained weights.
@@ -49,18 +49,31 @@ class TorchvisionBackbone:
     coco: str
 
 
-_RESNET50 = ("layer1", 256, "out", 0, "conv1", 4, ResNet50_Weights.IMAGENET1K_V1.url)
+_RESNET50: dict[str, Any] = {"skip": "layer1", "skip_channels": 256, "context": "out", "stem": "conv1"}
+_RESNET50 |= {"stem_modules": 4, "imagenet": ResNet50_Weights.IMAGENET1K_V1.url}
 TORCHVISION = {
     "fcn_resnet50": TorchvisionBackbone(
-        segmentation.fcn_resnet50, *_RESNET50, segmentation.FCN_ResNet50_Weights.DEFAULT.url
+        segmentation.fcn_resnet50,
+        context_channels=512,
+        coco=segmentation.FCN_ResNet50_Weights.DEFAULT.url,
+        **_RESNET50,
     ),
     "deeplabv3_resnet50": TorchvisionBackbone(
-        segmentation.deeplabv3_resnet50, *_RESNET50, segmentation.DeepLabV3_ResNet50_Weights.DEFAULT.url
+        segmentation.deeplabv3_resnet50,
+        context_channels=256,
+        coco=segmentation.DeepLabV3_ResNet50_Weights.DEFAULT.url,
+        **_RESNET50,
     ),
     "lraspp_mobilenet_v3_large": TorchvisionBackbone(
         segmentation.lraspp_mobilenet_v3_large,
-        *("2", 24, "high", 960, "0.0", 1, MobileNet_V3_Large_Weights.IMAGENET1K_V1.url),
-        segmentation.LRASPP_MobileNet_V3_Large_Weights.DEFAULT.url,
+        skip="2",
+        skip_channels=24,
+        context="high",
+        context_channels=960,
+        stem="0.0",
+        stem_modules=1,
+        imagenet=MobileNet_V3_Large_Weights.IMAGENET1K_V1.url,
+        coco=segmentation.LRASPP_MobileNet_V3_Large_Weights.DEFAULT.url,
     ),
 }
 
@@ -126,8 +139,7 @@ def make_backbone(name: str, *, head: str, channels: int, weights: str, stride_i
         # torchvision's backbones return what they are asked for by layer name; features of stride 4 come on top.
         features.return_layers |= {entry.skip: "skip"}
         context = nn.Identity() if whole else nn.Sequential(*list(classifier)[:-1])
-        width: Any = entry.context_channels if whole else classifier[-1].in_channels
-        made = _fine(context, entry.context, width, entry.skip_channels, channels)
+        made = _fine(context, entry.context, entry.context_channels, entry.skip_channels, channels)
     stages, first = [name for name, _ in features.named_children()], entry.stem_modules
     parts = (stages[:first], stages[first : first + 1], stages[first + 1 :])
     return Backbone(features, made, entry.stem, parts, filled)
@@ -208,6 +220,7 @@ def _timm_network(name: str, weights: str) -> tuple[Any, str]:
         except (OSError, RuntimeError) as error:  # no network, or no weights of that name
             if weights == "imagenet":
                 raise OSError(f"weights: those of timm/{name} cannot be had ({type(error).__name__})") from error
+            # printed, as log entries of a library do not show in a notebook
             print(f"No weights of timm/{name} ({type(error).__name__}); it starts from random numbers.")
             return make(False), f"none (no weights of timm/{name}: {type(error).__name__})"
     network = make(False)

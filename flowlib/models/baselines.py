@@ -199,8 +199,9 @@ class ConstantVelocity:
 
     def describe(self) -> dict[str, Any]:
         between, kind = " and ".join(map(str, self.input_frames)), self.flow.name.split(" ")[0].upper()
-        summary = f"Measures the motion between frames {between} by optical flow ({kind}), and lets all go on at that "
-        about = {"name": "constant velocity", "summary": f"{summary}speed.", "flow": self.flow.name}
+        measured = f"Measures the motion between frames {between} by optical flow ({kind})"
+        summary = f"{measured}, and lets all go on at that speed."
+        about = {"name": "constant velocity", "summary": summary, "flow": self.flow.name}
         return about | {"num_frames": self.num_frames, "input_frames": list(self.input_frames)}
 
 
@@ -228,7 +229,7 @@ class Scaled:
     @classmethod
     def fit(cls, predictor: Predictor, dataset: Any) -> Scaled:
         """Least squares over the visible points of `dataset`; 1 for a frame where the predictor moves nothing."""
-        products = np.zeros(())
+        products: Any = 0.0  # no array: the sum keeps the precision of the tracks
         for sample in _samples(dataset):
             predicted, true, seen = _read_at_queries(predictor, sample)
             both = np.stack([(predicted * true).sum(axis=-1), np.square(predicted).sum(axis=-1)])  # 2 S N
@@ -248,10 +249,9 @@ class Scaled:
     def describe(self) -> dict[str, Any]:
         inner = description_of(self.predictor) or {"name": type(self.predictor).__name__}
         first = inner.get("summary") or f"The same as {inner['name']}."
-        scaled = (
-            f"Each frame's motion is then scaled by what fits the training videos best ({self.gains[-1]:.2f} in the "
-        )
-        about = {"name": "scaled", "summary": f"{first} {scaled}last).", "predictor": inner}
+        best = f"by what fits the training videos best ({self.gains[-1]:.2f} in the last)"
+        summary = f"{first} Each frame's motion is then scaled {best}."
+        about = {"name": "scaled", "summary": summary, "predictor": inner}
         return about | {"gains": self.gains, "fitted_on": self.source}
 
 
@@ -274,10 +274,8 @@ class OracleTracks:
         raise ValueError("OracleTracks: expected the sample with its tracks, got images; call from_sample")
 
     def describe(self) -> dict[str, Any]:
-        summary = (
-            "The tracks that all others are measured against. It knows the answer, so it is no baseline: it shows "
-        )
-        summary += "how good a rebuilt frame can get where the tracker could follow."
+        limit = "it shows how good a rebuilt frame can get where the tracker could follow."
+        summary = f"The tracks that all others are measured against. It knows the answer, so it is no baseline: {limit}"
         return {"name": "the tracker's own tracks", "summary": summary}
 
 
@@ -371,8 +369,8 @@ def _whole_clip(displacement: Tensor, logits: Tensor) -> TrajectoryPrediction:
 
 
 def _concatenate(predictions: list[TrajectoryPrediction], device: torch.device) -> TrajectoryPrediction:
-    parts = [[getattr(p, name) for p in predictions] for name in ("displacement", "visibility_logits")]
-    return _whole_clip(*(torch.cat(part).to(device) for part in parts))
+    displacement = torch.cat([prediction.displacement for prediction in predictions])
+    return _whole_clip(displacement.to(device), torch.cat([p.visibility_logits for p in predictions]).to(device))
 
 
 def _check_images(images: Tensor, input_frames: tuple[int, ...]) -> tuple[int, int, int]:

@@ -23,7 +23,7 @@ class CoarseHead(nn.Module):
 
     def __init__(self, classifier: nn.Module, *, takes_all_features: bool) -> None:
         super().__init__()
-        self.classifier = classifier
+        self.classifier: Any = classifier
         self.takes_all_features = takes_all_features  # LRASPP's head reads two scales, the others one
 
     def forward(self, features: dict[str, Tensor], size: tuple[int, int]) -> Tensor:

@@ -53,6 +53,7 @@ def _fill_if_reachable(network: nn.Module, url: str) -> str:
         path = fetch_weights(url, sha256=_hash_in_name(url))
     except OSError as error:  # as all of requests' errors and DownloadError are
         reason = f"{urlsplit(url).hostname} gave no answer ({type(error).__name__})"
+        # printed, as log entries of a library do not show in a notebook
         print(f"No ImageNet weights: {reason}; the backbone starts from random numbers, and learns more slowly.")
         return f"none (no ImageNet weights: {reason})"
     load_into(network, read_weights(path), path)

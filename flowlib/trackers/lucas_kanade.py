@@ -77,7 +77,7 @@ class LucasKanadeTracker:
             queries, len(frames), frames.shape[1:3], lambda here, there, xy: self._step(grey[here], grey[there], xy)
         )
 
-    def describe(self) -> dict:
+    def describe(self) -> dict[str, Any]:
         """Name and settings; there are no weights."""
         return {
             "name": "lucas_kanade",
