@@ -103,6 +103,19 @@ def test_a_logit_of_zero_is_invisible(method):
     assert not covered[:, :15].any() and covered[:, 16:].all()
 
 
+@settings(max_examples=30, deadline=None)
+@given(st.permutations(range(12)), st.lists(st.integers(0, 3), min_size=12, max_size=12))
+def test_of_points_in_one_pixel_the_one_in_front_is_seen(ranks, columns):
+    """Twelve points in four pixels of a row; each pixel that is hit shows the colour of the highest rank in it."""
+    colours, xy = np.repeat(np.arange(12.0)[:, None] * 20, 3, axis=1), np.stack([columns, np.zeros(12)], axis=1)
+    result = interpolate_colours(colours, xy, (1, 4), in_front=np.array(ranks), reach=0.5)
+    for column in range(4):
+        here = [n for n in range(12) if columns[n] == column]
+        assert result.covered[0, column] == bool(here)
+        if here:
+            assert result.frame[0, column, 0] == 20 * max(here, key=lambda n: ranks[n])
+
+
 @pytest.mark.parametrize("reach, reached", [(1.0, 1), (2.0, 2), (2.9, 2), (5.0, 5)])
 def test_what_lies_farther_than_the_reach_is_a_hole(reach, reached):
     colours, xy = np.array([[90.0, 90, 90]]), np.array([[3.0, 2.0]])
