@@ -68,7 +68,8 @@ class DISFlow:
     def between(self, first: UInt8[np.ndarray, "H W"], second: UInt8[np.ndarray, "H W"]) -> Float[np.ndarray, "H W 2"]:
         """The same for pictures that are grey already, with the channels last, as OpenCV has them."""
         # Made anew each time: a search that is kept starts from what it found last.
-        return cv2.DISOpticalFlow_create(PRESETS[self.preset]).calc(first, second, None)  # pyright: ignore
+        search = cv2.DISOpticalFlow_create(PRESETS[self.preset])  # pyright: ignore[reportAttributeAccessIssue]
+        return search.calc(first, second, None)
 
 
 class RAFTFlow:

@@ -11,6 +11,7 @@ from flowlib.models.fcn import TrajectoryFCN, stem_convolution, stem_twins
 timm = pytest.importorskip("timm", reason='timm is not installed: pip install "flowlib[timm]"')
 SMALL = "timm/resnet18"
 NAMES = [SMALL, "timm/convnext_atto", "timm/vit_tiny_patch16_224", "timm/mobilenetv3_small_050"]
+NAMES += ["timm/swin_tiny_patch4_window7_224", "timm/vit_small_patch14_dinov2"]
 
 
 def make(backbone=SMALL, **options):
@@ -76,6 +77,8 @@ def test_bad_names_and_options_are_named(refuses, monkeypatch):
         make("timm/resnet1")
     with refuses("weights: expected none, auto, imagenet or a file with timm/resnet18, got 'coco'"):
         make(weights="coco")
+    with refuses("input_frames: expected one frame with a backbone that starts with Conv2dSame, got 2"):
+        make("timm/tf_mobilenetv3_small_minimal_100", input_frames=(0, 2))
     with refuses("stride_in: expected '3x3' with timm/resnet18, got '1x1'"):
         make(stride_in="1x1")
     monkeypatch.setitem(sys.modules, "timm", None)

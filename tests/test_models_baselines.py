@@ -109,6 +109,13 @@ def test_gains_put_back_what_was_halved():
     assert Scaled.fit(ZeroMotion(), clips).gains == [1] * 8
 
 
+def test_gains_are_summed_in_the_precision_of_the_tracks():
+    """A report's figures stay what they were in every digit: a sum that begins in float64 gives others."""
+    clips = SyntheticClips(seeds=[3, 4])
+    gains = Scaled.fit(ConstantVelocity(), clips).gains
+    assert gains == np.float32(gains).tolist() and len({*gains}) == 8
+
+
 def test_the_tracks_themselves_are_next_to_exact():
     assert errors(OracleTracks(), SyntheticClips(grid=SIZE)[0])["ade"] < 1e-6
     for grid in ((12, 16), (5, 7)):  # points between pixels, where a field over pixels is rounded off

@@ -160,6 +160,7 @@ class TimmFeatures(nn.Module):
         super().__init__()
         self.network = network
         self.stride = max(network.feature_info.reduction())
+        self.channels_last = vars(network).get("output_fmt") == "NHWC"  # as Swin gives them
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Features of `images` [B C H W]."""
@@ -168,6 +169,8 @@ class TimmFeatures(nn.Module):
         if size != (H, W):
             images = F.interpolate(images, size, mode="bilinear", align_corners=False, antialias=True)
         features = self.network(images)
+        if self.channels_last:
+            features = [feature.movedim(-1, 1) for feature in features]
         fine = (-(-H // FINE_STRIDE), -(-W // FINE_STRIDE))
         skip = F.interpolate(features[0], fine, mode="bilinear", align_corners=False)
         return {"out": features[-1], "skip": skip}

@@ -201,7 +201,9 @@ def _widen_stem(network: nn.Module, stem: str, n: int, rule: str) -> None:
     if n == 1:
         return
     old = network.get_submodule(stem)
-    assert isinstance(old, nn.Conv2d)
+    if type(old) is not nn.Conv2d:  # one that pads or scales in a way of its own, which the sum below would drop
+        kind = type(old).__name__
+        raise ValueError(f"input_frames: expected one frame with a backbone that starts with {kind}, got {n}")
     options: dict[str, Any] = {"kernel_size": old.kernel_size, "stride": old.stride, "padding": old.padding}
     options |= {"dilation": old.dilation, "bias": old.bias is not None}
     new = FramesConvolution(3 * n, old.out_channels, **options)

@@ -135,7 +135,7 @@ def check_trainable(model: Any) -> None:
     """Raise `ValueError` unless `model` is a `TrainableModel`."""
     if not isinstance(model, nn.Module):
         raise ValueError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
-    config: Any = model.config if isinstance(model, HasConfig) else None
+    config = model.config if isinstance(model, HasConfig) else None
     if not isinstance(config, Mapping):
         kind = type(model).__name__
         raise ValueError(
