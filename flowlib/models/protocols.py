@@ -135,15 +135,14 @@ def check_trainable(model: Any) -> None:
     """Raise `ValueError` unless `model` is a `TrainableModel`."""
     if not isinstance(model, nn.Module):
         raise ValueError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
-    config: Any = model.config if isinstance(model, HasConfig) else None
-    if not isinstance(config, Mapping):
+    if not isinstance(model, HasConfig) or not isinstance(model.config, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
         kind = type(model).__name__
         raise ValueError(
             f"model: expected a `config`, a dict of the arguments that {kind}(**config) is made with (checkpoints are "
             f"loaded by it), got {kind} without one"
         )
     try:
-        json.dumps(dict(config))
+        json.dumps(dict(model.config))
     except TypeError as error:
         raise ValueError(f"model: expected a config of plain JSON values, got one in which {error}") from error
     if next(iter(model.parameters()), None) is None:
