@@ -2,7 +2,7 @@
 
 Each command is a frozen dataclass whose fields tyro turns into options, with their comments as help; what several share
 is inherited. Settings are the dataclasses that the notebooks use, so a dataset or a run begun in a notebook goes on
-here, and the other way round. A command's class is made when it is called, and what it needs is imported then:
+here, and the other way round. What a command needs is imported when it is called, and so its class may be made then:
 `flowlib --help` loads no library that is slow to load.
 """
 
@@ -60,11 +60,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run_command(name: str, arguments: Sequence[str]) -> None:
-    """Make the command's class, fill it from the arguments, and call it."""
+    """Fill the command's class from the arguments, and call it."""
     import tyro
 
-    text, config = COMMANDS[name].__doc__, (tyro.conf.AvoidSubcommands,)
-    tyro.cli(COMMANDS[name](), prog=f"flowlib {name}", description=text, args=list(arguments), config=config)()
+    found, config = COMMANDS[name], (tyro.conf.AvoidSubcommands, tyro.conf.PositionalRequiredArgs)
+    command = found if isinstance(found, type) else found()
+    tyro.cli(command, prog=f"flowlib {name}", description=found.__doc__, args=list(arguments), config=config)()
 
 
 @dataclass(frozen=True)
@@ -259,108 +260,75 @@ def make_evaluate() -> type:
     return Evaluate
 
 
-def make_predict() -> type:
+@dataclass(frozen=True, kw_only=True)
+class Predict(WithModel):
     """predict where everything goes from one picture, two, or a video's frames"""
-    import numpy as np
-    import tyro
 
-    from flowlib.clips import Clip, ClipSample
-    from flowlib.geometry import cell_grid
-    from flowlib.tasks.trajectories import TrajectoryTask
-    from flowlib.tracks import Tracks
-    from flowlib.video import decode_image, encode_image, read_frames, resize_frame
-    from flowlib.video.reading import IMAGE_SUFFIXES
-    from flowlib.viewer import TrajectoryViewer
+    inputs: tuple[Path, ...]  # one picture or two, or a video
+    report: str = "prediction"  # name of the folder in reports/ that the page and pictures go to
+    first_frame: int = 0  # of the video
+    height: int = 360  # the pictures are brought to, pixels
+    width: int = 640
+    grid: int = 32  # grid × grid points are drawn
 
-    @dataclass(frozen=True)
-    class Predict(WithModel):
-        inputs: tyro.conf.Positional[tuple[Path, ...]] = ()  # one picture or two, or a video
-        report: str = "prediction"  # name of the folder in reports/ that the pages and pictures go to
-        first_frame: int = 0  # of the video
-        height: int = 360  # the pictures are brought to, pixels
-        width: int = 640
-        grid: int = 32  # grid × grid points are drawn
+    def __call__(self) -> None:
+        from flowlib.notebook_views import own_clip, own_viewer
+        from flowlib.video import encode_image
 
-        def __call__(self) -> None:
-            model, _ = self.model()
-            task, sample = TrajectoryTask(), self.sample(tuple(model.input_frames), model.num_frames)
-            case = task.case(sample)
-            prediction = task.predict(model, case, "model")
-            answer = task.answer(prediction, case)
-            ahead = answer.frames[1:]
-            rebuilt = np.stack([sample.picture(0), *(case.rebuild(prediction, i, "frame").frame for i in ahead)])
-            seen: dict[str, Any] = {"rebuilt": rebuilt} if all(map(sample.has, ahead)) else {}
-            frames = sample.pictures(answer.frames) if seen else rebuilt
-            viewer = TrajectoryViewer(frames, answer.predicted, title="prediction", frame=len(ahead), **seen)
-            folder = self.workspace.report(self.report)
-            pngs = {"prediction.png": bytes(viewer.snapshot())}
-            pngs |= {f"rebuilt/{number:03d}.png": encode_image(frame, "png") for number, frame in enumerate(rebuilt)}
-            print(viewer.to_html(folder / "prediction.html"))
-            for name, data in pngs.items():
-                with atomic_write(folder / name) as temporary:
-                    temporary.write_bytes(data)
-                print(folder / name)
-
-        def sample(self, asked: tuple[int, ...], num_frames: int) -> ClipSample:
-            """The pictures as a clip, of a grid of points that nobody knows more about than where they start."""
-            size, paths = (self.height, self.width), [path.expanduser() for path in self.inputs]
-            if len(paths) == 1 and paths[0].suffix.lower() not in IMAGE_SUFFIXES:
-                kept = tuple(range(num_frames))
-                frames = read_frames(paths[0], range(self.first_frame, self.first_frame + num_frames), size)
-            else:
-                pictures = [resize_frame(decode_image(path.read_bytes()), size) for path in paths]
-                kept, frames = asked, np.array(pictures * len(asked) if len(pictures) == 1 else pictures)
-            queries = np.insert(cell_grid(size, self.grid), 0, 0, axis=1)
-            clip = Clip("prediction", "", 0, 1, num_frames, size, 0.0, num_frames, len(queries), kept)
-            return ClipSample(clip, frames, Tracks.still(queries, num_frames))
-
-    return Predict
+        model, _ = self.model()
+        options = {"num_frames": model.num_frames, "first_frame": self.first_frame, "grid": self.grid}
+        sample = own_clip(self.inputs, model.input_frames, (self.height, self.width), **options)
+        viewer, rebuilt = own_viewer(model, sample)
+        folder = self.workspace.report(self.report)
+        print(viewer.to_html(folder / "prediction.html"))
+        pngs = {"prediction.png": bytes(viewer.snapshot())}
+        pngs |= {f"rebuilt/{number:03d}.png": encode_image(frame, "png") for number, frame in enumerate(rebuilt)}
+        for name, data in pngs.items():
+            with atomic_write(folder / name) as temporary:
+                temporary.write_bytes(data)
+            print(folder / name)
 
 
-def make_view() -> type:
+@dataclass(frozen=True)
+class View(WithModel, OnClip):
     """write a labelled clip, or a run's prediction beside its labels, as an HTML page that plays anywhere"""
-    from flowlib.notebook_views import prediction_viewer, save_viewer
 
-    @dataclass(frozen=True)
-    class View(WithModel, OnClip):
-        run: str = ""  # name of a run whose prediction is shown, too
-        checkpoint: str = ""  # a file whose prediction is shown, too
-        report: str = "view"  # name of the folder in reports/ that the page goes to
+    run: str = ""  # name of a run whose prediction is shown, too
+    checkpoint: str = ""  # a file whose prediction is shown, too
+    report: str = "view"  # name of the folder in reports/ that the page goes to
 
-        def __call__(self) -> None:
-            clips, index = self.find()
-            predicts = self.run or self.checkpoint
-            viewer = prediction_viewer(self.model()[0], clips, index) if predicts else _viewer(clips, index)
-            save_viewer(viewer, self.workspace.report(self.report), "viewer")
+    def __call__(self) -> None:
+        from flowlib.notebook_views import prediction_viewer, save_viewer
 
-    return View
+        clips, index = self.find()
+        predicts = self.run or self.checkpoint
+        viewer = prediction_viewer(self.model()[0], clips, index) if predicts else _viewer(clips, index)
+        save_viewer(viewer, self.workspace.report(self.report), "viewer")
 
 
-def make_export() -> type:
+@dataclass(frozen=True)
+class Export(OnClip):
     """write a labelled clip's tracks as NPZ and CSV (frame, point, x, y, visible), and the clip as a video"""
-    import numpy as np
 
-    @dataclass(frozen=True)
-    class Export(OnClip):
-        clip: str = "0"  # number or key of a clip; "" for the one with the highest motion
-        report: str = "export"  # name of the folder in reports/ that the files go to
-        video: bool = True  # write the mp4, too
+    clip: str = "0"  # number or key of a clip; "" for the one with the highest motion
+    report: str = "export"  # name of the folder in reports/ that the files go to
+    video: bool = True  # write the mp4, too
 
-        def __call__(self) -> None:
-            clips, index = self.find()
-            folder, tracks = self.workspace.report(self.report), clips.tracks(index)
-            with atomic_write(folder / "tracks.npz") as temporary, temporary.open("wb") as file:
-                np.savez_compressed(file, tracks=tracks.tracks, visibility=tracks.visibility, queries=tracks.queries)
-            numbers = np.indices(tracks.visibility.shape).reshape(2, -1).T
-            rows = np.column_stack([numbers, tracks.tracks.reshape(-1, 2), tracks.visibility.ravel()])
-            with atomic_write(folder / "tracks.csv") as temporary:
-                kinds = ("%d", "%d", "%.4f", "%.4f", "%d")
-                np.savetxt(temporary, rows, kinds, delimiter=",", header="frame,point,x,y,visible", comments="")
-            print(f"{folder / 'tracks.npz'}\n{folder / 'tracks.csv'}")
-            if self.video:
-                print(_viewer(clips, index).to_video(folder / "clip.mp4"))
+    def __call__(self) -> None:
+        import numpy as np
 
-    return Export
+        clips, index = self.find()
+        folder, tracks = self.workspace.report(self.report), clips.tracks(index)
+        with atomic_write(folder / "tracks.npz") as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, tracks=tracks.tracks, visibility=tracks.visibility, queries=tracks.queries)
+        numbers = np.indices(tracks.visibility.shape).reshape(2, -1).T
+        rows = np.column_stack([numbers, tracks.tracks.reshape(-1, 2), tracks.visibility.ravel()])
+        with atomic_write(folder / "tracks.csv") as temporary:
+            kinds = ("%d", "%d", "%.4f", "%.4f", "%d")
+            np.savetxt(temporary, rows, kinds, delimiter=",", header="frame,point,x,y,visible", comments="")
+        print(f"{folder / 'tracks.npz'}\n{folder / 'tracks.csv'}")
+        if self.video:
+            print(_viewer(clips, index).to_video(folder / "clip.mp4"))
 
 
 def _viewer(clips: Any, index: int) -> Any:
@@ -372,9 +340,9 @@ def _viewer(clips: Any, index: int) -> Any:
     return TrajectoryViewer(one.frames, one.truth, title=one.name, frame=len(one.frames) - 1)
 
 
-COMMANDS: dict[str, Callable[[], type]] = {
+COMMANDS: dict[str, type | Callable[[], type]] = {
     **{"probe": make_probe, "label": make_label, "train": make_train, "evaluate": make_evaluate},
-    **{"predict": make_predict, "view": make_view, "export": make_export},
+    **{"predict": Predict, "view": View, "export": Export},
 }
 
 if __name__ == "__main__":
