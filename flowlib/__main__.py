@@ -1,12 +1,9 @@
 """The command line: `flowlib probe | label | train | evaluate | predict | view | export`, also as `python -m flowlib`.
 
-Each command is a frozen dataclass whose fields tyro turns into options, with their comments as help; what several share
-is inherited. Settings are the dataclasses that the notebooks use, so a dataset or a run begun in a notebook goes on
-here, and the other way round. What a command needs is imported when it is called, and so its class may be made then:
-`flowlib --help` loads no library that is slow to load.
+A command is a frozen dataclass whose fields tyro makes options of, with their comments as help; shared ones are
+inherited. Settings are the notebooks' dataclasses, so either goes on with what the other began. What a command needs
+is imported, and its class made, when it is called: `flowlib --help` loads no library that is slow to load.
 """
-
-# No `from __future__ import annotations`: tyro can't evaluate those of classes that are made in functions.
 
 import argparse
 import logging
@@ -15,11 +12,12 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal  # no `annotations` of `__future__`: tyro can't evaluate a local class's
 
 import flowlib
 from flowlib.workspace import Workspace, atomic_write
 
+Split = Literal["train", "val", "test", "all"]
 USAGE, INTERRUPTED = 2, 130  # exit codes, beside 0 and 1
 OPTIONS = """
   flowlib COMMAND --help     lists its options
@@ -81,34 +79,29 @@ class InWorkspace:
 class OnDataset(InWorkspace):
     dataset: str = "default"  # name of the dataset; other settings of labelling want another name
 
-
-@dataclass(frozen=True)
-class OnSplit(OnDataset):
-    split: Literal["train", "val", "test", "all"] = "all"  # which of its videos
-
-    def open(self, split: str = "") -> Any:
-        """The clips of the split, or of another one."""
+    def open(self, split: str) -> Any:
+        """The clips of a split."""
         from flowlib.dataset import TrajectoryDataset
 
-        return TrajectoryDataset(self.workspace.dataset(self.dataset), split=split or self.split)
+        return TrajectoryDataset(self.workspace.dataset(self.dataset), split=split)
 
 
 @dataclass(frozen=True)
-class OnClip(OnSplit):
+class OnClip(OnDataset):
+    split: Split = "all"  # which of its videos
     clip: str = ""  # number or key of a clip; "" for the one with the highest motion
 
     def find(self) -> tuple[Any, int]:
         """The clips of the split, and the number of the one that is meant."""
         from flowlib.notebook_views import highest_motion
 
-        clips = self.open()
+        clips = self.open(self.split)
         if not self.clip:
             return clips, highest_motion(clips)
         keys = [one.key for one in clips.clips]
-        known = {str(number): number for number in range(len(keys))} | {key: keys.index(key) for key in keys}
+        known = {name: number for number, key in enumerate(keys) for name in (str(number), key)}
         if self.clip not in known:
-            expected = f"a number from 0 to {len(keys) - 1} or a key such as {keys[0]!r}"
-            raise ValueError(f"clip: expected {expected}, got {self.clip!r}")
+            raise ValueError(f"clip: expected 0 to {len(keys) - 1} or a key such as {keys[0]!r}, got {self.clip!r}")
         return clips, known[self.clip]
 
 
@@ -116,7 +109,7 @@ class OnClip(OnSplit):
 class WithModel(InWorkspace):
     run: str = "two_frames"  # name of the run that was trained
     checkpoint: str = ""  # a file instead of the run's best.pt
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # where it runs
 
     def model(self) -> tuple[Any, dict[str, Any]]:
         """The trained model, and what its checkpoint says of it."""
@@ -197,8 +190,7 @@ def make_train() -> type:
         head: str = "fine"  # or torchvision (stride 8: smooth and grid-like)
         batch_norm: str = "train"  # or frozen, group
         input_frames: tuple[int, ...] = (0, 3)  # frames of a clip that the network sees
-        # height and width that the network works at; None: the clips' own
-        working_size: Annotated[tuple[int, int] | None, tyro.conf.arg(name="input-size")] = None
+        working_size: tuple[int, int] | None = None  # height and width that it works at; None: the clips' own
 
     @dataclass(frozen=True)
     class Train(OnDataset):
@@ -236,26 +228,24 @@ def make_evaluate() -> type:
     from flowlib.tasks.trajectories import ScoringConfig, TrajectoryTask
 
     @dataclass(frozen=True)
-    class Evaluate(WithModel, OnSplit):
+    class Evaluate(WithModel, OnDataset):
         config: Annotated[EvalConfig, tyro.conf.arg(name="")] = EvalConfig()
         scoring: Annotated[ScoringConfig, tyro.conf.arg(name="")] = ScoringConfig()
-        split: Literal["train", "val", "test", "all"] = "test"  # which videos
+        split: Split = "test"  # which of its videos
         report: str = "two_frames"  # name of the report's folder
         input_frames: tuple[int, ...] = (0, 3)  # frames that constant velocity sees
         raft_weights: str = "none"  # for constant velocity by RAFT, too: "" (the published), a path, URL or Drive id
         allow_leak: bool = False  # evaluate on videos the checkpoint was trained on, and say so in the report
 
         def __call__(self) -> None:
-            train, test, folder = self.open("train"), self.open(), self.workspace.report(self.report)
+            task, folder = TrajectoryTask(scoring=self.scoring), self.workspace.report(self.report)
+            train, test = self.open("train"), self.open(self.split)
             model, about = self.model()
             seen = {"num_frames": test.num_frames, "input_frames": self.input_frames}
             methods = {"model": model} | all_baselines(train, raft_weights=self.raft_weights, **seen)
             options: dict[str, Any] = {"config": self.config, "allow_leak": self.allow_leak, "about": {"model": about}}
-            task = TrajectoryTask(scoring=self.scoring)
             report = evaluate(methods, task, test, folder=folder, train=train, **options)
-            page = report.save(folder)
-            print(report.markdown())
-            print(f"Report: {page}")
+            print(report.markdown(), f"Report: {report.save(folder)}", sep="\n")
 
     return Evaluate
 
@@ -275,11 +265,9 @@ class Predict(WithModel):
         from flowlib.notebook_views import own_clip, own_viewer
         from flowlib.video import encode_image
 
-        model, _ = self.model()
-        options = {"num_frames": model.num_frames, "first_frame": self.first_frame, "grid": self.grid}
-        sample = own_clip(self.inputs, model.input_frames, (self.height, self.width), **options)
+        (model, _), size, folder = self.model(), (self.height, self.width), self.workspace.report(self.report)
+        sample = own_clip(self.inputs, model.input_frames, size, model.num_frames, self.first_frame, self.grid)
         viewer, rebuilt = own_viewer(model, sample)
-        folder = self.workspace.report(self.report)
         print(viewer.to_html(folder / "prediction.html"))
         pngs = {"prediction.png": bytes(viewer.snapshot())}
         pngs |= {f"rebuilt/{number:03d}.png": encode_image(frame, "png") for number, frame in enumerate(rebuilt)}
@@ -298,11 +286,11 @@ class View(WithModel, OnClip):
     report: str = "view"  # name of the folder in reports/ that the page goes to
 
     def __call__(self) -> None:
-        from flowlib.notebook_views import prediction_viewer, save_viewer
+        from flowlib.notebook_views import clip_viewer, prediction_viewer, save_viewer
 
         clips, index = self.find()
         predicts = self.run or self.checkpoint
-        viewer = prediction_viewer(self.model()[0], clips, index) if predicts else _viewer(clips, index)
+        viewer = prediction_viewer(self.model()[0], clips, index) if predicts else clip_viewer(clips, index)
         save_viewer(viewer, self.workspace.report(self.report), "viewer")
 
 
@@ -317,6 +305,8 @@ class Export(OnClip):
     def __call__(self) -> None:
         import numpy as np
 
+        from flowlib.notebook_views import clip_viewer
+
         clips, index = self.find()
         folder, tracks = self.workspace.report(self.report), clips.tracks(index)
         with atomic_write(folder / "tracks.npz") as temporary, temporary.open("wb") as file:
@@ -328,16 +318,7 @@ class Export(OnClip):
             np.savetxt(temporary, rows, kinds, delimiter=",", header="frame,point,x,y,visible", comments="")
         print(f"{folder / 'tracks.npz'}\n{folder / 'tracks.csv'}")
         if self.video:
-            print(_viewer(clips, index).to_video(folder / "clip.mp4"))
-
-
-def _viewer(clips: Any, index: int) -> Any:
-    """A labelled clip to look at, its last frame first."""
-    from flowlib.clips import ClipSample
-    from flowlib.viewer import TrajectoryViewer
-
-    one = ClipSample.of(clips[index], index)
-    return TrajectoryViewer(one.frames, one.truth, title=one.name, frame=len(one.frames) - 1)
+            print(clip_viewer(clips, index).to_video(folder / "clip.mp4"))
 
 
 COMMANDS: dict[str, type | Callable[[], type]] = {

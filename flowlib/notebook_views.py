@@ -52,6 +52,11 @@ def label_viewer(folder: str | Path, index: int | None = None) -> TrajectoryView
     dataset = _labelled(folder)
     if dataset is None:
         return None
+    return clip_viewer(dataset, index)
+
+
+def clip_viewer(dataset: TrajectoryDataset, index: int | None = None) -> TrajectoryViewer:
+    """A viewer of a labelled clip, by default the one with the highest motion."""
     one = _sample(dataset, index)
     return TrajectoryViewer(one.frames, one.truth, title=_title(one), frame=len(one.frames) - 1)
 
@@ -100,11 +105,9 @@ def own_viewer(predictor: Predictor, sample: ClipSample) -> tuple[TrajectoryView
     case, prediction = _predicted(predictor, sample, "prediction")
     tracks, rebuilt = predicted_tracks(case, prediction), _rebuilt(case, prediction, "frame")
     chosen = [0, *(frame for frame in prediction.frames if frame > 0)]
-    if all(map(sample.has, chosen)):
-        pictures: dict[str, Any] = {"frames": sample.pictures(chosen), "rebuilt": rebuilt}
-    else:
-        pictures = {"frames": rebuilt}
-    return TrajectoryViewer(tracks=tracks, title="prediction", frame=len(chosen) - 1, **pictures), rebuilt
+    whole = all(map(sample.has, chosen))
+    frames, behind = (sample.pictures(chosen), rebuilt) if whole else (rebuilt, None)
+    return TrajectoryViewer(frames, tracks, rebuilt=behind, title="prediction", frame=len(frames) - 1), rebuilt
 
 
 def prediction_figure(methods: Mapping[str, Predictor], dataset: TrajectoryDataset, index: int | None = None) -> Figure:
@@ -182,20 +185,16 @@ def own_clip(
     paths: Sequence[Path],
     input_frames: Sequence[int],
     size: Size,
-    *,
     num_frames: int = 0,
     first_frame: int = 0,
     grid: int = 32,
 ) -> ClipSample:
-    """Your own pictures or video as a clip with a grid of points, of which only the start is known: they seem to rest.
+    """Your own pictures or video as a clip, with a grid of points of which only the start is known: they seem to rest.
 
     Args:
-        paths: a picture for each of `input_frames`, one for all of them, or a video.
-        input_frames: what the predictor sees.
-        size: (height, width) the pictures are brought to, evenly cut.
-        num_frames: of the clip; 0 for no more than `input_frames` ask for.
-        first_frame: of the video.
-        grid: points a side.
+        paths: a picture for each of `input_frames`, one for all of them, or a video (from `first_frame` on).
+        size: (height, width) they are brought to, evenly cut.
+        num_frames: of the clip; 0 for as many as `input_frames` need.
 
     Raises:
         FileNotFoundError, ValueError: a file that is not there or no picture or video, or their number doesn't fit.
