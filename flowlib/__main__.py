@@ -1,12 +1,9 @@
 """The command line: `flowlib probe | label | train | evaluate | predict | view | export`, also as `python -m flowlib`.
 
-Each command is a frozen dataclass whose fields tyro turns into options, with their comments as help; what several share
-is inherited. Settings are the dataclasses that the notebooks use, so a dataset or a run begun in a notebook goes on
-here, and the other way round. A command's class is made when it is called, and what it needs is imported then:
-`flowlib --help` loads no library that is slow to load.
+A command is a frozen dataclass whose fields tyro makes options of, with their comments as help; shared ones are
+inherited. Settings are the notebooks' dataclasses, so either goes on with what the other began. What a command needs
+is imported, and its class made, when it is called: `flowlib --help` loads no library that is slow to load.
 """
-
-# No `from __future__ import annotations`: tyro can't evaluate those of classes that are made in functions.
 
 import argparse
 import logging
@@ -15,11 +12,12 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal  # no `annotations` of `__future__`: tyro can't evaluate a local class's
 
 import flowlib
 from flowlib.workspace import Workspace, atomic_write
 
+Split = Literal["train", "val", "test", "all"]
 USAGE, INTERRUPTED = 2, 130  # exit codes, beside 0 and 1
 OPTIONS = """
   flowlib COMMAND --help     lists its options
@@ -60,11 +58,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run_command(name: str, arguments: Sequence[str]) -> None:
-    """Make the command's class, fill it from the arguments, and call it."""
+    """Fill the command's class from the arguments, and call it."""
     import tyro
 
-    text, config = COMMANDS[name].__doc__, (tyro.conf.AvoidSubcommands,)
-    tyro.cli(COMMANDS[name](), prog=f"flowlib {name}", description=text, args=list(arguments), config=config)()
+    found, config = COMMANDS[name], (tyro.conf.AvoidSubcommands, tyro.conf.PositionalRequiredArgs)
+    command = found if isinstance(found, type) else found()
+    tyro.cli(command, prog=f"flowlib {name}", description=found.__doc__, args=list(arguments), config=config)()
 
 
 @dataclass(frozen=True)
@@ -80,34 +79,29 @@ class InWorkspace:
 class OnDataset(InWorkspace):
     dataset: str = "default"  # name of the dataset; other settings of labelling want another name
 
-
-@dataclass(frozen=True)
-class OnSplit(OnDataset):
-    split: Literal["train", "val", "test", "all"] = "all"  # which of its videos
-
-    def open(self, split: str = "") -> Any:
-        """The clips of the split, or of another one."""
+    def open(self, split: str) -> Any:
+        """The clips of a split."""
         from flowlib.dataset import TrajectoryDataset
 
-        return TrajectoryDataset(self.workspace.dataset(self.dataset), split=split or self.split)
+        return TrajectoryDataset(self.workspace.dataset(self.dataset), split=split)
 
 
 @dataclass(frozen=True)
-class OnClip(OnSplit):
+class OnClip(OnDataset):
+    split: Split = "all"  # which of its videos
     clip: str = ""  # number or key of a clip; "" for the one with the highest motion
 
     def find(self) -> tuple[Any, int]:
         """The clips of the split, and the number of the one that is meant."""
         from flowlib.notebook_views import highest_motion
 
-        clips = self.open()
+        clips = self.open(self.split)
         if not self.clip:
             return clips, highest_motion(clips)
         keys = [one.key for one in clips.clips]
-        known = {str(number): number for number in range(len(keys))} | {key: keys.index(key) for key in keys}
+        known = {name: number for number, key in enumerate(keys) for name in (str(number), key)}
         if self.clip not in known:
-            expected = f"a number from 0 to {len(keys) - 1} or a key such as {keys[0]!r}"
-            raise ValueError(f"clip: expected {expected}, got {self.clip!r}")
+            raise ValueError(f"clip: expected 0 to {len(keys) - 1} or a key such as {keys[0]!r}, got {self.clip!r}")
         return clips, known[self.clip]
 
 
@@ -115,7 +109,7 @@ class OnClip(OnSplit):
 class WithModel(InWorkspace):
     run: str = "two_frames"  # name of the run that was trained
     checkpoint: str = ""  # a file instead of the run's best.pt
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # where it runs
 
     def model(self) -> tuple[Any, dict[str, Any]]:
         """The trained model, and what its checkpoint says of it."""
@@ -196,8 +190,7 @@ def make_train() -> type:
         head: str = "fine"  # or torchvision (stride 8: smooth and grid-like)
         batch_norm: str = "train"  # or frozen, group
         input_frames: tuple[int, ...] = (0, 3)  # frames of a clip that the network sees
-        # height and width that the network works at; None: the clips' own
-        working_size: Annotated[tuple[int, int] | None, tyro.conf.arg(name="input-size")] = None
+        working_size: tuple[int, int] | None = None  # height and width that it works at; None: the clips' own
 
     @dataclass(frozen=True)
     class Train(OnDataset):
@@ -235,146 +228,102 @@ def make_evaluate() -> type:
     from flowlib.tasks.trajectories import ScoringConfig, TrajectoryTask
 
     @dataclass(frozen=True)
-    class Evaluate(WithModel, OnSplit):
+    class Evaluate(WithModel, OnDataset):
         config: Annotated[EvalConfig, tyro.conf.arg(name="")] = EvalConfig()
         scoring: Annotated[ScoringConfig, tyro.conf.arg(name="")] = ScoringConfig()
-        split: Literal["train", "val", "test", "all"] = "test"  # which videos
+        split: Split = "test"  # which of its videos
         report: str = "two_frames"  # name of the report's folder
         input_frames: tuple[int, ...] = (0, 3)  # frames that constant velocity sees
         raft_weights: str = "none"  # for constant velocity by RAFT, too: "" (the published), a path, URL or Drive id
         allow_leak: bool = False  # evaluate on videos the checkpoint was trained on, and say so in the report
 
         def __call__(self) -> None:
-            train, test, folder = self.open("train"), self.open(), self.workspace.report(self.report)
+            task, folder = TrajectoryTask(scoring=self.scoring), self.workspace.report(self.report)
+            train, test = self.open("train"), self.open(self.split)
             model, about = self.model()
             seen = {"num_frames": test.num_frames, "input_frames": self.input_frames}
             methods = {"model": model} | all_baselines(train, raft_weights=self.raft_weights, **seen)
             options: dict[str, Any] = {"config": self.config, "allow_leak": self.allow_leak, "about": {"model": about}}
-            task = TrajectoryTask(scoring=self.scoring)
             report = evaluate(methods, task, test, folder=folder, train=train, **options)
-            page = report.save(folder)
-            print(report.markdown())
-            print(f"Report: {page}")
+            print(report.markdown(), f"Report: {report.save(folder)}", sep="\n")
 
     return Evaluate
 
 
-def make_predict() -> type:
+@dataclass(frozen=True, kw_only=True)
+class Predict(WithModel):
     """predict where everything goes from one picture, two, or a video's frames"""
-    import numpy as np
-    import tyro
 
-    from flowlib.clips import Clip, ClipSample
-    from flowlib.geometry import cell_grid
-    from flowlib.tasks.trajectories import TrajectoryTask
-    from flowlib.tracks import Tracks
-    from flowlib.video import decode_image, encode_image, read_frames, resize_frame
-    from flowlib.video.reading import IMAGE_SUFFIXES
-    from flowlib.viewer import TrajectoryViewer
+    inputs: tuple[Path, ...]  # one picture or two, or a video
+    report: str = "prediction"  # name of the folder in reports/ that the page and pictures go to
+    first_frame: int = 0  # of the video
+    height: int = 360  # the pictures are brought to, pixels
+    width: int = 640
+    grid: int = 32  # grid × grid points are drawn
 
-    @dataclass(frozen=True)
-    class Predict(WithModel):
-        inputs: tyro.conf.Positional[tuple[Path, ...]] = ()  # one picture or two, or a video
-        report: str = "prediction"  # name of the folder in reports/ that the pages and pictures go to
-        first_frame: int = 0  # of the video
-        height: int = 360  # the pictures are brought to, pixels
-        width: int = 640
-        grid: int = 32  # grid × grid points are drawn
+    def __call__(self) -> None:
+        from flowlib.notebook_views import own_clip, own_viewer
+        from flowlib.video import encode_image
 
-        def __call__(self) -> None:
-            model, _ = self.model()
-            task, sample = TrajectoryTask(), self.sample(tuple(model.input_frames), model.num_frames)
-            case = task.case(sample)
-            prediction = task.predict(model, case, "model")
-            answer = task.answer(prediction, case)
-            ahead = answer.frames[1:]
-            rebuilt = np.stack([sample.picture(0), *(case.rebuild(prediction, i, "frame").frame for i in ahead)])
-            seen: dict[str, Any] = {"rebuilt": rebuilt} if all(map(sample.has, ahead)) else {}
-            frames = sample.pictures(answer.frames) if seen else rebuilt
-            viewer = TrajectoryViewer(frames, answer.predicted, title="prediction", frame=len(ahead), **seen)
-            folder = self.workspace.report(self.report)
-            pngs = {"prediction.png": bytes(viewer.snapshot())}
-            pngs |= {f"rebuilt/{number:03d}.png": encode_image(frame, "png") for number, frame in enumerate(rebuilt)}
-            print(viewer.to_html(folder / "prediction.html"))
-            for name, data in pngs.items():
-                with atomic_write(folder / name) as temporary:
-                    temporary.write_bytes(data)
-                print(folder / name)
-
-        def sample(self, asked: tuple[int, ...], num_frames: int) -> ClipSample:
-            """The pictures as a clip, of a grid of points that nobody knows more about than where they start."""
-            size, paths = (self.height, self.width), [path.expanduser() for path in self.inputs]
-            if len(paths) == 1 and paths[0].suffix.lower() not in IMAGE_SUFFIXES:
-                kept = tuple(range(num_frames))
-                frames = read_frames(paths[0], range(self.first_frame, self.first_frame + num_frames), size)
-            else:
-                pictures = [resize_frame(decode_image(path.read_bytes()), size) for path in paths]
-                kept, frames = asked, np.array(pictures * len(asked) if len(pictures) == 1 else pictures)
-            queries = np.insert(cell_grid(size, self.grid), 0, 0, axis=1)
-            clip = Clip("prediction", "", 0, 1, num_frames, size, 0.0, num_frames, len(queries), kept)
-            return ClipSample(clip, frames, Tracks.still(queries, num_frames))
-
-    return Predict
+        (model, _), size, folder = self.model(), (self.height, self.width), self.workspace.report(self.report)
+        sample = own_clip(self.inputs, model.input_frames, size, model.num_frames, self.first_frame, self.grid)
+        viewer, rebuilt = own_viewer(model, sample)
+        print(viewer.to_html(folder / "prediction.html"))
+        pngs = {"prediction.png": bytes(viewer.snapshot())}
+        pngs |= {f"rebuilt/{number:03d}.png": encode_image(frame, "png") for number, frame in enumerate(rebuilt)}
+        for name, data in pngs.items():
+            with atomic_write(folder / name) as temporary:
+                temporary.write_bytes(data)
+            print(folder / name)
 
 
-def make_view() -> type:
+@dataclass(frozen=True)
+class View(WithModel, OnClip):
     """write a labelled clip, or a run's prediction beside its labels, as an HTML page that plays anywhere"""
-    from flowlib.notebook_views import prediction_viewer, save_viewer
 
-    @dataclass(frozen=True)
-    class View(WithModel, OnClip):
-        run: str = ""  # name of a run whose prediction is shown, too
-        checkpoint: str = ""  # a file whose prediction is shown, too
-        report: str = "view"  # name of the folder in reports/ that the page goes to
+    run: str = ""  # name of a run whose prediction is shown, too
+    checkpoint: str = ""  # a file whose prediction is shown, too
+    report: str = "view"  # name of the folder in reports/ that the page goes to
 
-        def __call__(self) -> None:
-            clips, index = self.find()
-            predicts = self.run or self.checkpoint
-            viewer = prediction_viewer(self.model()[0], clips, index) if predicts else _viewer(clips, index)
-            save_viewer(viewer, self.workspace.report(self.report), "viewer")
+    def __call__(self) -> None:
+        from flowlib.notebook_views import clip_viewer, prediction_viewer, save_viewer
 
-    return View
+        clips, index = self.find()
+        predicts = self.run or self.checkpoint
+        viewer = prediction_viewer(self.model()[0], clips, index) if predicts else clip_viewer(clips, index)
+        save_viewer(viewer, self.workspace.report(self.report), "viewer")
 
 
-def make_export() -> type:
+@dataclass(frozen=True)
+class Export(OnClip):
     """write a labelled clip's tracks as NPZ and CSV (frame, point, x, y, visible), and the clip as a video"""
-    import numpy as np
 
-    @dataclass(frozen=True)
-    class Export(OnClip):
-        clip: str = "0"  # number or key of a clip; "" for the one with the highest motion
-        report: str = "export"  # name of the folder in reports/ that the files go to
-        video: bool = True  # write the mp4, too
+    clip: str = "0"  # number or key of a clip; "" for the one with the highest motion
+    report: str = "export"  # name of the folder in reports/ that the files go to
+    video: bool = True  # write the mp4, too
 
-        def __call__(self) -> None:
-            clips, index = self.find()
-            folder, tracks = self.workspace.report(self.report), clips.tracks(index)
-            with atomic_write(folder / "tracks.npz") as temporary, temporary.open("wb") as file:
-                np.savez_compressed(file, tracks=tracks.tracks, visibility=tracks.visibility, queries=tracks.queries)
-            numbers = np.indices(tracks.visibility.shape).reshape(2, -1).T
-            rows = np.column_stack([numbers, tracks.tracks.reshape(-1, 2), tracks.visibility.ravel()])
-            with atomic_write(folder / "tracks.csv") as temporary:
-                kinds = ("%d", "%d", "%.4f", "%.4f", "%d")
-                np.savetxt(temporary, rows, kinds, delimiter=",", header="frame,point,x,y,visible", comments="")
-            print(f"{folder / 'tracks.npz'}\n{folder / 'tracks.csv'}")
-            if self.video:
-                print(_viewer(clips, index).to_video(folder / "clip.mp4"))
+    def __call__(self) -> None:
+        import numpy as np
 
-    return Export
+        from flowlib.notebook_views import clip_viewer
 
-
-def _viewer(clips: Any, index: int) -> Any:
-    """A labelled clip to look at, its last frame first."""
-    from flowlib.clips import ClipSample
-    from flowlib.viewer import TrajectoryViewer
-
-    one = ClipSample.of(clips[index], index)
-    return TrajectoryViewer(one.frames, one.truth, title=one.name, frame=len(one.frames) - 1)
+        clips, index = self.find()
+        folder, tracks = self.workspace.report(self.report), clips.tracks(index)
+        with atomic_write(folder / "tracks.npz") as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, tracks=tracks.tracks, visibility=tracks.visibility, queries=tracks.queries)
+        numbers = np.indices(tracks.visibility.shape).reshape(2, -1).T
+        rows = np.column_stack([numbers, tracks.tracks.reshape(-1, 2), tracks.visibility.ravel()])
+        with atomic_write(folder / "tracks.csv") as temporary:
+            kinds = ("%d", "%d", "%.4f", "%.4f", "%d")
+            np.savetxt(temporary, rows, kinds, delimiter=",", header="frame,point,x,y,visible", comments="")
+        print(f"{folder / 'tracks.npz'}\n{folder / 'tracks.csv'}")
+        if self.video:
+            print(clip_viewer(clips, index).to_video(folder / "clip.mp4"))
 
 
-COMMANDS: dict[str, Callable[[], type]] = {
+COMMANDS: dict[str, type | Callable[[], type]] = {
     **{"probe": make_probe, "label": make_label, "train": make_train, "evaluate": make_evaluate},
-    **{"predict": make_predict, "view": make_view, "export": make_export},
+    **{"predict": Predict, "view": View, "export": Export},
 }
 
 if __name__ == "__main__":

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch.utils.data import Subset
 
-from flowlib.clips import ClipSample
+from flowlib.clips import Clip, ClipSample
 from flowlib.dataset import TrajectoryDataset
 from flowlib.evaluation import Report
-from flowlib.geometry import Size
+from flowlib.geometry import Size, cell_grid
 from flowlib.metrics import frame_metrics
 from flowlib.models.protocols import Predictor, TrajectoryPrediction, device_of
 from flowlib.plots import (
@@ -35,9 +35,10 @@ from flowlib.tasks.trajectories import TrajectoryTask
 from flowlib.tasks.trajectories.case import TrajectoryCase
 from flowlib.tracks import Tracks
 from flowlib.training.runs import read_metrics
-from flowlib.video import decode_image, resize_frame
+from flowlib.video import decode_image, read_frames, resize_frame
+from flowlib.video.reading import IMAGE_SUFFIXES
 from flowlib.viewer import TrajectoryViewer
-from flowlib.warp import rebuild
+from flowlib.warp import Fill, rebuild
 from flowlib.workspace import check_name
 
 MOST_POINTS = 900  # of a static picture; more than that hide the frame
@@ -51,6 +52,11 @@ def label_viewer(folder: str | Path, index: int | None = None) -> TrajectoryView
     dataset = _labelled(folder)
     if dataset is None:
         return None
+    return clip_viewer(dataset, index)
+
+
+def clip_viewer(dataset: TrajectoryDataset, index: int | None = None) -> TrajectoryViewer:
+    """A viewer of a labelled clip, by default the one with the highest motion."""
     one = _sample(dataset, index)
     return TrajectoryViewer(one.frames, one.truth, title=_title(one), frame=len(one.frames) - 1)
 
@@ -80,17 +86,28 @@ def prediction_viewer(
     sample = case.sample
     chosen = [0, *(frame for frame in prediction.frames if frame > 0)]
     tracks = Tracks(sample.truth.tracks[chosen], sample.truth.visibility[chosen], sample.truth.queries)
-    frames = sample.pictures(chosen)
-    rebuilt = [frames[0]] + [case.rebuild(prediction, frame, "none").frame for frame in chosen[1:]]
     return TrajectoryViewer(
-        frames,
+        sample.pictures(chosen),
         tracks,
         predicted_tracks(case, prediction),
-        rebuilt=np.stack(rebuilt),
+        rebuilt=_rebuilt(case, prediction, "none"),
         title=_title(sample),
         names=("labels", name),
-        frame=len(frames) - 1,
+        frame=len(chosen) - 1,
     )
+
+
+def own_viewer(predictor: Predictor, sample: ClipSample) -> tuple[TrajectoryViewer, np.ndarray]:
+    """A viewer of a prediction without labels, and the frames that it rebuilds [F H W 3], holes filled with frame 0.
+
+    Shown over the sample's pictures where it has them all, else over the rebuilt ones.
+    """
+    case, prediction = _predicted(predictor, sample, "prediction")
+    tracks, rebuilt = predicted_tracks(case, prediction), _rebuilt(case, prediction, "frame")
+    chosen = [0, *(frame for frame in prediction.frames if frame > 0)]
+    whole = all(map(sample.has, chosen))
+    frames, behind = (sample.pictures(chosen), rebuilt) if whole else (rebuilt, None)
+    return TrajectoryViewer(frames, tracks, rebuilt=behind, title="prediction", frame=len(frames) - 1), rebuilt
 
 
 def prediction_figure(methods: Mapping[str, Predictor], dataset: TrajectoryDataset, index: int | None = None) -> Figure:
@@ -148,24 +165,65 @@ def predict_pictures(
     """
     if not pictures and dataset is None:
         raise ValueError("pictures: expected files, or a dataset to take the frames of a clip from, got neither")
-    frames = _own_pictures(pictures, size) if pictures else _moving_frames(dataset, predictor.input_frames)
-    if len(frames) == 1:
-        frames = frames * len(predictor.input_frames)
-    if len(frames) != len(predictor.input_frames):
-        expected = f"1 or {len(predictor.input_frames)}, for frames {predictor.input_frames}"
-        raise ValueError(f"pictures: expected {expected}, got {len(frames)}")
-    images = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)[None]
+    asked, names = tuple(predictor.input_frames), pictures.split(",")
+    sample = own_clip([Path(name.strip()) for name in names], asked, size) if pictures else _sample(dataset, None)
     with torch.inference_mode():
-        prediction = predictor(images.to(device_of(predictor)))
+        prediction = predictor(sample.images(asked).to(device_of(predictor)))
     displacement, logits = (
         part[0, -1].cpu().numpy() for part in (prediction.displacement, prediction.visibility_logits)
     )
-    figure, axes = panels(1, 3, ratio=frames[0].shape[0] / frames[0].shape[1])
-    show_image(frames[0], "frame 0", ax=axes[0, 0])
+    first = sample.picture(asked[0])
+    figure, axes = panels(1, 3, ratio=first.shape[0] / first.shape[1])
+    show_image(first, "frame 0", ax=axes[0, 0])
     dense_field(displacement, ax=axes[0, 1]).set_title(f"where it goes by frame {prediction.frames[-1]}", fontsize=9)
-    rebuilt = rebuild(frames[0], displacement, logits, fill="frame").frame
+    rebuilt = rebuild(first, displacement, logits, fill="frame").frame
     show_image(rebuilt, f"frame {prediction.frames[-1]}, rebuilt", ax=axes[0, 2])
     return figure
+
+
+def own_clip(
+    paths: Sequence[Path],
+    input_frames: Sequence[int],
+    size: Size,
+    num_frames: int = 0,
+    first_frame: int = 0,
+    grid: int = 32,
+) -> ClipSample:
+    """Your own pictures or video as a clip, with a grid of points of which only the start is known: they seem to rest.
+
+    Args:
+        paths: a picture for each of `input_frames`, one for all of them, or a video (from `first_frame` on).
+        size: (height, width) they are brought to, evenly cut.
+        num_frames: of the clip; 0 for as many as `input_frames` need.
+
+    Raises:
+        FileNotFoundError, ValueError: a file that is not there or no picture or video, or their number doesn't fit.
+    """
+    asked, paths = tuple(input_frames), [path.expanduser() for path in paths]
+    num_frames = num_frames or max(asked) + 1
+    for path in paths:
+        if not path.exists():
+            raise FileNotFoundError(f"pictures: expected a picture, found nothing at {path}")
+    if len(paths) == 1 and paths[0].suffix.lower() not in IMAGE_SUFFIXES:
+        kept, frames = (
+            tuple(range(num_frames)),
+            read_frames(paths[0], range(first_frame, first_frame + num_frames), size),
+        )
+    elif len(paths) in (1, len(asked)):
+        pictures = [_own_picture(path, size) for path in paths]
+        kept, frames = asked, np.stack(pictures * (len(asked) // len(paths)))
+    else:
+        raise ValueError(f"pictures: expected 1 or {len(asked)}, for frames {asked}, got {len(paths)}")
+    queries = np.insert(cell_grid(size, grid), 0, 0, axis=1)
+    clip = Clip("prediction", "", 0, 1, num_frames, size, 0.0, num_frames, len(queries), kept)
+    return ClipSample(clip, frames, Tracks.still(queries, num_frames))
+
+
+def _own_picture(path: Path, size: Size) -> np.ndarray:
+    try:
+        return resize_frame(decode_image(path.read_bytes()), size)
+    except ValueError as error:
+        raise ValueError(f"pictures: expected a picture (JPEG, PNG, WebP, BMP), {path} is none") from error
 
 
 def curves(folder: str | Path) -> Axes:
@@ -222,22 +280,6 @@ def thinned(tracks: Tracks) -> Tracks:
     return tracks.points(np.arange(side * side).reshape(side, side)[step // 2 :: step, step // 2 :: step].ravel())
 
 
-def _own_pictures(pictures: str, size: Size) -> list[np.ndarray]:
-    frames = []
-    for name in (part.strip() for part in pictures.split(",")):
-        if not Path(name).expanduser().is_file():
-            raise FileNotFoundError(f"pictures: expected a picture, found nothing at {name}")
-        try:
-            frames.append(resize_frame(decode_image(Path(name).expanduser().read_bytes()), size))
-        except ValueError as error:
-            raise ValueError(f"pictures: expected a picture (JPEG, PNG, WebP, BMP), {name} is none") from error
-    return frames
-
-
-def _moving_frames(dataset: Any, input_frames: Sequence[int]) -> list[np.ndarray]:
-    return list(_sample(dataset, None).pictures(input_frames))
-
-
 def _labelled(folder: str | Path) -> TrajectoryDataset | None:
     if not any(find_shards(folder)[0].values()):
         print(f"{folder}: nothing is labelled yet")
@@ -253,6 +295,12 @@ def _sample(dataset: Any, index: int | None) -> ClipSample:
 
 def _title(sample: ClipSample) -> str:
     return f"{sample.clip.video}, frame {sample.clip.first_frame}"
+
+
+def _rebuilt(case: TrajectoryCase, prediction: TrajectoryPrediction, fill: Fill) -> np.ndarray:
+    """Frame 0 and the later ones that are predicted [F H W 3], rebuilt."""
+    later = [case.rebuild(prediction, frame, fill).frame for frame in prediction.frames if frame > 0]
+    return np.stack([case.sample.picture(0), *later])
 
 
 def _predicted(predictor: Predictor, sample: ClipSample, name: str) -> tuple[TrajectoryCase, TrajectoryPrediction]:
