@@ -11,6 +11,7 @@ from dataclasses import replace
 import h5py
 import numpy as np
 import pytest
+from fixtures.labelling import CONFIG, DriftTracker, samples, write_videos
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,50 +21,13 @@ from flowlib.labelling.pipeline import Clock, decode_clips, label_clips
 from flowlib.labelling.store import Store
 from flowlib.shards import Shard, ShardError, find_shards
 from flowlib.synthetic import random_scene
-from flowlib.tracks import Tracks
 from flowlib.video import write_video
 from flowlib.workspace import Workspace
-
-CONFIG = LabelConfig(frames=4, grid=3, height=48, width=64, tracker="exact", encoding="webp")
-
-
-class DriftTracker:
-    """Moves every point by a pixel a frame, and counts its calls."""
-
-    def __init__(self, fail_at: int = -1) -> None:
-        self.calls, self.fail_at = 0, fail_at
-
-    def __call__(self, frames, queries):
-        self.calls += 1
-        if self.calls == self.fail_at:
-            raise KeyboardInterrupt
-        moved = queries[None, :, 1:] + np.arange(len(frames), dtype=np.float32)[:, None, None]
-        return Tracks(moved, np.ones(moved.shape[:2], bool), queries)
-
-    def describe(self):
-        return {"name": "drift", "weights_sha256": ""}
 
 
 @pytest.fixture
 def videos(tmp_path):
-    """Three rendered videos of 13, 9 and 4 frames: 3 + 2 + 1 clips."""
-    folder = tmp_path / "my vidéos"
-    for number, length in enumerate((13, 9, 4)):
-        sources.write_scene(folder / f"v{number}.mkv", random_scene(length, (48, 64), seed=number))
-    return folder
-
-
-def samples(folder) -> dict:
-    """Every sample of a dataset by key, as bytes."""
-    found, bad = find_shards(folder)
-    assert not bad
-    content = {}
-    for path, clips in found.items():
-        with Shard(path) as shard:
-            for clip in clips:
-                one = shard.read(clip)
-                content[clip.key] = one.frames.tobytes() + one.truth.tracks.tobytes() + one.truth.visibility.tobytes()
-    return content
+    return write_videos(tmp_path / "my vidéos")
 
 
 def test_the_plan_is_decided_by_inputs_and_config(videos):

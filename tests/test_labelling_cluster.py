@@ -5,10 +5,15 @@ import signal
 import sys
 
 import pytest
-from test_labelling import CONFIG, DriftTracker, samples, videos  # noqa: F401  (a fixture)
+from fixtures.labelling import CONFIG, DriftTracker, samples, write_videos
 
 from flowlib.labelling import label, make_plan
 from flowlib.workspace import Workspace
+
+
+@pytest.fixture
+def videos(tmp_path):
+    return write_videos(tmp_path / "my vidéos")
 
 
 @pytest.fixture(scope="module")
