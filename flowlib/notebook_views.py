@@ -19,7 +19,7 @@ from flowlib.dataset import TrajectoryDataset
 from flowlib.evaluation import Report
 from flowlib.geometry import Size, cell_grid
 from flowlib.metrics import frame_metrics
-from flowlib.models.protocols import Predictor, TrajectoryPrediction, device_of
+from flowlib.models.protocols import Predictor, device_of
 from flowlib.plots import (
     Axes,
     Figure,
@@ -32,7 +32,7 @@ from flowlib.plots import (
 )
 from flowlib.shards import find_shards
 from flowlib.tasks.trajectories import TrajectoryTask
-from flowlib.tasks.trajectories.case import TrajectoryCase
+from flowlib.tasks.trajectories.metrics import TrajectoryAnswer
 from flowlib.tracks import Tracks
 from flowlib.training.runs import read_metrics
 from flowlib.video import decode_image, read_frames, resize_frame
@@ -82,19 +82,11 @@ def prediction_viewer(
 ) -> TrajectoryViewer:
     """A viewer of the truth beside a prediction and the frames it rebuilds, by default on the clip with the highest
     motion."""
-    case, prediction = _predicted(predictor, _sample(dataset, index), name)
-    sample = case.sample
-    chosen = [0, *(frame for frame in prediction.frames if frame > 0)]
-    tracks = Tracks(sample.truth.tracks[chosen], sample.truth.visibility[chosen], sample.truth.queries)
-    return TrajectoryViewer(
-        sample.pictures(chosen),
-        tracks,
-        predicted_tracks(case, prediction),
-        rebuilt=_rebuilt(case, prediction, "none"),
-        title=_title(sample),
-        names=("labels", name),
-        frame=len(chosen) - 1,
-    )
+    sample = _sample(dataset, index)
+    answer = _answer(predictor, sample, name)
+    seen: dict[str, Any] = {"title": _title(sample), "names": ("labels", name), "frame": len(answer.frames) - 1}
+    rebuilt, frames = _rebuilt(answer, "none"), sample.pictures(answer.frames)
+    return TrajectoryViewer(frames, answer.true, answer.predicted, rebuilt=rebuilt, **seen)
 
 
 def own_viewer(predictor: Predictor, sample: ClipSample) -> tuple[TrajectoryViewer, np.ndarray]:
@@ -102,12 +94,12 @@ def own_viewer(predictor: Predictor, sample: ClipSample) -> tuple[TrajectoryView
 
     Shown over the sample's pictures where it has them all, else over the rebuilt ones.
     """
-    case, prediction = _predicted(predictor, sample, "prediction")
-    tracks, rebuilt = predicted_tracks(case, prediction), _rebuilt(case, prediction, "frame")
-    chosen = [0, *(frame for frame in prediction.frames if frame > 0)]
-    whole = all(map(sample.has, chosen))
-    frames, behind = (sample.pictures(chosen), rebuilt) if whole else (rebuilt, None)
-    return TrajectoryViewer(frames, tracks, rebuilt=behind, title="prediction", frame=len(frames) - 1), rebuilt
+    answer = _answer(predictor, sample, "prediction")
+    rebuilt = _rebuilt(answer, "frame")
+    whole = all(map(sample.has, answer.frames))
+    frames, behind = (sample.pictures(answer.frames), rebuilt) if whole else (rebuilt, None)
+    last = len(frames) - 1
+    return TrajectoryViewer(frames, answer.predicted, rebuilt=behind, title="prediction", frame=last), rebuilt
 
 
 def prediction_figure(methods: Mapping[str, Predictor], dataset: TrajectoryDataset, index: int | None = None) -> Figure:
@@ -122,11 +114,11 @@ def prediction_figure(methods: Mapping[str, Predictor], dataset: TrajectoryDatas
     last = sample.clip.num_frames - 1
     true_frame = sample.picture(last)
     for row, (name, predictor) in zip(axes, methods.items()):
-        case, prediction = _predicted(predictor, sample, name)
-        labels, predicted = thinned(sample.truth), thinned(predicted_tracks(case, prediction))
+        answer = _answer(predictor, sample, name)
+        labels, predicted = thinned(sample.truth), thinned(answer.predicted)
         tracks_over_frame(sample.picture(0), labels, predicted, ax=row[0])
         row[0].set_title(f"{name}: tracks over frame 0", fontsize=9, parse_math=False)
-        rebuilt = case.rebuild(prediction, last, "none")
+        rebuilt = answer.case.rebuild(answer.prediction, last, "none")
         score = frame_metrics(true_frame, rebuilt.frame, {"covered": rebuilt.covered})["psnr_covered"]
         holes = 100 * (1 - rebuilt.covered.mean())
         title = f"rebuilt frame {last}: PSNR {score:.1f} dB where covered, holes {holes:.0f} %"
@@ -244,11 +236,6 @@ def save_viewer(viewer: TrajectoryViewer, folder: str | Path, name: str) -> Path
     return path
 
 
-def predicted_tracks(case: TrajectoryCase, prediction: TrajectoryPrediction) -> Tracks:
-    """A prediction at a clip's own points, as `Tracks` over frame 0 and the frames that were predicted."""
-    return TrajectoryTask().answer(prediction, case).predicted
-
-
 def highest_motion(dataset: TrajectoryDataset) -> int:
     """The number of the clip whose visible points move most, of up to 60 clips spread over the dataset.
 
@@ -297,13 +284,13 @@ def _title(sample: ClipSample) -> str:
     return f"{sample.clip.video}, frame {sample.clip.first_frame}"
 
 
-def _rebuilt(case: TrajectoryCase, prediction: TrajectoryPrediction, fill: Fill) -> np.ndarray:
+def _rebuilt(answer: TrajectoryAnswer, fill: Fill) -> np.ndarray:
     """Frame 0 and the later ones that are predicted [F H W 3], rebuilt."""
-    later = [case.rebuild(prediction, frame, fill).frame for frame in prediction.frames if frame > 0]
-    return np.stack([case.sample.picture(0), *later])
+    later = [answer.case.rebuild(answer.prediction, frame, fill).frame for frame in answer.frames[1:]]
+    return np.stack([answer.case.sample.picture(0), *later])
 
 
-def _predicted(predictor: Predictor, sample: ClipSample, name: str) -> tuple[TrajectoryCase, TrajectoryPrediction]:
+def _answer(predictor: Predictor, sample: ClipSample, name: str) -> TrajectoryAnswer:
     task = TrajectoryTask()
     case = task.case(sample)
-    return case, task.predict(predictor, case, name)
+    return task.answer(task.predict(predictor, case, name), case)
