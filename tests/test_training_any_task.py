@@ -14,6 +14,7 @@ from fixtures.training_clips import make_clips
 from torch import nn
 
 from flowlib.dataset import TrajectoryDataset
+from flowlib.evaluation import evaluate
 from flowlib.tasks.trajectories import TrajectoryTask
 from flowlib.training import TrainConfig, fit, load_checkpoint, load_task, overfit, run_experiments, run_table
 from flowlib.training.checkpoints import find_class, read_checkpoint
@@ -32,6 +33,8 @@ def test_a_model_with_config_and_input_frames_alone_trains_and_is_loaded_again(t
     assert all(torch.equal(value, model.state_dict()[key]) for key, value in loaded.state_dict().items())
     assert info["model"] == {"module": "fixtures.tiny_model", "name": "Tiny", "config": {"frames": 4}}
     assert info["target_scale"] == info["constants"]["target_scale"] > 0 and info["weights"] is None
+    report = evaluate({"mine": loaded}, TrajectoryTask(), make_clips(2, 50), folder=tmp_path, progress=False)
+    assert report.role("mine") == "model" and report.estimate("mine", "ade").mean > 0
 
 
 def test_a_class_that_cannot_be_imported_is_said_so_and_the_model_may_be_passed(tmp_path, refuses):
@@ -59,6 +62,8 @@ def test_what_cannot_be_trained_is_refused_at_the_door(tmp_path, refuses):
         fit(Labels(3), Classify(), [], None, QUICK, folder=tmp_path)
     with refuses("model: expected a prediction of all 4 frames of a clip"):
         fit(Tiny(3), TrajectoryTask(), CLIPS, None, QUICK, folder=tmp_path)
+    with refuses(r"task: expected a Task, such as TrajectoryTask\(\), got list"):  # the arguments of before
+        fit(Labels(3), pictures(3), None, QUICK, folder=tmp_path)
 
 
 def labels(seed=0):
@@ -80,7 +85,13 @@ def test_a_task_of_ones_own_trains_and_goes_on_exactly_after_a_stop(tmp_path):
     scores = [line["validation_accuracy"] for line in whole.metrics() if "validation_accuracy" in line]
     assert whole.best_score == max(scores)  # high is good
     assert len(whole.metrics()[0]["samples"]) == 4
-    assert load_task(whole.best) == Classify() and isinstance(load_checkpoint(whole.best)[0], Labels)
+    assert load_task(whole.best) == Classify()
+    trained, _ = load_checkpoint(whole.best)
+    report = evaluate({"trained": trained, "untrained": labels(1)}, Classify(), data, folder=tmp_path, progress=False)
+    assert isinstance(trained, Labels) and report.estimate("trained", "accuracy").mean == pytest.approx(
+        whole.best_score
+    )
+    assert "Accuracy %" in report.markdown() and "“trained” reaches" in report.summary()[0]
 
 
 def test_a_score_that_is_good_when_high_stops_a_training_and_is_told_in_its_unit(tmp_path):

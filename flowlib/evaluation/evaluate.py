@@ -72,6 +72,8 @@ def evaluate(
     ...                   folder="reports")                                                       # doctest: +SKIP
     >>> report.save("reports")                                                                    # doctest: +SKIP
     """
+    if not isinstance(task, Task):
+        raise ValueError(f"task: expected a Task, such as TrajectoryTask(), got {type(task).__name__}")
     config, folder = config or EvalConfig(), Path(folder)
     unknown = sorted(set(about or ()) - set(methods))
     if unknown:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -19,6 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import Subset
 
+from flowlib.dataset.about import fingerprint_of, videos_of
 from flowlib.models.protocols import HasProvenance, check_trainable
 from flowlib.tasks.protocol import Task
 from flowlib.training import checkpoints
@@ -26,22 +26,6 @@ from flowlib.training.config import FREE, TrainConfig
 from flowlib.training.optim import averaged_model, choose_trained, make_optimizer
 from flowlib.training.runs import read_metrics, versions
 from flowlib.workspace import write_json
-
-
-@runtime_checkable
-class HasFingerprint(Protocol):
-    """A dataset that says what it holds: equal fingerprints, equal samples."""
-
-    @property
-    def fingerprint(self) -> str: ...
-
-
-@runtime_checkable
-class HasVideos(Protocol):
-    """A dataset that says of which videos (subjects, …) it is, by fingerprint or name."""
-
-    @property
-    def fingerprints(self) -> Sequence[str]: ...
 
 
 @dataclass(frozen=True)
@@ -119,6 +103,8 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
 def check_inputs(model: nn.Module, task: Task, train: Any, validation: Any, config: TrainConfig) -> None:
     """Raise `ValueError` where data, model, task and config don't belong together; warn of what seldom goes well."""
     check_trainable(model)
+    if not isinstance(task, Task):
+        raise ValueError(f"task: expected a Task, such as TrajectoryTask(), got {type(task).__name__}")
     for name, dataset in (("train", train), ("validation", validation)):
         if dataset is None:
             continue
@@ -168,9 +154,8 @@ def describe_data(task: Task, dataset: Any) -> dict[str, Any]:
         whole = describe_data(task, dataset.dataset)
         chosen = hashlib.sha256(repr([int(i) for i in dataset.indices]).encode()).hexdigest()[:16]
         return whole | {"samples": len(dataset), "fingerprint": f"{whole['fingerprint']}[{chosen}]"}
-    about = {"samples": len(dataset)} | task.describe_data(dataset)
-    about["fingerprint"] = str(dataset.fingerprint) if isinstance(dataset, HasFingerprint) else ""
-    return about | {"videos": list(dataset.fingerprints) if isinstance(dataset, HasVideos) else []}
+    known = {"fingerprint": fingerprint_of(dataset), "videos": list(videos_of(dataset).values())}
+    return {"samples": len(dataset)} | task.describe_data(dataset) | known
 
 
 def check_same_run(folder: Path, meta: dict[str, Any], about: dict[str, Any], free: tuple[str, ...]) -> None:
