@@ -189,6 +189,19 @@ def test_every_module_says_what_it_is():
     assert not [str(path.relative_to(CLONE)) for path, tree in TREES.items() if not ast.get_docstring(tree)]
 
 
+# What the field calls otherwise: methods and baselines, oracle, figure cache, summary, predict, highest motion, payload,
+# quarantined, compared with, pool and spawn, notebook views.
+FOREIGN = (
+    r"participant|\brivals?\b|ceiling|\balbum\b|verdict|foresee|livel?iest|luggage|currency|set.aside|held against"
+)
+FOREIGN += r"|\bcrew\b|\bhire\(|\bdismiss\(|judged_model|StatisticsWatch|OwnTracks|FitConfig|\bgallery\b"
+
+
+def test_names_and_sentences_use_the_fields_words():
+    found = {path.name: re.findall(FOREIGN, path.read_text(), re.IGNORECASE) for path in MODULES}
+    assert {name: words for name, words in found.items() if words} == {}
+
+
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
 def test_the_examples_in_docstrings_hold(path, tmp_path, monkeypatch):
     name = ".".join(path.relative_to(CLONE).with_suffix("").parts).removesuffix(".__init__")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 import time
 from collections.abc import Iterator, Mapping
@@ -31,6 +32,8 @@ from flowlib.evaluation.statistics import EvalConfig
 from flowlib.models.protocols import Predictor, description_of, role_of
 from flowlib.progress import Progress
 from flowlib.tasks.protocol import Strip, Task
+
+logger = logging.getLogger(__name__)
 
 
 def evaluate(
@@ -88,6 +91,7 @@ def evaluate(
     samples = Samples(task, dataset, folder / "scores")
     with _evaluation_mode(methods):
         rows, reused = _score_all(methods, task, dataset, samples, scores, progress)
+        logger.info("%s: %d of %d scores were known", folder, reused, len(methods) * len(dataset))
         run = _describe_run(methods, prints, task, dataset, config, reused, about or {})
         report = Report(task, rows, run, config, warnings)
         report.warnings += report.unequal_series()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
@@ -19,6 +20,8 @@ from flowlib.progress import Progress
 from flowlib.trackers import Tracker
 from flowlib.video import Skipped
 from flowlib.workspace import Workspace
+
+logger = logging.getLogger(__name__)
 
 ENGINES = ("local", "ray")
 
@@ -117,6 +120,7 @@ def label(
     store.clear_merged()
     _work_off(plan, clips, store, report, _engine(engine, tracker, device, workers), progress)
     report.seconds = time.perf_counter() - start
+    logger.info("%s: chunk %d of %d done in %.1f s", store.folder, chunk, num_chunks, report.seconds)
     if strict and report.skipped:
         raise RuntimeError(f"strict: {len(report.skipped)} were skipped\n{report}")
     return report

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import logging
 import threading
 import zipfile
 from collections.abc import Callable
@@ -35,6 +36,8 @@ from flowlib.splits import save_splits
 from flowlib.tracks import Tracks
 from flowlib.video import Video
 from flowlib.workspace import Workspace, clear_stale, publish, temporary_path, write_json
+
+logger = logging.getLogger(__name__)
 
 SHARD_BYTES = 500_000_000
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # seconds before a write that failed is tried again
@@ -245,6 +248,7 @@ class Store:
                 write()
                 return
             except OSError as error:
+                logger.warning("%s: can't be written now (%s)", self.folder, error)
                 if pause is None or error.errno in HOPELESS or self.stopping.wait(pause):
                     raise
 

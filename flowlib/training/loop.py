@@ -6,6 +6,7 @@ a run that was killed and is called again gives bit for bit the curve of an undi
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -34,6 +35,8 @@ from flowlib.training.session import (
 )
 from flowlib.training.stream import SampleStream, mix, to_device, training_batches, validation_batches
 from flowlib.workspace import atomic_write, write_json
+
+logger = logging.getLogger(__name__)
 
 
 def fit(
@@ -75,6 +78,7 @@ def fit(
         session = open_session(model, task, train, validation, config, folder, accelerator)
         accelerator.wait_for_everyone()  # none writes while another still reads
         try:
+            logger.info("%s: from step %d to %d on %s", folder, session.step, config.steps, accelerator.device)
             if session.finished:
                 accelerator.print(f"The work is done: {session.step} steps in {folder} (ended by {session.finished}).")
             else:

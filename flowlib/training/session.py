@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,8 @@ from flowlib.training.config import FREE, TrainConfig
 from flowlib.training.optim import averaged_model, choose_trained, make_optimizer
 from flowlib.training.runs import read_metrics, versions
 from flowlib.workspace import write_json
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -281,6 +284,7 @@ def save(session: Session, name: str) -> None:
         "stream_position": session.step * per_step,
     }
     checkpoints.save_checkpoint(session.folder / name, tensors, meta)
+    logger.debug("%s: step %d is saved", session.folder / name, session.step)
     if name == "last.pt":
         state = {key: meta[key] for key in ("step", "finished", "best_score")}
         write_json(session.folder / "state.json", state)

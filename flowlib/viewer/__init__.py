@@ -29,7 +29,7 @@ from flowlib.workspace import atomic_write
 
 FOLDER = Path(__file__).parent
 SETTINGS = ("frame", "colour", "compare", "background", "trail", "point_size", "density", "hidden", "selected")
-LUGGAGE = ("_header", "_frames", "_rebuilt", "_tracks", "_prediction", "_palette")
+PAYLOAD = ("_header", "_frames", "_rebuilt", "_tracks", "_prediction", "_palette")
 SNAPSHOT_WIDTH = 960  # pixels
 
 
@@ -143,7 +143,7 @@ class TrajectoryViewer(anywidget.AnyWidget):
 
     def to_html(self, path: str | Path) -> Path:
         """Write one self-contained page, as the viewer stands now; it needs neither a network nor a kernel."""
-        state = {name: getattr(self, name) for name in (*SETTINGS, "playing", "speed", "theme", *LUGGAGE)}
+        state = {name: getattr(self, name) for name in (*SETTINGS, "playing", "speed", "theme", *PAYLOAD)}
         with atomic_write(Path(path)) as temporary:
             temporary.write_text(page.build(self._scene.title, state, FOLDER), encoding="utf-8")
         return Path(path)
