@@ -189,8 +189,8 @@ def test_every_module_says_what_it_is():
     assert not [str(path.relative_to(CLONE)) for path, tree in TREES.items() if not ast.get_docstring(tree)]
 
 
-# What the field calls otherwise: methods and baselines, oracle, figure cache, summary, predict, highest motion, payload,
-# quarantined, compared with, pool and spawn, notebook views.
+# What the field calls otherwise: methods and baselines, oracle, figure cache, summary, predict, highest motion,
+# payload, quarantined, compared with, pool and spawn, notebook views.
 FOREIGN = (
     r"participant|\brivals?\b|ceiling|\balbum\b|verdict|foresee|livel?iest|luggage|currency|set.aside|held against"
 )
