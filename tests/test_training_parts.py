@@ -205,8 +205,8 @@ def test_the_largest_batch_is_found_by_shrinking_until_a_gpu_takes_it():
     def broken(batch_size):
         raise RuntimeError("something else")
 
-    assert batch_size._shrink(step, 64) in (10, 11)
-    assert batch_size._shrink(lambda batch_size: step(batch_size + 99), 64) == 0
+    assert batch_size._shrink(step, 16) in (10, 11)
+    assert batch_size._shrink(lambda batch_size: step(batch_size + 99), 2) == 0
     with pytest.raises(RuntimeError, match="something else"):
         batch_size._shrink(broken, 4)
 
