@@ -30,4 +30,4 @@ def test_the_types_fit():
     started = subprocess.run([sys.executable, "-m", "pyright", "--version"], capture_output=True, text=True)
     if started.returncode != 0:
         pytest.skip(f"pyright can't start here, for example for want of node: {started.stderr[-300:]}")
-    check("pyright", "--pythonpath", sys.executable)
+    check("pyright", "--project", "pyproject.toml", "--pythonpath", sys.executable)
