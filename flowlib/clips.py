@@ -226,6 +226,10 @@ class ClipSample(Mapping[str, Any]):
             area=None if self.area is None else self.area[frames],
         )
 
+    # A mapping compares its values, which arrays don't allow; two clips are told apart by `content_hash`.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
     def __getitem__(self, key: str) -> Any:
         if key in ("video", "clip"):
             return self.clip.video if key == "video" else self.clip.key

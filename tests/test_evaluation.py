@@ -14,6 +14,7 @@ from fixtures.toy_eval import Coin, SignTask, Summing, Vectors
 from flowlib.clips import Clip, ClipList, ClipSample
 from flowlib.evaluation import EvalConfig, evaluate, find_leaks, page
 from flowlib.geometry import cell_grid
+from flowlib.models import TrajectoryPrediction
 from flowlib.models.baselines import ConstantVelocity, MeanMotion, OracleTracks, Scaled, ZeroMotion
 from flowlib.synthetic import synthetic_clip
 from flowlib.tasks.protocol import MetricSpec
@@ -204,6 +205,31 @@ def test_methods_that_say_nothing_of_themselves_share_no_scores(clips, tmp_path)
     for _ in range(2):
         report = evaluate({"silent": Silent()}, TASK, clips, folder=tmp_path, **QUIET)
         assert report.run["scores_reused"] == 0
+
+
+def test_a_subclass_that_calls_otherwise_and_a_silent_network_share_no_scores(clips, tmp_path):
+    class Faster(ZeroMotion):
+        def __init__(self, speed):
+            super().__init__(8)
+            self.speed = speed
+
+        def __call__(self, images):
+            still = super().__call__(images)
+            return TrajectoryPrediction(still.displacement + self.speed, still.visibility_logits, still.frames)
+
+    found = [
+        [report.estimate(name, "ade").mean for name in ("slow", "fast")]
+        for report in (
+            evaluate({"slow": Faster(1.0), "fast": Faster(9.0)}, TASK, clips, folder=tmp_path, **QUIET)
+            for _ in range(2)
+        )
+    ]
+    assert found[0] == found[1] and found[0][0] < found[0][1]
+
+
+def test_an_oracle_in_front_is_not_praised(clips, tmp_path):
+    report = evaluate({"o": OracleTracks(), "z": ZeroMotion(8)}, TASK, clips, folder=tmp_path, **QUIET)
+    assert "“o” sees the answer" in report.summary()[0] and "Better" not in " ".join(report.summary())
 
 
 # Cache

@@ -18,6 +18,7 @@ from flowlib.evaluation import evaluate
 from flowlib.tasks.trajectories import TrajectoryTask
 from flowlib.training import TrainConfig, fit, load_checkpoint, load_task, overfit, run_experiments, run_table
 from flowlib.training.checkpoints import find_class, read_checkpoint
+from flowlib.training.runs import run_folder
 
 CLIPS = make_clips(3)
 QUICK = TrainConfig(steps=4, validate_every=2, save_every=1, num_workers=0, device="cpu")
@@ -62,6 +63,12 @@ def test_what_cannot_be_trained_is_refused_at_the_door(tmp_path, refuses):
         fit(Labels(3), Classify(), [], None, QUICK, folder=tmp_path)
     with refuses("model: expected a prediction of all 4 frames of a clip"):
         fit(Tiny(3), TrajectoryTask(), CLIPS, None, QUICK, folder=tmp_path)
+    with refuses("validation: expected a dataset with a length, got TrainConfig"):
+        fit(Labels(3), Classify(), pictures(3), QUICK, folder=tmp_path)
+    with refuses("train: expected a dataset with a length, got generator"):
+        fit(Labels(3), Classify(), iter(x for x in ()), None, QUICK, folder=tmp_path)
+    with refuses("config: expected a TrainConfig, got dict"):
+        fit(Labels(3), Classify(), pictures(3), None, {"steps": 2}, folder=tmp_path)
     with refuses(r"task: expected a Task, such as TrajectoryTask\(\), got list"):  # the arguments of before
         fit(Labels(3), pictures(3), None, QUICK, folder=tmp_path)
 
@@ -155,3 +162,35 @@ def test_an_old_run_goes_on_and_stands_in_the_table(before_tasks):
     assert further.step == 3 and len(further.metrics()) == 6
     assert read_checkpoint(further.last)[1]["format"].endswith("2")
     assert all(torch.isfinite(value).all() for value in load_checkpoint(further.last)[0].state_dict().values())
+
+
+def test_a_list_of_other_samples_is_other_data(tmp_path, refuses):
+    fit(labels(), Classify(), pictures(6), None, QUICK, folder=tmp_path)
+    other = [(image, (label + 1) % 3) for image, label in pictures(6)]
+    with refuses("expected a run on the same train data"):
+        fit(labels(), Classify(), other, None, QUICK, folder=tmp_path)
+
+
+def test_what_a_model_was_trained_on_is_known_at_once_and_of_lists_too(tmp_path, refuses):
+    clips, model = [dict(clip) for clip in CLIPS], Tiny(4)
+    run = fit(model, TrajectoryTask(), clips, None, QUICK, folder=tmp_path)
+    for trained in (model, load_checkpoint(run.last)[0]):
+        with refuses("was trained on 3 of the 3 videos"):
+            evaluate({"mine": trained}, TrajectoryTask(), clips, folder=tmp_path, progress=False)
+
+
+def test_a_clip_that_does_not_belong_is_named_wherever_it_stands(tmp_path, refuses):
+    late = dict(CLIPS[1], queries=CLIPS[1]["queries"] + torch.tensor([1.0, 0, 0]))
+    with refuses("c1: expected points that are asked for in frame 0"):
+        fit(Tiny(4), TrajectoryTask(), [CLIPS[0], late], None, QUICK, folder=tmp_path / "late")
+    short = {key: value[:3] if key in ("frames", "tracks", "visibility") else value for key, value in CLIPS[1].items()}
+    with refuses("expected clips of one length in a batch, got 3 and 4 frames"):
+        fit(Tiny(4), TrajectoryTask(), [CLIPS[0], short], None, QUICK, folder=tmp_path / "short")
+
+
+def test_a_runs_name_may_hold_what_a_pattern_would_and_no_slash(tmp_path, refuses):
+    assert run_folder("[y]*", tmp_path).name.endswith("_[y]*")
+    (tmp_path / "20260101-000000_[y]").mkdir()
+    assert run_folder("[y]", tmp_path).name == "20260101-000000_[y]"
+    with refuses("run: expected the name of a folder, without slashes, got 'a/b'"):
+        run_folder("a/b", tmp_path)

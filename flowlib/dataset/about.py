@@ -6,7 +6,7 @@ A `torch.utils.data.Subset` is looked through. Decodes no sample.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from torch.utils.data import Subset
@@ -86,6 +86,9 @@ def videos_of(dataset: Any) -> dict[str, str]:
     named = _named_videos(dataset)
     if named:
         return named
+    if isinstance(dataset, (list, tuple)):  # of samples that are at hand
+        named = [sample["video"] for sample in dataset if isinstance(sample, Mapping) and "video" in sample]
+        return {str(name): str(name) for name in named}
     clips = [clip_of(dataset, index) for index in range(len(dataset))]
     return {clip.video: clip.fingerprint or clip.video for clip in clips if clip is not None}
 

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from flowlib.dataset.about import content_of
-from flowlib.models.protocols import Predictor, description_of
+from flowlib.models.protocols import Describes, Predictor, description_of
 from flowlib.tasks.protocol import Answer, Identity, MetricSpec, Picture, SeriesSpec, Strip, StripRow, Task
 from flowlib.workspace import atomic_write
 
@@ -125,11 +125,12 @@ def settings_fingerprint(task: Task) -> str:
 def method_fingerprint(method: Any) -> str:
     """SHA-256 of what a method is: its class, what it says of itself, and for networks every weight.
 
-    One that is neither described nor a network gets a new fingerprint each time, so its scores are never reused.
+    One that isn't described, or whose class calls in another way than the class that describes it, gets a new
+    fingerprint each time, so its scores are never reused.
     """
     digest = hashlib.sha256(f"{type(method).__module__}.{type(method).__qualname__}".encode())
     described = description_of(method)
-    if described is None and not isinstance(method, torch.nn.Module):
+    if described is None or not _describes_its_own_call(method):
         return hashlib.sha256(uuid.uuid4().bytes).hexdigest()
     seen = list(method.input_frames) if isinstance(method, Predictor) else None
     digest.update(json.dumps([described, seen], sort_keys=True, default=str).encode())
@@ -138,6 +139,16 @@ def method_fingerprint(method: Any) -> str:
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def _describes_its_own_call(method: Any) -> bool:
+    """False where a class inherits `describe` and has a call of its own, of which that says nothing."""
+    for kind in type(method).__mro__:
+        if "describe" in vars(kind):
+            return True
+        if {"__call__", "forward", "from_sample"} & set(vars(kind)):
+            return not isinstance(method, Describes)
+    return True
 
 
 @dataclass(frozen=True)
@@ -197,7 +208,8 @@ def picture_signs(picture: np.ndarray) -> np.ndarray:
 
 def strip_key(title: str, identity: Identity, methods: Mapping[str, str], task: Task) -> str:
     """SHA-256 of all that decides a strip: the sample, and every method's name and fingerprint."""
-    decisive = [title, asdict(identity), list(methods.items()), settings_fingerprint(task)]
+    measured = [_key(spec) for spec in (*task.metrics, *task.series)]
+    decisive = [title, asdict(identity), list(methods.items()), settings_fingerprint(task), measured]
     return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()
 
 

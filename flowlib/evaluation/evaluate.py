@@ -77,6 +77,8 @@ def evaluate(
     """
     if not isinstance(task, Task):
         raise ValueError(f"task: expected a Task, such as TrajectoryTask(), got {type(task).__name__}")
+    if not isinstance(methods, Mapping):
+        raise ValueError(f"methods: expected a dict of methods by name, got {type(methods).__name__}")
     config, folder = config or EvalConfig(), Path(folder)
     unknown = sorted(set(about or ()) - set(methods))
     if unknown:

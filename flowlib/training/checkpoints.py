@@ -127,7 +127,13 @@ def load_checkpoint(
     if model is None:
         made_from = meta["model"]["config"] | ({} if meta["weights"] is None else {"weights": "none"})
         kind: type[nn.Module] = find_class(meta["model"], nn.Module, f"{path}: pass model=, for its")
-        model = kind(**made_from)
+        try:
+            model = kind(**made_from)
+        except TypeError as error:
+            place = f"{kind.__module__}.{kind.__qualname__}"
+            raise ValueError(
+                f"{path}: expected a config that {place} can be made with, got {made_from} ({error}); pass model="
+            ) from error
     check_architecture(path, meta, model)
     model.load_state_dict(tensors["ema"] or tensors["model"])
     if isinstance(model, HasProvenance) and meta["weights"] is not None:

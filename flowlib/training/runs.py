@@ -6,6 +6,7 @@ one's; seconds go to timings.jsonl.
 
 from __future__ import annotations
 
+import glob
 import json
 import platform
 import time
@@ -19,7 +20,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 import flowlib
-from flowlib.workspace import Workspace, atomic_write
+from flowlib.workspace import Workspace, atomic_write, check_name
 
 FLUSH_SECONDS = 5.0
 
@@ -31,7 +32,8 @@ def run_folder(name: str, runs: Path | None = None) -> Path:
     True
     """
     runs = Workspace().runs if runs is None else Path(runs)
-    found = [folder for folder in runs.glob(f"*_{name}") if folder.name.partition("_")[2] == name]
+    pattern = f"*_{glob.escape(check_name('run', name))}"
+    found = [folder for folder in runs.glob(pattern) if folder.name.partition("_")[2] == name]
     if found:
         return max(found)
     return runs / f"{datetime.now():%Y%m%d-%H%M%S}_{name}"

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import warnings
+from collections.abc import Sized
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -108,9 +109,13 @@ def check_inputs(model: nn.Module, task: Task, train: Any, validation: Any, conf
     check_trainable(model)
     if not isinstance(task, Task):
         raise ValueError(f"task: expected a Task, such as TrajectoryTask(), got {type(task).__name__}")
+    if not isinstance(config, TrainConfig):
+        raise ValueError(f"config: expected a TrainConfig, got {type(config).__name__}")
     for name, dataset in (("train", train), ("validation", validation)):
-        if dataset is None:
+        if dataset is None and name == "validation":
             continue
+        if not isinstance(dataset, Sized):
+            raise ValueError(f"{name}: expected a dataset with a length, got {type(dataset).__name__}")
         if len(dataset) == 0:
             hint = "; validation=None trains without" if name == "validation" else ""
             raise ValueError(f"{name}: expected at least one {task.unit}, got an empty split{hint}")
@@ -157,8 +162,21 @@ def describe_data(task: Task, dataset: Any) -> dict[str, Any]:
         whole = describe_data(task, dataset.dataset)
         chosen = hashlib.sha256(repr([int(i) for i in dataset.indices]).encode()).hexdigest()[:16]
         return whole | {"samples": len(dataset), "fingerprint": f"{whole['fingerprint']}[{chosen}]"}
-    known = {"fingerprint": fingerprint_of(dataset), "videos": list(videos_of(dataset).values())}
+    # A list says nothing of what it holds: going on with other samples of the same number has to show.
+    fingerprint = fingerprint_of(dataset) or _hash_of_samples(task, dataset)
+    known = {"fingerprint": fingerprint, "videos": list(videos_of(dataset).values())}
     return {"samples": len(dataset)} | task.describe_data(dataset) | known
+
+
+def _hash_of_samples(task: Task, dataset: Any) -> str:
+    """SHA-256 of up to 1,000 samples, spread evenly; "" where the task can't say what a sample holds."""
+    digest = hashlib.sha256()
+    try:
+        for index in range(0, len(dataset), -(-len(dataset) // 1000)):
+            digest.update(task.identify(dataset, index, dataset[index]).content.encode())
+    except TypeError:
+        return ""
+    return digest.hexdigest()
 
 
 def check_same_run(folder: Path, meta: dict[str, Any], about: dict[str, Any], free: tuple[str, ...]) -> None:
@@ -184,8 +202,10 @@ def check_same_run(folder: Path, meta: dict[str, Any], about: dict[str, Any], fr
         here, there = about["processes"], meta["processes"]
         raise ValueError(f"{folder}: expected a run on {here} processes, got one on {there}: a step has other samples")
     for split in ("train", "validation"):
-        if meta["data"][split] != about["data"][split]:
-            was, asked = meta["data"][split], about["data"][split]
+        was, asked = meta["data"][split], about["data"][split]
+        if was and asked and not was["fingerprint"]:  # of a list, before lists had one
+            was = was | {"fingerprint": asked["fingerprint"]}
+        if was != asked:
             raise ValueError(f"{folder}: expected a run on the same {split} data {asked}, got one on {was}")
 
 
@@ -262,6 +282,8 @@ def release(session: Session) -> None:
     for name in ("forward", "_original_forward"):
         session.model.__dict__.pop(name, None)
     session.model.eval()
+    # What it has seen, so that an evaluation on the same videos is refused, as it is for a loaded checkpoint.
+    object.__setattr__(session.model, "trained_on", tuple(session.about["data"]["train"]["videos"]))
 
 
 def save(session: Session, name: str) -> None:

@@ -35,6 +35,8 @@ def make_example(sample: Any, frames: Frames) -> dict[str, Any]:
         `queries` [N 3]; and the clip's `name`, if it has one.
     """
     clip = ClipSample.of(sample)
+    if clip.truth.queries[:, 0].any():
+        raise ValueError(f"{clip.name}: expected points that are asked for in frame 0, got other frames, too")
     predicted = tuple(range(clip.truth.num_frames)) if frames.predicted is None else frames.predicted
     example = {
         "images": clip.images(frames.seen)[0],
@@ -60,6 +62,9 @@ def make_batch(examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
             f"batch_size: expected clips of one size in a batch, got {got}; use batch_size=1 with accumulate, which "
             "gives the same steps"
         )
+    lengths = sorted({len(example["frames"]) for example in examples})
+    if len(lengths) > 1:
+        raise ValueError(f"expected clips of one length in a batch, got {' and '.join(map(str, lengths))} frames")
     counts = [len(example["queries"]) for example in examples]
     if len(set(counts)) > 1:
         asked = torch.arange(max(counts)) < torch.tensor(counts)[:, None]

@@ -19,6 +19,8 @@ def summarise(results: Results) -> list[str]:
         f"“{main}” puts points {ade.mean:.2f}{interval} px from where they truly are, on average over "
         f"{ade.videos} {'video' if ade.videos == 1 else 'videos'} and all frames."
     )
+    if results.role(main) == "oracle":
+        return [f"“{main}” sees the answer, so it predicts nothing: it shows how good a result can get.", error]
     best = results.best_baseline("ade")
     if best is None:
         return [error, *_frames(results)]
