@@ -227,6 +227,25 @@ def test_a_subclass_that_calls_otherwise_and_a_silent_network_share_no_scores(cl
     assert found[0] == found[1] and found[0][0] < found[0][1]
 
 
+def test_networks_without_a_description_are_told_apart_by_their_attributes(clips, tmp_path):
+    class Shifted(torch.nn.Module):
+        input_frames = (0,)
+
+        def __init__(self, shift):
+            super().__init__()
+            self.shift = shift
+
+        def forward(self, images):
+            still = ZeroMotion(8)(images)
+            return TrajectoryPrediction(still.displacement + self.shift, still.visibility_logits, still.frames)
+
+    near, far = (
+        evaluate({"one": Shifted(shift)}, TASK, clips, folder=tmp_path, **QUIET).estimate("one", "ade").mean
+        for shift in (1.0, 9.0)
+    )
+    assert near < far
+
+
 def test_an_oracle_in_front_is_not_praised(clips, tmp_path):
     report = evaluate({"o": OracleTracks(), "z": ZeroMotion(8)}, TASK, clips, folder=tmp_path, **QUIET)
     assert "“o” sees the answer" in report.summary()[0] and "Better" not in " ".join(report.summary())
@@ -391,7 +410,7 @@ def test_trained_on_the_test_videos(clips, tmp_path, refuses):
     with refuses("method 'mean' was trained on 2 of the 2 videos .*scene_0, scene_2"):
         evaluate({"mean": mean}, TASK, whole, folder=tmp_path, **QUIET)
     with refuses("which videos are tested on is not known"):
-        evaluate({"mean": mean}, TASK, [clips[0]], folder=tmp_path, **QUIET)
+        evaluate({"mean": mean}, TASK, torch.utils.data.Subset([clips[0]], [0]), folder=tmp_path, **QUIET)
     leaky = evaluate({"mean": mean}, TASK, clips, folder=tmp_path, allow_leak=True, **QUIET)
     assert "was trained on 3" in leaky.warnings[0] and "was trained on 3" in leaky.markdown()
     assert "was trained on 3" in leaky.html()

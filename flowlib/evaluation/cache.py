@@ -125,16 +125,24 @@ def settings_fingerprint(task: Task) -> str:
 def method_fingerprint(method: Any) -> str:
     """SHA-256 of what a method is: its class, what it says of itself, and for networks every weight.
 
-    One that isn't described, or whose class calls in another way than the class that describes it, gets a new
-    fingerprint each time, so its scores are never reused.
+    A network that isn't described is known by its plain attributes, too. Anything else that isn't, or whose class calls
+    in another way than the class that describes it, gets a new fingerprint each time: its scores are never reused.
     """
     digest = hashlib.sha256(f"{type(method).__module__}.{type(method).__qualname__}".encode())
     described = description_of(method)
+    network = isinstance(method, torch.nn.Module)
+    if described is None and network:
+        described = [
+            f"{name}.{key}={value!r}"
+            for name, module in method.named_modules()
+            for key, value in sorted(vars(module).items())
+            if key[0] != "_" and key != "training" and isinstance(value, (bool, int, float, str, tuple, list))
+        ]
     if described is None or not _describes_its_own_call(method):
         return hashlib.sha256(uuid.uuid4().bytes).hexdigest()
     seen = list(method.input_frames) if isinstance(method, Predictor) else None
     digest.update(json.dumps([described, seen], sort_keys=True, default=str).encode())
-    if isinstance(method, torch.nn.Module):
+    if network:
         for name, tensor in sorted(method.state_dict().items()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
@@ -143,11 +151,11 @@ def method_fingerprint(method: Any) -> str:
 
 def _describes_its_own_call(method: Any) -> bool:
     """False where a class inherits `describe` and has a call of its own, of which that says nothing."""
-    for kind in type(method).__mro__:
+    for kind in type(method).__mro__ if isinstance(method, Describes) else ():
         if "describe" in vars(kind):
             return True
         if {"__call__", "forward", "from_sample"} & set(vars(kind)):
-            return not isinstance(method, Describes)
+            return False
     return True
 
 
