@@ -228,7 +228,7 @@ class ClipSample(Mapping[str, Any]):
 
     # A mapping compares its values, which arrays don't allow; two clips are told apart by `content_hash`.
     __eq__ = object.__eq__
-    __hash__ = object.__hash__
+    __hash__ = object.__hash__  # pyright: ignore[reportAssignmentType]
 
     def __getitem__(self, key: str) -> Any:
         if key in ("video", "clip"):
