@@ -109,13 +109,12 @@ def _score_all(
         for index in range(len(dataset)):
             sample = None if index in samples else dataset[index]
             identity = samples.of(index, sample).identity
-            wanted = [name for name in methods if scores[name].missing(identity.content)]
             case = None
-            if wanted:
-                case = task.case(dataset[index] if sample is None else sample)
             for name, method in methods.items():
                 bar.set_description(name, refresh=False)  # a refresh would print a line for each
-                if name in wanted and scores[name].missing(identity.content):  # two names may be one method
+                if scores[name].missing(identity.content):
+                    if case is None:
+                        case = task.case(dataset[index] if sample is None else sample)
                     scores[name].add(identity.content, task.answer(task.predict(method, case, name), case))
                 else:
                     reused += 1
@@ -133,9 +132,8 @@ def _extreme_samples(
         key = strip_key(title, identity, prints, task)
         if key not in cache.entries:
             case = task.case(dataset[index])
-            strip = task.strip(
-                title, identity, case, {name: task.predict(m, case, name) for name, m in methods.items()}
-            )
+            predictions = {name: task.predict(method, case, name) for name, method in methods.items()}
+            strip = task.strip(title, identity, case, predictions)
             if strip is None:
                 return []
             cache.put(key, strip_to_json(strip))

@@ -43,10 +43,6 @@ class TrajectoryTask(TrajectoryEvaluation, Task):
         ValueError: a field out of its range; the message names it.
     """
 
-    name: ClassVar[str] = "trajectories"
-    unit: ClassVar[str] = "clip"
-    group: ClassVar[str] = "video"
-    score: ClassVar[str] = "ade"
     measured_on: ClassVar[str] = "on visible points"
     free: ClassVar[tuple[str, ...]] = ("scoring",)
 
