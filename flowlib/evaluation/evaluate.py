@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -84,7 +84,11 @@ def evaluate(
     prints = {name: method_fingerprint(method) for name, method in methods.items()}
     scores = {name: Scores(folder / "scores", prints[name], task) for name in methods}
     samples = Samples(task, dataset, folder / "scores")
-    with _evaluation_mode(methods):
+    with ExitStack() as modes:
+        for method in methods.values():
+            if isinstance(method, torch.nn.Module):
+                modes.callback(method.train, method.training)
+                method.eval()
         rows, reused = _score_all(methods, task, dataset, samples, scores, progress)
         run = _describe_run(methods, prints, task, dataset, config, reused, about or {})
         report = Report(task, rows, run, config, warnings)
@@ -95,12 +99,7 @@ def evaluate(
 
 
 def _score_all(
-    methods: Mapping[str, Any],
-    task: Task,
-    dataset: Any,
-    samples: Samples,
-    scores: Mapping[str, Scores],
-    progress: bool,
+    methods: Mapping[str, Any], task: Task, dataset: Any, samples: Samples, scores: Mapping[str, Scores], progress: bool
 ) -> tuple[dict[str, list[SampleRow]], int]:
     """(method -> its samples' rows, how many of the scores were known before). Decodes no sample that is all known."""
     rows: dict[str, list[SampleRow]] = {name: [] for name in methods}
@@ -159,25 +158,10 @@ def _check_leaks(
     return [f"{sentence[0].upper()}{sentence[1:]}." for sentence in found]
 
 
-@contextmanager
-def _evaluation_mode(methods: Mapping[str, Any]) -> Iterator[None]:
-    with ExitStack() as stack:
-        for method in methods.values():
-            if isinstance(method, torch.nn.Module):
-                stack.callback(method.train, method.training)
-                method.eval()
-        yield
-
-
 def _describe_run(
-    methods: Mapping[str, Any],
-    prints: Mapping[str, str],
-    task: Task,
-    dataset: Any,
-    config: EvalConfig,
-    reused: int,
+    methods: Mapping[str, Any], prints: Mapping[str, str], task: Task, dataset: Any, config: EvalConfig, reused: int,
     about: Mapping[str, Mapping[str, Any]],
-) -> dict[str, Any]:
+) -> dict[str, Any]:  # fmt: skip
     """Everything that a number in the report depends on, as plain JSON values."""
     told: dict[str, dict[str, Any]] = {}
     for name, method in methods.items():

@@ -173,9 +173,8 @@ def _status(folder: Path) -> str:
 
 def _changes(about: dict[str, Any], folder: Path) -> str:
     """What a run's config, task and model have other than their classes' defaults."""
-    changed = {}
-    for name, pair in TrainConfig(**about["config"]).changes(TrainConfig()).items():
-        changed |= {} if name in NOT_TOLD else {name: pair[0]}
+    differing = TrainConfig(**about["config"]).changes(TrainConfig())
+    changed = {name: here for name, (here, _) in differing.items() if name not in NOT_TOLD}
     try:
         task, kind = task_of(about, str(folder)), find_class(about["model"], nn.Module, f"{folder}: its")
     except ValueError:  # a class that is elsewhere by now; its settings then are all told

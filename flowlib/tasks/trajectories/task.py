@@ -62,7 +62,6 @@ class TrajectoryTask(TrajectoryEvaluation, Task):
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> TrajectoryTask:
-        """The task that `settings` gave, also after a round through JSON, which knows no tuples."""
         nested = {"augment": AugmentConfig, "scoring": ScoringConfig}
         made = {key: kind(**_tuples(settings[key])) for key, kind in nested.items() if settings.get(key) is not None}
         return cls(**{**settings, **made})
@@ -150,11 +149,9 @@ class TrajectoryTask(TrajectoryEvaluation, Task):
         }
 
     def unchanged(self) -> TrajectoryTask:
-        """The same task without augmentation."""
         return replace(self, augment=None)
 
     def ideas(self, model: nn.Module) -> list[str]:
-        """What may be tried where one batch could not be fitted."""
         config = model.config if isinstance(model, HasConfig) else {}
         ideas = ["head='fine'"] if config.get("head", "fine") != "fine" else []
         ideas += ["a larger working_size"] if config.get("working_size") else []
