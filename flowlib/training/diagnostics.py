@@ -281,13 +281,15 @@ def spike_report(run: TrainingRun | str | Path, factor: float = 2.0) -> SpikeRep
         before = lines[max(0, index - WINDOW) : index]
         names = [name for name, value in before[0].items() if isinstance(value, float)]
         usual = {name: statistics.median(line[name] for line in before if name in line) for name in names}
-        end = index
+        if lines[index]["loss"] <= factor * usual["loss"]:
+            index += 1
+            continue
+        end = index + 1
         while end < len(lines) and lines[end]["loss"] > factor * usual["loss"]:
             end += 1
-        if end > index:
-            top, around = max(lines[index:end], key=lambda line: line["loss"]), lines[max(0, index - 2) : end + 2]
-            spikes.append(Spike(top["step"], top["loss"] / usual["loss"], around, _reading(lines, index, usual)))
-        index = max(end, index + 1)
+        top, around = max(lines[index:end], key=lambda line: line["loss"]), lines[max(0, index - 2) : end + 2]
+        spikes.append(Spike(top["step"], top["loss"] / usual["loss"], around, _reading(lines, index, usual)))
+        index = end
     return SpikeReport(folder, len(lines), factor, spikes)
 
 

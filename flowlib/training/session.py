@@ -131,7 +131,7 @@ def check_inputs(model: nn.Module, task: Task, train: Any, validation: Any, conf
     _check_batch_norm(model, config)
 
 
-def batch_statistics(model: nn.Module) -> list[nn.Module]:
+def batch_statistics(model: nn.Module) -> list[BatchNorm]:
     """The batch norms that take the batch's statistics while the model is trained."""
     training = model.training
     model.train()
@@ -160,7 +160,7 @@ def _check_batch_norm(model: nn.Module, config: TrainConfig) -> None:
         )
 
 
-def _normalises_one_value(module: nn.Module, moving: list[nn.Module]) -> bool:
+def _normalises_one_value(module: nn.Module, moving: list[BatchNorm]) -> bool:
     """Whether a sequence pools a picture to one value and has one of the batch norms `moving` behind that."""
     layers = list(module) if isinstance(module, nn.Sequential) else []
     pools = [i for i, m in enumerate(layers) if isinstance(m, nn.AdaptiveAvgPool2d) and m.output_size in (1, (1, 1))]
