@@ -202,8 +202,8 @@ def check_same_run(folder: Path, meta: dict[str, Any], about: dict[str, Any], fr
     if was != asked:
         raise ValueError(f"{folder}: expected a run on {asked} processes, got one on {was}: a step has other samples")
     for split in ("train", "validation"):
-        was, asked = meta["data"][split], about["data"][split]
-        if was != asked:
+        if meta["data"][split] != about["data"][split]:
+            was, asked = meta["data"][split], about["data"][split]
             raise ValueError(f"{folder}: expected a run on the same {split} data {asked}, got one on {was}")
 
 
