@@ -185,7 +185,8 @@ def check_same_run(folder: Path, meta: dict[str, Any], about: dict[str, Any], fr
     where the learning rate does not depend on their number.
     """
     now = TrainConfig(**about["config"])
-    differing = TrainConfig(**meta["config"]).changes(now)
+    changes = TrainConfig(**meta["config"]).changes(now)
+    differing = {name: pair for name, pair in changes.items() if name not in FREE}
     if now.schedule == "constant" and now.steps >= meta["step"]:
         differing.pop("steps", None)
     was, asked = meta["task"], about["task"]
@@ -193,8 +194,7 @@ def check_same_run(folder: Path, meta: dict[str, Any], about: dict[str, Any], fr
         differing["task"] = (was["name"], asked["name"])
     else:
         pairs = {name: (value, asked["settings"].get(name)) for name, value in was["settings"].items()}
-        differing |= {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
-    differing = {name: pair for name, pair in differing.items() if name not in (*FREE, *free)}
+        differing |= {name: pair for name, pair in pairs.items() if pair[0] != pair[1] and name not in free}
     if differing:
         what = ", ".join(f"{name}={was!r}, not {asked!r}" for name, (was, asked) in differing.items())
         raise ValueError(f"{folder}: expected a run with the same settings, got one with {what}; give it another name")
