@@ -48,7 +48,8 @@ def overall(report: Comparison, metric: MetricSpec) -> str:
     values = {name: report.overall[name][metric.name] for name in report.methods}
     order = sorted(values, key=lambda name: (math.isnan(values[name].mean), metric.rank(values[name].mean)))
     rows = [(name, values[name], paint[name], name == report.main) for name in order]
-    return _whiskers(rows, metric, f"{metric.heading}, {_direction(metric)}", from_zero=metric.better == "low")
+    best = {"low": "lower is better", "high": "higher is better", "zero": "0 is best"}[metric.better]
+    return _whiskers(rows, metric, f"{metric.heading}, {best}", from_zero=metric.better == "low")
 
 
 def differences(report: Comparison, metric: MetricSpec) -> str:
@@ -68,7 +69,8 @@ def course(report: Comparison, series: SeriesSpec) -> str:
     places, paint = report.places(series), colours(report)
     height, left, right, top, bottom = 330, 46, WIDTH - LABELS, 30, 286
     estimates = {name: [report.estimate(name, f"{series.name}_{place}") for place in places] for name in report.methods}
-    ticks = _ticks(0, _highest(value for values in estimates.values() for value in values))
+    drawn = [number for values in estimates.values() for v in values for number in (v.mean, v.high) if number == number]
+    ticks = _ticks(0, max(drawn, default=1.0) or 1.0)
     start = [] if series.origin is None else [series.origin]
     shown = [0, *places] if start else places
     across = _scale(min(shown), max(shown), left, right)
@@ -83,27 +85,17 @@ def course(report: Comparison, series: SeriesSpec) -> str:
     for name in sorted(estimates, key=lambda name: name == report.main):  # the main one on top
         known = [(across(place), v) for place, v in zip(places, estimates[name]) if v.mean == v.mean]
         line = [*((across(0), Estimate(value, value, value, 0, 0)) for value in start), *known]
-        parts += _band(line, down, paint[name]) if name in banded else []
-        parts.append(_drawn(line, down, paint[name], report.role(name) == "oracle"))
+        if name in banded and all(value.has_interval for _, value in line):
+            outline = [(x, down(v.high)) for x, v in line] + [(x, down(v.low)) for x, v in reversed(line)]
+            parts.append(f"<polygon points='{_points(outline)}' fill='{paint[name]}' opacity='0.15'/>")
+        style = f"stroke='{paint[name]}' stroke-width='{3 if paint[name] == MAIN else 1.8}'"
+        style += " stroke-dasharray='5 4'" * (report.role(name) == "oracle")
+        means = _points([(x, down(value.mean)) for x, value in line])
+        parts.append(f"<polyline points='{means}' fill='none' {style}/>")
         ends.append((down(known[-1][1].mean) if known else bottom, name))
     for y, (_, name) in zip(_apart([y for y, _ in sorted(ends)], 15), sorted(ends)):
         parts.append(_text(right + 8, y + 4, name, "start", paint[name], name == report.main))
     return _svg(WIDTH, height, parts, series.title)
-
-
-def _band(points: list[tuple[float, Estimate]], down: Scale, colour: str) -> list[str]:
-    """The area between the ends of one method's intervals, where every point has one."""
-    if not all(value.has_interval for _, value in points):
-        return []
-    outline = [(x, down(v.high)) for x, v in points] + [(x, down(v.low)) for x, v in reversed(points)]
-    return [f"<polygon points='{_points(outline)}' fill='{colour}' opacity='0.15'/>"]
-
-
-def _drawn(points: list[tuple[float, Estimate]], down: Scale, colour: str, dashed: bool) -> str:
-    """One method's line."""
-    style = f"stroke='{colour}' stroke-width='{3 if colour == MAIN else 1.8}'" + " stroke-dasharray='5 4'" * dashed
-    line = _points([(x, down(value.mean)) for x, value in points])
-    return f"<polyline points='{line}' fill='none' {style}/>"
 
 
 def groups(report: Comparison, metric: MetricSpec) -> str:
@@ -117,10 +109,7 @@ def groups(report: Comparison, metric: MetricSpec) -> str:
     row, top, right = 22, 30, WIDTH - 30
     across, height = _scale(ticks[0], ticks[-1], LABELS, right), top + row * len(shown) + 30
     title = f"{metric.heading} of each {report.task.group}"
-    parts = [_text(LABELS, 14, title, "start")]
-    for tick in ticks:
-        parts.append(_line(across(tick), top - 8, across(tick), height - 26))
-        parts.append(_text(across(tick), height - 10, f"{tick:g}", "middle"))
+    parts = [_text(LABELS, 14, title, "start"), *_upright(ticks, across, top, height)]
     for index, group in enumerate(shown):
         y = top + row * index + row / 2
         parts += [_text(LABELS - 10, y + 4, _short(group), "end"), _line(LABELS, y, right, y)]
@@ -146,11 +135,7 @@ def _whiskers(rows: list[tuple], metric: MetricSpec, title: str, *, from_zero: b
     numbers += [0.0] if from_zero else []
     ticks = _ticks(min(numbers), max(numbers), about=4)
     across, height = _scale(ticks[0], ticks[-1], NAMES, right), top + row * len(rows) + 30
-    parts = [_text(10, 16, title, "start")]
-    for tick in ticks:
-        x, strong = across(tick), signs and tick == 0
-        parts.append(_line(x, top - 8, x, height - 26, "#888" if strong else FAINT))
-        parts.append(_text(x, height - 10, f"{tick:g}", "middle"))
+    parts = [_text(10, 16, title, "start"), *_upright(ticks, across, top, height, zero="#888" if signs else FAINT)]
     for index, (name, value, colour, strong) in enumerate(rows):
         y = top + row * index + row / 2
         parts.append(_text(NAMES - 10, y + 4, _short(name, 32), "end", colour, strong))
@@ -160,13 +145,18 @@ def _whiskers(rows: list[tuple], metric: MetricSpec, title: str, *, from_zero: b
         if value.has_interval:
             parts.append(_line(low, y, high, y, colour, "stroke-width='7' opacity='.3' stroke-linecap='round'"))
         parts.append(f"<circle cx='{mean:.1f}' cy='{y}' r='{6 if strong else 5}' fill='{colour}'/>")
-        shown = f"{value.mean * metric.scale:{'+' if signs else ''}.{metric.digits}f}"
+        shown = metric.show_signed(value.mean) if signs else f"{value.mean * metric.scale:.{metric.digits}f}"
         parts.append(_text(right + 14, y + 4, shown, "start", colour, strong))
     return _svg(NARROW, height, parts, title, font=15)
 
 
-def _direction(metric: MetricSpec) -> str:
-    return {"low": "lower is better", "high": "higher is better", "zero": "0 is best"}[metric.better]
+def _upright(ticks: list[float], across: Scale, top: float, height: float, zero: str = FAINT) -> list[str]:
+    """The lines of a horizontal axis and the numbers below them."""
+    parts = []
+    for x, tick in ((across(tick), tick) for tick in ticks):
+        parts.append(_line(x, top - 8, x, height - 26, FAINT if tick else zero))
+        parts.append(_text(x, height - 10, f"{tick:g}", "middle"))
+    return parts
 
 
 def _scale(low: float, high: float, start: float, end: float) -> Scale:
@@ -181,11 +171,6 @@ def _ticks(low: float, high: float, about: int = 5) -> list[float]:
     step = next(unit * factor for factor in (1, 2, 2.5, 5, 10) if unit * factor >= raw * 0.999)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [round(index * step, 10) for index in range(first, max(last, first + 1) + 1)]
-
-
-def _highest(values) -> float:
-    finite = [number for value in values for number in (value.mean, value.high) if number == number]
-    return max(finite, default=1.0) or 1.0
 
 
 def _apart(positions: Sequence[float], gap: float) -> list[float]:

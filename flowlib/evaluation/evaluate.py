@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import platform
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -91,7 +91,11 @@ def evaluate(
     prints = {name: method_fingerprint(method) for name, method in methods.items()}
     scores = {name: Scores(folder / "scores", prints[name], task) for name in methods}
     samples = Samples(task, dataset, folder / "scores")
-    with _evaluation_mode(methods):
+    with ExitStack() as modes:
+        for method in methods.values():
+            if isinstance(method, torch.nn.Module):
+                modes.callback(method.train, method.training)
+                method.eval()
         rows, reused = _score_all(methods, task, dataset, samples, scores, progress)
         logger.info("%s: %d of %d scores were known", folder, reused, len(methods) * len(dataset))
         run = _describe_run(methods, prints, task, dataset, config, reused, about or {})
@@ -103,12 +107,7 @@ def evaluate(
 
 
 def _score_all(
-    methods: Mapping[str, Any],
-    task: Task,
-    dataset: Any,
-    samples: Samples,
-    scores: Mapping[str, Scores],
-    progress: bool,
+    methods: Mapping[str, Any], task: Task, dataset: Any, samples: Samples, scores: Mapping[str, Scores], progress: bool
 ) -> tuple[dict[str, list[SampleRow]], int]:
     """(method -> its samples' rows, how many of the scores were known before). Decodes no sample that is all known."""
     rows: dict[str, list[SampleRow]] = {name: [] for name in methods}
@@ -117,13 +116,12 @@ def _score_all(
         for index in range(len(dataset)):
             sample = None if index in samples else dataset[index]
             identity = samples.of(index, sample).identity
-            wanted = [name for name in methods if scores[name].missing(identity.content)]
             case = None
-            if wanted:
-                case = task.case(dataset[index] if sample is None else sample)
             for name, method in methods.items():
                 bar.set_description(name, refresh=False)  # a refresh would print a line for each
-                if name in wanted and scores[name].missing(identity.content):  # two names may be one method
+                if scores[name].missing(identity.content):
+                    if case is None:
+                        case = task.case(dataset[index] if sample is None else sample)
                     scores[name].add(identity.content, task.answer(task.predict(method, case, name), case))
                 else:
                     reused += 1
@@ -141,9 +139,8 @@ def _extreme_samples(
         key = strip_key(title, identity, prints, task)
         if key not in cache.entries:
             case = task.case(dataset[index])
-            strip = task.strip(
-                title, identity, case, {name: task.predict(m, case, name) for name, m in methods.items()}
-            )
+            predictions = {name: task.predict(method, case, name) for name, method in methods.items()}
+            strip = task.strip(title, identity, case, predictions)
             if strip is None:
                 return []
             cache.put(key, strip_to_json(strip))
@@ -169,25 +166,10 @@ def _check_leaks(
     return [f"{sentence[0].upper()}{sentence[1:]}." for sentence in found]
 
 
-@contextmanager
-def _evaluation_mode(methods: Mapping[str, Any]) -> Iterator[None]:
-    with ExitStack() as stack:
-        for method in methods.values():
-            if isinstance(method, torch.nn.Module):
-                stack.callback(method.train, method.training)
-                method.eval()
-        yield
-
-
 def _describe_run(
-    methods: Mapping[str, Any],
-    prints: Mapping[str, str],
-    task: Task,
-    dataset: Any,
-    config: EvalConfig,
-    reused: int,
+    methods: Mapping[str, Any], prints: Mapping[str, str], task: Task, dataset: Any, config: EvalConfig, reused: int,
     about: Mapping[str, Mapping[str, Any]],
-) -> dict[str, Any]:
+) -> dict[str, Any]:  # fmt: skip
     """Everything that a number in the report depends on, as plain JSON values."""
     told: dict[str, dict[str, Any]] = {}
     for name, method in methods.items():

@@ -63,7 +63,11 @@ def find_leaks(
     Returns:
         The leaks found, most similar first.
     """
-    known = [_known(task, split, folder, progress) for split in (train, test)]
+    known: list[list[Known]] = []
+    for split in (train, test):
+        samples = Samples(task, split, folder)
+        bar = Progress(range(len(split)), "looking for leaks", unit=task.unit, disable=not progress)
+        known.append([samples[index] for index in bar])
     owners = [one for one in known[0] for _ in one.looks]
     vectors = directions([look for one in known[0] for look in one.looks])
     found = []
@@ -95,16 +99,9 @@ def groups_seen(task: Task, methods: Mapping[str, Any], dataset: Any) -> list[st
         both = tuple(name for name, fingerprint in groups.items() if name in seen or fingerprint in seen)
         leaky.setdefault(both, []).append(repr(label))
     leaky.pop((), None)
-    return [_told(task, labels, both, len(groups)) for both, labels in leaky.items()]
-
-
-def _told(task: Task, labels: list[str], both: tuple[str, ...], count: int) -> str:
-    who = f"method {labels[0]} was" if len(labels) == 1 else f"methods {', '.join(labels)} were"
-    listed = ", ".join(both[:3]) + (", …" if len(both) > 3 else "")
-    return f"{who} trained on {len(both)} of the {count} {task.group}s to be tested on ({listed})"
-
-
-def _known(task: Task, dataset: Any, folder: Path | None, progress: bool) -> list[Known]:
-    samples = Samples(task, dataset, folder)
-    bar = Progress(range(len(dataset)), "looking for leaks", unit=task.unit, disable=not progress)
-    return [samples[index] for index in bar]
+    told = []
+    for both, labels in leaky.items():
+        who = f"method {labels[0]} was" if len(labels) == 1 else f"methods {', '.join(labels)} were"
+        listed = ", ".join(both[:3]) + (", …" if len(both) > 3 else "")
+        told.append(f"{who} trained on {len(both)} of the {len(groups)} {task.group}s to be tested on ({listed})")
+    return told

@@ -56,12 +56,13 @@ def introduce(report: Comparison, name: str) -> str:
     if described.get("summary"):
         return described["summary"]
     about, count = told.get("about") or {}, told.get("parameters", 0)
-    sees = f" it sees {_listed(told['input_frames'])}." if "input_frames" in told else ""
+    end = f"; it sees {_listed(told['input_frames'])}." if "input_frames" in told else "."
     kind = told.get("class", "unknown")
     if not count:
-        return f"A method ({kind})" + (f";{sees}" if sees else ".")
+        return f"A method ({kind}){end}"
     trained = f", trained for {about['step']} steps" if "step" in about else ""
-    return f"A network ({kind}, {_millions(count)} parameters){trained}" + (f";{sees}" if sees else ".")
+    many = f"{count / 1e6:.1f} million" if count >= 50_000 else f"{count:,}"
+    return f"A network ({kind}, {many} parameters){trained}{end}"
 
 
 def provenance(report: Comparison) -> list[tuple[str, str]]:
@@ -110,7 +111,3 @@ def _listed(frames: Sequence[int]) -> str:
     if len(frames) == 1:
         return f"frame {frames[0]} only"
     return "frames " + ", ".join(map(str, frames[:-1])) + f" and {frames[-1]}" if frames else "no frame"
-
-
-def _millions(count: int) -> str:
-    return f"{count / 1e6:.1f} million" if count >= 50_000 else f"{count:,}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,8 @@ class Report(Comparison):
         lines = [f"% - {what}: {value}" for what, value in page.provenance(self)]
         lines += [r"\begin{tabular}{l" + "c" * len(metrics) + "}", r"\toprule", head + r" \\", r"\midrule"]
         for name in self.methods:
-            cells = [_latex_cell(self.estimate(name, metric.name), metric) for metric in metrics]
+            form = r"{} {{\scriptsize [{}, {}]}}"
+            cells = [_cell(self.estimate(name, m.name), m.show, form).replace("–", "--") for m in metrics]
             lines.append(" & ".join([_escape(name), *cells]) + r" \\")
         return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
@@ -90,41 +91,23 @@ class Report(Comparison):
         return folder / "report.html"
 
     def _grid(self, metrics: Sequence[MetricSpec], *, arrows: bool = True) -> str:
-        rows = [[name, *(cell(self.estimate(name, m.name), m) for m in metrics)] for name in self.methods]
+        rows = [[name, *(_cell(self.estimate(name, m.name), m.show) for m in metrics)] for name in self.methods]
         return _table(["method", *(f"{m.heading} {m.arrow}" if arrows else m.label for m in metrics)], rows)
 
     def _paired(self, metrics: Sequence[MetricSpec]) -> str:
         others = self.differences.items()
-        rows = [[f"– {name}", *(signed(values[m.name], m) for m in metrics)] for name, values in others]
+        rows = [[f"– {name}", *(_cell(values[m.name], m.show_signed) for m in metrics)] for name, values in others]
         return _table([self.main, *(f"{m.heading} {m.arrow}" for m in metrics)], rows)
 
 
-def cell(value: Estimate, metric: MetricSpec) -> str:
+def _cell(value: Estimate, show: Callable[[float], str], form: str = "{} [{}, {}]") -> str:
     """A number with its interval, as text."""
-    if not value.has_interval:
-        return metric.show(value.mean)
-    return f"{metric.show(value.mean)} [{metric.show(value.low)}, {metric.show(value.high)}]"
-
-
-def signed(value: Estimate, metric: MetricSpec) -> str:
-    """A difference with its interval, as text."""
-    shown = [f"{number * metric.scale:+.{metric.digits}f}" for number in (value.mean, value.low, value.high)]
-    if value.mean != value.mean:
-        return "–"
-    return f"{shown[0]} [{shown[1]}, {shown[2]}]" if value.has_interval else shown[0]
+    return form.format(show(value.mean), show(value.low), show(value.high)) if value.has_interval else show(value.mean)
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:
     lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
     return "\n".join("| " + " | ".join(text.replace("|", "\\|") for text in line) + " |" for line in lines)
-
-
-def _latex_cell(value: Estimate, metric: MetricSpec) -> str:
-    if value.mean != value.mean:
-        return "--"
-    if not value.has_interval:
-        return metric.show(value.mean)
-    return rf"{metric.show(value.mean)} {{\scriptsize [{metric.show(value.low)}, {metric.show(value.high)}]}}"
 
 
 def _escape(text: str) -> str:

@@ -20,7 +20,6 @@ from flowlib.downloads import fetch_weights
 from flowlib.models.heads import FINE_STRIDE, CoarseHead, FineHead
 from flowlib.models.pretrained import fill_backbone, read_weights
 
-HEADS = ("torchvision", "fine")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, which torchvision's weights expect
 
 

@@ -190,12 +190,14 @@ class ConstantVelocity:
 
     def __call__(self, images: Tensor) -> TrajectoryPrediction:
         """Predict from `images` [B 2 3 H W]."""
-        _check_images(images, self.input_frames)
+        _, H, W = _check_images(images, self.input_frames)
         pairs = images.round().clamp(0, 255).to(torch.uint8).movedim(2, -1).cpu().numpy()
         flows = np.stack([np.asarray(self.flow(first, second), np.float32) for first, second in pairs])
         times = torch.arange(self.num_frames, device=images.device) / self.input_frames[1]
         displacement = torch.from_numpy(flows).to(images.device)[:, None] * times[:, None, None, None]
-        return _whole_clip(displacement, _inside_logits(displacement))
+        grid = torch.from_numpy(pixel_grid((H, W))).to(displacement).permute(2, 0, 1)
+        stays = inside((displacement + grid).movedim(2, -1), (H, W))
+        return _whole_clip(displacement, torch.where(stays, SURE, -SURE))
 
     def describe(self) -> dict[str, Any]:
         between, kind = " and ".join(map(str, self.input_frames)), self.flow.name.split(" ")[0].upper()
@@ -355,13 +357,6 @@ def _cell_sums(
     places: Any = (slice(None), slice(None), row, column)
     np.add.at(sums, places, values)
     return sums
-
-
-def _inside_logits(displacement: Float[Tensor, "B S 2 H W"]) -> Float[Tensor, "B S H W"]:
-    """Visible where the point is still inside the frame."""
-    H, W = displacement.shape[-2:]
-    grid = torch.from_numpy(pixel_grid((H, W))).to(displacement).permute(2, 0, 1)
-    return torch.where(inside((displacement + grid).movedim(2, -1), (H, W)), SURE, -SURE)
 
 
 def _whole_clip(displacement: Tensor, logits: Tensor) -> TrajectoryPrediction:

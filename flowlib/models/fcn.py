@@ -81,7 +81,9 @@ class TrajectoryFCN(nn.Module):
     ) -> None:
         super().__init__()
         chosen = {"head": head, "conv1": conv1, "output": output, "batch_norm": batch_norm, "stride_in": stride_in}
-        _check_choices(chosen)
+        for name, value in chosen.items():
+            if value not in CHOICES[name]:
+                raise ValueError(f"{name}: expected one of {', '.join(CHOICES[name])}, got {value!r}")
         chosen["backbone"] = backbone
         self.input_frames = _checked_frames(input_frames, num_frames)
         self.num_frames, self.conv1, self.log_scale, self.batch_norm = num_frames, conv1, log_scale, batch_norm
@@ -124,7 +126,11 @@ class TrajectoryFCN(nn.Module):
 
     def forward(self, images: Tensor) -> TrajectoryPrediction:
         """Predict from images [B n 3 H W] of the frames `input_frames`, uint8 or floating from 0 to 255."""
-        B, n, _, H, W = self._check_images(images).shape
+        n = len(self.input_frames)
+        if images.ndim != 5 or images.shape[1:3] != (n, 3):
+            got = list(images.shape)
+            raise ValueError(f"images: expected shape [B {n} 3 H W] for frames {self.input_frames}, got {got}")
+        B, _, _, H, W = images.shape
         inputs = (images.to(self.mean.dtype) - self.mean) / self.std
         inputs = inputs.reshape(B, n * 3, H, W)
         size = self.working_size or (H, W)
@@ -148,13 +154,6 @@ class TrajectoryFCN(nn.Module):
             log_scale = log_scale.clamp(-LOG_SCALE_RANGE, LOG_SCALE_RANGE) + self.target_scale.log()
         return TrajectoryPrediction(field * self.target_scale, visibility, self.frames, log_scale)
 
-    def _check_images(self, images: Tensor) -> Tensor:
-        n = len(self.input_frames)
-        if images.ndim != 5 or images.shape[1:3] != (n, 3):
-            got = list(images.shape)
-            raise ValueError(f"images: expected shape [B {n} 3 H W] for frames {self.input_frames}, got {got}")
-        return images
-
     def train(self, mode: bool = True) -> TrajectoryFCN:
         """Training or evaluation mode. Batch norm uses and updates statistics of the batch only where it is trained:
         with `batch_norm="frozen"`, and in layers whose parameters are held, it keeps the running ones."""
@@ -166,12 +165,6 @@ class TrajectoryFCN(nn.Module):
 
     def extra_repr(self) -> str:
         return ", ".join(f"{key}={value!r}" for key, value in self.config.items()) + f", weights={self.weights!r}"
-
-
-def _check_choices(chosen: dict[str, str]) -> None:
-    for name, value in chosen.items():
-        if value not in CHOICES[name]:
-            raise ValueError(f"{name}: expected one of {', '.join(CHOICES[name])}, got {value!r}")
 
 
 def _checked_frames(input_frames: Sequence[int], num_frames: int) -> tuple[int, ...]:

@@ -84,20 +84,14 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
-        raise ValueError(f"{path}: expected weights that torch.save wrote, got {_first_line(error)}") from error
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise ValueError(f"{path}: expected weights that torch.save wrote, got {reason}") from error
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"{path}: expected a dict of tensors by name, got {_kind(state)}")
+        got = f"{type(state).__name__} without tensors only"
+        if isinstance(state, dict) and "meta" in state:
+            got = "a checkpoint of a training run (flowlib.training.load_checkpoint reads those)"
+        raise ValueError(f"{path}: expected a dict of tensors by name, got {got}")
     return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-
-
-def _kind(state: object) -> str:
-    if isinstance(state, dict) and "meta" in state:
-        return "a checkpoint of a training run (flowlib.training.load_checkpoint reads those)"
-    return f"{type(state).__name__} without tensors only"
 
 
 def load_into(network: nn.Module, state: dict[str, Tensor], path: Path) -> None:

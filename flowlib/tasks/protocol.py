@@ -76,6 +76,10 @@ class MetricSpec:
         """The number as a table has it; a dash where there is none."""
         return "–" if value != value else f"{round(value * self.scale, self.digits) + 0.0:.{self.digits}f}"  # no "-0"
 
+    def show_signed(self, value: float) -> str:
+        """A difference as a table has it."""
+        return "–" if value != value else f"{value * self.scale:+.{self.digits}f}"
+
 
 @dataclass(frozen=True)
 class SeriesSpec:
@@ -109,10 +113,8 @@ class SeriesSpec:
         def one(answer: Any) -> float:
             return self.function(answer).get(place, float("nan"))
 
-        name, label = f"{self.name}_{place}", str(place)
-        return MetricSpec(
-            name, label, "", self.better, one, self.needs, self.version, self.digits, meaning=self.meaning
-        )
+        known = self.better, one, self.needs, self.version, self.digits
+        return MetricSpec(f"{self.name}_{place}", str(place), "", *known, meaning=self.meaning)
 
 
 @dataclass(frozen=True)
@@ -144,47 +146,33 @@ class Estimate:
 
 @runtime_checkable
 class Results(Protocol):
-    """What a task's `summary` may ask of a comparison of several methods on the same samples."""
+    """What a task's `summary` may ask of a comparison of several methods on the same samples.
+
+    Attributes:
+        main: the method that the comparison is about.
+        methods: all methods, the main one first.
+        baselines: those that the main one has to beat: all others but oracles.
+        groups: the videos (subjects, …) that the means are over.
+        role: what a method is.
+        has: whether the main method has a number in some group.
+        estimate: a method's mean of a number.
+        difference: `first` minus `second` in a number, paired group by group.
+        best_baseline: which of the baselines has the best mean; None where none has any.
+    """
 
     @property
-    def main(self) -> str:
-        """The method that the comparison is about."""
-        ...
-
+    def main(self) -> str: ...
     @property
-    def methods(self) -> list[str]:
-        """All methods, the main one first."""
-        ...
-
+    def methods(self) -> list[str]: ...
     @property
-    def baselines(self) -> list[str]:
-        """The methods that the main one has to beat: all others but oracles."""
-        ...
-
+    def baselines(self) -> list[str]: ...
     @property
-    def groups(self) -> list[str]:
-        """The videos (subjects, …) that the means are over."""
-        ...
-
-    def role(self, method: str) -> Role:
-        """What a method is."""
-        ...
-
-    def has(self, metric: str) -> bool:
-        """Whether the main method has this number in some group."""
-        ...
-
-    def estimate(self, method: str, metric: str) -> Estimate:
-        """A method's mean of a number."""
-        ...
-
-    def difference(self, first: str, second: str, metric: str) -> Estimate:
-        """`first` minus `second`, paired group by group."""
-        ...
-
-    def best_baseline(self, metric: str) -> str | None:
-        """Which of the baselines has the best mean; None where none has any."""
-        ...
+    def groups(self) -> list[str]: ...
+    def role(self, method: str) -> Role: ...
+    def has(self, metric: str) -> bool: ...
+    def estimate(self, method: str, metric: str) -> Estimate: ...
+    def difference(self, first: str, second: str, metric: str) -> Estimate: ...
+    def best_baseline(self, metric: str) -> str | None: ...
 
 
 @dataclass(frozen=True)
@@ -318,11 +306,10 @@ class Task:
         Raises:
             ValueError: the task has none of that name.
         """
-        found = [metric for metric in self.metrics if metric.name == name]
-        if not found:
-            known = ", ".join(metric.name for metric in self.metrics) or "none"
-            raise ValueError(f"metric: expected one of {self.name} ({known}), got {name!r}")
-        return found[0]
+        known = {metric.name: metric for metric in self.metrics}
+        if name not in known:
+            raise ValueError(f"metric: expected one of {self.name} ({', '.join(known) or 'none'}), got {name!r}")
+        return known[name]
 
     # ------------------------------------------------------------------------------------------------ training
 
@@ -437,15 +424,15 @@ class Task:
         metric = self.metric(self.score)
         if not results.has(metric.name):
             return [f"Nothing could be measured: no {self.group} has a value of {metric.heading}."]
-        own, best = results.estimate(results.main, metric.name), results.best_baseline(metric.name)
-        told = f"“{results.main}” reaches {metric.show(own.mean)} {metric.unit} ({metric.label})".replace("  ", " ")
+        own, best = results.estimate(results.main, metric.name).mean, results.best_baseline(metric.name)
+        told = f"“{results.main}” reaches {metric.show(own)} {metric.unit} ({metric.label})".replace("  ", " ")
         if best is None:
             return [f"{told}."]
-        ahead = results.difference(results.main, best, metric.name)
-        better = metric.rank(own.mean) < metric.rank(results.estimate(best, metric.name).mean)
-        sure = "more than chance" if ahead.excludes_zero else "this may be chance"
-        theirs = metric.show(results.estimate(best, metric.name).mean)
-        return [f"{told}, {'better' if better else 'not better'} than the best baseline, “{best}” ({theirs}): {sure}."]
+        theirs = results.estimate(best, metric.name).mean
+        than = f"{'' if metric.rank(own) < metric.rank(theirs) else 'not '}better than the best baseline"
+        surely = results.difference(results.main, best, metric.name).excludes_zero
+        sure = "more than chance" if surely else "this may be chance"
+        return [f"{told}, {than}, “{best}” ({metric.show(theirs)}): {sure}."]
 
 
 def hash_content(value: Any) -> str:

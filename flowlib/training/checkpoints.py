@@ -199,8 +199,7 @@ def describe_model(model: Any) -> dict[str, Any]:
 
 def check_architecture(path: str | Path, meta: dict[str, Any], model: nn.Module) -> None:
     """Raise `ValueError` unless `model` is built as the checkpoint's was."""
-    sides = [about["config"] | {"class": about["name"]} for about in (meta["model"], describe_model(model))]
-    trained, given = sides
+    trained, given = (one["config"] | {"class": one["name"]} for one in (meta["model"], describe_model(model)))
     # How the stem was widened decides where training starts, not what the checkpoint's weights mean.
     differing = [key for key in trained | given if key != "conv1" and trained.get(key) != given.get(key)]
     if differing:

@@ -13,15 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 from torch.utils.data import Subset
 
 from flowlib.models.protocols import device_of
 from flowlib.tasks.protocol import Task
 from flowlib.training.config import TrainConfig
 from flowlib.training.loop import fit
-from flowlib.training.runs import read_metrics
-from flowlib.training.session import TrainingRun
+from flowlib.training.runs import minutes_of, read_metrics
+from flowlib.training.session import TrainingRun, batch_statistics, is_better
 from flowlib.training.stream import SampleStream, to_device
 
 if TYPE_CHECKING:
@@ -99,30 +98,19 @@ def overfit(
     run = fit(model, task, chosen, chosen, config, folder=folder)
     lines, key = run.metrics(), f"validation_{task.score}"
     curve = [(line["step"], line[key]) for line in lines if key in line]
-    score = curve[-1][1] if curve else float("nan")
-    minutes = sum(line["step_seconds"] for line in read_metrics(run.folder, "timings.jsonl")) / 60
-    rank = task.metric(task.score).rank
-    reached = rank(score) < rank(target)
-    summary = _overfit_summary(run, task, curve, config, target, minutes, model)
-    return Overfit(run, target, score, reached, run.step, minutes, curve, summary, task, model, chosen)
-
-
-def _overfit_summary(
-    run: TrainingRun, task: Task, curve: list[tuple[int, float]], config: TrainConfig, target: float, minutes: float,
-    model: nn.Module,
-) -> str:  # fmt: skip
-    over = f" {task.measured_on}" if task.measured_on else ""
-    if not curve:
+    score, minutes = curve[-1][1] if curve else float("nan"), minutes_of(run.folder)
+    reached, metric = is_better(task, score, target), task.metric(task.score)
+    over, unit = (f" {text}" if text else "" for text in (task.measured_on, metric.unit))
+    if curve:
+        told, asked = f"{metric.label} {metric.show(score)}{unit}{over}", f"the asked {target * metric.scale:g}{unit}"
+        side = "below" if reached == (metric.better != "high") else "above"
+        summary = f"{'Overfitted' if reached else 'Not overfitted'}: {told}, {side} {asked}, after {run.step} steps "
+        hints = [] if reached else _hints(lines, score, config, task, model)
+        summary = " ".join([f"{summary}({minutes:.1f} minutes).", *hints])
+    else:
         looked = over.replace(" on ", " at ", 1)
-        return f"Not judged: no look{looked} in {run.step} of {config.steps} steps; call again to go on."
-    metric, score = task.metric(task.score), curve[-1][1]
-    unit = f" {metric.unit}" if metric.unit else ""
-    spent = f"after {run.step} steps ({minutes:.1f} minutes)"
-    told, asked = f"{metric.label} {metric.show(score)}{unit}{over}", f"the asked {target * metric.scale:g}{unit}"
-    reached = metric.rank(score) < metric.rank(target)
-    side = "below" if reached == (metric.better != "high") else "above"
-    start = f"{'Overfitted' if reached else 'Not overfitted'}: {told}, {side} {asked}, {spent}."
-    return start if reached else " ".join([start, *_hints(run.metrics(), score, config, task, model)])
+        summary = f"Not judged: no look{looked} in {run.step} of {config.steps} steps; call again to go on."
+    return Overfit(run, target, score, reached, run.step, minutes, curve, summary, task, model, chosen)
 
 
 def _hints(lines: list[dict[str, Any]], score: float, config: TrainConfig, task: Task, model: nn.Module) -> list[str]:
@@ -132,22 +120,16 @@ def _hints(lines: list[dict[str, Any]], score: float, config: TrainConfig, task:
     if not steps:
         return []
     recent = steps[-max(5, len(steps) // 10) :]
-    # Of a score that is good when it is high, what lacks is compared: its sign turned, and only where it went.
-    lower = metric.better != "high"
-    error = statistics.median(line[metric.name] for line in recent)
-    before = [line[metric.name] for line in steps[-3 * len(recent) : -len(recent)]]
-    if lower:
-        ahead, falls, rose = error < 0.6 * score, False, False
-        if before:
-            falls = error < 0.9 * statistics.median(before)
-            rose = error > 1.5 * min(line[metric.name] for line in steps)
-    else:
-        ahead, falls, rose = 1.5 * score < error, False, False
-        if before:
-            falls = error > 1.1 * statistics.median(before)
-            rose = 1.5 * error < max(line[metric.name] for line in steps)
+    lower, values = metric.better != "high", [line[metric.name] for line in steps]
+    error = statistics.median(values[-len(recent) :])
+    before = values[-3 * len(recent) : -len(recent)]
+    improves = rose = False
+    if before:
+        usual = statistics.median(before)
+        improves = error < 0.9 * usual if lower else error > 1.1 * usual
+        rose = error > 1.5 * min(values) if lower else 1.5 * error < max(values)
     hints = []
-    if ahead and _takes_batch_statistics(model):
+    if (error < 0.6 * score if lower else error > 1.5 * score) and batch_statistics(model):
         shown = f"{metric.show(error)} {metric.unit}".strip()
         what = "the error" if metric.unit == "px" else metric.label
         hints.append(
@@ -156,7 +138,7 @@ def _hints(lines: list[dict[str, Any]], score: float, config: TrainConfig, task:
         )
     if statistics.median(line["grad_norm"] for line in recent) > 10 * config.clip_at and config.clip == "norm":
         hints.append("Nearly every gradient is clipped hard: a lower learning rate is worth a try.")
-    if falls:
+    if improves:
         hints.append(f"The curve still {'falls' if lower else 'rises'}: give it more steps.")
     elif rose:
         again = "rose" if lower else "fell"
@@ -167,14 +149,6 @@ def _hints(lines: list[dict[str, Any]], score: float, config: TrainConfig, task:
             ideas.insert(0, f"more than trained={config.trained!r}, which leaves most layers as they were")
         hints.append(f"The curve has levelled off: try {'; or '.join(ideas)}.")
     return hints
-
-
-def _takes_batch_statistics(model: nn.Module) -> bool:
-    training = model.training
-    model.train()
-    found = any(isinstance(module, BatchNorm) and module.training for module in model.modules())
-    model.train(training)
-    return found
 
 
 @dataclass(frozen=True)
@@ -262,14 +236,12 @@ class Spike:
         step: where it is highest.
         ratio: its loss over the median of the steps before.
         around: the metrics' lines from two steps before the jump to two after its top.
-        usual: medians of the steps before, by the same names.
         reading: what stands out, in one sentence.
     """
 
     step: int
     ratio: float
     around: list[dict[str, Any]]
-    usual: dict[str, float]
     reading: str
 
 
@@ -307,32 +279,18 @@ def spike_report(run: TrainingRun | str | Path, factor: float = 2.0) -> SpikeRep
     spikes, index = [], 5
     while index < len(lines):
         before = lines[max(0, index - WINDOW) : index]
-        usual = _medians(before)
+        names = [name for name, value in before[0].items() if isinstance(value, float)]
+        usual = {name: statistics.median(line[name] for line in before if name in line) for name in names}
         if lines[index]["loss"] <= factor * usual["loss"]:
             index += 1
             continue
-        end = index
-        while end + 1 < len(lines) and lines[end + 1]["loss"] > factor * usual["loss"]:
+        end = index + 1
+        while end < len(lines) and lines[end]["loss"] > factor * usual["loss"]:
             end += 1
-        spikes.append(_spike(lines, index, end, usual))
-        index = end + 1
+        top, around = max(lines[index:end], key=lambda line: line["loss"]), lines[max(0, index - 2) : end + 2]
+        spikes.append(Spike(top["step"], top["loss"] / usual["loss"], around, _reading(lines, index, usual)))
+        index = end
     return SpikeReport(folder, len(lines), factor, spikes)
-
-
-def _medians(lines: list[dict[str, Any]]) -> dict[str, float]:
-    names = [name for name, value in lines[0].items() if isinstance(value, float)]
-    return {name: statistics.median(line[name] for line in lines if name in line) for name in names}
-
-
-def _spike(lines: list[dict[str, Any]], start: int, end: int, usual: dict[str, float]) -> Spike:
-    top = max(lines[start : end + 1], key=lambda line: line["loss"])
-    return Spike(
-        step=top["step"],
-        ratio=top["loss"] / usual["loss"],
-        around=lines[max(0, start - 2) : end + 3],
-        usual=usual,
-        reading=_reading(lines, start, usual),
-    )
 
 
 def _reading(lines: list[dict[str, Any]], start: int, usual: dict[str, float]) -> str:

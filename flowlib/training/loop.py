@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
 from contextlib import nullcontext
+from functools import reduce
+from operator import add
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,12 @@ def _train(session: Session) -> None:
     config, started = session.config, time.monotonic()
     log = _start_log(session)
     drift = BatchNormDrift(session.model)
-    batches = _training_batches(session)
+    batches = training_batches(
+        SampleStream(session.task, session.model, session.train, seed=config.seed),
+        steps=range(session.step, config.steps),
+        accumulate=config.accumulate,
+        **_shares(config, session.accelerator),
+    )
     main = session.accelerator.is_main_process
     bar = Progress(None, config.name, config.steps, "step", initial=session.step, disable=not main)
     session.network.train()
@@ -140,18 +146,10 @@ def _start_log(session: Session) -> MetricsLog:
     return MetricsLog(session.folder, resume_at=session.step, quiet=not session.accelerator.is_main_process)
 
 
-def _training_batches(session: Session) -> Iterator[list[dict[str, Any]]]:
-    config, accelerator = session.config, session.accelerator
-    stream = SampleStream(session.task, session.model, session.train, seed=config.seed)
-    return training_batches(
-        stream,
-        steps=range(session.step, config.steps),
-        batch_size=config.batch_size,
-        accumulate=config.accumulate,
-        process=accelerator.process_index,
-        processes=accelerator.num_processes,
-        workers=config.num_workers,
-    )
+def _shares(config: TrainConfig, accelerator: Accelerator) -> dict[str, int]:
+    """How batches are made and shared among the processes."""
+    place = {"process": accelerator.process_index, "processes": accelerator.num_processes}
+    return {"batch_size": config.batch_size, "workers": config.num_workers} | place
 
 
 def _due(session: Session, every: int) -> bool:
@@ -161,9 +159,8 @@ def _due(session: Session, every: int) -> bool:
 def _time_is_up(session: Session, started: float) -> str:
     minutes, accelerator = session.config.session_minutes, session.accelerator
     late = torch.tensor(float(minutes > 0 and time.monotonic() - started > 60 * minutes), device=accelerator.device)
-    return (
-        "session_minutes" if float(torch.as_tensor(accelerator.reduce(late, "sum"))) > 0 else ""
-    )  # all processes stop, or none
+    late_anywhere = float(torch.as_tensor(accelerator.reduce(late, "sum"))) > 0  # all processes stop, or none
+    return "session_minutes" if late_anywhere else ""
 
 
 def _validate(session: Session, log: MetricsLog) -> None:
@@ -230,7 +227,7 @@ def train_step(session: Session, batches: list[dict[str, Any]]) -> dict[str, Any
             # Processes' gradients are averaged, yet `counts` already is of all of them.
             accelerator.backward(task.total_loss(part, counts) * accelerator.num_processes)
         parts.append(part.detach())
-    sums: Any = accelerator.reduce(sum(parts[1:], parts[0]), "sum")
+    sums: Any = accelerator.reduce(reduce(add, parts), "sum")
     values: dict[str, Any] = task.values(sums, counts) | {"lr": rate}
     values["grad_norm"] = float(_clip(session))
     _check_finite(session, values)
@@ -271,29 +268,20 @@ def validate(
 ) -> dict[str, float]:  # fmt: skip
     """The task's values over a dataset, in evaluation mode."""
     model.eval()
-    batches = validation_batches(
-        SampleStream(task, model, dataset),
-        samples=config.validation_samples,
-        batch_size=config.batch_size,
-        process=accelerator.process_index,
-        processes=accelerator.num_processes,
-        workers=config.num_workers,
-    )
+    stream, shares = SampleStream(task, model, dataset), _shares(config, accelerator)
+    batches = validation_batches(stream, samples=config.validation_samples, **shares)
     network, found = _Autocast(model, accelerator), []
     for batch in batches:
         batch = to_device(batch, accelerator.device)
         found.append((task.sums(network, batch, constants), task.counts(batch)))
     # A process may have had no samples, so that only lists can be put together.
-    totals = [tuple(value.cpu() for value in _totals(found))] if found else []
-    return task.values(*_totals(gather_object(totals)))
+    sums, counts = _totals(gather_object([tuple(value.cpu() for value in _totals(found))] if found else []))
+    return task.values(sums, counts)
 
 
-def _totals(pairs: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+def _totals(pairs: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, ...]:
     """Sums and counts of several batches together, one after the other."""
-    (sums, counts), *others = pairs
-    for more_sums, more_counts in others:
-        sums, counts = sums + more_sums, counts + more_counts
-    return sums, counts
+    return tuple(reduce(add, parts) for parts in zip(*pairs))
 
 
 class _Autocast(nn.Module):

@@ -138,6 +138,11 @@ def read_metrics(folder: str | Path, name: str = "metrics.jsonl") -> list[dict[s
     return [values for values in map(_parsed, path.read_text(encoding="utf-8").splitlines()) if values is not None]
 
 
+def minutes_of(folder: str | Path) -> float:
+    """What a run's steps took so far, over all sessions."""
+    return sum(line["step_seconds"] for line in read_metrics(folder, "timings.jsonl")) / 60
+
+
 def _parsed(line: str) -> dict[str, Any] | None:
     try:
         return json.loads(line)

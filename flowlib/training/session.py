@@ -125,15 +125,19 @@ def check_inputs(model: nn.Module, task: Task, train: Any, validation: Any, conf
     _check_batch_norm(model, config)
 
 
-def _check_batch_norm(model: nn.Module, config: TrainConfig) -> None:
+def batch_statistics(model: nn.Module) -> list[BatchNorm]:
+    """The batch norms that take the batch's statistics while the model is trained."""
     training = model.training
     model.train()
-    norms = [module for module in model.modules() if isinstance(module, BatchNorm)]
-    moving = [module for module in norms if module.training]
-    pooled = any(_normalises_one_value(module) for module in model.modules())
+    moving = [module for module in model.modules() if isinstance(module, BatchNorm) and module.training]
     model.train(training)
+    return moving
+
+
+def _check_batch_norm(model: nn.Module, config: TrainConfig) -> None:
+    moving = batch_statistics(model)
     if moving and config.batch_size == 1:
-        if pooled:
+        if any(_normalises_one_value(module, moving) for module in model.modules()):
             raise ValueError(
                 "batch_size: DeepLab's image pooling (a batch norm behind a pooling to 1×1) needs 2 or more with "
                 "batch_norm='train', got 1"
@@ -143,17 +147,18 @@ def _check_batch_norm(model: nn.Module, config: TrainConfig) -> None:
             "validation; use batch_norm='frozen' or 'group', or a larger batch",
             stacklevel=4,
         )
-    if norms and not moving and isinstance(model, HasProvenance) and model.weights.startswith("none"):
+    frozen = not moving and any(isinstance(module, BatchNorm) for module in model.modules())
+    if frozen and isinstance(model, HasProvenance) and model.weights.startswith("none"):
         warnings.warn(
             "batch_norm='frozen' without pretrained weights normalises nothing; use 'group' or 'train'", stacklevel=4
         )
 
 
-def _normalises_one_value(module: nn.Module) -> bool:
-    """Whether a sequence pools a picture to one value and takes the batch's statistics of that."""
+def _normalises_one_value(module: nn.Module, moving: list[BatchNorm]) -> bool:
+    """Whether a sequence pools a picture to one value and has one of the batch norms `moving` behind that."""
     layers = list(module) if isinstance(module, nn.Sequential) else []
     pools = [i for i, m in enumerate(layers) if isinstance(m, nn.AdaptiveAvgPool2d) and m.output_size in (1, (1, 1))]
-    return bool(pools) and any(isinstance(m, BatchNorm) and m.training for m in layers[pools[0] :])
+    return bool(pools) and any(layer in moving for layer in layers[pools[0] :])
 
 
 def describe_data(task: Task, dataset: Any) -> dict[str, Any]:
@@ -185,10 +190,11 @@ def check_same_run(folder: Path, meta: dict[str, Any], about: dict[str, Any], fr
     What the curve does not depend on may differ (`config.FREE`, and the task's `free`); more steps may be asked for
     where the learning rate does not depend on their number.
     """
-    before, now = TrainConfig(**meta["config"]), TrainConfig(**about["config"])
-    differing = {name: pair for name, pair in before.changes(now).items() if name not in FREE}
-    if "steps" in differing and now.schedule == "constant" and now.steps >= meta["step"]:
-        del differing["steps"]
+    now = TrainConfig(**about["config"])
+    changes = TrainConfig(**meta["config"]).changes(now)
+    differing = {name: pair for name, pair in changes.items() if name not in FREE}
+    if now.schedule == "constant" and now.steps >= meta["step"]:
+        differing.pop("steps", None)
     was, asked = meta["task"], about["task"]
     if was["name"] != asked["name"]:
         differing["task"] = (was["name"], asked["name"])
@@ -198,9 +204,9 @@ def check_same_run(folder: Path, meta: dict[str, Any], about: dict[str, Any], fr
     if differing:
         what = ", ".join(f"{name}={was!r}, not {asked!r}" for name, (was, asked) in differing.items())
         raise ValueError(f"{folder}: expected a run with the same settings, got one with {what}; give it another name")
-    if meta["processes"] != about["processes"]:
-        here, there = about["processes"], meta["processes"]
-        raise ValueError(f"{folder}: expected a run on {here} processes, got one on {there}: a step has other samples")
+    was, asked = meta["processes"], about["processes"]
+    if was != asked:
+        raise ValueError(f"{folder}: expected a run on {asked} processes, got one on {was}: a step has other samples")
     for split in ("train", "validation"):
         was, asked = meta["data"][split], about["data"][split]
         if was and asked and not was["fingerprint"]:  # of a list, before lists had one

@@ -25,7 +25,7 @@ from flowlib.tasks.protocol import Task
 from flowlib.training.checkpoints import find_class, task_of, upgrade
 from flowlib.training.config import TrainConfig
 from flowlib.training.loop import fit
-from flowlib.training.runs import read_metrics, run_folder
+from flowlib.training.runs import minutes_of, read_metrics, run_folder
 from flowlib.training.session import TrainingRun
 from flowlib.workspace import Workspace, write_json
 
@@ -80,13 +80,13 @@ def run_experiments(
     model_fields = tuple(inspect.signature(make_model).parameters)
     planned = []
     for name, change in changes.items():
-        unknown = change.keys() - set(TRAIN_FIELDS) - set(task_fields) - set(model_fields)
+        unknown = change.keys() - {*TRAIN_FIELDS, *task_fields, *model_fields}
         if unknown:
             known = f"TrainConfig, {type(task).__name__} or {make_model.__name__}"
             raise ValueError(f"{name}: expected fields of {known}, got {', '.join(sorted(unknown))}")
         config = replace(base, **_only(change, TRAIN_FIELDS))  # a bad value shows before the first run
         changed_task: Any = replace(task, **_only(change, task_fields)) if is_dataclass(task) else task
-        folder = run_folder(f"{base.name}-{_slug(name)}", runs)
+        folder = run_folder(base.name + "-" + re.sub(r"[^\w.=+-]+", "-", name), runs)
         planned.append((folder, changed_task, config, model | _only(change, model_fields)))
     for folder, changed_task, config, arguments in planned:
         if (folder / "failure.json").exists():
@@ -103,10 +103,6 @@ def run_experiments(
 
 def _only(change: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
     return {key: value for key, value in change.items() if key in names}
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^\w.=+-]+", "-", name)
 
 
 @dataclass(frozen=True)
@@ -158,11 +154,10 @@ def _row(folder: Path) -> dict[str, Any]:
     lines = read_metrics(folder)
     steps = [line for line in lines if "grad_norm" in line]
     judged = [line for line in lines if f"validation_{score}" in line]
-    recent = steps[-max(1, len(steps) // 20) :]
+    recent, last = steps[-max(1, len(steps) // 20) :], judged[-1] if judged else {}
     row = {"run": folder.name.partition("_")[2], "status": _status(folder), "folder": str(folder)}
-    row |= {"minutes": _minutes(folder), "steps": len(steps), "changes": _changes(about, folder)}
+    row |= {"minutes": minutes_of(folder), "steps": len(steps), "changes": _changes(about, folder)}
     row |= {name: _mean([line[name] for line in recent if name in line]) for name in ("loss", score)}
-    last = judged[-1] if judged else {}
     row |= {name: last.get(name) for name in ("validation_loss", f"validation_{score}")}
     rank = {"low": lambda value: value, "high": lambda value: -value, "zero": abs}.get(better, abs)
     row[f"best_{score}"] = min((line[f"validation_{score}"] for line in judged), key=rank, default=None)
@@ -176,16 +171,10 @@ def _status(folder: Path) -> str:
     return "done" if state.exists() and json.loads(state.read_text(encoding="utf-8"))["finished"] else "open"
 
 
-def _minutes(folder: Path) -> float:
-    path = folder / "timings.jsonl"
-    return sum(line["step_seconds"] for line in read_metrics(folder, path.name)) / 60 if path.exists() else 0.0
-
-
 def _changes(about: dict[str, Any], folder: Path) -> str:
     """What a run's config, task and model have other than their classes' defaults."""
-    changed = {}
-    for name, pair in TrainConfig(**about["config"]).changes(TrainConfig()).items():
-        changed |= {} if name in NOT_TOLD else {name: pair[0]}
+    differing = TrainConfig(**about["config"]).changes(TrainConfig())
+    changed = {name: here for name, (here, _) in differing.items() if name not in NOT_TOLD}
     try:
         task, kind = task_of(about, str(folder)), find_class(about["model"], nn.Module, f"{folder}: its")
     except ValueError:  # a class that is elsewhere by now; its settings then are all told
@@ -233,12 +222,9 @@ def plot_curves(
     for folder in (run.folder if isinstance(run, TrainingRun) else Path(run) for run in folders):
         points = [(line["step"], line[key]) for line in read_metrics(folder) if key in line]
         if points:
-            curves[folder.name.partition("_")[2] or folder.name] = tuple(zip(*_smoothed(points, smooth)))
+            groups = [points[i : i + smooth] for i in range(0, len(points), smooth)]
+            means = [sum(value for _, value in group) / len(group) for group in groups]
+            curves[folder.name.partition("_")[2] or folder.name] = [group[-1][0] for group in groups], means
     if not curves:
         raise ValueError(f"key: expected a name in the runs' metrics.jsonl, got {key!r}")
     return learning_curves(curves, label=key.replace("_", " "), log="accuracy" not in key, ax=ax)
-
-
-def _smoothed(points: list[tuple[int, float]], smooth: int) -> list[tuple[int, float]]:
-    groups = [points[i : i + smooth] for i in range(0, len(points), smooth)]
-    return [(group[-1][0], sum(value for _, value in group) / len(group)) for group in groups]

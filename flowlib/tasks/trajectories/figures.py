@@ -73,10 +73,8 @@ def show_predictions(batch: dict[str, Any], prediction: TrajectoryPrediction) ->
 
 def _tracks(batch: dict[str, Any], index: int, frames: Sequence[int]) -> Tracks:
     """The truth of one clip for the predicted frames."""
-    chosen = list(frames)
-    arrays = (batch[name][index].numpy() for name in ("tracks", "visibility", "queries"))
-    tracks, visibility, queries = arrays
-    truth = Tracks(tracks[chosen], visibility[chosen], queries)
+    tracks, visibility = (batch[name][index].numpy()[list(frames)] for name in ("tracks", "visibility"))
+    truth = Tracks(tracks, visibility, batch["queries"][index].numpy())
     return truth.points(batch["asked"][index].numpy().nonzero()[0]) if "asked" in batch else truth
 
 

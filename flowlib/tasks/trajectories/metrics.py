@@ -6,7 +6,6 @@ where there is nothing to measure; what several metrics share is computed once, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cached_property
 from operator import attrgetter
 from typing import Any
@@ -16,7 +15,7 @@ from jaxtyping import Bool, Float
 
 from flowlib import metrics
 from flowlib.models.protocols import TrajectoryPrediction
-from flowlib.tasks.protocol import Answer, MetricSpec, SeriesSpec
+from flowlib.tasks.protocol import Answer, Better, MetricSpec, SeriesSpec
 from flowlib.tasks.trajectories.case import TrajectoryCase
 from flowlib.tracks import Tracks
 from flowlib.warp import lattice
@@ -115,12 +114,6 @@ class TrajectoryAnswer(Answer):
         return {name: float(np.mean([row[name] for row in rows])) for name in (rows[0] if rows else ())}
 
 
-def _of(part: str, name: str) -> Callable[[TrajectoryAnswer], float]:
-    """The number called `name` of a part of the answer."""
-    read = attrgetter(part)
-    return lambda answer: read(answer)[name]
-
-
 def visible_share(answer: TrajectoryAnswer) -> float:
     """Share of all points that can be seen after frame 0."""
     return metrics.visible_share(answer.case.sample.truth.visibility)
@@ -145,119 +138,73 @@ def error_ahead(answer: TrajectoryAnswer) -> dict[int, float]:
     return {frame: float(error) for frame, error in zip(answer.frames[1:], errors)}
 
 
+def _of(part: str, name: str, label: str, unit: str, better: Better, meaning: str = "", **more: Any) -> MetricSpec:
+    """The metric that is called `name` in a part of the answer."""
+    read = attrgetter(part)
+    return MetricSpec(name, label, unit, better, lambda answer: read(answer)[name], meaning=meaning, **more)
+
+
+def _of_pictures(name: str, label: str, unit: str, better: Better, meaning: str, **more: Any) -> list[MetricSpec]:
+    """A likeness of the rebuilt frames: of all pixels, of those that were covered, and of those that move."""
+    parts = {
+        "covered": "where pixels arrived, holes left out",
+        "moving": "on what truly moves, the still rest left out",
+    }
+    found = [_of("pictures", f"{name}_all", label, unit, better, meaning, **_FRAMES | more)]
+    rest = _FRAMES | more | {"headline": False}
+    for part, where in parts.items():
+        found.append(_of("pictures", f"{name}_{part}", f"{label} {part}", "", better, f"The same {where}.", **rest))
+    return found
+
+
 _POINTS: dict[str, Any] = {"group": "Where points go"}
 _SEEN: dict[str, Any] = {"group": "Which points can be seen", "needs": ("knowledge of what is hidden",)}
 _FIELD: dict[str, Any] = {"group": "Shape of the motion"}
 _LATTICE: dict[str, Any] = {"needs": ("true points on a regular grid",)}
 _FRAMES: dict[str, Any] = {"group": "Rebuilt frames", "needs": ("later pictures",)}
-_LPIPS: dict[str, Any] = {"group": "Rebuilt frames", "needs": ("the weights of its network (lpips_weights)",)}
+_SHARE: dict[str, Any] = {"digits": 1, "scale": 100}
 
 METRICS: tuple[MetricSpec, ...] = (
-    MetricSpec(
-        "ade", "ADE", "px", "low", _of("displacement", "ade"), **_POINTS, headline=True,
-        meaning="Average distance between predicted and true place, over all points that can be seen and all frames.",
-    ),
-    MetricSpec(
-        "fde", "FDE", "px", "low", _of("displacement", "fde"), **_POINTS, headline=True,
-        meaning="The same in the last frame only, where it is hardest.",
-    ),
-    MetricSpec(
-        "miss_rate", "Missed", "%", "low", _of("displacement", "miss_rate"), **_POINTS, digits=1, scale=100,
-        meaning="Share of points that are too far off in the last frame (8 px by default).",
-    ),
-    MetricSpec(
-        "mse", "MSE", "px²", "low", _of("displacement", "mse"), **_POINTS, digits=1,
-        meaning="Mean squared error of a coordinate; few large misses dominate it.",
-    ),
-    MetricSpec(
-        "mse_last", "MSE last", "px²", "low", _of("displacement", "mse_last"), **_POINTS, digits=1,
-        meaning="The same in the last frame only.",
-    ),
-    MetricSpec(
-        "average_pts_within_thresh", "δ_avg", "%", "high", _of("tapvid", "average_pts_within_thresh"), **_POINTS,
-        digits=1, scale=100, headline=True,
-        meaning="Share of points less than 1 px off, less than 2, 4, 8 and 16 px, averaged over the five (TAP-Vid).",
-    ),
-    MetricSpec(
-        "average_jaccard", "AJ", "%", "high", _of("tapvid", "average_jaccard"), **_POINTS, digits=1, scale=100,
-        needs=_SEEN["needs"],
-        meaning="Place and visibility in one number (TAP-Vid): a point counts if it is near and rightly called "
-        "visible.",
-    ),
-    MetricSpec(
-        "visibility_accuracy", "Visibility", "%", "high", _of("visibility", "visibility_accuracy"), **_SEEN,
-        digits=1, scale=100, headline=True,
-        meaning="Share of points that are rightly called visible or hidden.",
-    ),
-    MetricSpec(
-        "visibility_auroc", "AUROC", "", "high", _of("visibility", "visibility_auroc"), **_SEEN, digits=3,
-        meaning="Chance that a visible point gets a higher visibility than a hidden one; 0.5 is guessing.",
-    ),
+    _of("displacement", "ade", "ADE", "px", "low", "Average distance between predicted and true place, over all points "
+        "that can be seen and all frames.", **_POINTS, headline=True),
+    _of("displacement", "fde", "FDE", "px", "low", "The same in the last frame only, where it is hardest.", **_POINTS,
+        headline=True),
+    _of("displacement", "miss_rate", "Missed", "%", "low", "Share of points that are too far off in the last frame "
+        "(8 px by default).", **_POINTS, **_SHARE),
+    _of("displacement", "mse", "MSE", "px²", "low", "Mean squared error of a coordinate; few large misses dominate it.",
+        **_POINTS, digits=1),
+    _of("displacement", "mse_last", "MSE last", "px²", "low", "The same in the last frame only.", **_POINTS, digits=1),
+    _of("tapvid", "average_pts_within_thresh", "δ_avg", "%", "high", "Share of points less than 1 px off, less than 2, "
+        "4, 8 and 16 px, averaged over the five (TAP-Vid).", **_POINTS, **_SHARE, headline=True),
+    _of("tapvid", "average_jaccard", "AJ", "%", "high", "Place and visibility in one number (TAP-Vid): a point counts "
+        "if it is near and rightly called visible.", **_POINTS, **_SHARE, needs=_SEEN["needs"]),
+    _of("visibility", "visibility_accuracy", "Visibility", "%", "high", "Share of points that are rightly called "
+        "visible or hidden.", **_SEEN, **_SHARE, headline=True),
+    _of("visibility", "visibility_auroc", "AUROC", "", "high", "Chance that a visible point gets a higher visibility "
+        "than a hidden one; 0.5 is guessing.", **_SEEN, digits=3),
     MetricSpec("visible", "Visible", "%", "high", visible_share, group="", digits=0, scale=100),
-    MetricSpec(
-        "roughness", "Roughness", "%", "zero", _of("field", "roughness"), **_FIELD, **_LATTICE, digits=0, scale=100,
-        meaning="How much the motion changes from place to place, against the truth: -100 all places move alike, "
-        "-33 half as rough as the truth, 0 as rough, 33 twice as rough, 100 no end to it.",
-    ),
-    MetricSpec("tv_ratio", "Total variation ratio", "", "zero", _of("field", "tv_ratio"), **_LATTICE, group=""),
-    MetricSpec(
-        "divergence_ratio", "Divergence ratio", "", "zero", _of("field", "divergence_ratio"), **_LATTICE, group="",
-    ),
-    MetricSpec("curl_ratio", "Curl ratio", "", "zero", _of("field", "curl_ratio"), **_LATTICE, group=""),
-    MetricSpec(
-        "divergence_error", "Divergence err.", "", "low", _of("field", "divergence_error"), **_FIELD, **_LATTICE,
-        digits=3, meaning="Wrong growing and shrinking, px per px.",
-    ),
-    MetricSpec(
-        "curl_error", "Curl err.", "", "low", _of("field", "curl_error"), **_FIELD, **_LATTICE, digits=3,
-        meaning="Wrong turning, px per px.",
-    ),
+    _of("field", "roughness", "Roughness", "%", "zero", "How much the motion changes from place to place, against the "
+        "truth: -100 all places move alike, -33 half as rough as the truth, 0 as rough, 33 twice as rough, 100 no end "
+        "to it.", **_FIELD, **_LATTICE, digits=0, scale=100),
+    _of("field", "tv_ratio", "Total variation ratio", "", "zero", **_LATTICE, group=""),
+    _of("field", "divergence_ratio", "Divergence ratio", "", "zero", **_LATTICE, group=""),
+    _of("field", "curl_ratio", "Curl ratio", "", "zero", **_LATTICE, group=""),
+    _of("field", "divergence_error", "Divergence err.", "", "low", "Wrong growing and shrinking, px per px.", **_FIELD,
+        **_LATTICE, digits=3),
+    _of("field", "curl_error", "Curl err.", "", "low", "Wrong turning, px per px.", **_FIELD, **_LATTICE, digits=3),
     MetricSpec(
         "grid_artefacts", "Grid artefacts", "%", "low", grid_artefacts, **_FIELD, digits=0, scale=100,
         meaning="Share of the predicted motion's bending that sits on one grid of 8 px (the stride of many networks), "
         "beyond chance: 0 no such grid, 100 nothing but the grid. The true motion may have some, too.",
     ),
-    MetricSpec(
-        "psnr_all", "PSNR", "dB", "high", _of("pictures", "psnr_all"), **_FRAMES, headline=True,
-        meaning="Likeness of the rebuilt frame to the true one, pixel by pixel, in decibels: 6 dB more is half the "
-        "error.",
-    ),
-    MetricSpec(
-        "psnr_covered", "PSNR covered", "", "high", _of("pictures", "psnr_covered"), **_FRAMES,
-        meaning="The same where pixels arrived, holes left out.",
-    ),
-    MetricSpec(
-        "psnr_moving", "PSNR moving", "", "high", _of("pictures", "psnr_moving"), **_FRAMES,
-        meaning="The same on what truly moves, the still rest left out.",
-    ),
-    MetricSpec(
-        "ssim_all", "SSIM", "", "high", _of("pictures", "ssim_all"), **_FRAMES, digits=3, headline=True,
-        meaning="Likeness of edges and texture rather than of single pixels; 1 for equal frames.",
-    ),
-    MetricSpec(
-        "ssim_covered", "SSIM covered", "", "high", _of("pictures", "ssim_covered"), **_FRAMES, digits=3,
-        meaning="The same where pixels arrived.",
-    ),
-    MetricSpec(
-        "ssim_moving", "SSIM moving", "", "high", _of("pictures", "ssim_moving"), **_FRAMES, digits=3,
-        meaning="The same on what truly moves.",
-    ),
-    MetricSpec(
-        "lpips_all", "LPIPS", "", "low", _of("pictures", "lpips_all"), **_LPIPS, digits=3,
-        meaning="Difference as a network trained on human judgement sees it.",
-    ),
-    MetricSpec(
-        "lpips_covered", "LPIPS covered", "", "low", _of("pictures", "lpips_covered"), **_LPIPS, digits=3,
-        meaning="The same where pixels arrived.",
-    ),
-    MetricSpec(
-        "lpips_moving", "LPIPS moving", "", "low", _of("pictures", "lpips_moving"), **_LPIPS, digits=3,
-        meaning="The same on what truly moves.",
-    ),
-    MetricSpec(
-        "holes", "Holes", "%", "low", holes, **_FRAMES, digits=1, scale=100,
-        meaning="Share of the new frame that no pixel was moved to.",
-    ),
+    *_of_pictures("psnr", "PSNR", "dB", "high", "Likeness of the rebuilt frame to the true one, pixel by pixel, in "
+        "decibels: 6 dB more is half the error.", headline=True),
+    *_of_pictures("ssim", "SSIM", "", "high", "Likeness of edges and texture rather than of single pixels; 1 for equal "
+        "frames.", headline=True, digits=3),
+    *_of_pictures("lpips", "LPIPS", "", "low", "Difference as a network trained on human judgement sees it.", digits=3,
+        needs=("the weights of its network (lpips_weights)",)),
+    MetricSpec("holes", "Holes", "%", "low", holes, **_FRAMES, **_SHARE,
+        meaning="Share of the new frame that no pixel was moved to."),
 )  # fmt: skip
 
 SERIES: tuple[SeriesSpec, ...] = (

@@ -48,7 +48,6 @@ class TrajectoryEvaluation:
     scoring: ScoringConfig
 
     def score_settings(self) -> dict[str, Any]:
-        """Everything that decides a score, given prediction and truth."""
         # LPIPS's network is the same wherever its file lies.
         return asdict(self.scoring) | {"lpips_weights": self.scoring.lpips_weights != "none"}
 
@@ -61,7 +60,6 @@ class TrajectoryEvaluation:
         return Identity(one.name, one.clip.video, hashlib.sha256(known.encode()).hexdigest(), where)
 
     def looks(self, sample: Any) -> Sequence[np.ndarray]:
-        """The stored pictures."""
         return list(ClipSample.of(sample).frames)
 
     def case(self, sample: Any) -> TrajectoryCase:
@@ -108,7 +106,6 @@ class TrajectoryEvaluation:
         return TrajectoryPrediction(**parts, frames=tuple(found.frames))
 
     def answer(self, prediction: TrajectoryPrediction, case: TrajectoryCase) -> TrajectoryAnswer:
-        """The prediction beside the truth."""
         return TrajectoryAnswer(prediction, case)
 
     def telling(self, row: Mapping[str, float]) -> bool:
@@ -128,7 +125,6 @@ class TrajectoryEvaluation:
         return told + ([] if visible != visible else [f"{visible:.0%} of the points can be seen"])
 
     def summary(self, results: Results) -> list[str]:
-        """What the numbers say, the answer first."""
         return summarise(results)
 
 

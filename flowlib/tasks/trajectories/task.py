@@ -44,10 +44,6 @@ class TrajectoryTask(TrajectoryEvaluation, Task):
         ValueError: a field out of its range; the message names it.
     """
 
-    name: ClassVar[str] = "trajectories"
-    unit: ClassVar[str] = "clip"
-    group: ClassVar[str] = "video"
-    score: ClassVar[str] = "ade"
     measured_on: ClassVar[str] = "on visible points"
     free: ClassVar[tuple[str, ...]] = ("scoring",)
 
@@ -67,7 +63,6 @@ class TrajectoryTask(TrajectoryEvaluation, Task):
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> TrajectoryTask:
-        """The task that `settings` gave, also after a round through JSON, which knows no tuples."""
         nested = {"augment": AugmentConfig, "scoring": ScoringConfig}
         made = {key: kind(**_tuples(settings[key])) for key, kind in nested.items() if settings.get(key) is not None}
         return cls(**{**settings, **made})
@@ -154,11 +149,9 @@ class TrajectoryTask(TrajectoryEvaluation, Task):
         }
 
     def unchanged(self) -> TrajectoryTask:
-        """The same task without augmentation."""
         return replace(self, augment=None)
 
     def ideas(self, model: nn.Module) -> list[str]:
-        """What may be tried where one batch could not be fitted."""
         config = model.config if isinstance(model, HasConfig) else {}
         ideas = ["head='fine'"] if config.get("head", "fine") != "fine" else []
         ideas += ["a larger working_size"] if config.get("working_size") else []
