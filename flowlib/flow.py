@@ -6,10 +6,9 @@ second: float32 [2 H W], (x, y) in pixels. Knows nothing of tracks or models; to
 
 from __future__ import annotations
 
-import pickle
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import cv2
 import numpy as np
@@ -18,10 +17,10 @@ from jaxtyping import Float, UInt8
 from flowlib.devices import pick_device
 from flowlib.downloads import fetch_weights
 from flowlib.geometry import Size
+from flowlib.weights import load_strictly
 from flowlib.workspace import sha256_file
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
 PRESETS = {
@@ -89,7 +88,7 @@ class RAFTFlow:
     """
 
     def __init__(self, weights: str | Path = "", *, device: str = "auto", iters: int = 12, chunk: int = 4) -> None:
-        from torchvision.models.optical_flow import Raft_Large_Weights
+        from torchvision.models.optical_flow import Raft_Large_Weights, raft_large
 
         for name, number in (("iters", iters), ("chunk", chunk)):
             if number < 1:
@@ -100,7 +99,9 @@ class RAFTFlow:
         assert known_hash, "torchvision's file names end in their hash"
         path = fetch_weights(str(weights), default_url=url, sha256=known_hash[1])
         self.weights_sha256 = sha256_file(path)  # first, as it says so when a file may not be read at all
-        self.network = _load(path).to(self.device)
+        network = raft_large(weights=None, progress=False)
+        load_strictly(network, path, "torchvision's raft_large")
+        self.network = network.eval().requires_grad_(False).to(self.device)
         self.name = f"raft {self.weights_sha256[:12]}"
 
     def __call__(
@@ -139,32 +140,3 @@ def _padding(size: Size) -> list[tuple[int, int]]:
     """Border pixels to repeat on the left and right, and at the top and bottom: evenly, as RAFT was measured."""
     missing = [max(SMALLEST_SIDE, -(-side // 8) * 8) - side for side in (size[1], size[0])]
     return [(less // 2, less - less // 2) for less in missing]
-
-
-def _load(path: Path) -> torch.nn.Module:
-    """torchvision's raft_large with the weights of a file, ready to use."""
-    import torch
-    from torchvision.models.optical_flow import raft_large
-
-    network = raft_large(weights=None, progress=False)
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError) as error:
-        raise ValueError(f"{path}: expected a PyTorch file of raft_large's weights, got one that is not") from error
-    expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-    entries: Any = state.items() if isinstance(state, dict) else ()
-    got = {name: tuple(tensor.shape) if isinstance(tensor, torch.Tensor) else () for name, tensor in entries}
-    if got != expected:
-        raise ValueError(f"{path}: expected the weights of torchvision's raft_large, {_difference(expected, got)}")
-    network.load_state_dict(state)
-    return network.eval().requires_grad_(False)
-
-
-def _difference(expected: dict[str, tuple], got: dict[str, tuple]) -> str:
-    """What is wrong with a file's entries, name -> shape, in words."""
-    missing, foreign = [name for name in expected if name not in got], [name for name in got if name not in expected]
-    if missing or foreign:
-        example = f"without {missing[0]!r}" if missing else f"with {foreign[0]!r}"
-        return f"got a file of {len(got)} entries {example}: {len(missing)} are missing and {len(foreign)} foreign"
-    name = next(name for name in expected if got[name] != expected[name])
-    return f"got {name!r} of shape {list(got[name])} instead of {list(expected[name])}"

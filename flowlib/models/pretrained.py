@@ -1,20 +1,19 @@
 """Pretrained weights for a backbone: torchvision's from ImageNet or COCO, a file, or none at all.
 
 Takes a torchvision segmentation network and a word or place, fills the network, and says in one phrase what it did.
-Files are read with `weights_only=True`, so nothing in them is run. Knows nothing of trajectories.
+Knows nothing of trajectories.
 """
 
 from __future__ import annotations
 
-import pickle
 import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import torch
 from torch import Tensor, nn
 
 from flowlib.downloads import fetch_weights
+from flowlib.weights import read_weights
 from flowlib.workspace import Workspace
 
 WORDS = ("auto", "none", "imagenet", "coco")
@@ -73,25 +72,6 @@ def _hash_in_name(url: str) -> str:
     """torchvision's file names end in the first digits of the SHA-256: resnet50-0676ba61.pth."""
     found = re.search(r"-([0-9a-f]{8,})\.pth$", url)
     return found.group(1) if found else ""
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """A file's tensors by name, as float32 where they are floating.
-
-    Raises:
-        ValueError: not a file that torch wrote, or not a dict of tensors; the message names it.
-    """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise ValueError(f"{path}: expected weights that torch.save wrote, got {reason}") from error
-    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
-        got = f"{type(state).__name__} without tensors only"
-        if isinstance(state, dict) and "meta" in state:
-            got = "a checkpoint of a training run (flowlib.training.load_checkpoint reads those)"
-        raise ValueError(f"{path}: expected a dict of tensors by name, got {got}")
-    return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
 
 
 def load_into(network: nn.Module, state: dict[str, Tensor], path: Path) -> None:
