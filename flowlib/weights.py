@@ -92,7 +92,7 @@ def foreign_content(path: Path) -> str:
         except (OSError, EOFError, zlib.error):
             return "a damaged archive"
     if not start.strip(b"\0 \t\r\n"):
-        return "zeros" if start.strip() else "an empty file"
+        return "zeros" if start.strip() else "an empty one"
     if start.startswith(b"version https://git-lfs"):
         return "a Git LFS pointer in place of the file (`git lfs pull` in its repository fetches it)"
     if known := next((words for magic, words in STARTS.items() if start.startswith(magic)), ""):
