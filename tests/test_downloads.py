@@ -1,10 +1,18 @@
 """Downloads against a server on this machine that can stall, stop, change its file and answer with pages."""
 
+from __future__ import annotations
+
+import gzip
 import hashlib
 import http.server
 import io
+import subprocess
+import sys
 import threading
+import time
 import zipfile
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -32,6 +40,8 @@ class Server(http.server.ThreadingHTTPServer):
         self.drops_after: list[int] = []  # bytes after which the next answers break off
         self.tagged = self.with_length = True
         self.stalls = False
+        self.raw: Callable[[Handler], None] | None = None  # answers in place of the rest
+        self.raw_ranges: Callable[[Handler], None] | None = None  # the same where only a part is asked for
         self.ranges: list[str | None] = []
         self.released = threading.Event()
 
@@ -47,6 +57,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         server: Server = self.server
         server.ranges.append(self.headers.get("Range"))
+        if raw := (self.headers.get("Range") and server.raw_ranges) or server.raw:
+            try:
+                return raw(self)
+            except OSError:  # it was left
+                return None
         start = 0
         if self.headers.get("Range") and self.headers.get("If-Range") == server.tag:
             start = int(self.headers["Range"].removeprefix("bytes=").removesuffix("-"))
@@ -63,6 +78,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(rest[: server.drops_after.pop(0)] if server.drops_after else rest)
         if server.stalls:
             server.released.wait(20)
+
+    def send(self, head: str, body: bytes = b"") -> None:
+        """Exactly this: the status and headers, then the body."""
+        self.wfile.write(b"HTTP/1.1 " + "\r\n".join([*head.split("; "), "", ""]).encode() + body)
+        self.close_connection = True
 
     def log_message(self, *args):
         pass
@@ -155,6 +175,197 @@ def test_a_stalled_server_is_given_up(server, tmp_path, monkeypatch):
     server.stalls, server.drops_after = True, [1 << 20, 0, 0, 0]
     with pytest.raises(DownloadError, match="stopped after 1.0 MB"):
         fetch_weights(server.url(), folder=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "answer, asked",
+    [
+        ("416 Range Not Satisfiable; Content-Range: bytes */{size}", 2),  # all is here
+        ("416 Range Not Satisfiable; Content-Range: bytes */{size}; ETag: {tag}", 2),
+        ("416 Range Not Satisfiable", 3),
+        ("416 Range Not Satisfiable; Content-Range: bytes */17", 3),
+        ('416 Range Not Satisfiable; Content-Range: bytes */{size}; ETag: "other"', 3),
+    ],
+)
+def test_a_stop_before_the_rename_without_a_length_is_no_416_for_ever(server, tmp_path, monkeypatch, answer, asked):
+    server.with_length = False
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(downloads, "_check_arrived", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt()))
+        fetch_weights(server.url(), folder=tmp_path)
+    head = answer.format(size=len(server.body), tag=server.tag)
+    server.raw_ranges = lambda handler: handler.send(f"{head}; Content-Length: 0")
+    assert fetch_weights(server.url(), folder=tmp_path).read_bytes() == server.body
+    assert len(server.ranges) == asked and len(list(tmp_path.iterdir())) == 1
+
+
+RIGHT = "Content-Range: bytes 1048576-{last}/{size}"
+
+
+@pytest.mark.parametrize(
+    "head, start",
+    [
+        ("ETag: {tag}", 1 << 20),  # no word of what it is
+        ("Content-Range: bytes 7-{last}/{size}", 7),
+        ("Content-Range: bytes 2000000-{last}/{size}", 2_000_000),
+        ("Content-Range: 1048576-{last}", 1 << 20),
+        ("Content-Range: bytes 1048576-{last}/99999999", 1 << 20),
+        (RIGHT, 0),  # all of the file under the header of its end
+        (RIGHT + '; ETag: "other"', 1 << 20),
+        (RIGHT + "; Content-Encoding: gzip", 1 << 20),
+        ("Content-Type: multipart/byteranges", 1 << 20),
+    ],
+)
+def test_a_wrong_part_is_thrown_away_and_all_fetched_anew(server, tmp_path, head, start):
+    server.drops_after = [1 << 20]
+    head = "206 Partial Content; " + head.format(last=len(server.body) - 1, size=len(server.body), tag=server.tag)
+    body = server.body[start:]
+    server.raw_ranges = lambda handler: handler.send(f"{head}; Content-Length: {len(body)}", body)
+    assert fetch_weights(server.url(), folder=tmp_path).read_bytes() == server.body
+    assert server.ranges == [None, "bytes=1048576-", None]
+
+
+@pytest.mark.parametrize("span, start", [("bytes 1048576-{last}/*", 1 << 20), ("bytes 0-{last}/{size}", 0)])
+def test_a_part_that_is_right_in_other_words_is_taken(server, tmp_path, span, start):
+    server.drops_after = [1 << 20]
+    span = span.format(last=len(server.body) - 1, size=len(server.body))
+    head = f"206 Partial Content; Content-Range: {span}; Content-Length: {len(server.body) - start}"
+    server.raw_ranges = lambda handler: handler.send(head, server.body[start:])
+    assert fetch_weights(server.url(), folder=tmp_path).read_bytes() == server.body
+    assert len(server.ranges) == 2
+
+
+def test_a_server_that_only_sends_wrong_parts_is_given_up(server, tmp_path):
+    server.raw = lambda handler: handler.send("206 Partial Content; Content-Length: 3", b"abc")
+    with pytest.raises(DownloadError, match="no file from 127.0.0.1 .ChunkedEncodingError.; .*give its path"):
+        fetch_weights(server.url(), folder=tmp_path)
+
+
+HTML = b"<html><body>Quota exceeded</body></html>"
+
+
+@pytest.mark.parametrize(
+    "body, found",
+    [
+        (b"<!-- served by cache 7 -->\n" + HTML, "web page"),
+        (b"<!--" + b" a long comment" * 1000 + b"-->" + HTML, "web page"),
+        (b"\xef\xbb\xbf\r\n" + HTML, "web page"),
+        (HTML.decode().encode("utf-16"), "web page"),
+        (b"<Error><Code>AccessDenied</Code></Error>", "web page"),
+        (gzip.compress(HTML), "web page"),
+        (b'{"error": "rate limit exceeded"}', "a text: '.*rate limit"),
+        (b'  [{"message": "Not Found"}]', "a text: '.*Not Found"),
+        (b"Not Found", "a text: 'Not Found'"),
+        ("Zugriff für Gäste gesperrt".encode("latin-1"), "a text: 'Zugriff"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n", "a Git LFS pointer"),
+        (b"\n \r\n", "got an empty one"),
+        (bytes(100_000), "got zeros"),
+        (b"%PDF-1.7\n\x00\x01", "a PDF"),
+        (gzip.compress(archive())[:100], "a damaged archive|cut short"),
+    ],
+)
+@pytest.mark.parametrize("with_length", [True, False])
+def test_what_is_no_file_of_weights_is_not_kept(server, tmp_path, body, found, with_length):
+    server.body, server.with_length = body, with_length
+    with pytest.raises(DownloadError, match=found):
+        fetch_weights(server.url(), folder=tmp_path)
+    assert not {file.suffix for file in tmp_path.iterdir()} - {".lock"}
+    server.body = archive()
+    assert fetch_weights(server.url(), folder=tmp_path).read_bytes() == server.body
+
+
+def endless(pause: float, size: int, *, chunked: bool = False) -> Callable[[Handler], None]:
+    def answer(handler: Handler) -> None:
+        handler.send("200 OK; Transfer-Encoding: chunked" if chunked else "200 OK")
+        piece = b"%x\r\n%s\r\n" % (size, b"\0\1" * (size // 2)) if chunked else b"\0\1" * (size // 2)
+        while not handler.server.released.wait(pause):
+            handler.wfile.write(piece)
+
+    return answer
+
+
+@pytest.mark.parametrize("answer", [endless(0, 1 << 16), endless(0, 1 << 10, chunked=True), "announced"])
+def test_a_file_without_an_end_is_left_and_not_kept(server, tmp_path, monkeypatch, answer):
+    monkeypatch.setattr(downloads, "MAX_BYTES", 4_000_000)
+    head = "200 OK; Content-Length: 9000000000"
+    server.raw = (lambda handler: handler.send(head, b"PK")) if answer == "announced" else answer
+    with pytest.raises(DownloadError, match="expected at most 0.0 GB .flowlib.downloads.MAX_BYTES.*nothing of it is"):
+        fetch_weights(server.url(), folder=tmp_path)
+    assert not {file.suffix for file in tmp_path.iterdir()} - {".lock"} and len(server.ranges) == 1
+
+
+def test_a_file_without_an_end_leaves_room_on_the_disk(server, tmp_path, monkeypatch):
+    free, real = iter(range(downloads.SPARE + 3_000_000, 0, -(1 << 16))), downloads.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(downloads.shutil, "disk_usage", lambda path: real._replace(free=next(free)))
+    server.raw = endless(0, 1 << 16)
+    with pytest.raises(DownloadError, match="expected 268 MB of free disk"):
+        fetch_weights(server.url(), folder=tmp_path)
+    assert not {file.suffix for file in tmp_path.iterdir()} - {".lock"}
+
+
+def test_a_disk_that_refuses_to_write_is_left_empty(server, tmp_path):
+    code = f"""
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+from flowlib.downloads import DownloadError, fetch_weights
+try:
+    fetch_weights({server.url()!r}, folder={str(tmp_path)!r})
+except DownloadError as error:
+    print("refused:", error)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert "refused: " in result.stdout and "File too large; nothing of it is kept" in result.stdout, result.stderr
+    assert not {file.suffix for file in tmp_path.iterdir()} - {".lock"}
+
+
+def drip(head: str, rest: bytes) -> Callable[[Handler], None]:
+    """A server that sends `rest` byte by byte, each within the time to wait for it."""
+
+    def answer(handler: Handler) -> None:
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\n" + head.encode())
+        for i in range(1000):
+            handler.wfile.write(rest[i : i + 1] or b"x")
+            if handler.server.released.wait(0.03):
+                return
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        drip("", b"X-Slow: "),  # the headers
+        drip("Content-Length: 3000000\r\n\r\n", b"PK"),
+        drip("\r\n", b"PK"),
+        drip("Transfer-Encoding: chunked\r\n\r\n", b"1\r\nP\r\n" * 200),
+        drip("Transfer-Encoding: chunked\r\n\r\n", b"1;"),  # the length of a chunk
+    ],
+)
+def test_a_drip_is_given_up(server, tmp_path, monkeypatch, answer):
+    monkeypatch.setattr(downloads, "TIMEOUT", (0.2, 0.3))
+    server.raw, began = answer, time.monotonic()
+    with pytest.raises(DownloadError, match="ReadTimeout"):
+        fetch_weights(server.url(), folder=tmp_path)
+    assert time.monotonic() - began < 5 and not list(tmp_path.glob("*.pth"))
+
+
+def test_a_steady_stream_has_a_limit_in_all(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(downloads, "LONGEST", 0.7)
+    server.raw, began = endless(0.05, 1 << 16), time.monotonic()
+    with pytest.raises(DownloadError, match=r"stopped after .* \(ReadTimeout\)"):
+        fetch_weights(server.url(), folder=tmp_path)
+    assert time.monotonic() - began < 5 and len(server.ranges) == 1
+
+
+@pytest.mark.parametrize(
+    "state", ["[]", "7", "{", '{"url": 3}', '{"url": "URL", "total": "x", "validator": "TAG"}', "\0"]
+)
+def test_a_spoilt_note_on_a_part_costs_the_part_at_most(server, tmp_path, state):
+    server.drops_after = [1 << 20, 0, 0]
+    with pytest.raises(DownloadError):
+        fetch_weights(server.url(), folder=tmp_path)
+    (note,) = tmp_path.glob("*.json")
+    note.write_text(state.replace("URL", server.url()).replace("TAG", server.tag.replace('"', '\\"')))
+    assert fetch_weights(server.url(), folder=tmp_path).read_bytes() == server.body
 
 
 @pytest.mark.parametrize("content_type", ["text/html; charset=utf-8", "application/octet-stream"])
@@ -259,6 +470,35 @@ def test_a_drive_file_goes_through_gdown(tmp_path, monkeypatch):
     monkeypatch.setattr(gdown, "download", download)
     path = fetch_weights(f"https://drive.google.com/file/d/{IDENTITY}/view", folder=tmp_path)
     assert path.read_bytes() == archive() and asked == {"id": IDENTITY, "resume": True, "timeout": downloads.TIMEOUT}
+
+
+def test_a_drive_file_without_an_end_or_a_part_that_cannot_be_gone_on_with(tmp_path, monkeypatch):
+    import gdown
+
+    calls = []
+
+    def download(id, output, resume, progress, cancel):
+        calls.append(output)
+        part = tmp_path / f"{output}abcd1234.part"
+        if part.exists():
+            raise gdown.exceptions.DownloadError("Server did not honor the requested byte range")
+        part.write_bytes(b"PK")
+        if len(calls) < 2:
+            progress(9_000_000_000, None)
+        if len(calls) < 3:
+            raise gdown.exceptions.DownloadError("incomplete")
+        part.rename(output)
+        Path(output).write_bytes(archive())
+        return output
+
+    monkeypatch.setattr(gdown, "download", download)
+    with pytest.raises(DownloadError, match="expected at most 4.3 GB .*nothing of it is kept"):
+        fetch_weights(IDENTITY, folder=tmp_path)
+    assert not {file.suffix for file in tmp_path.iterdir()} - {".lock"}
+    with pytest.raises(DownloadError, match="incomplete"):
+        fetch_weights(IDENTITY, folder=tmp_path)
+    path = fetch_weights(IDENTITY, folder=tmp_path)  # the part is refused once, then all is fetched anew
+    assert path.read_bytes() == archive() and len(calls) == 4 and list(tmp_path.iterdir()) == [path]
 
 
 def test_a_drive_quota_is_one_sentence(tmp_path, monkeypatch):
