@@ -24,7 +24,7 @@ from flowlib.progress import Progress
 from flowlib.tasks.protocol import Task
 from flowlib.training.config import TrainConfig
 from flowlib.training.optim import set_rates
-from flowlib.training.runs import BatchNormDrift, MetricsLog, locked, read_metrics, run_folder, writing
+from flowlib.training.runs import BatchNormDrift, MetricsLog, alone_in, read_metrics, run_folder, writing
 from flowlib.training.session import (
     Session,
     TrainingRun,
@@ -79,7 +79,7 @@ def fit(
     named = run_folder(config.name) if folder is None else Path(folder).expanduser()
     folder = broadcast_object_list([named])[0]  # processes may read their clocks in different seconds
     devices = [accelerator.device] if accelerator.device.type == "cuda" else []
-    lock = locked(folder) if accelerator.is_main_process else nullcontext()
+    lock = alone_in(folder) if accelerator.is_main_process else nullcontext()
     with lock, torch.random.fork_rng(devices):  # the caller's random numbers go on as if nothing had happened
         session = open_session(model, task, train, validation, config, folder, accelerator)
         accelerator.wait_for_everyone()  # none writes while another still reads

@@ -58,7 +58,7 @@ def versions() -> dict[str, str]:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def alone_in(folder: Path) -> Iterator[None]:
     """Hold a run's folder, which is made, for one training.
 
     Processes of this machine see the lock, those of others need not; it goes when its process does, however that ends.
