@@ -187,7 +187,8 @@ def error_map(
     colours = MAGNITUDE.with_extremes(bad=UNKNOWN)
     image = ax.imshow(np.ma.masked_invalid(error), cmap=colours, vmin=0, vmax=limit, interpolation="antialiased")
     extend = "max" if known.size and known.max() > limit else "neither"
-    ax.figure.colorbar(image, ax=ax, label=label, extend=extend, shrink=0.85, pad=0.02)
+    bar = ax.figure.colorbar(image, ax=ax, extend=extend, shrink=0.85, pad=0.02)
+    bar.set_label(label, parse_math=False)
     ax.set_axis_off()
     return ax
 
@@ -210,10 +211,11 @@ def learning_curves(
     for (name, (steps, values)), colour in zip(curves.items(), _line_colours(len(curves))):
         _check_lengths(name, steps, values)
         marker = "o" if len(steps) < 25 else None
-        ax.plot(steps, values, color=colour, label=name, marker=marker, markersize=3.5, linewidth=1.6)
+        ax.plot(steps, values, color=colour, label=_plain(name), marker=marker, markersize=3.5, linewidth=1.6)
     if log and any(np.any(np.asarray(values) > 0) for _, values in curves.values()):
         _logarithmic(ax)
-    ax.set(xlabel="step", ylabel=label)
+    ax.set_xlabel("step")
+    ax.set_ylabel(label, parse_math=False)
     return _finish_lines(ax, len(curves))
 
 
@@ -234,13 +236,14 @@ def error_by_frame(
     ax = _line_axes(ax)
     for (name, values), colour in zip(errors.items(), _line_colours(len(errors))):
         ahead = range(len(values))
-        ax.plot(ahead, values, color=colour, label=name, marker="o", markersize=3.5, linewidth=1.6)
+        ax.plot(ahead, values, color=colour, label=_plain(name), marker="o", markersize=3.5, linewidth=1.6)
         if intervals and name in intervals:
             lower, upper = intervals[name]
             _check_lengths(name, values, lower)
             _check_lengths(name, values, upper)
             ax.fill_between(ahead, lower, upper, color=colour, alpha=0.16, linewidth=0)
-    ax.set(xlabel="frames ahead", ylabel=label)
+    ax.set_xlabel("frames ahead")
+    ax.set_ylabel(label, parse_math=False)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_ylim(bottom=0)
     return _finish_lines(ax, len(errors))
@@ -335,5 +338,11 @@ def _finish_lines(ax: Axes, count: int) -> Axes:
     ax.spines[["left", "bottom"]].set_color("#a8abb5")
     ax.tick_params(color="#a8abb5")
     if count:
-        ax.legend(frameon=False, fontsize=9)
+        for text in ax.legend(frameon=False, fontsize=9).get_texts():
+            text.set_parse_math(False)  # `a_$x_$` is the name of a run, not a formula
     return ax
+
+
+def _plain(name: str) -> str:
+    """A name as a legend shows it: those that begin with an underscore would be left out."""
+    return f" {name}" if str(name).startswith("_") else str(name)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 DRIVE = Path("/content/drive/MyDrive")
+LONGEST_NAME = 220  # bytes; disks take 255, some of which a time or the name of a temporary file need
 _HOST = re.sub(r"\W", "-", platform.node())[:40]  # without dots, which separate the parts of a temporary name
 
 
@@ -36,7 +37,7 @@ class Workspace:
     """
 
     def __init__(self, root: str | Path = "") -> None:
-        self.root = Path(root).expanduser().absolute() if str(root) else default_root()
+        self.root = _absolute(root) if str(root) else default_root()
         if self.root.exists() and not self.root.is_dir():
             raise NotADirectoryError(f"root: expected a folder, got the file {self.root}")
 
@@ -111,10 +112,19 @@ class Workspace:
         return self
 
 
+def _absolute(root: str | Path) -> Path:
+    """A root as a shell would read it: with `~` and `$HOME` filled in, and `..` taken back."""
+    path = Path(os.path.expandvars(root)).expanduser()
+    unset = re.search(r"\$(\w+|\{\w+\})", str(path))
+    if unset and not path.exists():
+        raise ValueError(f"root: expected a folder, got {str(root)!r}, and there is no variable {unset[0]}")
+    return path.resolve() if ".." in path.parts else path.absolute()
+
+
 def default_root() -> Path:
     """The workspace's folder when none is named; see `Workspace`."""
     if os.environ.get("FLOWLIB_ROOT"):
-        return Path(os.environ["FLOWLIB_ROOT"]).expanduser().absolute()
+        return _absolute(os.environ["FLOWLIB_ROOT"])
     if DRIVE.is_dir():
         return DRIVE / "flowlib"
     return (find_clone() or Path.cwd()) / "workspace"
@@ -135,6 +145,8 @@ def check_name(kind: str, name: str) -> str:
     """Return `name` if it can name a folder in the workspace, else raise `ValueError`."""
     if not name.strip() or name != Path(name).name or name in (".", ".."):
         raise ValueError(f"{kind}: expected the name of a folder, without slashes, got {name!r}")
+    if not name.isprintable() or len(name.encode()) > LONGEST_NAME:
+        raise ValueError(f"{kind}: expected a name of printable letters, at most {LONGEST_NAME} bytes, got {name!r}")
     return name
 
 

@@ -8,11 +8,10 @@ import subprocess
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from fixtures.labelling_faults import Book, Job, left_over, samples, seen_in_training
+from fixtures.labelling_faults import Book, Job, left_over, remount, samples, seen_in_training, small_disk
 
 from flowlib import sources
 from flowlib.shards import Shard, check_shard
@@ -136,27 +135,6 @@ def test_two_on_the_same_chunk_and_others_on_chunks_cut_otherwise(videos, survey
 
 
 # ------------------------------------------------------------------------------------------------------------- its disk
-
-
-@contextmanager
-def small_disk(folder: Path, megabytes: float):
-    """A file system of its own in memory; skips where mounting one isn't permitted."""
-    folder.mkdir(exist_ok=True)
-    options = f"size={int(megabytes * 1024)}k"
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True).returncode:
-        pytest.skip("mounting a file system isn't permitted here")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", folder], check=True)
-
-
-def remount(folder: Path, options: str) -> None:
-    for _ in range(100):  # is refused while a file is open for writing
-        if not subprocess.run(["mount", "-o", f"remount,{options}", folder], capture_output=True).returncode:
-            return
-        time.sleep(0.02)
-    raise TimeoutError(f"{folder} can't be mounted anew as {options}")
 
 
 @pytest.mark.parametrize("megabytes", [0.06, 0.12, 0.18])

@@ -49,7 +49,7 @@ def finished(tmp_path_factory):
 def test_a_run_leaves_its_config_curves_checkpoints_and_pictures(finished):
     run, _ = finished
     names = {path.name for path in run.folder.iterdir()}
-    expected = "config.json metrics.jsonl timings.jsonl state.json tensorboard last.pt best.pt pictures"
+    expected = "config.json metrics.jsonl timings.jsonl state.json tensorboard last.pt previous.pt best.pt pictures"
     assert names == set(expected.split())
     assert (run.step, run.finished) == (6, "steps")
     lines = run.metrics()
@@ -262,12 +262,23 @@ def test_a_loss_that_is_no_number_stops_names_the_batch_and_keeps_the_last_good_
     assert info["step"] == len(read_metrics(tmp_path)) < 3
 
 
-def test_a_batch_without_visible_points_is_no_trouble(tmp_path):
-    hidden = [dict(clip, visibility=torch.zeros_like(clip["visibility"])) for clip in CLIPS[:2]]
-    run = fit(tiny(), TASK, Clips(hidden), Clips(hidden), replace(QUICK, stop_at=1.0), folder=tmp_path)
+def hidden(clips):
+    return Clips([dict(clip, visibility=torch.zeros_like(clip["visibility"])) for clip in clips])
+
+
+def test_a_batch_without_visible_points_is_no_trouble_but_none_with_any_is(tmp_path, refuses):
+    some, none = Clips([*hidden(CLIPS[:4]), *CLIPS[4:]]), hidden(CLIPS[:2])
+    with pytest.warns(UserWarning, match="validation: ade can't be measured on visible points in any clip: no best.pt"):
+        run = fit(tiny(), TASK, some, none, replace(QUICK, stop_at=1.0), folder=tmp_path / "some")
     assert run.finished == "steps" and run.best_score is None and run.best == run.last
-    assert not any("ade" in line or "validation_ade" in line for line in run.metrics())
+    assert 0 < sum("ade" in line for line in run.metrics()) < 6
+    assert not any("validation_ade" in line for line in run.metrics())
     assert all(torch.isfinite(torch.tensor(line["loss"])) for line in run.metrics() if "loss" in line)
+    expected = r"train: expected clips whose ade can be measured on visible points, got none in \d steps over \d+ clips"
+    for name, steps in (("pass", 6), ("pass", 6), ("short", 1)):  # gone on with, too, and where not all were seen
+        config = replace(QUICK, steps=steps, batch_size=2)
+        with refuses(expected):
+            fit(tiny(), TASK, hidden(CLIPS if name == "short" else CLIPS[:4]), None, config, folder=tmp_path / name)
 
 
 def test_bad_data_is_named(refuses, tmp_path):

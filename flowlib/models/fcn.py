@@ -26,6 +26,7 @@ CHOICES = {
     "batch_norm": ("train", "frozen", "group"),
     "stride_in": ("3x3", "1x1"),
 }
+MOST_FRAMES = 10_000  # beyond it, a damaged config would fill the memory before a shape is looked at
 LOG_SCALE_RANGE = 6.0  # e**±6 times the target scale; keeps the Laplace likelihood finite from the first step on
 
 
@@ -168,8 +169,9 @@ class TrajectoryFCN(nn.Module):
 
 
 def _checked_frames(input_frames: Sequence[int], num_frames: int) -> tuple[int, ...]:
-    if int(num_frames) != num_frames or num_frames < 2:
-        raise ValueError(f"num_frames: expected 2 or more, got {num_frames}")
+    if int(num_frames) != num_frames or not 2 <= num_frames <= MOST_FRAMES:
+        expected = "2 or more" if num_frames < 2 else f"a whole number up to {MOST_FRAMES}"
+        raise ValueError(f"num_frames: expected {expected}, got {num_frames}")
     frames = tuple(input_frames)
     if not frames or any(frame not in range(num_frames) for frame in frames):
         raise ValueError(f"input_frames: expected indices from 0 to {num_frames - 1}, got {frames}")

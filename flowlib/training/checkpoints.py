@@ -8,49 +8,162 @@ these two numbers are the state of both.
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import importlib
 import json
+import math
+import os
 import pickle
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from flowlib.models.protocols import HasProvenance
 from flowlib.tasks.protocol import Task
-from flowlib.training.runs import run_folder
-from flowlib.workspace import atomic_write
+from flowlib.training.config import TrainConfig
+from flowlib.training.runs import run_folder, writing
+from flowlib.workspace import ForgivingFile, atomic_write, temporary_path
 
 FORMAT, FIRST_FORMAT = "flowlib checkpoint 2", "flowlib checkpoint 1"
+SEAL = b"sha256 "  # begins the zip archive's comment, which holds the hash of all that lies before it
+SEAL_BYTES = len(SEAL) + 64
+PARTS = ("model", "ema", "optimizer", "scaler")
+META = {"model": dict, "task": dict, "config": dict, "data": dict, "constants": dict, "step": int, "stale": int}
+# What reading a damaged, foreign or hand-made file may raise, beside `OSError`: then it could not be read at all.
+UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError)
+UNREADABLE += (AssertionError, ArithmeticError, ImportError)
+TRACES = ("last.pt", "previous.pt", "best.pt", "state.json", "metrics.jsonl")  # of a run that has begun
+SPARE_NUMBERS = 2**26  # that a model may make beside its checkpoint's weights
 
 
-def save_checkpoint(path: Path, tensors: dict[str, Any], meta: dict[str, Any]) -> None:
-    """Write a checkpoint, whole or not at all."""
-    with atomic_write(path) as temporary:
-        torch.save(tensors | {"meta": json.dumps({"format": FORMAT} | meta)}, temporary)
+def save_checkpoint(path: Path, tensors: dict[str, Any], meta: dict[str, Any], *, keep: bool = False) -> None:
+    """Write a checkpoint, whole or not at all, sealed with its SHA-256.
+
+    Args:
+        path: where.
+        tensors, meta: see the module's header.
+        keep: let what was there before be `previous.pt`.
+
+    Raises:
+        OSError: the disk refuses; what was there stays.
+    """
+    with writing(path), atomic_write(path) as temporary:
+        file = ForgivingFile(temporary)
+        try:
+            torch.save(tensors | {"meta": json.dumps({"format": FORMAT} | meta)}, file)
+        finally:
+            file.close()
+        with open(temporary, "r+b") as file:
+            file.seek(-2, os.SEEK_END)
+            file.write(SEAL_BYTES.to_bytes(2, "little"))  # how long the archive's comment will be
+            seal = SEAL + _sha256(file, file.tell()).encode()
+            file.write(seal)
+        if keep and path.exists():
+            _keep_previous(path)
+
+
+def _sha256(file: Any, size: int) -> str:
+    """Of a file's first `size` bytes, which leaves it there."""
+    digest = hashlib.sha256()
+    file.seek(0)
+    while piece := file.read(min(1 << 20, size - file.tell())):
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+def _keep_previous(path: Path) -> None:
+    before = path.with_name("previous.pt")
+    link = temporary_path(before)
+    try:
+        link.unlink(missing_ok=True)
+        os.link(path, link)
+        os.replace(link, before)
+    except OSError:  # a disk without links; a kill just now leaves the one before, which `read_last` falls back on
+        os.replace(path, before)
 
 
 def read_checkpoint(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """A checkpoint's tensors and its meta data, brought to the newest format.
 
+    Files from before there were seals are read unchecked.
+
     Raises:
         FileNotFoundError: nothing there.
-        ValueError: not a checkpoint of this project; the message names the file.
+        ValueError: damaged, or not a checkpoint of this project; the message names the file.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: expected a checkpoint, got nothing there")
+    path = Path(path).expanduser()
+    expected = f"{path}: expected a checkpoint written by flowlib.training, got"
+    try:
+        with open(path, "rb") as file:
+            begins, size = file.read(2), file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - SEAL_BYTES))
+            seal = file.read()
+            if begins != b"PK":
+                raise ValueError(f"{expected} {'another kind of file' if size else 'an empty file'}")
+            if seal.startswith(SEAL) and seal != SEAL + _sha256(file, size - SEAL_BYTES).encode():
+                raise ValueError(f"{expected} one that is damaged: its content is not what was written (SHA-256)")
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path}: expected a checkpoint, got nothing there") from error
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-        raise ValueError(f"{path}: expected a checkpoint written by flowlib.training, got {reason}") from error
+    except (*UNREADABLE, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # a seek to where a cut file has nothing
+            raise
+        foreign = isinstance(error, pickle.UnpicklingError)
+        got = "objects of other kinds than tensors and numbers" if foreign else "one that is damaged or breaks off"
+        raise ValueError(f"{expected} {got}") from None  # torch's own text advises to run what is in the file
     if not isinstance(content, dict) or not isinstance(content.get("meta"), str):
-        raise ValueError(f"{path}: expected a checkpoint written by flowlib.training, got other tensors")
-    meta = json.loads(content.pop("meta"))
-    if meta.get("format") not in (FORMAT, FIRST_FORMAT):
-        raise ValueError(f"{path}: expected the format {FORMAT!r}, got {meta.get('format')!r}")
-    return content, upgrade(meta)
+        raise ValueError(f"{expected} other tensors")
+    try:
+        meta = json.loads(content.pop("meta"))
+        if meta.get("format") not in (FORMAT, FIRST_FORMAT):
+            raise ValueError(f"{path}: expected the format {FORMAT!r}, got {meta.get('format')!r}")
+        meta = upgrade(meta)
+        inner = [meta["model"]["config"], meta["task"]["settings"], meta["data"]["train"]]
+        missing = {"weights", "best_score", "processes"} - meta.keys()
+    except (json.JSONDecodeError, LookupError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: expected meta data as flowlib.training writes them, got others") from error
+    wrong = sorted(missing) + [name for name in PARTS if not isinstance(content.get(name), Mapping)]
+    wrong += [name for name, kind in META.items() if not isinstance(meta.get(name), kind)]
+    if wrong or meta["step"] < 0 or not all(isinstance(part, dict) for part in inner):
+        raise ValueError(f"{expected} one without a valid {' and '.join(map(repr, wrong)) or 'description'}")
+    return content, meta
+
+
+def read_last(folder: Path) -> tuple[dict[str, Any], dict[str, Any], bool]:
+    """What a run goes on from: tensors, meta data, and whether they are of `last.pt`, where it is whole.
+
+    A damaged or lost `last.pt` is told of in a warning, and the checkpoint before it taken. Empty where no run has
+    begun.
+
+    Raises:
+        ValueError: a run has begun, and can't go on.
+    """
+    problems = []
+    for name in ("last.pt", "previous.pt"):
+        try:
+            tensors, meta = read_checkpoint(folder / name)
+        except (FileNotFoundError, ValueError) as error:
+            problems.append(str(error))
+            continue
+        if problems:
+            step = meta["step"]
+            warnings.warn(f"{problems[0]}; going on from the checkpoint before it, of step {step}", stacklevel=4)
+        return tensors, meta, not problems
+    if not any((folder / name).exists() for name in TRACES):
+        return {}, {}, True
+    lost = problems[0] if not (folder / "previous.pt").exists() else "; ".join(problems)
+    best = "; best.pt is there, and may be loaded as a model" if (folder / "best.pt").exists() else ""
+    raise ValueError(
+        f"{lost}, though this run has begun: put a copy of last.pt back to go on, or give another name (or remove the "
+        f"folder) to begin again{best}"
+    )
 
 
 def upgrade(about: dict[str, Any]) -> dict[str, Any]:
@@ -93,10 +206,10 @@ def find_checkpoint(runs: str | Path, run: str, path: str = "") -> Path:
         FileNotFoundError: there is none.
     """
     if path:
-        if not Path(path).is_file():
+        if not Path(path).expanduser().is_file():
             raise FileNotFoundError(f"checkpoint: expected a file, found none at {path}")
-        return Path(path)
-    folder = run_folder(run, Path(runs))
+        return Path(path).expanduser()
+    folder = run_folder(run, Path(runs).expanduser())
     found = [folder / name for name in ("best.pt", "last.pt") if (folder / name).is_file()]
     if not found:
         raise FileNotFoundError(f"run: expected a run called {run!r} with a checkpoint in {runs}, found none")
@@ -124,24 +237,56 @@ def load_checkpoint(
             one that was trained.
     """
     tensors, meta = read_checkpoint(path)
+    weights = tensors["ema"] or tensors["model"]
     if model is None:
         made_from = meta["model"]["config"] | ({} if meta["weights"] is None else {"weights": "none"})
         kind: type[nn.Module] = find_class(meta["model"], nn.Module, f"{path}: pass model=, for its")
+        room = sum(value.numel() for value in weights.values() if isinstance(value, torch.Tensor)) + SPARE_NUMBERS
         try:
-            model = kind(**made_from)
-        except TypeError as error:
-            place = f"{kind.__module__}.{kind.__qualname__}"
+            with _NoMoreThan(room):
+                model = kind(**made_from)
+        except (TypeError, ValueError, RuntimeError, LookupError, ArithmeticError) as error:
+            place, why = f"{kind.__module__}.{kind.__qualname__}", " ".join(str(error).split())[:200]
             raise ValueError(
-                f"{path}: expected a config that {place} can be made with, got {made_from} ({error}); pass model="
+                f"{path}: expected a config that {place} can be made with, got {made_from} ({why}); pass model="
             ) from error
     check_architecture(path, meta, model)
-    model.load_state_dict(tensors["ema"] or tensors["model"])
+    fill(path, model, weights)
     if isinstance(model, HasProvenance) and meta["weights"] is not None:
         model.weights = str(meta["weights"])
     object.__setattr__(model, "trained_on", tuple(meta["data"]["train"].get("videos", ())))
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     return model.to(device).eval(), meta["constants"] | meta | {"path": str(path)}
+
+
+class _NoMoreThan(TorchFunctionMode):
+    """Refuses tensors of more numbers in all: a config that asks for them is not that of the weights beside it."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        self.room = room
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
+        if func in (torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn):
+            size = args if args and isinstance(args[0], int) else (args or [(kwargs or {}).get("size", ())])[0]
+            self.room -= math.prod(size)
+            if self.room < 0:
+                raise ValueError(f"it asks for a tensor of {math.prod(size):,} numbers, far more than the weights are")
+        return func(*args, **(kwargs or {}))
+
+
+def fill(path: str | Path, model: nn.Module, weights: Mapping[str, Any]) -> None:
+    """Load the weights of the checkpoint at `path`, or raise `ValueError` where the model has others."""
+    try:
+        model.load_state_dict(weights)
+    except (RuntimeError, AttributeError, TypeError) as error:
+        shapes, own = (
+            {k: list(getattr(v, "shape", ())) for k, v in of.items()} for of in (weights, model.state_dict())
+        )
+        name = next((k for k in own | shapes if own.get(k) != shapes.get(k)), "")
+        expected, got = (of.get(name, "nothing") for of in (own, shapes))
+        raise ValueError(f"{path}: expected weights of the model, with {name!r} {expected}, got {got}") from error
 
 
 def load_task(path: str | Path) -> Task:
@@ -156,7 +301,19 @@ def load_task(path: str | Path) -> Task:
 
 def task_of(about: dict[str, Any], path: str) -> Task:
     """The task that the meta data in `path` tells of."""
-    return find_class(about["task"], Task, f"{path}: its").from_settings(about["task"]["settings"])
+    kind, settings = find_class(about["task"], Task, f"{path}: its"), about["task"].get("settings")
+    try:
+        return kind.from_settings(settings)
+    except (TypeError, ValueError, LookupError, AttributeError) as error:
+        raise ValueError(f"{path}: expected settings of a {kind.__name__}, got {settings} ({error})") from error
+
+
+def config_of(about: dict[str, Any], path: str | Path) -> TrainConfig:
+    """The training's config that the meta data in `path` tells of."""
+    try:
+        return TrainConfig(**about["config"])
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: expected the config of a training, got {about['config']} ({error})") from error
 
 
 def place_of(value: object) -> dict[str, str]:
@@ -175,7 +332,7 @@ def find_class(place: dict[str, Any], base: type, whose: str) -> Any:
     Raises:
         ValueError: it can't be imported, or is something else.
     """
-    module, name = place["module"], place["name"]
+    module, name = str(place.get("module")), str(place.get("name"))
     sort = "task" if base is Task else "model"
     if module == "__main__" or "<locals>" in name:
         where = "a script or notebook" if module == "__main__" else "a function"
@@ -184,7 +341,7 @@ def find_class(place: dict[str, Any], base: type, whose: str) -> Any:
         found: Any = importlib.import_module(module)
         for part in name.split("."):
             found = getattr(found, part)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"{whose} {sort}'s class {module}.{name} can't be imported ({error})") from error
     if not isinstance(found, type) or not issubclass(found, base):
         got = f"{module}.{name}, which is none"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, fields
+from numbers import Integral, Real
 from typing import Any
 
 CHOICES = {
@@ -15,6 +17,7 @@ CHOICES = {
 }
 AT_LEAST_ONE = ("steps", "batch_size", "accumulate", "validate_every", "save_every")
 POSITIVE = ("learning_rate", "clip_at")
+BELOW_ONE = ("momentum", "ema_decay")
 # What may differ when a run goes on, because the curve does not depend on it.
 FREE = ("name", "device", "num_workers", "save_every", "picture_every", "session_minutes", "patience", "stop_at")
 
@@ -60,15 +63,34 @@ class TrainConfig:
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name}: expected one of {', '.join(allowed)}, got {getattr(self, name)!r}")
-        for name in AT_LEAST_ONE:
-            value = getattr(self, name)
-            if isinstance(value, bool) or int(value) != value or value < 1:
-                raise ValueError(f"{name}: expected a whole number from 1 up, got {value!r}")
-        for name in POSITIVE:
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name}: expected a number above 0, got {getattr(self, name)!r}")
-        if not 0 <= self.ema_decay < 1:
-            raise ValueError(f"ema_decay: expected 0 (none) or a number below 1, got {self.ema_decay!r}")
+        for field in fields(self):
+            name, kind, value = field.name, str(field.type), getattr(self, field.name)
+            if kind == "str" or kind == "bool":
+                expected = "a text" if kind == "str" else "True or False"
+                right = isinstance(value, str if kind == "str" else bool)
+            elif value is None and "None" in kind:
+                continue
+            elif kind == "int":
+                least = int(name in AT_LEAST_ONE)
+                expected = f"a whole number from {least} up"
+                right = isinstance(value, Integral) and not isinstance(value, bool) and least <= value < 2**63
+            else:
+                right = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+                expected, inside = self._range(name, value if right else 0)
+                right = right and inside
+            if not right:
+                raise ValueError(f"{name}: expected {expected}, got {value!r}")
+            if not isinstance(value, (str, int, float)):  # NumPy's numbers, which JSON doesn't know
+                object.__setattr__(self, name, int(value) if kind == "int" else float(value))
+
+    @staticmethod
+    def _range(name: str, value: Any) -> tuple[str, bool]:
+        """What a number is expected to be, and whether `value` is."""
+        if name == "stop_at":
+            return "a number or None", True
+        if name in BELOW_ONE:
+            return "0 (none) or a number below 1", 0 <= value < 1
+        return ("a number above 0", value > 0) if name in POSITIVE else ("a number from 0 up", value >= 0)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; `TrainConfig(**values)` is an equal config."""

@@ -272,7 +272,7 @@ def spike_report(run: TrainingRun | str | Path, factor: float = 2.0) -> SpikeRep
     """
     if not factor > 1:
         raise ValueError(f"factor: expected a number above 1, got {factor!r}")
-    folder = run.folder if isinstance(run, TrainingRun) else Path(run)
+    folder = run.folder if isinstance(run, TrainingRun) else Path(run).expanduser()
     if not (folder / "metrics.jsonl").exists():
         raise FileNotFoundError(f"{folder}: expected a run's folder with metrics.jsonl, got none")
     lines = [line for line in read_metrics(folder) if "grad_norm" in line]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+import warnings
 from contextlib import nullcontext
 from functools import reduce
 from operator import add
@@ -23,7 +24,7 @@ from flowlib.progress import Progress
 from flowlib.tasks.protocol import Task
 from flowlib.training.config import TrainConfig
 from flowlib.training.optim import set_rates
-from flowlib.training.runs import BatchNormDrift, MetricsLog, run_folder
+from flowlib.training.runs import BatchNormDrift, MetricsLog, alone_in, read_metrics, run_folder, writing
 from flowlib.training.session import (
     Session,
     TrainingRun,
@@ -58,28 +59,34 @@ def fit(
         train: the samples, as the task takes them: a sequence, for example a `TrajectoryDataset`.
         validation: the same, to choose the best checkpoint and to stop early, or None.
         config: how to train.
-        folder: the run's; by default the newest run of `config.name` in the workspace, or a new one.
+        folder: the run's; by default the newest run of `config.name` in the workspace, or a new one. It is locked while
+            it is trained into, for this machine's processes: two machines must not use one.
 
     Returns:
         The run. A call that finds it finished says so and returns at once, with its weights in `model`.
 
     Raises:
-        ValueError: an empty dataset, data that model or task don't go with, a folder that holds a run with other
-            settings.
+        ValueError: an empty dataset, data that model or task don't go with or nothing can be learned from, a folder
+            that holds a run with other settings, or one that has lost its checkpoints.
+        BlockingIOError: another training is writing into the folder.
+        OSError: the disk refuses a file; the last checkpoint stays.
         FloatingPointError: the loss is no number any more; the last good checkpoint stays, the batch is named.
         MemoryError: the device is too small; the message says what to change.
     """
     config = TrainConfig() if config is None else config
     check_inputs(model, task, train, validation, config)
     accelerator = make_accelerator(config)
-    named = run_folder(config.name) if folder is None else Path(folder)
+    named = run_folder(config.name) if folder is None else Path(folder).expanduser()
     folder = broadcast_object_list([named])[0]  # processes may read their clocks in different seconds
     devices = [accelerator.device] if accelerator.device.type == "cuda" else []
-    with torch.random.fork_rng(devices):  # the caller's random numbers go on as if nothing had happened
+    lock = alone_in(folder) if accelerator.is_main_process else nullcontext()
+    with lock, torch.random.fork_rng(devices):  # the caller's random numbers go on as if nothing had happened
         session = open_session(model, task, train, validation, config, folder, accelerator)
         accelerator.wait_for_everyone()  # none writes while another still reads
         try:
             logger.info("%s: from step %d to %d on %s", folder, session.step, config.steps, accelerator.device)
+            if not session.whole and accelerator.is_main_process:
+                save(session, "last.pt")
             if session.finished:
                 accelerator.print(f"The work is done: {session.step} steps in {folder} (ended by {session.finished}).")
             else:
@@ -95,6 +102,7 @@ def _train(session: Session) -> None:
     """The loop: step, log, validate, save; until the steps, the patience or the session's time are used up."""
     config, started = session.config, time.monotonic()
     log = _start_log(session)
+    learned = any(session.task.score in line for line in read_metrics(session.folder))
     drift = BatchNormDrift(session.model)
     batches = training_batches(
         SampleStream(session.task, session.model, session.train, seed=config.seed),
@@ -116,6 +124,7 @@ def _train(session: Session) -> None:
             log.write({"step": session.step} | values | {f"{session.task.unit}s": session.names})
             seconds = {"data_seconds": waited, "step_seconds": time.perf_counter() - before}
             log.write({"step": session.step} | seconds, "timings.jsonl")
+            learned = learned or _has_learned(session, values)
             bar.set_postfix(_shown(session.task, values), refresh=False)
             bar.update()
             if session.validation is not None and _due(session, config.validate_every):
@@ -137,13 +146,29 @@ def _train(session: Session) -> None:
 def _start_log(session: Session) -> MetricsLog:
     """The run's folder with its config and, at the very start, a checkpoint to fall back on; and its metrics."""
     if session.accelerator.is_main_process:
-        session.folder.mkdir(parents=True, exist_ok=True)
         for halved in session.folder.glob(".*.part"):  # what a kill left of a checkpoint, up to half a gigabyte
             halved.unlink()
-        write_json(session.folder / "config.json", session.about)
+        with writing(session.folder / "config.json"):
+            write_json(session.folder / "config.json", session.about)
         if session.step == 0:
             save(session, "last.pt")
     return MetricsLog(session.folder, resume_at=session.step, quiet=not session.accelerator.is_main_process)
+
+
+def _has_learned(session: Session, values: dict[str, Any]) -> bool:
+    """Whether a step had anything to learn from. Raises `ValueError` where none had in a pass over the data, or in all
+    steps: the task's score was never there."""
+    config, task, score = session.config, session.task, values.get(session.task.score, 0.0)
+    if score == score:
+        return True
+    samples = session.step * config.accumulate * config.batch_size * session.accelerator.num_processes
+    if samples >= len(session.train) or session.step == config.steps:
+        over = f" {task.measured_on}" if task.measured_on else ""
+        raise ValueError(
+            f"train: expected {task.unit}s whose {task.score} can be measured{over}, got none in {session.step} steps "
+            f"over {samples} {task.unit}s: nothing was learned; look at the labels"
+        )
+    return False
 
 
 def _shares(config: TrainConfig, accelerator: Accelerator) -> dict[str, int]:
@@ -170,6 +195,9 @@ def _validate(session: Session, log: MetricsLog) -> None:
     session.network.train()
     session.stale += 1
     score = values[task.score]
+    if score != score:
+        over = f" {task.measured_on}" if task.measured_on else ""
+        warnings.warn(f"validation: {task.score} can't be measured{over} in any {task.unit}: no best.pt", stacklevel=4)
     if is_better(task, score, session.best) or (session.best is None and score == score):  # never where nothing counted
         session.best, session.stale = score, 0
     if config.patience and session.stale >= config.patience:
@@ -188,7 +216,8 @@ def _picture(session: Session) -> None:
     figure = session.task.figure(session.eval_model, session.validation or session.train, 2)
     session.network.train()
     if figure is not None:
-        with atomic_write(session.folder / "pictures" / f"step_{session.step:06d}.png") as temporary:
+        path = session.folder / "pictures" / f"step_{session.step:06d}.png"
+        with writing(path), atomic_write(path) as temporary:
             figure.savefig(temporary, format="png", dpi=80)
         plots.plt.close(figure)  # else a notebook would show it, and every figure would stay in memory
 
@@ -224,8 +253,11 @@ def train_step(session: Session, batches: list[dict[str, Any]]) -> dict[str, Any
         last = index == len(batches) - 1
         with nullcontext() if last else accelerator.no_sync(session.network):
             part = task.sums(session.network, batch, session.constants)
+            loss = task.total_loss(part, counts)
+            if not loss.requires_grad:
+                raise ValueError("model: expected a prediction that its trained parameters decide, got a detached one")
             # Processes' gradients are averaged, yet `counts` already is of all of them.
-            accelerator.backward(task.total_loss(part, counts) * accelerator.num_processes)
+            accelerator.backward(loss * accelerator.num_processes)
         parts.append(part.detach())
     sums: Any = accelerator.reduce(reduce(add, parts), "sum")
     values: dict[str, Any] = task.values(sums, counts) | {"lr": rate}

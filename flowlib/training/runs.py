@@ -6,10 +6,16 @@ one's; seconds go to timings.jsonl.
 
 from __future__ import annotations
 
+import fcntl
 import glob
 import json
+import logging
+import os
 import platform
 import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -23,6 +29,8 @@ import flowlib
 from flowlib.workspace import Workspace, atomic_write, check_name
 
 FLUSH_SECONDS = 5.0
+_held: set[int] = set()  # descriptors of the folders that this process trains into
+logger = logging.getLogger(__name__)
 
 
 def run_folder(name: str, runs: Path | None = None) -> Path:
@@ -49,6 +57,57 @@ def versions() -> dict[str, str]:
     }
 
 
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Hold a run's folder, which is made, for one training.
+
+    Processes of this machine see the lock, those of others need not; it goes when its process does, however that ends.
+
+    Raises:
+        BlockingIOError: another training holds it.
+    """
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY)
+    _held.add(descriptor)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        _let_go(descriptor)
+        raise BlockingIOError(
+            f"{folder}: another training is writing into this run's folder: wait until it has ended, or give this one "
+            "another name (only trainings on the same machine are noticed: never use one folder from two)"
+        ) from error
+    except OSError:
+        logger.warning("%s: this disk knows no locks, so have only one training use this folder", folder)
+    try:
+        yield
+    finally:
+        _let_go(descriptor)
+
+
+def _let_go(*descriptors: int) -> None:
+    for descriptor in descriptors:
+        _held.discard(descriptor)
+        os.close(descriptor)
+
+
+# A worker process of a killed training lives on for seconds, and must not hold the folder for so long.
+os.register_at_fork(after_in_child=lambda: _let_go(*_held))
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say of a disk's error which file it is about, and what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(
+            f"{path}: can't be written ({error.strerror or error}); what was saved before is untouched: make room or "
+            "mend the disk, and run again to go on"
+        ) from error
+
+
 class MetricsLog:
     """Lines of JSON that are appended by opening, writing and closing, as mounted Drives want it.
 
@@ -62,11 +121,16 @@ class MetricsLog:
         self.flushed = time.monotonic()
         if quiet:
             return
-        for name in self.waiting:
-            _cut_after(folder / name, resume_at)
         from torch.utils.tensorboard import SummaryWriter
 
-        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_at + 1)
+        with writing(folder):
+            for name in self.waiting:
+                _cut_after(folder / name, resume_at)
+            self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_at + 1)
+        there = sum("grad_norm" in line for line in read_metrics(folder))
+        if there != resume_at:
+            expected = f"expected the lines of {resume_at} steps, got {there}"
+            warnings.warn(f"{folder / 'metrics.jsonl'}: {expected}: the curve has a gap", stacklevel=4)
 
     def write(self, values: dict[str, Any], name: str = "metrics.jsonl") -> None:
         """Note the values of a step but those that are NaN; `values["step"]` counts finished optimiser steps."""
@@ -85,18 +149,21 @@ class MetricsLog:
         if self.quiet:
             return
         for name, lines in self.waiting.items():
-            if lines:
-                with open(self.folder / name, "a", encoding="utf-8") as file:
-                    file.write("".join(line + "\n" for line in lines))
-                lines.clear()
-        self.board.flush()
+            text = "".join(line + "\n" for line in lines)
+            lines.clear()  # also of a disk that refuses them, which is not to be asked again when the log is closed
+            if text:
+                with writing(self.folder / name), open(self.folder / name, "a", encoding="utf-8") as file:
+                    file.write(text)
+        with writing(self.folder / "tensorboard"):
+            self.board.flush()
         self.flushed = time.monotonic()
 
     def close(self) -> None:
         """Flush, and let go of the files."""
         self.flush()
         if not self.quiet:
-            self.board.close()
+            with writing(self.folder / "tensorboard"):
+                self.board.close()
 
 
 class BatchNormDrift:
@@ -132,22 +199,24 @@ class BatchNormDrift:
 
 def read_metrics(folder: str | Path, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
     """The lines of a run's metrics, none before its first step; a last line cut short by a kill is left out."""
-    path = Path(folder) / name
+    path = Path(folder).expanduser() / name
     if not path.exists():
         return []
-    return [values for values in map(_parsed, path.read_text(encoding="utf-8").splitlines()) if values is not None]
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    return [values for values in map(_parsed, lines) if values is not None]
 
 
 def minutes_of(folder: str | Path) -> float:
     """What a run's steps took so far, over all sessions."""
-    return sum(line["step_seconds"] for line in read_metrics(folder, "timings.jsonl")) / 60
+    return sum(line.get("step_seconds", 0.0) for line in read_metrics(folder, "timings.jsonl")) / 60
 
 
 def _parsed(line: str) -> dict[str, Any] | None:
     try:
-        return json.loads(line)
+        values = json.loads(line)
     except json.JSONDecodeError:
         return None
+    return values if isinstance(values, dict) and isinstance(values.get("step"), int) else None
 
 
 def _cut_after(path: Path, step: int) -> None:

@@ -26,7 +26,7 @@ from flowlib.tasks.protocol import Task
 from flowlib.training import checkpoints
 from flowlib.training.config import FREE, TrainConfig
 from flowlib.training.optim import averaged_model, choose_trained, make_optimizer
-from flowlib.training.runs import read_metrics, versions
+from flowlib.training.runs import read_metrics, versions, writing
 from flowlib.workspace import write_json
 
 logger = logging.getLogger(__name__)
@@ -83,6 +83,7 @@ class Session:
     best: float | None = None
     stale: int = 0  # validations since the best
     finished: str = ""
+    whole: bool = True  # whether last.pt is what it was opened from, and may be kept when the next one is written
     names: list[str] = field(default_factory=list)  # of the step that was last begun, on all processes
 
     @property
@@ -191,7 +192,7 @@ def check_same_run(folder: Path, meta: dict[str, Any], about: dict[str, Any], fr
     where the learning rate does not depend on their number.
     """
     now = TrainConfig(**about["config"])
-    changes = TrainConfig(**meta["config"]).changes(now)
+    changes = checkpoints.config_of(meta, folder).changes(now)
     differing = {name: pair for name, pair in changes.items() if name not in FREE}
     if now.schedule == "constant" and now.steps >= meta["step"]:
         differing.pop("steps", None)
@@ -213,6 +214,22 @@ def check_same_run(folder: Path, meta: dict[str, Any], about: dict[str, Any], fr
             was = was | {"fingerprint": asked["fingerprint"]}
         if was != asked:
             raise ValueError(f"{folder}: expected a run on the same {split} data {asked}, got one on {was}")
+
+
+def _tell_differences(folder: Path, meta: dict[str, Any], about: dict[str, Any], finished: str) -> None:
+    """Warn of what rounds otherwise than before, so that the curve is no longer bit for bit the undisturbed one."""
+    was, now = (
+        one.get("machine", {})
+        | {"num_workers": one["config"]["num_workers"], "torch": one.get("versions", {}).get("torch")}
+        for one in (meta, about)
+    )
+    differing = [f"{name} {now[name]} (before: {was[name]})" for name in was if was[name] != now[name]]
+    if differing and not finished:
+        warnings.warn(
+            f"{folder}: goes on with {', '.join(differing)}: sums may be rounded in another way, so the curve may "
+            "differ in its last digits from one that was never stopped",
+            stacklevel=4,
+        )
 
 
 def still_finished(meta: dict[str, Any], task: Task, config: TrainConfig) -> str:
@@ -246,14 +263,14 @@ def open_session(
         "data": {"train": describe_data(task, train), "validation": validation and describe_data(task, validation)},
         "processes": accelerator.num_processes,
         "versions": versions(),
+        "machine": {"device": accelerator.device.type, "torch threads": torch.get_num_threads()},
     }
     about = json.loads(json.dumps(about))  # as it will be read again, that is without tuples
-    tensors, meta = {}, {}
-    if (folder / "last.pt").exists():
-        tensors, meta = checkpoints.read_checkpoint(folder / "last.pt")
+    tensors, meta, whole = checkpoints.read_last(folder)
+    if meta:
         checkpoints.check_architecture(folder / "last.pt", meta, model)
         check_same_run(folder, meta, about, task.free)
-        model.load_state_dict(tensors["model"])
+        checkpoints.fill(folder / "last.pt", model, tensors["model"])
         about["weights"] = meta["weights"]
         constants = meta["constants"]
     else:
@@ -267,9 +284,12 @@ def open_session(
     optimizer = make_optimizer(model, config)
     averaged = averaged_model(model, config.ema_decay, meta.get("step", 0)) if config.ema_decay else None
     if tensors:
-        optimizer.load_state_dict(tensors["optimizer"])
+        try:
+            optimizer.load_state_dict(tensors["optimizer"])
+        except (ValueError, LookupError, TypeError, RuntimeError) as error:
+            raise ValueError(f"{folder / 'last.pt'}: expected the state of the same optimiser, got another") from error
         if averaged is not None:
-            averaged.module.load_state_dict(tensors["ema"])
+            checkpoints.fill(folder / "last.pt", averaged.module, tensors["ema"])
     network: Any = torch.compile(model) if config.compile else model
     network, optimizer = accelerator.prepare(network, optimizer)
     if tensors.get("scaler") and accelerator.scaler is not None:
@@ -280,6 +300,8 @@ def open_session(
     if meta:
         session.step, session.best, session.stale = meta["step"], meta["best_score"], meta["stale"]
         session.finished = still_finished(meta, task, config)
+        session.whole = whole
+        _tell_differences(folder, meta, about, session.finished)
     return session
 
 
@@ -311,8 +333,10 @@ def save(session: Session, name: str) -> None:
         "rng": {"seed": session.config.seed, "step": session.step},
         "stream_position": session.step * per_step,
     }
-    checkpoints.save_checkpoint(session.folder / name, tensors, meta)
+    checkpoints.save_checkpoint(session.folder / name, tensors, meta, keep=name == "last.pt" and session.whole)
+    session.whole = session.whole or name == "last.pt"
     logger.debug("%s: step %d is saved", session.folder / name, session.step)
     if name == "last.pt":
         state = {key: meta[key] for key in ("step", "finished", "best_score")}
-        write_json(session.folder / "state.json", state)
+        with writing(session.folder / "state.json"):
+            write_json(session.folder / "state.json", state)

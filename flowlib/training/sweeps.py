@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from flowlib.tasks.protocol import Task
-from flowlib.training.checkpoints import find_class, task_of, upgrade
+from flowlib.training.checkpoints import config_of, find_class, task_of, upgrade
 from flowlib.training.config import TrainConfig
 from flowlib.training.loop import fit
 from flowlib.training.runs import minutes_of, read_metrics, run_folder
@@ -75,7 +75,7 @@ def run_experiments(
         ValueError: a change that none takes, by name, before anything runs.
     """
     base, model = TrainConfig() if base is None else base, dict(model or {})
-    runs = Workspace().runs if runs is None else Path(runs)
+    runs = Workspace().runs if runs is None else Path(runs).expanduser()
     task_fields = tuple(task.settings())
     model_fields = tuple(inspect.signature(make_model).parameters)
     planned = []
@@ -144,19 +144,30 @@ def run_table(runs: str | Path | None = None) -> RunTable:
     Args:
         runs: the folder of the runs; the workspace's by default.
     """
-    runs = Workspace().runs if runs is None else Path(runs)
-    return RunTable([_row(folder) for folder in sorted(runs.glob("*_*")) if (folder / "config.json").exists()])
+    runs = Workspace().runs if runs is None else Path(runs).expanduser()
+    rows = []
+    for folder in (folder for folder in sorted(runs.glob("*_*")) if (folder / "config.json").exists()):
+        try:
+            rows.append(_row(folder))
+        except ValueError as error:  # one that was edited by hand must not hide the others
+            logger.warning("left out: %s", error)
+    return RunTable(rows)
 
 
 def _row(folder: Path) -> dict[str, Any]:
-    about = upgrade(json.loads((folder / "config.json").read_text(encoding="utf-8")))
-    score, better = about["score"]["name"], about["score"]["better"]
+    path = folder / "config.json"
+    try:
+        about = upgrade(json.loads(path.read_text(encoding="utf-8")))
+        score, better = str(about["score"]["name"]), about["score"]["better"]
+        changes = _changes(about, folder)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: expected what a training wrote, got something else ({error!r})") from error
     lines = read_metrics(folder)
     steps = [line for line in lines if "grad_norm" in line]
     judged = [line for line in lines if f"validation_{score}" in line]
     recent, last = steps[-max(1, len(steps) // 20) :], judged[-1] if judged else {}
     row = {"run": folder.name.partition("_")[2], "status": _status(folder), "folder": str(folder)}
-    row |= {"minutes": minutes_of(folder), "steps": len(steps), "changes": _changes(about, folder)}
+    row |= {"minutes": minutes_of(folder), "steps": len(steps), "changes": changes}
     row |= {name: _mean([line[name] for line in recent if name in line]) for name in ("loss", score)}
     row |= {name: last.get(name) for name in ("validation_loss", f"validation_{score}")}
     rank = {"low": lambda value: value, "high": lambda value: -value, "zero": abs}.get(better, abs)
@@ -167,13 +178,18 @@ def _row(folder: Path) -> dict[str, Any]:
 def _status(folder: Path) -> str:
     if (folder / "failure.json").exists():
         return "diverged"
-    state = folder / "state.json"
-    return "done" if state.exists() and json.loads(state.read_text(encoding="utf-8"))["finished"] else "open"
+    try:
+        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        return "done" if state["finished"] else "open"
+    except FileNotFoundError:
+        return "open"
+    except (ValueError, LookupError, TypeError) as error:
+        raise ValueError(f"{folder / 'state.json'}: expected what a training wrote, got something else") from error
 
 
 def _changes(about: dict[str, Any], folder: Path) -> str:
     """What a run's config, task and model have other than their classes' defaults."""
-    differing = TrainConfig(**about["config"]).changes(TrainConfig())
+    differing = config_of(about, folder).changes(TrainConfig())
     changed = {name: here for name, (here, _) in differing.items() if name not in NOT_TOLD}
     try:
         task, kind = task_of(about, str(folder)), find_class(about["model"], nn.Module, f"{folder}: its")
@@ -219,7 +235,7 @@ def plot_curves(
 
     folders = [row["folder"] for row in runs.rows] if isinstance(runs, RunTable) else runs
     curves = {}
-    for folder in (run.folder if isinstance(run, TrainingRun) else Path(run) for run in folders):
+    for folder in (run.folder if isinstance(run, TrainingRun) else Path(run).expanduser() for run in folders):
         points = [(line["step"], line[key]) for line in read_metrics(folder) if key in line]
         if points:
             groups = [points[i : i + smooth] for i in range(0, len(points), smooth)]

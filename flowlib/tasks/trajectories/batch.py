@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import default_collate
 
 from flowlib.clips import ClipSample
+from flowlib.models.protocols import TrajectoryPrediction
 
 POINTWISE = {"tracks": 1, "visibility": 1, "queries": 0}  # name -> axis of the points
 
@@ -79,3 +80,21 @@ def _padded(example: dict[str, Any], count: int) -> dict[str, Any]:
         missing = [*values.shape[:axis], count - values.shape[axis], *values.shape[axis + 1 :]]
         padded[name] = torch.cat([values, values.new_zeros(missing)], dim=axis)
     return padded
+
+
+def check_prediction(prediction: TrajectoryPrediction, batch: dict[str, Any]) -> None:
+    """Raise `ValueError` unless a network predicted the batch's frames, for every pixel of its pictures."""
+    (B, *_, H, W), frames = batch["images"].shape, batch["frames"][0].tolist()
+    if list(prediction.frames) != frames:
+        raise ValueError(
+            f"model: expected a prediction of all {len(frames)} frames of a clip (or `frames` and `num_frames` that "
+            f"say which), {tuple(frames)}, got frames {prediction.frames}"
+        )
+    shapes = {"displacement": [B, len(frames), 2, H, W], "visibility_logits": [B, len(frames), H, W]}
+    if prediction.log_scale is not None:
+        shapes["log_scale"] = shapes["visibility_logits"]
+    for part, expected in shapes.items():
+        values = getattr(prediction, part)
+        if not isinstance(values, torch.Tensor) or not values.is_floating_point() or list(values.shape) != expected:
+            got = f"{values.dtype} {list(values.shape)}" if isinstance(values, torch.Tensor) else type(values).__name__
+            raise ValueError(f"model: expected {part} as a floating tensor of shape {expected}, got {got}")

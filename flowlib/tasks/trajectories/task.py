@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, get_args, runtime_checkable
@@ -14,7 +15,7 @@ from flowlib.clips import ClipSample
 from flowlib.dataset.about import shape_of
 from flowlib.models.protocols import HasConfig, Predictor, TrajectoryPrediction
 from flowlib.tasks.protocol import Task
-from flowlib.tasks.trajectories.batch import Frames, make_batch, make_example
+from flowlib.tasks.trajectories.batch import Frames, check_prediction, make_batch, make_example
 from flowlib.tasks.trajectories.figures import predict_clips, show_predictions
 from flowlib.tasks.trajectories.loss import Loss, Targets, loss_sums, total_loss
 from flowlib.tasks.trajectories.scoring import ScoringConfig, TrajectoryEvaluation
@@ -58,8 +59,11 @@ class TrajectoryTask(TrajectoryEvaluation, Task):
     def __post_init__(self) -> None:
         if self.loss not in get_args(Loss):
             raise ValueError(f"loss: expected one of {', '.join(get_args(Loss))}, got {self.loss!r}")
-        if not self.huber_delta > 0:
+        if not 0 < self.huber_delta < math.inf:
             raise ValueError(f"huber_delta: expected a number above 0, got {self.huber_delta!r}")
+        for name in ("visibility_weight", "target_scale"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name}: expected a number from 0 up, got {getattr(self, name)!r}")
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> TrajectoryTask:
@@ -122,12 +126,7 @@ class TrajectoryTask(TrajectoryEvaluation, Task):
         if not isinstance(prediction, TrajectoryPrediction):
             got = type(prediction).__name__
             raise ValueError(f"model: expected it to give a TrajectoryPrediction, got {got}")
-        if len(prediction.frames) != batch["tracks"].shape[1]:
-            expected, got = batch["tracks"].shape[1], prediction.frames
-            raise ValueError(
-                f"model: expected a prediction of all {expected} frames of a clip (or `frames` and `num_frames` that "
-                f"say which), got frames {got}"
-            )
+        check_prediction(prediction, batch)
         options = {"loss": self.loss, "huber_delta": self.huber_delta, "masked": self.masked}
         return loss_sums(prediction, Targets.of(batch), scale=constants["target_scale"], **options)
 
