@@ -88,9 +88,9 @@ def unpack_shards(
             for path in sizes:
                 try:
                     unpack(path, places[path], advance=bar.update)
-                except FileNotFoundError:
-                    raise  # the shard's own
                 except OSError as error:
+                    if error.filename == str(path):
+                        raise  # the shard's own
                     raise OSError(f"{folder}: can't be written ({error}); what is whole stays, run again") from error
     return {path: places[path] for path in paths}
 
