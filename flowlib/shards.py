@@ -364,7 +364,7 @@ def _clip_of(entry: Any, path: Path) -> Clip:
             and all(type(number) is int and 1 <= number < MOST_FRAMES for number in (clip.frame_step, clip.num_frames))
             and all(before < after for before, after in pairwise((-1, *clip.kept, clip.num_frames)))
             and isinstance(clip.fps, (int, float))
-            and all(isinstance(text, str) for text in (clip.video, clip.fingerprint))
+            and all(isinstance(text, str) and text for text in (clip.video, clip.fingerprint))
             and (len(clip.source_size), clip.name, entry["key"]) == (2, "", clip.key)
         )
     except (AttributeError, KeyError, TypeError) as error:

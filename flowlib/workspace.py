@@ -14,8 +14,9 @@ import re
 import shutil
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -238,6 +239,53 @@ def write_json(path: str | Path, content: dict | list) -> Path:
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return Path(path)
+
+
+def read_json(path: str | Path) -> dict:
+    """The JSON object in a file, which a person may have edited.
+
+    Raises:
+        ValueError: it holds none, or one with a name twice; the message names the file.
+        OSError: it can't be read.
+    """
+
+    def once(pairs: list[tuple[str, Any]]) -> dict:
+        content = dict(pairs)
+        if len(content) < len(pairs):
+            twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
+            raise ValueError(f"{twice!r} stands there twice")
+        return content
+
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8-sig"), object_pairs_hook=once)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: expected JSON, {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected JSON, an object in braces, got {str(content)[:80]}")
+    return content
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock that is the file `path`, after whoever holds it now; it goes when its process does.
+
+    Where a disk has no locks to give, as some mounted Drives, nothing is locked.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    try:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT)
+    except PermissionError:
+        lock = os.open(path, os.O_RDONLY)  # another user's, in a folder that both may write
+    try:
+        with suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
 
 
 def publish(source: str | Path, target: str | Path, *, make_folder: bool = True) -> Path:

@@ -12,9 +12,11 @@ import errno
 import hashlib
 import json
 import logging
+import os
 import threading
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,10 +34,11 @@ from flowlib.shards import (
     verify_shards,
     write_shard,
 )
-from flowlib.splits import save_splits
+from flowlib.splits import register_videos
 from flowlib.tracks import Tracks
 from flowlib.video import Video
-from flowlib.workspace import Workspace, clear_stale, publish, temporary_path, write_json
+from flowlib.video.reading import printable
+from flowlib.workspace import Workspace, clear_stale, publish, read_json, temporary_path, write_json
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -191,16 +194,37 @@ class Store:
             bad = self._persist(lambda: dict(_damaged(self.folder)))
         return [str(error) for path, error in bad.items() if _rename(path, ".damaged")]
 
-    def quarantine_stale(self, videos: dict[str, Video]) -> list[str]:
+    def register(self, videos: Iterable[Video], seed: int) -> tuple[dict[str, str], set[str]]:
+        """Write down what each video is called in the dataset and which split it is in, once for all chunks.
+
+        Returns:
+            Name in the source -> name in the dataset; and the fingerprints of what lay in the videos' places before.
+        """
+        found = self._persist(lambda: find_shards(self.folder))[0].values()
+        labelled = ((clip.fingerprint, clip.video) for clips in found for clip in clips)
+        real, root = cache(os.path.realpath), Path(os.path.realpath(self.workspace.root))
+        places = {}
+        for video in videos:
+            path = Path(real(os.path.dirname(video.path)), os.path.basename(video.path))
+            # Within the workspace, whose own place may differ by machine, or anywhere.
+            place = path.relative_to(root) if path.is_relative_to(root) else path
+            places[video.fingerprint] = video.name, printable(place)
+        names, replaced = register_videos(self.folder, places, seed=seed, labelled=labelled)
+        return {name: names[fingerprint] for fingerprint, (name, _) in places.items()}, replaced
+
+    def quarantine_stale(self, replaced: set[str]) -> list[str]:
         """Take clips out of the dataset whose video has another content now; a sentence for each shard.
 
         What else such a shard holds goes into a new one first; the old one is renamed to `*.stale`. Clips of videos
         that are no longer there stay: who has labels may throw videos away.
+
+        Args:
+            replaced: the fingerprints of what was in the videos' places before, see `register`.
         """
         sentences = []
-        for path in shard_paths(self.folder):
+        for path in shard_paths(self.folder) if replaced else ():
             try:
-                stale = self._without(path, lambda clip: clip.video in videos and not _is_of(clip, videos[clip.video]))
+                stale = self._without(path, lambda clip: clip.fingerprint in replaced)
             except FileNotFoundError:
                 if path.exists():
                     raise
@@ -230,19 +254,15 @@ class Store:
         if not path.exists():
             write_json(path, wanted)
         try:
-            there = json.loads(path.read_text(encoding="utf-8"))
+            there = read_json(path)
         except ValueError as error:
-            raise ValueError(f"{path}: expected JSON, {error}; delete it, and it is written anew") from error
+            raise ValueError(f"{error}; delete it, and it is written anew") from error
         other = sorted(name for name in there.keys() | wanted.keys() if there.get(name) != wanted.get(name))
         if other:
             changes = ", ".join(f"{name}: {there.get(name)!r} there, {wanted.get(name)!r} now" for name in other)
             raise ValueError(
                 f"dataset: {self.folder} was made with other settings ({changes}); choose another name for these"
             )
-
-    def assign_splits(self, videos: list[str], seed: int) -> None:
-        """Write down which split each video is in, once for all chunks."""
-        save_splits(self.folder, videos, seed=seed)
 
     def _persist(self, work: Callable[[], T]) -> T:
         """Call `work` until it succeeds: a Drive that hiccups or is mounted again must not end a long job."""
@@ -307,7 +327,3 @@ def _size(path: Path) -> int:
 
 def _digest(names) -> str:
     return hashlib.sha256(" ".join(names).encode()).hexdigest()[:16]
-
-
-def _is_of(clip: Clip, video: Video) -> bool:
-    return clip.fingerprint == video.fingerprint
