@@ -13,15 +13,14 @@ import platform
 import re
 import shutil
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 DRIVE = Path("/content/drive/MyDrive")
-_HOST = re.sub(r"\W", "-", platform.node())[:40]  # without dots, which separate the parts of a temporary name
 
 
 class Workspace:
@@ -209,19 +208,37 @@ class ForgivingFile:
 
 def temporary_path(path: Path) -> Path:
     """A name beside `path` for a file in the making; says by which process of which machine, see `clear_stale`."""
-    return path.with_name(f".{path.name}.{_HOST}.{os.getpid()}.part")
+    return path.with_name(f".{path.name}.{_numbering()}.{os.getpid()}.part")
+
+
+@cache
+def _numbering() -> str:
+    """Among which processes this one's number is its own: of this machine since it started, and of this container."""
+    about = [platform.node()]
+    for read in (Path("/proc/sys/kernel/random/boot_id").read_text, lambda: os.readlink("/proc/self/ns/pid")):
+        with suppress(OSError):
+            about.append(read())
+    return f"flowlib-{hashlib.sha256(' '.join(about).encode()).hexdigest()[:12]}"
 
 
 def clear_stale(folder: Path) -> None:
-    """Remove the temporary files of processes that were killed: those of this machine, and all that are a day old."""
-    for path in folder.glob(".*.part"):
-        maker = path.name.split(".")[-3:-1]
-        try:
-            dead = maker[0] == _HOST and maker[1].isdigit() and not _is_running(int(maker[1]))
-            if dead or time.time() - path.stat().st_mtime > 24 * 3600:
-                path.unlink()
-        except FileNotFoundError:
-            continue  # it was finished just now
+    """Remove the temporary files of processes that were killed, by their names, and nobody else's.
+
+    Of another machine or container nobody here can say whether its process lives; such files go when they are a day old
+    by the disk's own clock.
+    """
+    for path in folder.iterdir():
+        if maker := re.fullmatch(r"\..+\.(flowlib-[0-9a-f]{12})\.(\d+)\.part", path.name):
+            with suppress(FileNotFoundError):  # it was finished just now
+                here = maker[1] == _numbering()
+                if not _is_running(int(maker[2])) if here else _now(folder) - path.stat().st_mtime > 24 * 3600:
+                    path.unlink()
+
+
+def _now(folder: Path) -> float:
+    """The time by the clock of a folder's disk."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        return os.fstat(file.fileno()).st_mtime
 
 
 def _is_running(pid: int) -> bool:
