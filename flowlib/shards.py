@@ -24,11 +24,13 @@ import errno
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -42,10 +44,11 @@ from flowlib.workspace import ForgivingFile, atomic_write
 FORMAT, VERSION = "flowlib-shard", 1
 UNIT = 64  # steps a pixel: rounding costs at most 1/128 px, an eighth of what float32 costs inside PIPs
 QUALITIES = (95, 92, 89, 86, 83, 80)  # of JPEGs; the first that is small enough
-ARRAYS = ("queries", "steps", "visibility")  # of a clip
 CHECKED = {"fletcher32": True}
 PACKED = {"compression": "gzip", "compression_opts": 4, "shuffle": True} | CHECKED
 DAMAGE = (OSError, RuntimeError, ValueError, KeyError, TypeError)  # what reading a damaged HDF5 file may end in
+DEFLATED = 1032  # bytes that one byte of gzip holds at most
+MOST_FRAMES = 1_000_000  # of a clip; an index that says more is wrong
 
 
 class ShardError(ValueError):
@@ -97,6 +100,7 @@ def merge_shards(
 
     Raises:
         ShardError: one of them is no whole shard, or they were made with different settings.
+        OSError: one can't be read, see `Shard`, or `target` can't be written.
     """
     with atomic_write(target, make_folder=make_folder) as temporary, _new_file(temporary) as merged:
         clips, settings = [], {}
@@ -107,7 +111,10 @@ def merge_shards(
                     raise ShardError(f"{path}: expected the config and tracker of {paths[0]}, got others")
                 there = {clip.key for clip in clips}
                 new = [clip for clip in shard.clips if clip.key not in there and keep(clip)]
-                _copy_new(shard.file, merged, new)
+                try:
+                    _copy_new(shard.file, merged, new)
+                except DAMAGE as error:
+                    raise _broken(shard.path, error) from error
                 clips += new
         _finish(merged, clips, settings)
     return Path(target)
@@ -121,8 +128,12 @@ class Shard:
         clips: what it holds, in order.
         tracker, config: as given to `write_shard`.
 
+        content_sha256: of everything in it.
+
     Raises:
         ShardError: the file is no whole shard.
+        OSError: it can't be read, which says nothing of what is in it: no permission, an I/O error, too many open
+            files, or no such file. So do the methods.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -130,21 +141,34 @@ class Shard:
         try:
             # Closed shards never change, and mounted Drives often have no locks to give.
             self.file = h5py.File(self.path, "r", locking=False)
-            if self.file.attrs["format"] != FORMAT or np.asarray(self.file.attrs["version"]) > VERSION:
-                raise ShardError(f"{self.path}: expected {FORMAT} up to version {VERSION}")
-            self.settings = {name: str(self.file.attrs[name]) for name in ("tracker", "config")}
-            # HDF5 has no checksum for long attributes. Shards of flowlib before 0.1 have no hash for them, either.
-            if self.file.attrs.get("settings_sha256", digest := _hash_of_settings(self.settings).hexdigest()) != digest:
-                raise ShardError(f"{self.path}: the tracker's name or the config differ from the hash stored with them")
-            self.tracker, self.config = (json.loads(self.settings[name]) for name in ("tracker", "config"))
-            self.clips = [Clip.from_dict(entry) for entry in json.loads(_array(self.file, "index").tobytes())]
-        except (FileNotFoundError, ShardError):
+            try:
+                self._read_head()
+            except DAMAGE:
+                self.file.close()
+                raise
+        except ShardError:
             raise
         except DAMAGE as error:
-            if not self.path.exists():  # removed between two looks that HDF5 takes at it
-                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.path)) from error
-            raise ShardError(f"{self.path}: expected a shard, got a file that is truncated, damaged or none") from error
+            what = "expected a shard, got a file that is truncated, damaged or none"
+            raise _broken(self.path, error, what) from error
         self.keys = {clip.key for clip in self.clips}
+
+    def _read_head(self) -> None:
+        """Attributes and index, their types and ranges checked: what comes later counts on them."""
+        if _attribute(self.file, "format") != FORMAT or int(_attribute(self.file, "version")) > VERSION:
+            raise ShardError(f"{self.path}: expected {FORMAT} up to version {VERSION}")
+        self.settings = {name: str(_attribute(self.file, name)) for name in ("tracker", "config")}
+        # HDF5 has no checksum for long attributes. Shards of flowlib before 0.1 have no hash for them, either.
+        digest = _hash_of_settings(self.settings).hexdigest()
+        if "settings_sha256" in self.file.attrs and _attribute(self.file, "settings_sha256") != digest:
+            raise ShardError(f"{self.path}: the tracker's name or the config differ from the hash stored with them")
+        self.tracker, self.config = (json.loads(self.settings[name]) for name in ("tracker", "config"))
+        self.content_sha256 = str(_attribute(self.file, "content_sha256"))
+        if not isinstance(self.tracker, dict) or not isinstance(self.config, dict):
+            raise ShardError(f"{self.path}: expected JSON objects as tracker and config, got other values")
+        if not re.fullmatch("[0-9a-f]{64}", self.content_sha256):
+            raise ShardError(f"{self.path}: expected a SHA-256 as content_sha256, got {self.content_sha256[:80]!r}")
+        self.clips = [_clip_of(entry, self.path) for entry in json.loads(_array(self.file, "index", "u1").tobytes())]
 
     def __enter__(self) -> Shard:
         return self
@@ -157,18 +181,18 @@ class Shard:
 
     def tracks(self, clip: Clip) -> Tracks:
         """The tracks of one of its clips, in pixels of the working size."""
+        group, S, N = f"clips/{clip.key}", clip.num_frames, clip.num_points
         with self._reading(clip):
-            queries, steps, packed = (_array(self.file, f"clips/{clip.key}/{name}") for name in ARRAYS)
+            queries = _array(self.file, f"{group}/queries", "f4", (N, 3))
+            steps = _array(self.file, f"{group}/steps", "i2 i4", (S, N, 2))
+            packed = _array(self.file, f"{group}/visibility", "u1", (S, -(-N // 8)))
             positions = steps.astype(np.float32)
             for before, after in pairwise(positions):
                 after += before  # whole numbers below 2^24, so the sums are exact
             positions /= UNIT
             positions += queries[:, 1:]
             visibility = np.unpackbits(packed, axis=1, count=len(queries)).view(bool)
-            tracks = Tracks(positions, visibility, queries)
-        if (tracks.num_frames, tracks.num_points) != (clip.num_frames, clip.num_points):
-            raise ShardError(f"{self.path}: clip {clip.key} has other tracks than its index says")
-        return tracks
+            return Tracks(positions, visibility, queries)
 
     def frames(self, clip: Clip) -> np.ndarray:
         """The stored frames of one of its clips: uint8 [K H W 3], K = len(clip.kept)."""
@@ -177,7 +201,7 @@ class Shard:
 
     def picture(self, clip: Clip, index: int) -> np.ndarray:
         """The bytes, as uint8, of the picture of frame `index` of a clip."""
-        return _array(self.file, _frame_name(clip, index))
+        return _array(self.file, _frame_name(clip, index), "u1")
 
     def read(self, clip: Clip) -> ClipSample:
         """One of its clips, whole."""
@@ -191,9 +215,30 @@ class Shard:
         try:
             yield
         except DAMAGE as error:
-            raise ShardError(
-                f"{self.path}: clip {clip.key} is damaged; label again with verify=True, which does its clips anew"
-            ) from error
+            what = f"clip {clip.key} is damaged; label again with verify=True, which does its clips anew"
+            raise _broken(self.path, error, what) from error
+
+
+def system_error(path: Path, error: BaseException) -> OSError | None:
+    """What kept a file from being read, as an `OSError` that names it; None where it was read and found wrong.
+
+    HDF5 tells its errors by text alone once a file is open.
+    """
+    said = re.search(r"errno = (\d+), error message", str(error))
+    number = (error.errno if isinstance(error, OSError) else None) or (int(said[1]) if said else None)
+    if not os.path.lexists(path):  # HDF5 takes two looks at a file, which may be removed between them
+        return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    if number in (None, errno.EINVAL):  # the latter is what damaged offsets may end in
+        return None
+    if number == errno.ENOENT:  # no FileNotFoundError, which says that a shard was removed
+        return OSError(f"{path}: expected a shard, got a link that leads nowhere")
+    advice = "it couldn't be read, so nothing is known to be wrong with it; see to that and run again"
+    return OSError(number, f"{os.strerror(number)}; {advice}", str(path))
+
+
+def _broken(path: Path, error: BaseException, what: str = "expected a whole shard, got a damaged one") -> Exception:
+    """What to raise for an error of HDF5, or of a picture's decoder."""
+    return system_error(path, error) or ShardError(f"{path}: {what}")
 
 
 def check_shard(path: str | Path) -> list[Clip]:
@@ -201,12 +246,13 @@ def check_shard(path: str | Path) -> list[Clip]:
 
     Raises:
         ShardError: what is wrong with it.
+        OSError: as `Shard`.
     """
     with Shard(path) as shard:
         try:
-            intact = _content_sha256(shard.file) == shard.file.attrs["content_sha256"]
+            intact = _content_sha256(shard.file) == shard.content_sha256
         except DAMAGE as error:
-            raise ShardError(f"{path}: expected a whole shard, a part of it can't be read") from error
+            raise _broken(shard.path, error) from error
         if not intact:
             raise ShardError(f"{path}: the content differs from the hash that was stored with it")
         for clip in shard.clips:
@@ -216,13 +262,18 @@ def check_shard(path: str | Path) -> list[Clip]:
 
 def shard_paths(folder: str | Path) -> list[Path]:
     """The files that are shards of a dataset's folder by their names; temporary and quarantined ones aren't."""
-    return sorted((Path(folder) / "shards").glob("[!.]*.h5"))
+    shards = Path(folder) / "shards"
+    names = os.listdir(shards) if shards.exists() else []  # glob would pass over a folder that can't be read
+    return sorted(shards / name for name in names if name.endswith(".h5") and not name.startswith("."))
 
 
 def find_shards(folder: str | Path) -> tuple[dict[Path, list[Clip]], list[str]]:
     """The shards of a dataset's folder with their clips, and a sentence for each file that is no whole shard.
 
     A clip that stands in several shards (chunks cut differently in two runs) is counted in the first.
+
+    Raises:
+        OSError: as `Shard`; a dataset of which a part can't be read isn't taken for a smaller one.
     """
     good, bad, seen = {}, [], set()
     for path in shard_paths(folder):
@@ -245,6 +296,9 @@ def verify_shards(
     Args:
         folder: the dataset's.
         progress: wraps the paths while they are worked off, for example `Progress`.
+
+    Raises:
+        OSError: as `Shard`.
     """
     bad, paths = {}, shard_paths(folder)
     for path in progress(paths) if progress else paths:
@@ -278,9 +332,46 @@ def _write_clip(file: h5py.File, sample: ClipSample, encoding: str) -> Clip:
     return clip
 
 
-def _array(file: h5py.File, name: str) -> np.ndarray:
-    """The whole of a dataset in a file."""
-    return file[name][()]  # pyright: ignore
+def _array(file: h5py.File, name: str, types: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
+    """The whole of a dataset in a file, if it is of one of the types ("u1 i2") and the shape (None: one axis)."""
+    item = file[name]
+    if not isinstance(item, h5py.Dataset) or not _is_like(item, types, shape):
+        raise ValueError(f"{name}: expected a dataset of {types}{list(shape or [-1])}, got {item}")
+    return item[()]
+
+
+def _is_like(item: h5py.Dataset, types: str, shape: tuple[int, ...] | None) -> bool:
+    """Whether a dataset has the type and the shape, and so many bytes as it claims: a header may claim terabytes."""
+    fits = len(item.shape) == 1 if shape is None else item.shape == shape
+    stored = item.id.get_storage_size() * (1 if shape is None else DEFLATED)
+    return fits and item.dtype.str[1:] in types and item.nbytes <= stored
+
+
+def _attribute(file: h5py.File, name: str) -> Any:
+    """An attribute that is a single value."""
+    if shape := file.attrs.get_id(name).shape:
+        raise ValueError(f"{name}: expected a single value, got {shape}")
+    return file.attrs[name]
+
+
+def _clip_of(entry: Any, path: Path) -> Clip:
+    """A clip by its entry in the index."""
+    try:
+        clip = Clip.from_dict(entry)
+        counts = (clip.first_frame, clip.num_points, clip.source_frames, *clip.source_size, *clip.kept)
+        right = (
+            all(type(number) is int and 0 <= number < 2**31 for number in counts)
+            and all(type(number) is int and 1 <= number < MOST_FRAMES for number in (clip.frame_step, clip.num_frames))
+            and all(before < after for before, after in pairwise((-1, *clip.kept, clip.num_frames)))
+            and isinstance(clip.fps, (int, float))
+            and all(isinstance(text, str) and text for text in (clip.video, clip.fingerprint))
+            and (len(clip.source_size), clip.name, entry["key"]) == (2, "", clip.key)
+        )
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ShardError(f"{path}: expected clips in its index, got {str(entry)[:80]}") from error
+    if not right:
+        raise ShardError(f"{path}: expected a clip in its index, got wrong types or ranges: {str(entry)[:400]}")
+    return clip
 
 
 def _add(group: h5py.Group, name: str, array: np.ndarray, filters: dict) -> None:
@@ -350,6 +441,8 @@ def _content_sha256(file: h5py.File) -> str:
 
     def add(name: str, item: h5py.HLObject) -> None:
         if isinstance(item, h5py.Dataset):
+            if item.dtype.kind not in "uif" or item.nbytes > DEFLATED * item.id.get_storage_size():
+                raise ValueError(f"{name}: expected numbers, as many as are stored, got {item}")
             digest.update(f"{name} {item.dtype} {item.shape}\n".encode() + item[()].tobytes())
 
     file.visititems(add)

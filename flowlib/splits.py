@@ -1,18 +1,22 @@
 """Assign videos to training, validation and test. Whole videos, so that none is learned and tested.
 
-Knows names of videos and one JSON file, `splits.json` in a dataset's folder, which a person may edit.
+Knows names of videos and two JSON files in a dataset's folder: `splits.json`, name -> split, which a person may edit,
+and `videos.json`: the seed of the splits, and how each video is called there, by its content, and where it was found.
+What was once decided stays, whoever adds videos meanwhile: both are read and written under one lock.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Sequence
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from flowlib.workspace import write_json
+from flowlib.workspace import locked, read_json, write_json
 
 SPLITS = ("train", "val", "test")
+LOCK = ".splits.lock"
 
 
 def assign_splits(videos: Sequence[str], *, seed: int = 0, known: dict[str, str] | None = None) -> dict[str, str]:
@@ -26,13 +30,14 @@ def assign_splits(videos: Sequence[str], *, seed: int = 0, known: dict[str, str]
     """
     splits = dict(known or {})
     new = sorted(set(videos) - set(splits), key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest())
+    counts, total = Counter(splits.values()), len(splits) + len(new)
     for name in new:
-        counts = {split: list(splits.values()).count(split) for split in SPLITS}
-        splits[name] = _shortest_split(counts, total=len(splits) + len(new) - new.index(name))
+        splits[name] = _shortest_split(counts, total)
+        counts[splits[name]] += 1
     return {name: splits[name] for name in sorted(splits)}
 
 
-def _shortest_split(counts: dict[str, int], total: int) -> str:
+def _shortest_split(counts: Mapping[str, int], total: int) -> str:
     """The split to fill next, so that `total` videos end as one for training first, then test, then validation."""
     if counts["train"] == 0:
         return "train"
@@ -43,35 +48,163 @@ def _shortest_split(counts: dict[str, int], total: int) -> str:
     return "train"
 
 
-def load_splits(folder: str | Path, videos: Sequence[str]) -> dict[str, str]:
+def load_splits(folder: str | Path, videos: Sequence[str], *, seed: int | None = None) -> dict[str, str]:
     """Which split each of `videos` is in, by `splits.json` in the dataset's folder; a person may edit that file.
 
-    Videos that it doesn't name, or all if there is no file, are assigned by `assign_splits`.
+    Videos that it doesn't name, or all if there is no file, are assigned and written there by `save_splits`, so that
+    they stay where they are when others arrive; where that can't be written, a warning says so.
+
+    Args:
+        folder: the dataset's.
+        videos: their names.
+        seed: the dataset's own if None, see `save_splits`.
 
     Raises:
-        ValueError: the file is no JSON object of names and "train", "val" or "test".
+        ValueError: `splits.json` is no JSON object of names and "train", "val" or "test", or is of another seed.
     """
-    splits = assign_splits(videos, known=_read_splits(folder))
-    return {name: splits[name] for name in videos}
-
-
-def save_splits(folder: str | Path, videos: Sequence[str], *, seed: int = 0) -> dict[str, str]:
-    """Write `splits.json` for `videos`; what the file says already stays."""
     known = _read_splits(folder)
-    splits = assign_splits(videos, seed=seed, known=known)
-    if splits != known:
-        write_json(Path(folder) / "splits.json", splits)
-    return splits
+    seed = _seed(folder, seed, known)
+    if missing := set(videos) - known.keys():
+        try:
+            known = save_splits(folder, videos, seed=seed)
+        except OSError as error:
+            sentence = f"{folder}: splits.json can't be written ({error.strerror or error}), so as videos arrive"
+            warnings.warn(f"{sentence}, {len(missing)} that it doesn't name may come into another split", stacklevel=2)
+            known = assign_splits(videos, seed=seed or 0, known=known)
+    return {name: known[name] for name in videos}
+
+
+def save_splits(folder: str | Path, videos: Sequence[str], *, seed: int | None = None) -> dict[str, str]:
+    """Write `splits.json` for `videos`; what the file says already stays, and so does what others write meanwhile.
+
+    Args:
+        folder: the dataset's.
+        videos: their names.
+        seed: decides; None: the one that was given first, else 0.
+
+    Raises:
+        ValueError: as `load_splits`.
+        OSError: the folder can't be written.
+    """
+    with locked(Path(folder) / LOCK):
+        known = _read_videos(folder)
+        return _add_splits(folder, videos, seed, known, known["videos"], _read_splits(folder))
+
+
+def name_videos(folder: str | Path, videos: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """What each video is called in a dataset, by its fingerprint: a name of its own, for good.
+
+    Args:
+        folder: the dataset's.
+        videos: (fingerprint, name) of the clips in its shards, in their order; of several videos with one name that
+            `videos.json` doesn't tell apart, all but the first get some digits of their fingerprint beside it.
+
+    Raises:
+        ValueError: `videos.json` isn't what it should be.
+    """
+    return _names(_read_videos(folder)["videos"], videos)
+
+
+def _names(entries: Mapping[str, dict], videos: Iterable[tuple[str, str]]) -> dict[str, str]:
+    names = {key: entry["name"] for key, entry in entries.items()}
+    taken = set(names.values())
+    for key, name in videos:
+        if key not in names:
+            names[key] = _another(name, key) if name in taken else name
+            taken.add(names[key])
+    return names
+
+
+def _another(name: str, fingerprint: str) -> str:
+    return f"{name} ({fingerprint[:8]})"
+
+
+def register_videos(
+    folder: str | Path,
+    videos: Mapping[str, tuple[str, str]],
+    *,
+    seed: int | None,
+    labelled: Iterable[tuple[str, str]],
+) -> tuple[dict[str, str], set[str]]:
+    """Give each video a name and a split in the dataset, for good, and write both down.
+
+    A video is its content. Of several with one name, from several sources, the first keeps it, and the others get some
+    digits of their fingerprint beside it; a video that takes another's place in its source takes its name, too.
+
+    Args:
+        folder: the dataset's.
+        videos: fingerprint -> (name in the source, path) of those to be labelled.
+        seed: as for `save_splits`.
+        labelled: as for `name_videos`.
+
+    Returns:
+        The names in the dataset by fingerprint, and the fingerprints of what `videos` have taken the place of.
+
+    Raises:
+        ValueError, OSError: as `save_splits`; also if `videos.json` isn't what it should be.
+    """
+    with locked(Path(folder) / LOCK):
+        known = _read_videos(folder)
+        entries = {key: {"name": name, "path": ""} for key, name in _names(known["videos"], labelled).items()}
+        entries |= known["videos"]
+        paths, names, used, splits = defaultdict(set), {}, set(), _read_splits(folder)
+        for entry in entries.values():
+            paths[entry["name"]].add(entry["path"])
+        for key in sorted(videos, key=lambda key: key not in entries):  # the known ones keep their names
+            (name, path), is_known = videos[key], key in entries
+            old = entries[key]["name"] if is_known else name
+            taken = old in used if is_known else not paths[old] <= {path}
+            names[key] = name = _another(old, key) if taken else old
+            if is_known and taken and old in splits:
+                splits[name] = splits[old]  # they have had one name, and with it one split
+            entries[key] = {"name": name, "path": path}
+            paths[name].add(path)
+            used.add(name)
+        here = {path for _, path in videos.values()}
+        _add_splits(folder, list(names.values()), seed, known, entries, splits)
+    return names, {key for key, entry in entries.items() if entry["path"] in here} - videos.keys()
+
+
+def _add_splits(
+    folder: str | Path, videos: Sequence[str], seed: int | None, known: dict, entries: dict, splits: dict
+) -> dict[str, str]:
+    """Write both files, as far as they change; the lock is held."""
+    seed = _seed(folder, seed, splits, known)
+    about = {"seed": seed, "videos": entries}
+    if about != known:
+        write_json(Path(folder) / "videos.json", about)
+    assigned = assign_splits(videos, seed=seed or 0, known=splits)
+    if assigned != _read_splits(folder):
+        write_json(Path(folder) / "splits.json", assigned)
+    return assigned
+
+
+def _seed(folder: str | Path, given: int | None, splits: dict, known: dict | None = None) -> int | None:
+    """The seed that decides; None as long as none was given."""
+    there = (known or _read_videos(folder))["seed"]
+    if splits and None not in (there, given) and there != given:
+        path = Path(folder) / "splits.json"
+        raise ValueError(f"seed: {path} was made with {there}, got {given}; delete that file to assign all videos anew")
+    return there if given is None else given
 
 
 def _read_splits(folder: str | Path) -> dict[str, str]:
     path = Path(folder) / "splits.json"
-    if not path.exists():
-        return {}
-    try:
-        splits = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: expected JSON, {error}") from error
-    if not isinstance(splits, dict) or not set(splits.values()) <= set(SPLITS):
-        raise ValueError(f"{path}: expected an object of video names and one of {', '.join(SPLITS)} for each")
+    splits = read_json(path) if path.exists() else {}
+    if wrong := [name for name, split in splits.items() if split not in SPLITS]:
+        expected = f"an object of video names and one of {', '.join(SPLITS)} for each"
+        raise ValueError(f"{path}: expected {expected}, got {splits[wrong[0]]!r} for {wrong[0]!r}")
     return splits
+
+
+def _read_videos(folder: str | Path) -> dict:
+    path = Path(folder) / "videos.json"
+    known = read_json(path) if path.exists() else {"seed": None, "videos": {}}
+    videos, seed = known.get("videos"), known.get("seed")
+    right = known.keys() == {"seed", "videos"} and isinstance(videos, dict) and (seed is None or type(seed) is int)
+    for entry in videos.values() if right else ():
+        right = right and isinstance(entry, dict) and entry.keys() == {"name", "path"}
+        right = right and all(isinstance(text, str) for text in entry.values())
+    if not right:
+        raise ValueError(f"{path}: expected a seed, and name and path of each video; delete it, and it is written anew")
+    return known

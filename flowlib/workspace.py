@@ -13,15 +13,15 @@ import platform
 import re
 import shutil
 import tempfile
-import time
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 DRIVE = Path("/content/drive/MyDrive")
 LONGEST_NAME = 220  # bytes; disks take 255, some of which a time or the name of a temporary file need
-_HOST = re.sub(r"\W", "-", platform.node())[:40]  # without dots, which separate the parts of a temporary name
 
 
 class Workspace:
@@ -220,19 +220,37 @@ class ForgivingFile:
 
 def temporary_path(path: Path) -> Path:
     """A name beside `path` for a file in the making; says by which process of which machine, see `clear_stale`."""
-    return path.with_name(f".{path.name}.{_HOST}.{os.getpid()}.part")
+    return path.with_name(f".{path.name}.{_numbering()}.{os.getpid()}.part")
+
+
+@cache
+def _numbering() -> str:
+    """Among which processes this one's number is its own: of this machine since it started, and of this container."""
+    about = [platform.node()]
+    for read in (Path("/proc/sys/kernel/random/boot_id").read_text, lambda: os.readlink("/proc/self/ns/pid")):
+        with suppress(OSError):
+            about.append(read())
+    return f"flowlib-{hashlib.sha256(' '.join(about).encode()).hexdigest()[:12]}"
 
 
 def clear_stale(folder: Path) -> None:
-    """Remove the temporary files of processes that were killed: those of this machine, and all that are a day old."""
-    for path in folder.glob(".*.part"):
-        maker = path.name.split(".")[-3:-1]
-        try:
-            dead = maker[0] == _HOST and maker[1].isdigit() and not _is_running(int(maker[1]))
-            if dead or time.time() - path.stat().st_mtime > 24 * 3600:
-                path.unlink()
-        except FileNotFoundError:
-            continue  # it was finished just now
+    """Remove the temporary files of processes that were killed, by their names, and nobody else's.
+
+    Of another machine or container nobody here can say whether its process lives; such files go when they are a day old
+    by the disk's own clock.
+    """
+    for path in folder.iterdir():
+        if maker := re.fullmatch(r"\..+\.(flowlib-[0-9a-f]{12})\.(\d+)\.part", path.name):
+            with suppress(FileNotFoundError):  # it was finished just now
+                here = maker[1] == _numbering()
+                if not _is_running(int(maker[2])) if here else _now(folder) - path.stat().st_mtime > 24 * 3600:
+                    path.unlink()
+
+
+def _now(folder: Path) -> float:
+    """The time by the clock of a folder's disk."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        return os.fstat(file.fileno()).st_mtime
 
 
 def _is_running(pid: int) -> bool:
@@ -250,6 +268,53 @@ def write_json(path: str | Path, content: dict | list) -> Path:
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return Path(path)
+
+
+def read_json(path: str | Path) -> dict:
+    """The JSON object in a file, which a person may have edited.
+
+    Raises:
+        ValueError: it holds none, or one with a name twice; the message names the file.
+        OSError: it can't be read.
+    """
+
+    def once(pairs: list[tuple[str, Any]]) -> dict:
+        content = dict(pairs)
+        if len(content) < len(pairs):
+            twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
+            raise ValueError(f"{twice!r} stands there twice")
+        return content
+
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8-sig"), object_pairs_hook=once)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: expected JSON, {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected JSON, an object in braces, got {str(content)[:80]}")
+    return content
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock that is the file `path`, after whoever holds it now; it goes when its process does.
+
+    Where a disk has no locks to give, as some mounted Drives, nothing is locked.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    try:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT)
+    except PermissionError:
+        lock = os.open(path, os.O_RDONLY)  # another user's, in a folder that both may write
+    try:
+        with suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
 
 
 def publish(source: str | Path, target: str | Path, *, make_folder: bool = True) -> Path:

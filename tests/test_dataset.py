@@ -127,6 +127,22 @@ def test_datasets_of_earlier_versions_are_read(tmp_path):
         assert one.file.attrs["content_sha256"] == other.file.attrs["content_sha256"]
 
 
+def test_videos_of_one_name_are_told_apart(tmp_path):
+    """Shards of two datasets put into one folder: one reads both, and no video is in two splits."""
+    write_dataset(tmp_path, 2)
+    write_dataset(tmp_path / "b", 2, seed=1)
+    for path in (tmp_path / "b" / "shards").iterdir():
+        path.rename(tmp_path / "shards" / f"other-{path.name}")
+    everything = TrajectoryDataset(tmp_path, "all")
+    assert len(everything) == 12 and len(everything.videos) == len(set(everything.fingerprints)) == 4
+    assert everything.videos[0::2] == ["v0", "v1"] and all(
+        "v" in name and "(" in name for name in everything.videos[1::2]
+    )
+    splits = open_splits(tmp_path)
+    fingerprints = [set(split.fingerprints) for split in splits.values()]
+    assert sum(map(len, fingerprints)) == 4 == len(set.union(*fingerprints))
+
+
 def test_a_damaged_shard_is_named_and_skipped(workspace, tmp_path):
     import shutil
 

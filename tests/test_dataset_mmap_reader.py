@@ -13,6 +13,7 @@ import torch
 from fixtures.dataset_shards import CLIPS, SIZE, S, assert_equal, labelled, write_dataset
 
 from flowlib.dataset import TrajectoryDataset, open_splits
+from flowlib.dataset.local import local_folder
 from flowlib.dataset.mmap_reader import MmapReader, unpack, unpacked_bytes
 from flowlib.shards import Shard, ShardError, write_shard
 
@@ -155,6 +156,52 @@ def test_what_is_no_whole_file_is_made_anew(tmp_path, refuses, damage):
     with refuses(f"{victim.name}: expected an unpacked shard"):
         MmapReader(victim)
     assert_equal(*open_both(root))
+
+
+def test_a_flip_in_the_index_is_noticed(tmp_path):
+    """Each bit of each byte behind the clips, that is of index and tail, in turns."""
+    root = write_dataset(tmp_path, 1)
+    plain, unpacked = open_both(root)
+    (victim,) = root.glob("unpacked/*.unpacked")
+    whole = victim.read_bytes()
+    begin = whole.rindex(b'{"content_sha256"')
+    for place in range(begin, len(whole)):
+        content = bytearray(whole)
+        content[place] ^= 1 << place % 8
+        victim.write_bytes(content)
+        with pytest.raises(ValueError, match="expected an unpacked shard"):
+            MmapReader(victim)
+    assert_equal(*open_both(root))
+    assert victim.read_bytes() == whole, "it was made anew"
+
+
+def test_a_cache_of_an_earlier_version_is_made_anew(tmp_path, refuses):
+    root = write_dataset(tmp_path, 1)
+    open_both(root)
+    (victim,) = root.glob("unpacked/*.unpacked")
+    victim.write_bytes(victim.read_bytes()[:-1] + b"1")
+    with refuses("expected an unpacked shard"):
+        MmapReader(victim)
+    assert_equal(*open_both(root))
+
+
+def test_what_somebody_else_put_beside_the_cache_stays(tmp_path, monkeypatch):
+    root = write_dataset(tmp_path / "data", 1)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "disk"))
+    (tmp_path / "disk").mkdir()
+    names = ["film.mp4.part", ".film.part", "mine.h5", "mine.unpacked", "notes.txt", ".a.2024.12.part", "x.1.part"]
+    folder, copies = root / "unpacked", local_folder(root) / "shards"
+    for place in (folder, copies):
+        place.mkdir(parents=True)
+        for name in names:
+            (place / name).write_bytes(b"mine")
+    (copies / "mine.h5").unlink()  # there shards are copied to under their own names
+    ours = f"{'0' * 32}.unpacked"
+    (folder / ours).write_bytes(b"of a shard that is no more")
+    open_both(root)
+    TrajectoryDataset(root, "all", local_copy=True, progress=False)
+    assert {name for name in names if (folder / name).exists()} == set(names) and not (folder / ours).exists()
+    assert {name for name in names if (copies / name).exists()} == set(names) - {"mine.h5"}
 
 
 def test_relabelled_shards_are_unpacked_anew_and_the_old_ones_removed(tmp_path):

@@ -48,5 +48,5 @@ def test_a_shard_that_went_is_named(tmp_path, refuses):
     with refuses("000.h5", FileNotFoundError):
         dataset[0]
     reader.shard.file.close()
-    with refuses("000.h5: was there at first, now it isn't", FileNotFoundError):
+    with refuses("No such file or directory: .*000.h5", FileNotFoundError):
         reader.tracks(reader.shard.clips[0])

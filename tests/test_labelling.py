@@ -306,6 +306,82 @@ def test_clips_of_a_changed_video_are_replaced_and_the_others_kept(videos, tmp_p
     assert len(list((report.folder / "shards").glob("*.stale"))) == 1
 
 
+def link_of(folder):
+    (folder.parent / "link").symlink_to(folder, target_is_directory=True)
+    return folder.parent / "link"
+
+
+@pytest.mark.parametrize("second", [lambda other: other, link_of, lambda other: other / "v0.mkv"])
+def test_two_sources_with_equal_names_keep_all_clips(videos, tmp_path, second):
+    """Whole folders, a folder behind a link, and a single video; labelled in turns, and then once more."""
+    workspace, other = Workspace(tmp_path / "ws"), tmp_path / "other"
+    for number, length in enumerate((13, 9, 4)):
+        sources.write_scene(other / f"v{number}.mkv", random_scene(length, (48, 64), seed=50 + number))
+    plans = [make_plan(videos, CONFIG), make_plan(second(other), CONFIG)]
+    reports = [label(plan, workspace, tracker=DriftTracker(), progress=False) for plan in plans + plans]
+    count = len(plans[1].clips)
+    assert [report.labelled for report in reports] == [6, count, 0, 0] and not any(one.stale for one in reports)
+    found = {clip.key: clip for clips in find_shards(reports[0].folder)[0].values() for clip in clips}
+    assert found.keys() == {clip.key for plan in plans for clip in plan.clips}
+    names = {clip.fingerprint: clip.video for clip in found.values()}
+    assert len(set(names.values())) == len(names) == 3 + len(plans[1].videos), "each has a name of its own"
+    assert "v0.mkv: is 'v0 (" in str(reports[1]) and "renamed" not in str(reports[0])
+    splits = json.loads((reports[0].folder / "splits.json").read_text())
+    assert splits.keys() == set(names.values())
+
+
+def test_a_video_that_is_renamed_or_moved_is_the_same_video(videos, tmp_path):
+    workspace = Workspace(tmp_path / "ws")
+    first = label(make_plan(videos, replace(CONFIG, max_clips=1)), workspace, tracker=DriftTracker(), progress=False)
+    before = json.loads((first.folder / "splits.json").read_text())
+    (videos / "v0.mkv").rename(videos / "v9.mkv")
+    shutil.copy(videos / "v1.mkv", videos / "v1.avi.mkv")
+    moved = videos.rename(tmp_path / "moved")
+    report = label(make_plan(moved, CONFIG), workspace, tracker=DriftTracker(), progress=False)
+    assert (report.found, report.labelled, report.stale) == (3, 3, [])
+    assert json.loads((first.folder / "splits.json").read_text()) == before
+    names = {clip.video for clips in find_shards(report.folder)[0].values() for clip in clips}
+    assert names == {"v0", "v1", "v2"}, "so that no video is in two splits"
+
+
+def test_a_dataset_of_an_earlier_version_loses_nothing_to_another_source(videos, tmp_path):
+    workspace = Workspace(tmp_path / "ws")
+    old = label(make_plan(videos, CONFIG), workspace, tracker=DriftTracker(), progress=False)
+    before, splits = samples(old.folder), (old.folder / "splits.json").read_text()
+    (old.folder / "videos.json").unlink()  # which earlier versions don't write
+    for number in range(3):
+        sources.write_scene(tmp_path / "other" / f"v{number}.mkv", random_scene(9, (48, 64), seed=60 + number))
+    new = label(make_plan(tmp_path / "other", CONFIG), workspace, tracker=DriftTracker(), progress=False)
+    assert before.items() <= samples(new.folder).items() and new.labelled == 6
+    assert json.loads(splits).items() <= json.loads((old.folder / "splits.json").read_text()).items()
+
+
+def test_a_broken_video_does_not_take_another_ones_clips_with_it(videos, tmp_path):
+    """v0 is known, moves to v8, and something broken takes its name."""
+    workspace = Workspace(tmp_path / "ws")
+    label(make_plan(videos, replace(CONFIG, max_clips=1)), workspace, tracker=DriftTracker(), progress=False)
+    (videos / "v0.mkv").rename(videos / "v8.mkv")
+    (videos / "v0.mkv").write_bytes(b"no video")
+    report = label(make_plan(videos, CONFIG), workspace, tracker=DriftTracker(), progress=False)
+    assert (report.found, report.labelled) == (3, 3) and len(report.skipped) == 1
+
+
+def test_another_seed_than_the_datasets_is_refused(videos, tmp_path, refuses):
+    label(make_plan(videos, CONFIG), Workspace(tmp_path), tracker=DriftTracker(), progress=False)
+    with refuses("seed: .*splits.json was made with 0, got 4; delete that file"):
+        label(make_plan(videos, replace(CONFIG, seed=4)), Workspace(tmp_path), tracker=DriftTracker(), progress=False)
+
+
+@pytest.mark.parametrize("name", ["config.json", "splits.json", "videos.json"])
+@pytest.mark.parametrize("content", ["[]", "null", '"x"', "{", "", b"\xff\xfe", '{"a": 1, "a": 2}', "[" * 100_000])
+def test_spoilt_json_in_the_datasets_folder_is_named(tmp_path, refuses, name, content):
+    folder = Workspace(tmp_path).dataset("default")
+    folder.mkdir(parents=True)
+    (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with refuses(f"{name}: expected JSON, "):
+        Store(Workspace(tmp_path), "default", config={}, tracker={}).register([], 0)
+
+
 def test_decoding_goes_ahead_and_writing_behind_the_tracker(videos, tmp_path, monkeypatch):
     """Clip 0 is tracked only once clip 1 is decoded, and written only once clip 1 is tracked; yet nothing is stuck."""
     plan, writers = make_plan(videos, CONFIG), set()

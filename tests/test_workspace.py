@@ -1,6 +1,7 @@
 """The workspace: where it is found, and that a file gets there whole or not at all."""
 
 import os
+import select
 import subprocess
 import sys
 
@@ -90,3 +91,98 @@ def test_publish_copies_whole(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="differs from its source"):
         publish(source, tmp_path / "deep" / "target")
     assert sha256_file(tmp_path / "deep" / "target") == sha256_file(source)
+
+
+OTHERS = [
+    "film.mp4.part",
+    ".film.part",
+    ".a.2024.12.part",
+    "a.1.part",
+    ".part",
+    ".a.flowlib-0.1.part",
+    ".a.host.1.part",
+]
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_others_call_part_is_not_ours(tmp_path, name):
+    (tmp_path / name).touch()
+    os.utime(tmp_path / name, (0, 0))
+    workspace.clear_stale(tmp_path)
+    assert (tmp_path / name).exists()
+
+
+def test_files_of_the_dead_go_and_those_of_the_living_stay(tmp_path):
+    path = workspace.temporary_path(tmp_path / "a.h5")
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    theirs = path.with_name(path.name.replace(f".{os.getpid()}.", f".{dead.pid}."))
+    for file in (path, theirs):
+        file.touch()
+        os.utime(file, (0, 0))
+    workspace.clear_stale(tmp_path)
+    assert path.exists() and not theirs.exists()
+
+
+def test_files_of_another_machine_go_after_a_day_by_the_disks_clock(tmp_path, monkeypatch):
+    monkeypatch.setattr("time.time", lambda: 4e9)  # a clock that can't be trusted
+    numbering = workspace._numbering()
+    other = f"flowlib-{int(numbering[-1] == '0')}{'0' * 11}"
+    files = [tmp_path / f".{name}.h5.{other}.1.part" for name in ("new", "old")]
+    for file in files:
+        file.touch()
+    yesterday = files[1].stat().st_mtime - 25 * 3600
+    os.utime(files[1], (yesterday, yesterday))
+    workspace.clear_stale(tmp_path)
+    assert [file.exists() for file in files] == [True, False]
+
+
+def test_a_job_in_another_container_keeps_its_file(tmp_path):
+    """It has numbers of its own for its processes, and the same name for the machine."""
+    code = (
+        "import sys; from flowlib.workspace import atomic_write\n"
+        "with atomic_write(sys.argv[1]) as t: t.write_text('half'); print('half', flush=True); sys.stdin.readline()"
+    )
+    command = ["unshare", "--pid", "--fork", sys.executable, "-c", code, str(tmp_path / "a")]
+    streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, **streams) as job:
+        if job.stdout.readline() != "half\n":
+            pytest.skip("containers aren't permitted here")
+        workspace.clear_stale(tmp_path)
+        assert len(list(tmp_path.glob(".a.*.part"))) == 1
+        job.communicate("go on\n")
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_json_is_an_object_or_an_error_that_names_the_file(tmp_path):
+    path = tmp_path / "a.json"
+    workspace.write_json(path, {"é": [1, {"b": None}]})
+    assert workspace.read_json(path) == {"é": [1, {"b": None}]}
+    for content in (b"[1]", b"{", b'{"a": 1, "a": 2}', b"\xff", b"[" * 100_000, b""):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="a.json: expected JSON, "):
+            workspace.read_json(path)
+
+
+def test_only_one_holds_a_lock_and_a_lock_of_another_user_will_do(tmp_path, monkeypatch):
+    code = (
+        "import sys; from flowlib.workspace import locked\n"
+        "with locked(sys.argv[1]): print('held', flush=True); sys.stdin.readline(); print('done', flush=True)"
+    )
+    command, streams = [sys.executable, "-c", code, str(tmp_path / "lock")], {"stdin": -1, "stdout": -1, "text": True}
+    with subprocess.Popen(command, **streams) as first:
+        assert first.stdout.readline() == "held\n"
+        with subprocess.Popen(command, **streams) as second:
+            waited = not select.select([second.stdout], [], [], 0.5)[0]
+            assert first.communicate("\n")[0] == "done\n" and waited
+            assert second.communicate("\n")[0] == "held\ndone\n"
+    real = os.open
+
+    def of_another_user(path, flags, *mode):
+        if flags & os.O_RDWR:
+            raise PermissionError(13, "Permission denied")
+        return real(path, flags, *mode)
+
+    monkeypatch.setattr(os, "open", of_another_user)
+    with workspace.locked(tmp_path / "lock"):
+        pass

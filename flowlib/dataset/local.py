@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import re
 import shutil
 import tempfile
 import warnings
@@ -19,7 +20,7 @@ from flowlib.dataset.mmap_reader import MmapReader, unpack, unpacked_bytes
 from flowlib.dataset.shard_reader import ShardReader
 from flowlib.progress import Progress
 from flowlib.shards import ShardError
-from flowlib.workspace import DRIVE, publish
+from flowlib.workspace import DRIVE, clear_stale, publish
 
 SPARE = 1_000_000_000  # bytes to leave free on the local disk, for checkpoints and the like
 
@@ -43,13 +44,13 @@ def copy_shards(paths: Sequence[Path], folder: Path, *, progress: bool = True) -
     written, a warning says so and the shards are read where they are.
 
     Args:
-        paths: all shards of the dataset; other files in `folder` are removed.
+        paths: all shards of the dataset; other shards in `folder` are removed.
         folder: where to.
         progress: show a bar with the time left.
     """
     places = {path: folder / path.name for path in paths}
     try:
-        with _alone(folder, keep=set(places.values())):
+        with _alone(folder, r"[^.].*\.h5", keep=set(places.values())):
             missing = [path for path, copy in places.items() if not _is_copy(copy, path)]
             needed = sum(path.stat().st_size for path in missing)
             if reason := _lack(folder, needed):
@@ -72,7 +73,7 @@ def unpack_shards(
     Args:
         paths: the shards.
         folder: where to.
-        others: shards of the dataset whose unpacked files may stay; other files in `folder` are removed.
+        others: shards of the dataset whose unpacked files may stay; other unpacked ones in `folder` are removed.
         progress: show a bar with the time left.
 
     Raises:
@@ -80,7 +81,7 @@ def unpack_shards(
         ShardError: one of them is damaged.
     """
     places = {path: folder / f"{ShardReader(path).content_sha256[:32]}.unpacked" for path in {*paths, *others}}
-    with _alone(folder, keep=set(places.values())):
+    with _alone(folder, r"[0-9a-f]{32}\.unpacked", keep=set(places.values())):
         sizes = {path: _unpacked_size(path) for path in paths if not _is_unpacked(places[path])}
         if reason := _lack(folder, sum(sizes.values())):
             raise OSError(f"unpacked: {folder} {reason}; name a folder on a larger disk, or read the shards themselves")
@@ -88,16 +89,19 @@ def unpack_shards(
             for path in sizes:
                 try:
                     unpack(path, places[path], advance=bar.update)
-                except FileNotFoundError:
-                    raise  # the shard's own
                 except OSError as error:
+                    if error.filename == str(path):
+                        raise  # the shard's own
                     raise OSError(f"{folder}: can't be written ({error}); what is whole stays, run again") from error
     return {path: places[path] for path in paths}
 
 
 @contextmanager
-def _alone(folder: Path, keep: set[Path]) -> Iterator[None]:
-    """Be the only process that fills `folder`, and begin by removing what is not to be kept or was never finished."""
+def _alone(folder: Path, made: str, keep: set[Path]) -> Iterator[None]:
+    """Be the only process that fills `folder` with files of names like `made`.
+
+    Begins by removing those that are not to be kept or were never finished, and nothing that somebody else put there.
+    """
     with ExitStack() as stack:
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -105,8 +109,9 @@ def _alone(folder: Path, keep: set[Path]) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX)  # goes when its process does, however that ends
         except OSError as error:
             raise OSError(f"{folder} can't be written or locked ({error.strerror}); name a local folder") from error
+        clear_stale(folder)
         for path in folder.iterdir():
-            if path not in keep and path.suffix in (".h5", ".unpacked", ".part"):
+            if path not in keep and re.fullmatch(made, path.name):
                 path.unlink(missing_ok=True)
         yield
 

@@ -4,14 +4,16 @@
     per clip    float32 tracks [S N 2], float32 queries [N 3], bool visibility [S N]
     index       JSON: content_sha256 of the shard, size, num_frames F, and for each clip's key the rows of its frames
                 and where its tracks begin
-    tail        8 bytes: length of the index, little-endian; 16 bytes: MAGIC
+    tail        32 bytes: SHA-256 of the index; 8 bytes: length of the index, little-endian; 16 bytes: MAGIC
 
 Written atomically and for the content of one shard, so a killed build leaves whole files and goes on with the next, and
-a shard that changes gets a new one. A cache on a local disk: anyone may delete it, and reading doesn't check its bytes.
+a shard that changes gets a new one. A cache on a local disk: anyone may delete it. What the index says is checked when
+the file is opened; pictures and tracks aren't when they are read, which would take longer than reading them.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import mmap
 from collections.abc import Callable, Sequence
@@ -25,8 +27,8 @@ from flowlib.geometry import Size
 from flowlib.tracks import Tracks
 from flowlib.workspace import atomic_write
 
-MAGIC = b"flowlib-unpack-1"
-TAIL = 8 + len(MAGIC)
+MAGIC = b"flowlib-unpack-2"  # 1 had no hash
+TAIL = 32 + 8 + len(MAGIC)
 ALIGNED = 64  # where a clip's arrays begin
 POINT = 8 + 1  # bytes of a point in a frame: x and y as float32, and whether it is seen
 QUERY = 12  # bytes of t, x and y as float32
@@ -103,7 +105,7 @@ def unpack(path: str | Path, target: str | Path, *, advance: Callable[[int], obj
             advance(_write_tracks(file, reader, clip))
         about = {"content_sha256": reader.content_sha256, "size": reader.size, "num_frames": len(rows)}
         content = json.dumps(about | {"clips": places}).encode()
-        file.write(content + len(content).to_bytes(8, "little") + MAGIC)
+        file.write(content + hashlib.sha256(content).digest() + len(content).to_bytes(8, "little") + MAGIC)
     return Path(target)
 
 
@@ -135,8 +137,9 @@ def _read_index(file, length: int) -> dict | None:
         return None
     file.seek(length - TAIL)
     tail = file.read(TAIL)
-    begin = length - TAIL - int.from_bytes(tail[:8], "little")
-    if tail[8:] != MAGIC or begin < 0:
+    begin = length - TAIL - int.from_bytes(tail[32:40], "little")
+    if tail[40:] != MAGIC or begin < 0:
         return None
     file.seek(begin)
-    return json.loads(file.read(length - TAIL - begin))
+    content = file.read(length - TAIL - begin)
+    return json.loads(content) if hashlib.sha256(content).digest() == tail[:32] else None

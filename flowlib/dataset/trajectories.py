@@ -7,6 +7,7 @@ import hashlib
 import os
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -17,7 +18,7 @@ from flowlib.dataset.local import copy_shards, local_folder, on_drive, unpack_sh
 from flowlib.dataset.mmap_reader import MmapReader
 from flowlib.dataset.shard_reader import ShardReader
 from flowlib.shards import find_shards
-from flowlib.splits import SPLITS, load_splits
+from flowlib.splits import SPLITS, load_splits, name_videos
 from flowlib.tracks import Tracks
 
 Reader = TypeVar("Reader")
@@ -42,7 +43,7 @@ class TrajectoryDataset(Dataset):
 
     Attributes:
         clips: the clips, in order.
-        videos: the names of their videos, sorted.
+        videos: the names of their videos, sorted; a video is its content, and has one name in a dataset.
         fingerprints: the SHA-256 of each of these videos.
         num_frames: S.
         size: (H, W) of the stored frames.
@@ -73,6 +74,11 @@ class TrajectoryDataset(Dataset):
         for reason in bad:
             warnings.warn(f"skipped: {reason}", stacklevel=2)
         everything = [(path, clip) for path, clips in found.items() for clip in clips]
+        names = name_videos(self.root, ((clip.fingerprint, clip.video) for _, clip in everything))
+        everything = [
+            (path, clip if clip.video == (name := names[clip.fingerprint]) else replace(clip, video=name))
+            for path, clip in everything
+        ]
         if not everything:
             raise FileNotFoundError(f"{self.root}: expected shards with labelled clips, found none; label some first")
         self.entries: list[tuple[Path, Clip]] = sorted(

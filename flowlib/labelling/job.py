@@ -37,7 +37,8 @@ class LabelReport:
         labelled: clips labelled now.
         skipped: videos skipped, with a reason each.
         skipped_clips: clips of the plan with nothing to learn from.
-        damaged: shards that could not be read; they were quarantined and this chunk's clips in them done again.
+        renamed: videos that are called otherwise in the dataset, since another one has their name there.
+        damaged: shards that are damaged; they were quarantined and this chunk's clips in them done again.
         stale: shards with clips of videos that have another content now; they were quarantined.
         clock: seconds spent tracking, and waiting for "decoding" and "writing"; of all workers together.
         seconds: from beginning to end.
@@ -49,6 +50,7 @@ class LabelReport:
     labelled: int = 0
     skipped: list[Skipped] = field(default_factory=list)
     skipped_clips: list[Skipped] = field(default_factory=list)
+    renamed: list[str] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
     stale: list[str] = field(default_factory=list)
     clock: Clock = field(default_factory=Clock)
@@ -62,6 +64,7 @@ class LabelReport:
             lines += [f"{self.seconds / self.labelled:.2f} s a clip; of the tracker's time: {self.clock}"]
         lines += [f"skipped: {one.name}: {one.reason}" for one in self.skipped]
         lines += [f"skipped: {len(self.skipped_clips)} clips that are black or frozen"] if self.skipped_clips else []
+        lines += [f"renamed: {one}" for one in self.renamed]
         lines += [f"quarantined, labelled again: {reason}" for reason in self.damaged]
         lines += [f"quarantined: {reason}" for reason in self.stale]
         return "\n".join(lines + [f"{len(self.skipped)} videos skipped"] if self.skipped else lines)
@@ -113,12 +116,14 @@ def label(
         tracker = tracker or tracker_of(plan, device)
     about = _describe(plan, tracker, device)
     store = Store(workspace, dataset, config=plan.config.content(), tracker=about)
-    store.assign_splits(list(plan.videos), plan.config.seed)
     report = LabelReport(store.folder, len(clips), skipped=list(plan.skipped), skipped_clips=plan.skipped_clips)
     report.damaged = store.quarantine_damaged(verify=verify, progress=progress)
-    report.stale = store.quarantine_stale(plan.videos)
+    names, replaced = store.register(plan.videos.values(), plan.config.seed)
+    report.renamed = [f"{plan.videos[old].path}: is {new!r} in the dataset" for old, new in names.items() if old != new]
+    report.stale = store.quarantine_stale(replaced)
+    plan = plan.renamed(names)
     store.clear_merged()
-    _work_off(plan, clips, store, report, _engine(engine, tracker, device, workers), progress)
+    _work_off(plan, plan.chunk(chunk, num_chunks), store, report, _engine(engine, tracker, device, workers), progress)
     report.seconds = time.perf_counter() - start
     logger.info("%s: chunk %d of %d done in %.1f s", store.folder, chunk, num_chunks, report.seconds)
     if strict and report.skipped:
@@ -129,16 +134,16 @@ def label(
 def _work_off(plan: Plan, clips: list[Clip], store: Store, report: LabelReport, engine, progress: bool) -> None:
     """Label what is missing; a second round only where another process has taken away what this one wrote."""
     for last_round in (False, True):
-        todo = _missing(clips, store, report)
+        todo = _missing(plan, clips, store, report)
         report.found = report.found if last_round else len(clips) - len(todo)
         if todo:
             _one_round(plan, todo, store, report, engine, progress)
-    if missing := _missing(clips, store, report):
+    if missing := _missing(plan, clips, store, report):
         raise OSError(f"{store.folder}: {len(missing)} clips were written but can't be found there; run it again")
 
 
-def _missing(clips: list[Clip], store: Store, report: LabelReport) -> list[Clip]:
-    there, broken = store.keys(), {one.name for one in report.skipped}
+def _missing(plan: Plan, clips: list[Clip], store: Store, report: LabelReport) -> list[Clip]:
+    there, broken = store.keys(), {one.name for one in report.skipped[len(plan.skipped) :]}
     return [clip for clip in clips if clip.key not in there and clip.video not in broken]
 
 

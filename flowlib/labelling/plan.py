@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -42,6 +42,12 @@ class Plan:
         check_chunk(chunk, num_chunks)
         total = len(self.clips)
         return self.clips[total * chunk // num_chunks : total * (chunk + 1) // num_chunks]
+
+    def renamed(self, names: dict[str, str]) -> Plan:
+        """The same plan with other names for its videos, by their names now."""
+        videos = {names[name]: replace(video, name=names[name]) for name, video in self.videos.items()}
+        clips = [replace(clip, video=names[clip.video]) for clip in self.clips]
+        return replace(self, videos=videos, clips=clips)
 
     def __str__(self) -> str:
         points = self.config.num_points

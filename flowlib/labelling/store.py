@@ -12,11 +12,13 @@ import errno
 import hashlib
 import json
 import logging
+import os
 import threading
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -32,17 +34,19 @@ from flowlib.shards import (
     verify_shards,
     write_shard,
 )
-from flowlib.splits import save_splits
+from flowlib.splits import register_videos
 from flowlib.tracks import Tracks
 from flowlib.video import Video
-from flowlib.workspace import Workspace, clear_stale, publish, temporary_path, write_json
+from flowlib.video.reading import printable
+from flowlib.workspace import Workspace, clear_stale, publish, read_json, temporary_path, write_json
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 SHARD_BYTES = 500_000_000
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # seconds before a write that failed is tried again
-# What another try can't mend: no space or quota, a file too large, a read-only disk, no permission.
-HOPELESS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+# What another try can't mend: no space or quota, a file too large, a read-only disk, no permission, too many open.
+HOPELESS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EMFILE)
 
 
 class Store:
@@ -82,10 +86,9 @@ class Store:
     def keys(self) -> set[str]:
         """The clips that are in shards; while the root is away this waits, or nothing would seem to be there."""
         while True:
-            self._persist(lambda: None)
-            found = {clip.key for clips in find_shards(self.folder)[0].values() for clip in clips}
+            found, _ = self._persist(lambda: find_shards(self.folder))
             if self._is_here():
-                return found
+                return {clip.key for clips in found.values() for clip in clips}
 
     def clear_merged(self) -> None:
         """Remove what is left of clips in shards: a kill may have come between publishing a shard and that."""
@@ -97,14 +100,18 @@ class Store:
     def has(self, clip: Clip) -> bool:
         """Whether there is a whole partial shard of this clip; a damaged one is removed."""
         path = self.partial(clip)
-        try:
-            check_shard(path)
-        except FileNotFoundError:
-            return False
-        except ShardError:
-            path.unlink(missing_ok=True)
-            return False
-        return True
+
+        def check() -> bool:
+            try:
+                check_shard(path)
+            except FileNotFoundError:
+                return False
+            except ShardError:
+                path.unlink(missing_ok=True)
+                return False
+            return True
+
+        return self._persist(check) if path.exists() else False
 
     def journal(self, clip: Clip, tracks: Tracks) -> None:
         """Put tracks where a kill can't reach them, at once; writing them comes beside the next clip's tracking.
@@ -175,6 +182,8 @@ class Store:
     def quarantine_damaged(self, *, verify: bool = False, progress: bool = False) -> list[str]:
         """Rename bad shards to `*.damaged`, so that their clips count as missing; a sentence for each.
 
+        Only what was read and is wrong is bad; what can't be read is an `OSError`.
+
         Args:
             verify: read every shard to the last byte, not only its index.
             progress: show a bar meanwhile.
@@ -182,19 +191,40 @@ class Store:
         if verify:
             bad = verify_shards(self.folder, progress=lambda paths: _bar(paths, "verifying", progress))
         else:
-            bad = dict(_unreadable(self.folder))
+            bad = self._persist(lambda: dict(_damaged(self.folder)))
         return [str(error) for path, error in bad.items() if _rename(path, ".damaged")]
 
-    def quarantine_stale(self, videos: dict[str, Video]) -> list[str]:
+    def register(self, videos: Iterable[Video], seed: int) -> tuple[dict[str, str], set[str]]:
+        """Write down what each video is called in the dataset and which split it is in, once for all chunks.
+
+        Returns:
+            Name in the source -> name in the dataset; and the fingerprints of what lay in the videos' places before.
+        """
+        found = self._persist(lambda: find_shards(self.folder))[0].values()
+        labelled = ((clip.fingerprint, clip.video) for clips in found for clip in clips)
+        real, root = cache(os.path.realpath), Path(os.path.realpath(self.workspace.root))
+        places = {}
+        for video in videos:
+            path = Path(real(os.path.dirname(video.path)), os.path.basename(video.path))
+            # Within the workspace, whose own place may differ by machine, or anywhere.
+            place = path.relative_to(root) if path.is_relative_to(root) else path
+            places[video.fingerprint] = video.name, printable(place)
+        names, replaced = register_videos(self.folder, places, seed=seed, labelled=labelled)
+        return {name: names[fingerprint] for fingerprint, (name, _) in places.items()}, replaced
+
+    def quarantine_stale(self, replaced: set[str]) -> list[str]:
         """Take clips out of the dataset whose video has another content now; a sentence for each shard.
 
         What else such a shard holds goes into a new one first; the old one is renamed to `*.stale`. Clips of videos
         that are no longer there stay: who has labels may throw videos away.
+
+        Args:
+            replaced: the fingerprints of what was in the videos' places before, see `register`.
         """
         sentences = []
-        for path in shard_paths(self.folder):
+        for path in shard_paths(self.folder) if replaced else ():
             try:
-                stale = self._without(path, lambda clip: clip.video in videos and not _is_of(clip, videos[clip.video]))
+                stale = self._without(path, lambda clip: clip.fingerprint in replaced)
             except FileNotFoundError:
                 if path.exists():
                     raise
@@ -224,9 +254,9 @@ class Store:
         if not path.exists():
             write_json(path, wanted)
         try:
-            there = json.loads(path.read_text(encoding="utf-8"))
+            there = read_json(path)
         except ValueError as error:
-            raise ValueError(f"{path}: expected JSON, {error}; delete it, and it is written anew") from error
+            raise ValueError(f"{error}; delete it, and it is written anew") from error
         other = sorted(name for name in there.keys() | wanted.keys() if there.get(name) != wanted.get(name))
         if other:
             changes = ", ".join(f"{name}: {there.get(name)!r} there, {wanted.get(name)!r} now" for name in other)
@@ -234,23 +264,19 @@ class Store:
                 f"dataset: {self.folder} was made with other settings ({changes}); choose another name for these"
             )
 
-    def assign_splits(self, videos: list[str], seed: int) -> None:
-        """Write down which split each video is in, once for all chunks."""
-        save_splits(self.folder, videos, seed=seed)
-
-    def _persist(self, write: Callable[[], object]) -> None:
-        """Call `write` until it succeeds: a Drive that hiccups or is mounted again must not end a long job."""
+    def _persist(self, work: Callable[[], T]) -> T:
+        """Call `work` until it succeeds: a Drive that hiccups or is mounted again must not end a long job."""
         for pause in (*PAUSES, None):
             try:
                 # A Drive that is gone leaves an empty folder, and writing there would go to the local disk, unseen.
                 if not self._is_here():
                     raise FileNotFoundError(errno.ENOENT, "root: the workspace has vanished", str(self.folder))
-                write()
-                return
+                return work()
             except OSError as error:
-                logger.warning("%s: can't be written now (%s)", self.folder, error)
+                logger.warning("%s: can't be read or written now (%s)", self.folder, error)
                 if pause is None or error.errno in HOPELESS or self.stopping.wait(pause):
                     raise
+        raise AssertionError("the last try returns or raises")
 
     def _is_here(self) -> bool:
         return (self.folder / "config.json").exists()
@@ -273,7 +299,7 @@ def _bar(paths, title: str, shown: bool) -> Progress:
     return Progress(paths, title, unit="shard", disable=not shown)
 
 
-def _unreadable(folder: Path):
+def _damaged(folder: Path):
     for path in shard_paths(folder):
         try:
             Shard(path).close()
@@ -301,7 +327,3 @@ def _size(path: Path) -> int:
 
 def _digest(names) -> str:
     return hashlib.sha256(" ".join(names).encode()).hexdigest()[:16]
-
-
-def _is_of(clip: Clip, video: Video) -> bool:
-    return clip.fingerprint == video.fingerprint
