@@ -114,7 +114,11 @@ class PictureReader:
         pictures = [name for name in entries if is_picture(name)]
         folders = {Path(name).parent for name in pictures}
         if len(folders) > 1:
-            raise VideoError(f"{path}: expected the pictures of one video, got {len(folders)} folders of pictures")
+            raise VideoError(
+                f"{path}: expected the pictures of one video, got {len(folders)} folders of pictures; unpack it"
+            )
+        if not pictures:
+            raise VideoError(f"{path}: expected pictures, found none among {len(entries)} files; unpack it")
         self.path, self.entries, self.names = path, entries, in_order(pictures)
         self.promised = len(self.names)
 

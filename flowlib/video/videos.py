@@ -242,20 +242,24 @@ def _walk(source: Path) -> tuple[list[Path], list[Skipped]]:
     real = os.path.realpath(source)
     folders, linked = [source], []
 
-    def leave(path: Path, reason: str, note: str = "", is_video: bool = False) -> None:
-        others.append(Skipped(printable(path.relative_to(source)) + note, reason, is_video))
+    def leave(path: Path, reason: str, is_video: bool = False) -> None:
+        inside = sum(len(files) for *_, files in os.walk(path)) if is_hidden(path.name) and not path.is_symlink() else 0
+        name = printable(path.relative_to(source)) + (f" ({inside} files)" if inside else "")
+        others.append(Skipped(name, reason, is_video))
 
     while folders or linked:  # linked ones last: what is both in the source and linked to keeps its own name
         folder = folders.pop() if folders else linked.pop(0)
         try:
             with os.scandir(folder) as listing:
                 entries = sorted(listing, key=lambda entry: entry.name)
+            pictures = folder.name == "frames" and folder != source and any(map(is_picture, os.listdir(folder)))
         except OSError as error:
             leave(folder, f"{printable(folder)}: expected a folder, can't be opened ({error.strerror})", is_video=True)
             continue
-        pictures = folder.name == "frames" and folder != source and any(is_picture(entry.name) for entry in entries)
         place = os.path.realpath(folder)
-        same = seen.get((place, pictures)) or (source if f"{real}{os.sep}".startswith(f"{place}{os.sep}") else folder)
+        same = seen.get((place, pictures)) or (
+            source if f"{real}{os.sep}".startswith(os.path.join(place, "")) else folder
+        )
         if same != folder:
             leave(folder, f"the same folder as {printable(same)}, or one around it, and read there")
             continue
@@ -265,14 +269,11 @@ def _walk(source: Path) -> tuple[list[Path], list[Skipped]]:
         for entry in entries:
             path, link = folder / entry.name, entry.is_symlink()
             is_folder = os.path.isdir(path) if link else entry.is_dir()
-            if is_hidden(entry.name):
-                if not (pictures and entry.name == ORIGIN):
-                    leave(path, "hidden, trash or the system's own", _count(path) if is_folder and not link else "")
-            elif is_folder:
+            if is_folder and not is_hidden(entry.name):
                 (linked if link else folders).append(path)
             elif not (what := _what_else(path, entry)):
                 videos.append(path)
-            elif not (pictures and is_picture(entry.name)):
+            elif not (pictures and (is_picture(entry.name) or entry.name == ORIGIN)):
                 leave(path, what)
     there = set(videos)
     for path in [path for path in there if path.suffix.lower() == ".zip" and path.with_suffix("") in there]:
@@ -281,14 +282,13 @@ def _walk(source: Path) -> tuple[list[Path], list[Skipped]]:
     return sorted(there), others
 
 
-def _count(folder: Path) -> str:
-    return f" ({sum(len(files) for *_, files in os.walk(folder))} files)"
-
-
 def _what_else(path: Path, entry: os.DirEntry) -> str:
-    """What a file is by its name; "" for a video."""
+    """What is no video, by its name; "" for one."""
     suffix = os.path.splitext(entry.name)[1].lower()
-    if not entry.is_file() and os.path.exists(path):  # a link to nothing is a video that can't be opened
+    if is_hidden(entry.name):
+        return "hidden, trash or the system's own"
+    # A link to nothing goes on, to be a video that can't be opened.
+    if not entry.is_file(follow_symlinks=False) and os.path.exists(path) and not os.path.isfile(path):
         return "no file but a pipe, a socket or a device"
     if suffix in VIDEO_SUFFIXES or suffix == ".zip":
         return ""

@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from fractions import Fraction
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path
 
 import av
@@ -103,25 +103,23 @@ def _is_itself(path: Path, video: Video) -> bool:
 def _clear_unless(origin: str, path: Path) -> None:
     """Keep a folder or .zip of pictures that has this origin, delete another of ours, move away what is not ours."""
     pictures = path / "frames" if path.is_dir() else path
-    if path.is_dir() and not (pictures.is_dir() and any(is_picture(entry.name) for entry in pictures.iterdir())):
-        return
     found = _origin_of(pictures)
     if found == origin:
         return
-    if not found.startswith("flowlib "):
-        old = next(old for i in range(1, 10**9) if not (old := Path(f"{pictures}.old{i if i > 1 else ''}")).exists())
-        os.rename(pictures, old)
-        warnings.warn(f"{pictures}: expected pictures written here, found others; they are now {old}", stacklevel=3)
-    elif path.is_dir():
-        for entry in list(pictures.iterdir()):
-            if re.fullmatch(r"\d{5,}\.jpg", entry.name):
-                entry.unlink()
+    if found.startswith("flowlib ") and pictures.is_dir():
+        for name in os.listdir(pictures):
+            if re.fullmatch(r"\d{5,}\.jpg", name):
+                (pictures / name).unlink()
         (pictures / ORIGIN).unlink()  # last: a kill on the way leaves the rest known as ours
         with suppress(OSError):  # something else is there
             pictures.rmdir()
             path.rmdir()
-    else:
-        path.unlink()
+    elif found.startswith("flowlib "):
+        pictures.unlink()
+    if pictures.is_file() or (pictures.is_dir() and any(map(is_picture, os.listdir(pictures)))):
+        old = next(old for i in count(1) if not (old := Path(f"{pictures}.old{i if i > 1 else ''}")).exists())
+        os.rename(pictures, old)
+        warnings.warn(f"{pictures}: expected pictures written here, found others; they are now {old}", stacklevel=3)
 
 
 def _origin_of(pictures: Path) -> str:
@@ -135,8 +133,9 @@ def _origin_of(pictures: Path) -> str:
 
 
 def _write_pictures(video: Video, folder: Path, quality: int, origin: str) -> None:
-    with atomic_write(folder / ORIGIN) as temporary:
-        temporary.write_text(origin, encoding="utf-8")
+    if _origin_of(folder) != origin:
+        with atomic_write(folder / ORIGIN) as temporary:
+            temporary.write_text(origin, encoding="utf-8")
     paths = [folder / f"{i:05d}.jpg" for i in range(video.num_frames)]
     first = next((i for i, path in enumerate(paths) if not path.exists()), video.num_frames)
     if first < video.num_frames:
