@@ -134,7 +134,7 @@ def make_probe() -> type:
             found = find_source(self.source, Workspace(self.root), progress=Progress)
             videos, skipped = probe_all(found, progress=Progress)
             print(describe_videos(videos, skipped))
-            print(f"{len(videos)} videos can be used, {len(skipped)} can't.")
+            print(f"{len(videos)} videos can be used, {sum(one.is_video for one in skipped)} can't.")
 
     return Probe
 

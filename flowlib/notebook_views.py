@@ -36,7 +36,7 @@ from flowlib.tasks.trajectories.metrics import TrajectoryAnswer
 from flowlib.tracks import Tracks
 from flowlib.training.runs import read_metrics
 from flowlib.video import decode_image, read_frames, resize_frame
-from flowlib.video.reading import IMAGE_SUFFIXES
+from flowlib.video.images import IMAGE_SUFFIXES
 from flowlib.viewer import TrajectoryViewer
 from flowlib.warp import Fill, rebuild
 from flowlib.workspace import check_name

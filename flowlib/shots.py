@@ -19,7 +19,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from flowlib.video import Skipped, Video, VideoError, find_videos, fingerprint, probe
+from flowlib.video import Skipped, Video, VideoError, find_all, fingerprint, probe
 from flowlib.workspace import write_json
 
 VERSION = 1  # of what a scan says; another version's are made anew
@@ -82,13 +82,12 @@ def scan_all(
     """Scan every video of a source: the good ones, and the bad ones with a reason each.
 
     Args:
-        source: as for `video.find_videos`.
+        source: as for `video.find_videos`; what is there and no video is listed with the bad ones, `is_video=False`.
         cache: a JSON file of scans by the content of their videos, read first and written again; None for none.
         progress: wraps the list of videos while it is worked off, for example `Progress`.
     """
-    good, bad, kept = [], [], ScanCache(cache)
-    found = find_videos(source).items()
-    for name, path in progress(found) if progress else found:
+    good, (found, bad), kept = [], find_all(source), ScanCache(cache)
+    for name, path in progress(found.items()) if progress else found.items():
         try:
             good.append(kept.scan(path, name))
         except VideoError as error:

@@ -46,7 +46,8 @@ check_parameters(globals())
 # %% [markdown]
 # ## Every video, decoded to its end
 #
-# A video that is broken, empty or breaks off is listed with the reason, and the others go on.
+# A video that is broken, empty or breaks off is listed with the reason, and the others go on. So is everything else in
+# the folder: what is not among the videos is named as left out.
 
 # %%
 from flowlib.progress import Progress
@@ -74,7 +75,8 @@ contact_sheet(middle_frames(videos, (height, width), fit), titles=[video.name fo
 # ## The frames as pictures
 #
 # The next notebooks decode the videos themselves, so this is for your own use. `layout = "zip"` writes one file a
-# video, which a mounted Drive likes better than thousands of small ones. What is there already is kept.
+# video, which a mounted Drive likes better than thousands of small ones. What is there already is kept
+# unless the video has changed.
 
 # %%
 from flowlib.video import write_frames
@@ -82,6 +84,6 @@ from flowlib.video import write_frames
 written = write_frames(videos, workspace.frames, layout=layout, progress=Progress)
 
 # %%
-print(f"{len(videos)} videos can be used, {len(skipped)} can't.")
+print(f"{len(videos)} videos can be used, {sum(one.is_video for one in skipped)} can't.")
 print(f"{len(written)} folders or zips of pictures are in {workspace.frames}.")
 print("Next: 02_pips_dataset follows points through them; give it the same source.")

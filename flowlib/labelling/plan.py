@@ -25,6 +25,7 @@ class Plan:
         skipped: videos that are broken, too short or there twice, with a reason each.
         skipped_clips: clips with nothing to learn from, with a reason each: "black" or "frozen".
         num_cuts: how many cuts there are in the videos.
+        num_others: how many files and folders of the source are no videos.
     """
 
     config: LabelConfig
@@ -33,6 +34,7 @@ class Plan:
     skipped: list[Skipped]
     skipped_clips: list[Skipped] = field(default_factory=list)
     num_cuts: int = 0
+    num_others: int = 0
 
     def chunk(self, chunk: int, num_chunks: int) -> list[Clip]:
         """The clips of chunk 0 ≤ `chunk` < `num_chunks`: contiguous, equal in number to within one.
@@ -59,7 +61,9 @@ class Plan:
             lines += [f"cuts: {self.num_cuts}, no clip straddles one" if self.config.split_shots else "cuts: not kept"]
         counts = Counter((one.name.rpartition(", ")[0], one.reason) for one in self.skipped_clips)
         lines += [f"skipped: {name}: {number} clips are {reason}" for (name, reason), number in counts.items()]
-        return "\n".join(lines + [f"skipped: {one.name}: {one.reason}" for one in self.skipped])
+        lines += [f"skipped: {one.name}: {one.reason}" for one in self.skipped]
+        others = f"left out: {self.num_others} files and folders that are no videos; `flowlib probe` names them"
+        return "\n".join(lines + [others] * bool(self.num_others))
 
 
 def make_plan(source: str | Path, config: LabelConfig, *, cache: Path | None = None, progress: bool = False) -> Plan:
@@ -76,7 +80,8 @@ def make_plan(source: str | Path, config: LabelConfig, *, cache: Path | None = N
         ValueError: there are videos, but not one that gives a clip; every reason is in the message.
     """
     bar = partial(Progress, title="reading videos", unit="video", disable=not progress)
-    scans, skipped = scan_all(source, cache=cache, progress=bar)
+    scans, bad = scan_all(source, cache=cache, progress=bar)
+    skipped = [one for one in bad if one.is_video]
     videos, clips, skipped_clips, seen = {}, [], [], {}
     for scan in scans:
         video = scan.video
@@ -95,7 +100,7 @@ def make_plan(source: str | Path, config: LabelConfig, *, cache: Path | None = N
             f"source: expected at least one video of {config.span} frames in {source}, got none ({reasons})"
         )
     num_cuts = sum(len(scan.cuts) for scan in scans if scan.video.name in videos)
-    return Plan(config, videos, clips, skipped, skipped_clips, num_cuts)
+    return Plan(config, videos, clips, skipped, skipped_clips, num_cuts, len(bad) - sum(one.is_video for one in bad))
 
 
 def check_chunk(chunk: int, num_chunks: int) -> None:

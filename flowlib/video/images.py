@@ -1,6 +1,14 @@
-"""Images: frames as arrays, as bytes of JPEG, PNG or WebP, and at another size. Knows nothing of videos."""
+"""Images: frames as arrays, as bytes of JPEG, PNG or WebP, and at another size; which names are pictures', in order.
+
+Knows nothing of videos.
+"""
 
 from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from decimal import Decimal
 
 import cv2
 import numpy as np
@@ -10,6 +18,16 @@ from flowlib.geometry import FitRule, Size, fit_frame
 
 Frame = UInt8[np.ndarray, "H W 3"]
 Frames = UInt8[np.ndarray, "S H W 3"]
+
+IMAGE_SUFFIXES = frozenset(
+    ".avif .bmp .dib .jfif .jp2 .jpe .jpeg .jpg .pbm .pgm .png .pnm .ppm .ras .sr .tif .tiff .webp".split()  # noqa: SIM905
+)
+# Of macOS, Windows and network drives, in lower case; what begins with a dot (._x, .DS_Store, .Trash) is hidden anyhow.
+SYSTEM_NAMES = frozenset(
+    ["__macosx", "icon\r", "network trash folder", "temporary items", "lost+found", "@eadir", "#recycle", "#snapshot"]
+    + ["thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "recycler", "recycled", "system volume information"]
+)
+_DECIMAL = r"(?<!\d)(?<!\d\.)(?:\d+\.\d+(?:e[+-]\d{1,3})?|\d+e[+-]\d{1,3})(?!\.?\d)"
 
 
 def resize_frame(frame: Frame, size: Size | None, fit: FitRule = "crop") -> UInt8[np.ndarray, "height width 3"]:
@@ -54,3 +72,37 @@ def decode_image(data: bytes | np.ndarray) -> Frame:
     if image is None:
         raise ValueError(f"expected the bytes of a picture, got {buffer.size} bytes that are none")
     return image
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name is hidden, trash, or the system's own."""
+    return name.lower() in SYSTEM_NAMES or (name.startswith(".") and name not in (".", ".."))
+
+
+def is_picture(name: str) -> bool:
+    """Whether a file of this name, or of this path in a .zip, is a picture."""
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and not any(map(is_hidden, name.split("/")))
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Names of pictures in the order of their numbers: 2, 10; -1, 0; 0.04, 0.1; but clip.9, clip.10; IMG, IMG(1)."""
+    stems = {name: os.path.splitext(name.rpartition("/")[2])[0].replace("\u2212", "-") for name in names}
+    # Is 1.10 a tenth of a second after 1, or the tenth picture of shot 1? Times end in 0 only if all are equally long.
+    parts = [found for stem in stems.values() for found in re.findall(r"\d\.(\d+)", stem)]
+    counted = len(set(map(len, parts))) > 1 and any(len(part) > 1 and part.endswith("0") for part in parts)
+    number = re.compile(r"\d+" if counted else rf"{_DECIMAL}|\d+", re.IGNORECASE)
+    unsigned = {stem[: found.start()] for stem in stems.values() for found in number.finditer(stem)}
+
+    def key(name: str) -> list:
+        stem, end, parts = stems[name], 0, []
+        for found in number.finditer(stem):
+            before, sign = stem[: found.start()], ""
+            if before.endswith(("-", "+")):  # a sign, or does it join words, as in frame-2 and 2026-11-27?
+                rest = before[:-1]
+                if not rest or rest[-1] in "_=([," or (not rest[-1].isdigit() and rest in unsigned):
+                    before, sign = rest, before[-1]
+            parts += [before[end:].casefold(), Decimal(sign + found.group())]
+            end = found.end()
+        return [*parts, stem[end:].casefold()]
+
+    return sorted(stems, key=lambda name: (key(name), name))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import lzma
 import os
-import re
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -24,10 +23,9 @@ import av.error
 import numpy as np
 
 from flowlib.geometry import Size
-from flowlib.video.images import decode_image, resize_frame
+from flowlib.video.images import decode_image, in_order, is_picture, resize_frame
 from flowlib.workspace import sha256_file
 
-IMAGE_SUFFIXES = frozenset([".bmp", ".jpeg", ".jpg", ".png", ".webp"])
 THUMBNAIL_SIDE = 256  # pixels of the longer side, at most
 LISTS = ("concat", "hls", "dash")  # FFmpeg plays what these name, whose content the file's fingerprint says nothing of
 FRAMES_FPS = 25.0  # assumed for pictures, which carry no frame rate
@@ -44,11 +42,13 @@ def open_video(path: Path) -> Iterator[FileReader | PictureReader]:
         raise VideoError(f"{printable(path)}: expected a name in UTF-8; rename it")
     try:
         if path.is_dir():
-            yield PictureReader(path, {entry.name: entry.read_bytes for entry in (path / "frames").iterdir()})
+            entries = (path / "frames").iterdir()
+            yield PictureReader(path, {printable(Path(entry.name)): entry.read_bytes for entry in entries})
         elif path.suffix.lower() == ".zip":
             with zipfile.ZipFile(path) as archive:
                 names = [name for name in archive.namelist() if not name.endswith("/")]
-                yield PictureReader(path, {name: partial(archive.read, name) for name in names})
+                # Some programs of Windows write a\b.jpg, which elsewhere would be one name.
+                yield PictureReader(path, {name.replace("\\", "/"): partial(archive.read, name) for name in names})
         else:
             with av.open(str(path)) as container:
                 yield FileReader(path, container)
@@ -111,11 +111,15 @@ class PictureReader:
     fps = FRAMES_FPS
 
     def __init__(self, path: Path, entries: dict[str, Callable[[], bytes]]) -> None:
-        pictures = [name for name in entries if Path(name).suffix.lower() in IMAGE_SUFFIXES]
+        pictures = [name for name in entries if is_picture(name)]
         folders = {Path(name).parent for name in pictures}
         if len(folders) > 1:
-            raise VideoError(f"{path}: expected the pictures of one video, got {len(folders)} folders of pictures")
-        self.path, self.entries, self.names = path, entries, sorted(pictures, key=_by_number)
+            raise VideoError(
+                f"{path}: expected the pictures of one video, got {len(folders)} folders of pictures; unpack it"
+            )
+        if not pictures:
+            raise VideoError(f"{path}: expected pictures, found none among {len(entries)} files; unpack it")
+        self.path, self.entries, self.names = path, entries, in_order(pictures)
         self.promised = len(self.names)
 
     def __iter__(self) -> Iterator[DecodedFrame]:
@@ -153,8 +157,3 @@ def printable(path: Path) -> str:
 def _thumbnail_size(size: Size) -> Size:
     shrink = min(1.0, THUMBNAIL_SIDE / max(size))
     return max(1, round(size[0] * shrink)), max(1, round(size[1] * shrink))
-
-
-def _by_number(name: str) -> list:
-    """Sort key that puts 2.jpg before 10.jpg."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]

@@ -2,38 +2,32 @@
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
-from itertools import islice, takewhile
+from itertools import groupby, islice, takewhile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from flowlib.geometry import FitRule, Size
-from flowlib.video.images import Frame, Frames, resize_frame
-from flowlib.video.reading import IMAGE_SUFFIXES, VideoError, open_video, printable
+from flowlib.video.images import Frame, Frames, is_hidden, is_picture, resize_frame
+from flowlib.video.reading import VideoError, open_video, printable
 
-VIDEO_SUFFIXES = frozenset(
-    [
-        ".3gp",
-        ".avi",
-        ".flv",
-        ".gif",
-        ".m2ts",
-        ".m4v",
-        ".mkv",
-        ".mov",
-        ".mp4",
-        ".mpeg",
-        ".mpg",
-        ".mts",
-        ".ogv",
-        ".ts",
-        ".webm",
-        ".wmv",
-    ]
-)
+# fmt: off
+VIDEO_SUFFIXES = frozenset([
+    ".264", ".265", ".3g2", ".3gp", ".3gpp", ".amv", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".gif",
+    ".gxf", ".h263", ".h264", ".h265", ".hevc", ".ivf", ".m1v", ".m2p", ".m2t", ".m2ts", ".m2v", ".m4v", ".mj2",
+    ".mjpeg", ".mjpg", ".mk3d", ".mkv", ".mod", ".mov", ".mp4", ".mpe", ".mpeg", ".mpg", ".mpv", ".mts", ".mxf",
+    ".nsv", ".nut", ".obu", ".ogg", ".ogm", ".ogv", ".qt", ".rm", ".rmvb", ".tod", ".tp", ".trp", ".ts", ".vob",
+    ".vro", ".webm", ".wm", ".wmv", ".wtv", ".xvid", ".y4m",
+])
+# fmt: on
+ARCHIVES = frozenset([".7z", ".bz2", ".gz", ".rar", ".tar", ".tbz", ".tgz", ".txz", ".xz", ".zst"])
+ORIGIN = ".origin"  # lies among pictures that `write_frames` wrote, and says of what
+MOST_NAMES = 100  # in one line of a description
 SMALLEST_SIDE = 16  # pixels; below that there is nothing to track
 
 
@@ -68,10 +62,11 @@ class Video:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A video that is skipped, and why: one sentence."""
+    """A video that is skipped, and why: one sentence. Or, with `is_video=False`, what is no video, and what it is."""
 
     name: str
     reason: str
+    is_video: bool = True
 
 
 def find_videos(source: str | Path) -> dict[str, Path]:
@@ -80,18 +75,36 @@ def find_videos(source: str | Path) -> dict[str, Path]:
     Raises:
         FileNotFoundError: there is nothing at `source`, or no video in it.
     """
+    return find_all(source)[0]
+
+
+def find_all(source: str | Path) -> tuple[dict[str, Path], list[Skipped]]:
+    """As `find_videos`, and whatever else lies there: every file and folder is a video, belongs to one, or is named.
+
+    Linked folders are followed, each folder is read once.
+    """
     source = Path(source).expanduser()
     if not source.exists():
         raise FileNotFoundError(f"source: expected a folder of videos or a video, found nothing at {source}")
-    if source.is_file() or _is_frame_folder(source):
-        return {printable(Path(_bare_name(source))): source}
-    paths = sorted(path for path in source.rglob("*") if _is_video(path, source))
+    if not source.is_dir():
+        return {printable(Path(source.stem)): source}, []
+    paths, others = _walk(source)
     if not paths:
         expected = "video files, <name>/frames/ folders of pictures, or .zip files of these"
-        raise FileNotFoundError(f"source: expected {expected} in {source}, found none")
-    bare = [printable(path.relative_to(source).with_name(_bare_name(path))) for path in paths]
-    full = [printable(path.relative_to(source)) for path in paths]
-    return {short if bare.count(short) == 1 else long: path for short, long, path in zip(bare, full, paths)}
+        there = "".join(f"; {line}" for line in _describe_skipped(others)[:5])
+        raise FileNotFoundError(f"source: expected {expected} in {source}, found none{there}")
+    top = Path(os.path.abspath(source)).name or "frames"  # what a folder is called that is itself a video
+    full = [Path(top) if path == source else path.relative_to(source) for path in paths]
+    bare = [long.with_name(_bare_name(path) or top) for long, path in zip(full, paths)]
+    # Letter case is no difference: on some disks a.mp4 and A.mov would write into one folder.
+    count = Counter(key for pair in zip(bare, full) for key in {str(name).casefold() for name in pair})
+    found: dict[str, Path] = {}
+    for short, long, path in zip(bare, full, paths):
+        name = printable(short if count[str(short).casefold()] == 1 else long)
+        while name in found:
+            name += "+"
+        found[name] = path
+    return found, others
 
 
 def fingerprint(path: str | Path) -> str:
@@ -141,12 +154,11 @@ def probe_all(
     """Probe every video of a source: the good ones, and the bad ones with a reason each.
 
     Args:
-        source: as for `find_videos`.
+        source: as for `find_videos`; what is there and no video is listed with the bad ones, `is_video=False`.
         progress: wraps the list of videos while it is worked off, for example `Progress`.
     """
-    good, bad = [], []
-    found = find_videos(source).items()
-    for name, path in progress(found) if progress else found:
+    good, (found, bad) = [], find_all(source)
+    for name, path in progress(found.items()) if progress else found.items():
         try:
             good.append(probe(path, name))
         except VideoError as error:
@@ -200,28 +212,91 @@ def middle_frames(videos: Iterable[Video], size: Size, fit: FitRule = "crop") ->
 
 
 def describe_videos(videos: Iterable[Video], skipped: Iterable[Skipped] = ()) -> str:
-    """A line for each video, and for each that is skipped its reason."""
+    """A line for each video, for each that is skipped its reason, and what else there is by its kind."""
+    skipped = list(skipped)
     lines = [
         f"{video.name}: {video.size[1]}×{video.size[0]}, {video.fps:.4g} frames/s, {video.num_frames} frames"
         for video in videos
     ]
-    reasons = [f"skipped: {one.name}: {one.reason}" for one in skipped]
-    return "\n".join([*lines, *reasons, f"{len(lines)} videos, {len(reasons)} skipped"])
+    bad = sum(one.is_video for one in skipped)
+    others = f", {len(skipped) - bad} other files and folders" if len(skipped) > bad else ""
+    return "\n".join([*lines, *_describe_skipped(skipped), f"{len(lines)} videos, {bad} skipped{others}"])
 
 
-def _is_frame_folder(path: Path) -> bool:
-    pictures = path / "frames"
-    return pictures.is_dir() and any(entry.suffix.lower() in IMAGE_SUFFIXES for entry in pictures.iterdir())
+def _describe_skipped(skipped: Iterable[Skipped]) -> list[str]:
+    def kind(one: Skipped) -> tuple[str, str]:
+        return one.reason, one.name.rpartition("/")[0]
+
+    skipped = list(skipped)
+    lines = [f"skipped: {one.name}: {one.reason}" for one in skipped if one.is_video]
+    for (reason, _), group in groupby(sorted((one for one in skipped if not one.is_video), key=kind), kind):
+        names = [one.name for one in group]
+        more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+        lines.append(f"left out: {', '.join(names[:MOST_NAMES])}{more}: {reason}")
+    return lines
 
 
-def _is_video(path: Path, source: Path) -> bool:
-    if any(part.startswith(".") for part in path.relative_to(source).parts):
-        return False
-    if path.is_dir():
-        return _is_frame_folder(path)
-    return path.suffix.lower() in VIDEO_SUFFIXES or (
-        path.suffix.lower() == ".zip" and not path.with_suffix("").is_dir()
-    )
+def _walk(source: Path) -> tuple[list[Path], list[Skipped]]:
+    """The videos below a folder, sorted, and what else there is."""
+    videos, others, seen = [], [], {}
+    real = os.path.realpath(source)
+    folders, linked = [source], []
+
+    def leave(path: Path, reason: str, is_video: bool = False) -> None:
+        inside = sum(len(files) for *_, files in os.walk(path)) if is_hidden(path.name) and not path.is_symlink() else 0
+        name = printable(path.relative_to(source)) + (f" ({inside} files)" if inside else "")
+        others.append(Skipped(name, reason, is_video))
+
+    while folders or linked:  # linked ones last: what is both in the source and linked to keeps its own name
+        folder = folders.pop() if folders else linked.pop(0)
+        try:
+            with os.scandir(folder) as listing:
+                entries = sorted(listing, key=lambda entry: entry.name)
+            pictures = folder.name == "frames" and folder != source and any(map(is_picture, os.listdir(folder)))
+        except OSError as error:
+            leave(folder, f"{printable(folder)}: expected a folder, can't be opened ({error.strerror})", is_video=True)
+            continue
+        place = os.path.realpath(folder)
+        same = seen.get((place, pictures)) or (
+            source if f"{real}{os.sep}".startswith(os.path.join(place, "")) else folder
+        )
+        if same != folder:
+            leave(folder, f"the same folder as {printable(same)}, or one around it, and read there")
+            continue
+        seen[place, pictures] = folder
+        if pictures:
+            videos.append(folder.parent)
+        for entry in entries:
+            path, link = folder / entry.name, entry.is_symlink()
+            is_folder = os.path.isdir(path) if link else entry.is_dir()
+            if is_folder and not is_hidden(entry.name):
+                (linked if link else folders).append(path)
+            elif not (what := _what_else(path, entry)):
+                videos.append(path)
+            elif not (pictures and (is_picture(entry.name) or entry.name == ORIGIN)):
+                leave(path, what)
+    there = set(videos)
+    for path in [path for path in there if path.suffix.lower() == ".zip" and path.with_suffix("") in there]:
+        there.remove(path)
+        leave(path, "a .zip beside a folder of pictures of its name, which is used")
+    return sorted(there), others
+
+
+def _what_else(path: Path, entry: os.DirEntry) -> str:
+    """What is no video, by its name; "" for one."""
+    suffix = os.path.splitext(entry.name)[1].lower()
+    if is_hidden(entry.name):
+        return "hidden, trash or the system's own"
+    # A link to nothing goes on, to be a video that can't be opened.
+    if not entry.is_file(follow_symlinks=False) and os.path.exists(path) and not os.path.isfile(path):
+        return "no file but a pipe, a socket or a device"
+    if suffix in VIDEO_SUFFIXES or suffix == ".zip":
+        return ""
+    if is_picture(entry.name):
+        return "a picture, but not in a folder <name>/frames/"
+    if suffix in ARCHIVES:
+        return "an archive of a kind that isn't read; unpack it"
+    return "no video or picture of a kind that is read, by its name"
 
 
 def _bare_name(path: Path) -> str:

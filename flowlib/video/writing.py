@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import re
+import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from fractions import Fraction
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path
 
 import av
 import numpy as np
 
-from flowlib.video.images import Frame, encode_image
-from flowlib.video.videos import Video, iterate_frames
+from flowlib.video.images import Frame, encode_image, is_picture
+from flowlib.video.videos import ORIGIN, Video, iterate_frames
 from flowlib.workspace import atomic_write
 
 
@@ -64,35 +68,87 @@ def write_frames(
         progress: wraps the videos, for example `Progress`.
 
     Returns:
-        What was written or was there already: an interrupted call goes on where it stopped.
+        What was written or was there already: an interrupted call goes on where it stopped. Pictures of what a video
+        was before, or of another quality, are deleted; what has the place of a video's pictures and wasn't written
+        here is renamed to `….old`, with a warning.
     """
     if layout not in ("none", "folder", "zip", "both"):
         raise ValueError(f"layout: expected none, folder, zip or both, got {layout!r}")
     written = []
     for video in (progress(videos) if progress else videos) if layout != "none" else ():
+        target = Path(folder) / video.name
+        archive = target.with_name(f"{target.name}.zip")
+        origin = f"flowlib {video.fingerprint} {video.num_frames} frames {video.size} quality {quality}"
+        for path in (target, archive):  # both, whatever the layout: the one that is stale would be taken for the video
+            if path.exists() and not _is_itself(path, video):
+                _clear_unless(origin, path)
         if layout in ("folder", "both"):
-            written.append(_write_pictures(video, Path(folder) / video.name, quality))
+            if not _is_itself(target, video):
+                _write_pictures(video, target / "frames", quality, origin)
+            written.append(target)
         if layout in ("zip", "both"):
-            written.append(_write_archive(video, Path(folder) / f"{video.name}.zip", quality))
+            if not archive.exists():
+                _write_archive(video, archive, quality, origin)
+            written.append(archive)
     return written
 
 
-def _write_pictures(video: Video, target: Path, quality: int) -> Path:
-    paths = [target / "frames" / f"{i:05d}.jpg" for i in range(video.num_frames)]
+def _is_itself(path: Path, video: Video) -> bool:
+    """Whether a video is read from where its pictures would be written."""
+    inner = "frames" if Path(video.path).is_dir() else ""
+    here, there = path / inner, Path(video.path) / inner
+    return here.exists() and there.exists() and os.path.samefile(here, there)
+
+
+def _clear_unless(origin: str, path: Path) -> None:
+    """Keep a folder or .zip of pictures that has this origin, delete another of ours, move away what is not ours."""
+    pictures = path / "frames" if path.is_dir() else path
+    found = _origin_of(pictures)
+    if found == origin:
+        return
+    if found.startswith("flowlib ") and pictures.is_dir():
+        for name in os.listdir(pictures):
+            if re.fullmatch(r"\d{5,}\.jpg", name):
+                (pictures / name).unlink()
+        (pictures / ORIGIN).unlink()  # last: a kill on the way leaves the rest known as ours
+        with suppress(OSError):  # something else is there
+            pictures.rmdir()
+            path.rmdir()
+    elif found.startswith("flowlib "):
+        pictures.unlink()
+    if pictures.is_file() or (pictures.is_dir() and any(map(is_picture, os.listdir(pictures)))):
+        old = next(old for i in count(1) if not (old := Path(f"{pictures}.old{i if i > 1 else ''}")).exists())
+        os.rename(pictures, old)
+        warnings.warn(f"{pictures}: expected pictures written here, found others; they are now {old}", stacklevel=3)
+
+
+def _origin_of(pictures: Path) -> str:
+    try:
+        if pictures.is_dir():
+            return (pictures / ORIGIN).read_text(encoding="utf-8").strip()
+        with zipfile.ZipFile(pictures) as archive:
+            return archive.comment.decode(errors="replace")
+    except (FileNotFoundError, ValueError, NotImplementedError, zipfile.BadZipFile):
+        return ""
+
+
+def _write_pictures(video: Video, folder: Path, quality: int, origin: str) -> None:
+    if _origin_of(folder) != origin:
+        with atomic_write(folder / ORIGIN) as temporary:
+            temporary.write_text(origin, encoding="utf-8")
+    paths = [folder / f"{i:05d}.jpg" for i in range(video.num_frames)]
     first = next((i for i, path in enumerate(paths) if not path.exists()), video.num_frames)
     if first < video.num_frames:
         for path, frame in zip(paths[first:], iterate_frames(video, start=first)):
             with atomic_write(path) as temporary:
                 temporary.write_bytes(encode_image(frame, quality=quality))
-    return target
 
 
-def _write_archive(video: Video, target: Path, quality: int) -> Path:
-    if not target.exists():
-        with atomic_write(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
-            for i, frame in enumerate(iterate_frames(video)):
-                archive.writestr(f"{Path(video.name).name}/frames/{i:05d}.jpg", encode_image(frame, quality=quality))
-    return target
+def _write_archive(video: Video, target: Path, quality: int, origin: str) -> None:
+    with atomic_write(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+        archive.comment = origin.encode()
+        for i, frame in enumerate(iterate_frames(video)):
+            archive.writestr(f"{Path(video.name).name}/frames/{i:05d}.jpg", encode_image(frame, quality=quality))
 
 
 def _write_gif(path: Path, suffix: str, first: Frame, rest: Iterator[Frame], fps: float, lossless: bool) -> None:
