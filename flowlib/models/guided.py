@@ -11,22 +11,28 @@ of cells whatever the pictures' size: a video filmed closer, or twice the size, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from flowlib.flow import DISFlow, OpticalFlow, RAFTFlow
 from flowlib.geometry import bilinear_sample, inside, pixel_grid
 from flowlib.models.protocols import TrajectoryPrediction
 from flowlib.models.unet import JointHead, UNet, check_shape, enlarge, grid_size, shrink, split_said, start_at_zero
+from flowlib.workspace import atomic_write
 
 FLOWS = ("dis", "raft")
 DESIGNS = ("unet", "recurrent")
+WEIGHTS = Path(__file__).parents[1] / "weights"
 CANDIDATES = 5  # motions to choose among: flow, none, camera, smoothed, backwards
 SURE = 5.0  # logit by which the untrained network prefers the flow: 97 % of the mixture
 
@@ -78,6 +84,7 @@ class GuidedTrajectories(nn.Module):
         self.config: dict[str, Any] = {"num_frames": num_frames, "input_frames": list(frames), "flow": flow}
         self.config |= {"flow_weights": str(flow_weights), "design": design, "widths": list(widths), "cells": cells}
         self._flow: OpticalFlow | None = None
+        self.other_flow: OpticalFlow | None = None  # if set, guides every other clip in training: one model for both
 
         later = len(frames) - 1
         self.look = nn.Conv2d(3 * (later + 1), widths[0], 4, stride=2, padding=1)
@@ -158,7 +165,7 @@ class GuidedTrajectories(nn.Module):
         ]
         flows = np.stack([np.asarray(self.flow(a, b), np.float32) for a, b in pairs])
         B, n, _, H, W = images.shape
-        return torch.from_numpy(flows).reshape(B, n - 1, 2, 2, H, W).to(images.device)
+        return torch.from_numpy(np.stack(flows)).reshape(B, n - 1, 2, 2, H, W).to(images.device)
 
 
 def guide_channels(later: int) -> int:
@@ -273,3 +280,47 @@ def robust_affine(flow: Float[Tensor, "B 2 h w"], size: tuple[int, int], rounds:
         weight = 1 / (1 + (error / typical).square())
     fitted = (basis @ coefficients).movedim(-1, 1).reshape(B, 2, h, w)
     return enlarge(fitted.to(flow), size)
+
+
+def load_default(frames: int = 2, *, flow: str = "dis", flow_weights: str = "") -> nn.Module:
+    """The predictor that comes with flowlib, ready to use; `flowlib/weights/README.md` says how it was trained.
+
+    Args:
+        frames: 2: predicts frames 1 to 7 from frames 0 and 3 (or any two pictures: times are then in thirds of the time
+            between them); 1: from frame 0 alone.
+        flow: "dis", which needs no weights, or "raft"; with two frames.
+        flow_weights: of RAFT, as for `flowlib.flow.RAFTFlow`.
+
+    Raises:
+        ValueError: an argument outside these.
+
+    >>> load_default().eval()(torch.zeros(1, 2, 3, 64, 96, dtype=torch.uint8)).displacement.shape
+    torch.Size([1, 8, 2, 64, 96])
+    """
+    from flowlib.models.one_frame import OneFrameTrajectories
+
+    if frames not in (1, 2):
+        raise ValueError(f"frames: expected 1 or 2, got {frames!r}")
+    if frames == 2:
+        return load_shipped(WEIGHTS / "guided_2f.safetensors", GuidedTrajectories, flow=flow, flow_weights=flow_weights)
+    if (flow, flow_weights) != ("dis", ""):
+        raise ValueError("flow: expected none with frames=1, which sees no motion")
+    return load_shipped(WEIGHTS / "guided_1f.safetensors", OneFrameTrajectories, weights="none")
+
+
+def load_shipped(path: Path, kind: Callable[..., nn.Module], **changes: Any) -> nn.Module:
+    """A model from a file that `save_shipped` wrote, with some of its config changed; in evaluation mode."""
+    with safe_open(path, framework="pt") as file:
+        about = json.loads(file.metadata()["about"])
+        state = {name: file.get_tensor(name).float() for name in file.keys()}
+    model = kind(**about["config"] | changes)
+    model.load_state_dict(state)
+    return model.eval()
+
+
+def save_shipped(model: GuidedTrajectories | nn.Module, path: Path, about: dict[str, Any]) -> None:
+    """Write a model's weights as float16, with `about` (its `config` among it) in the header."""
+    state = {name: tensor.detach().half().contiguous() for name, tensor in model.state_dict().items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as temporary:
+        save_file(state, temporary, metadata={"about": json.dumps(about)})
