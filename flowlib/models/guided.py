@@ -312,7 +312,7 @@ def load_shipped(path: Path, kind: Callable[..., nn.Module], **changes: Any) -> 
     """A model from a file that `save_shipped` wrote, with some of its config changed; in evaluation mode."""
     with safe_open(path, framework="pt") as file:
         about = json.loads(file.metadata()["about"])
-        state = {name: file.get_tensor(name).float() for name in file.keys()}
+        state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
     model = kind(**about["config"] | changes)
     model.load_state_dict(state)
     return model.eval()
