@@ -27,7 +27,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from flowlib.progress import Progress
-from flowlib.weights import LARGEST, foreign_content
+from flowlib.weight_files import LARGEST, foreign_content
 from flowlib.workspace import Workspace, publish, sha256_file
 
 ATTEMPTS = 4

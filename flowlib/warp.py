@@ -130,6 +130,50 @@ def rebuild(
     return Rebuilt(_fill_array(result, frame, fill), result.covered)
 
 
+def rebuild_from_two(
+    first: np.ndarray,
+    later: np.ndarray,
+    reached: np.ndarray,
+    displacement: np.ndarray,
+    visibility: np.ndarray | None = None,
+    *,
+    fill: Fill = "none",
+) -> Rebuilt:
+    """A future frame from two pictures: the later one moved on where it can be, the first one where it cannot.
+
+    The later picture is nearer in time and shows what has come out from behind things since. How its pixels go on is
+    carried over from the first one's, and to what came out from its surroundings.
+
+    Args:
+        first, later: uint8 [H W 3], the query's frame and one after it.
+        reached: [2 H W] pixels from the first frame to the later one.
+        displacement: [2 H W] pixels from the first frame to the one wanted.
+        visibility: as in `rebuild`; pixels of the first picture that can't be seen in the frame wanted are left out.
+        fill: of what neither covers, see `splat`; "frame" takes the later picture's pixels.
+
+    Returns:
+        The frame, and where one of the two covers it.
+
+    Raises:
+        ValueError: see `splat`.
+    """
+    import torch
+
+    first, reached = _check_arrays(first, np.asarray(reached, np.float32))
+    later, displacement = _check_arrays(later, np.asarray(displacement, np.float32))
+    onward = torch.from_numpy(displacement - reached)[None]
+    carried = splat(onward, torch.from_numpy(np.ascontiguousarray(reached))[None], fill="nearest")
+    # What came out from behind things is behind them still.
+    behind = torch.where(carried.covered, 0.0, -8.0)
+    pictures = torch.from_numpy(np.ascontiguousarray(later.transpose(2, 0, 1)))[None].float()
+    moved = splat(pictures, carried.frame, importance=behind)
+    logits = None if visibility is None else _as_logits(visibility)
+    own = splat(first, displacement, visible=None if logits is None else logits > 0, importance=logits)
+    recent, there = _to_uint8(moved.frame[0].permute(1, 2, 0).numpy()), moved.covered[0].numpy()
+    joined = Rebuilt(np.where(there[..., None], recent, own.frame), there | own.covered)
+    return Rebuilt(_fill_array(joined, later, fill), joined.covered)
+
+
 def interpolate_colours(
     colours: np.ndarray,
     xy: np.ndarray,

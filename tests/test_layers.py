@@ -18,7 +18,7 @@ PACKAGE = CLONE / "flowlib"
 # Every room of the package, from the ground up: a module imports only from lines above its own.
 # Modules that share a folder may import each other.
 LAYERS = (
-    "geometry workspace notebook progress devices weights",
+    "geometry workspace notebook progress devices weight_files",
     "downloads tracks colours video splits",
     "clips flow metrics",
     "shards shots warp plots viewer augmentation synthetic",
@@ -34,9 +34,7 @@ LAYERS = (
 RANK = {room: rank for rank, line in enumerate(LAYERS) for room in line.split()}
 
 # What a script that only labels, reads or measures imports: none of it may load these two.
-LIGHT = (
-    "geometry workspace weights downloads notebook tracks video trackers trackers.lucas_kanade synthetic shards metrics"
-)
+LIGHT = "geometry workspace weight_files downloads notebook tracks video trackers trackers.lucas_kanade synthetic shards metrics"
 LIGHT += " sources shots labelling"
 HEAVY = ("torch", "matplotlib")
 

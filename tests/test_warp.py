@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from scipy.ndimage import maximum_filter, minimum_filter
 
 from flowlib.geometry import cell_grid, pixel_grid
-from flowlib.synthetic import synthetic_clip
-from flowlib.warp import dense_field, interpolate_colours, lattice, rebuild, splat
+from flowlib.synthetic import random_scene, synthetic_clip
+from flowlib.warp import dense_field, interpolate_colours, lattice, rebuild, rebuild_from_two, splat
 
 SIZE = (24, 32)
 FRAME = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
@@ -238,3 +238,25 @@ def test_bad_input(refuses):
         interpolate_colours(np.zeros((2, 3)), np.array([[0, 0], [5, 5.0]]), SIZE, method="clough_tocher")
     with refuses("points: expected one or more"):
         dense_field(np.zeros((0, 2)), np.zeros((0, 2)), SIZE)
+
+
+def test_from_two_pictures_the_later_one_shows_what_came_out():
+    scene = random_scene(8, (96, 128), 5, num_sprites=2, motion="linear", camera="still")
+    frames, moved = scene.clip(), scene.displacement()
+    seen = scene.tracks(np.insert(pixel_grid((96, 128)).reshape(-1, 2).astype(float), 0, 0, axis=1)).visibility
+    visible = seen[7].reshape(96, 128)
+    one = rebuild(frames[0], moved[7], visible)
+    two = rebuild_from_two(frames[0], frames[3], moved[3], moved[7], visible)
+    assert 1 - two.covered.mean() < 0.7 * (1 - one.covered.mean())
+    errors = [np.abs(made.frame.astype(float) - frames[7]).mean() for made in (one, two)]
+    assert errors[1] < 0.8 * errors[0]
+    assert np.abs(two.frame.astype(float) - frames[7])[two.covered].mean() < 2
+
+
+def test_from_two_pictures_of_a_still_scene_is_the_later_one():
+    rng = np.random.default_rng(0)
+    first, later = rng.integers(0, 256, (2, 24, 32, 3), dtype=np.uint8)
+    still = np.zeros((2, 24, 32), np.float32)
+    made = rebuild_from_two(first, later, still, still)
+    np.testing.assert_array_equal(made.frame, later)
+    assert made.covered.all()

@@ -1,15 +1,17 @@
 """What a dataset may say of itself beyond its samples, all of it optional: videos, clips, fingerprint, split.
 
-A `torch.utils.data.Subset` is looked through. Decodes no sample.
+A `torch.utils.data.Subset` or `ConcatDataset` is looked through. Decodes no sample.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-from torch.utils.data import Subset
+from torch.utils.data import ConcatDataset, Subset
 
 from flowlib.clips import Clip, ClipSample
 
@@ -83,6 +85,8 @@ def shape_of(dataset: Any) -> dict[str, Any]:
 
 def videos_of(dataset: Any) -> dict[str, str]:
     """Video's name -> its fingerprint (or its name once more); empty if the dataset doesn't say."""
+    if isinstance(dataset, ConcatDataset):
+        return {name: mark for part in dataset.datasets for name, mark in videos_of(part).items()}
     named = _named_videos(dataset)
     if named:
         return named
@@ -103,11 +107,17 @@ def clip_of(dataset: Any, index: int) -> Clip | None:
     """Which clip a sample is; None if the dataset doesn't say."""
     if isinstance(dataset, Subset):
         return clip_of(dataset.dataset, dataset.indices[index])
+    if isinstance(dataset, ConcatDataset):
+        part = bisect_right(dataset.cumulative_sizes, index)
+        return clip_of(dataset.datasets[part], index - ([0, *dataset.cumulative_sizes][part]))
     return dataset.clips[index] if isinstance(dataset, HasClips) else None
 
 
 def fingerprint_of(dataset: Any) -> str:
     """Of the whole dataset; "" if it has none."""
+    if isinstance(dataset, ConcatDataset):
+        parts = [content_of(part) for part in dataset.datasets]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest() if all(parts) else ""
     return str(dataset.fingerprint) if isinstance(dataset, HasFingerprint) else ""
 
 
@@ -121,4 +131,7 @@ def content_of(dataset: Any) -> str:
 
 def split_of(dataset: Any) -> str:
     """The split's name; "" if the dataset doesn't say."""
+    if isinstance(dataset, ConcatDataset):
+        names = {split_of(part) for part in dataset.datasets}
+        return names.pop() if len(names) == 1 else ""
     return str(dataset.split) if isinstance(dataset, HasSplit) else ""

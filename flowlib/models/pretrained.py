@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from torch import Tensor, nn
 
 from flowlib.downloads import fetch_weights
-from flowlib.weights import read_weights
+from flowlib.weight_files import read_weights
 from flowlib.workspace import Workspace
 
 WORDS = ("auto", "none", "imagenet", "coco")

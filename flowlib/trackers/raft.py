@@ -32,15 +32,23 @@ class RAFTTracker:
     invisible and stay where they are. Nothing re-finds a point: errors add up from frame to frame.
 
     Args:
-        weights, device, iters, chunk: as for `flowlib.flow.RAFTFlow`, which says what it may raise.
+        weights, device, iters, chunk, precision: as for `flowlib.flow.RAFTFlow`, which says what it may raise.
 
     >>> tracker = RAFTTracker()                                                   # doctest: +SKIP
     >>> tracker(frames, np.array([[0, 40.0, 30.0]])).tracks.shape                 # doctest: +SKIP
     (8, 1, 2)
     """
 
-    def __init__(self, weights: str | Path = "", *, device: str = "auto", iters: int = 12, chunk: int = 4) -> None:
-        self.flow = RAFTFlow(weights, device=device, iters=iters, chunk=chunk)
+    def __init__(
+        self,
+        weights: str | Path = "",
+        *,
+        device: str = "auto",
+        iters: int = 12,
+        chunk: int = 4,
+        precision: str = "float32",
+    ) -> None:
+        self.flow = RAFTFlow(weights, device=device, iters=iters, chunk=chunk, precision=precision)
 
     def __call__(self, frames: np.ndarray, queries: np.ndarray) -> Tracks:
         """Follow `queries` [N 3] (t, x, y) through `frames` [S H W 3] uint8 of any size.
@@ -62,7 +70,8 @@ class RAFTTracker:
 
     def describe(self) -> dict[str, Any]:
         """Name, settings and the SHA-256 of the weights."""
-        return {"name": "raft", "iters": self.flow.iters, "weights_sha256": self.flow.weights_sha256}
+        lower = {} if self.flow.precision == "float32" else {"precision": self.flow.precision}
+        return {"name": "raft", "iters": self.flow.iters, "weights_sha256": self.flow.weights_sha256} | lower
 
 
 def _step(flow: Tensor, back: Tensor, xy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

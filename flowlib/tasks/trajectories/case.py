@@ -17,7 +17,7 @@ from flowlib.clips import ClipSample
 from flowlib.geometry import cell_grid
 from flowlib.metrics import MISS_DISTANCE, Lpips
 from flowlib.models.protocols import TrajectoryPrediction
-from flowlib.warp import FILLS, METHODS, Fill, Method, Rebuilt, rebuild
+from flowlib.warp import FILLS, METHODS, Fill, Method, Rebuilt, rebuild, rebuild_from_two
 
 COARSE = 4  # pixels; true motion is known at points only, so its mask needs no finer raster
 
@@ -31,6 +31,7 @@ class ScoringConfig:
     """
 
     rebuild: tuple[int, ...] = (-1,)  # frames of the clip that are rebuilt and compared; () for none
+    rebuild_from: int = 0  # a later frame of the clip whose picture is moved on, too, where it covers; 0: none
     method: Method = "splat"  # or "nearest", "clough_tocher"
     grid: tuple[int, int] | None = None  # rows and columns of the points moved to rebuild; None: every pixel
     invisible: Literal["drop", "keep"] = "drop"  # are points predicted invisible moved, too?
@@ -46,7 +47,10 @@ class ScoringConfig:
         for name, (value, known) in choices.items():
             if value not in known:
                 raise ValueError(f"{name}: expected one of {', '.join(known)}, got {value!r}")
-        least = {"miss_distance": (self.miss_distance, 0), "moving": (self.moving, 0), "period": (self.period, 3)}
+        if self.rebuild_from and self.method != "splat":
+            raise ValueError(f"rebuild_from: expected 0 with method {self.method!r}, got {self.rebuild_from}")
+        least = {"rebuild_from": (self.rebuild_from, 0)}
+        least |= {"miss_distance": (self.miss_distance, 0), "moving": (self.moving, 0), "period": (self.period, 3)}
         for name, (value, bound) in least.items():
             if not value >= bound:
                 raise ValueError(f"{name}: expected {bound} or more, got {value!r}")
@@ -91,8 +95,14 @@ class TrajectoryCase:
         return large[: size[0], : size[1]]
 
     def rebuild(self, prediction: TrajectoryPrediction, frame: int, fill: Fill | None = None) -> Rebuilt:
-        """Frame `frame` of the clip, moved there from frame 0 as the configuration says."""
+        """Frame `frame` of the clip, moved there from frame 0 (and `rebuild_from`) as the configuration says."""
         index, config = prediction.frames.index(frame), self.config
+        both = config.rebuild_from
+        if both and both < frame and both in prediction.frames and self.sample.has(both):
+            reached = prediction.displacement[0, prediction.frames.index(both)].numpy()
+            logits = prediction.visibility_logits[0, index].numpy() if config.invisible == "drop" else None
+            pictures, moved = self.sample.pictures((0, both)), prediction.displacement[0, index].numpy()
+            return rebuild_from_two(*pictures, reached, moved, logits, fill=fill or config.fill)
         moved, logits = (part[0, index].numpy() for part in (prediction.displacement, prediction.visibility_logits))
         options: dict[str, Any] = {"method": config.method, "grid": config.grid, "invisible": config.invisible}
         return rebuild(self.sample.picture(0), moved, logits, fill=fill or config.fill, **options)

@@ -17,7 +17,7 @@ from flowlib.models.protocols import HasConfig, Predictor, TrajectoryPrediction
 from flowlib.tasks.protocol import Task
 from flowlib.tasks.trajectories.batch import Frames, check_prediction, make_batch, make_example
 from flowlib.tasks.trajectories.figures import predict_clips, show_predictions
-from flowlib.tasks.trajectories.loss import Loss, Targets, loss_sums, total_loss
+from flowlib.tasks.trajectories.loss import SCALED, Loss, Targets, loss_sums, total_loss
 from flowlib.tasks.trajectories.scoring import ScoringConfig, TrajectoryEvaluation
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class TrajectoryTask(TrajectoryEvaluation, Task):
     measured_on: ClassVar[str] = "on visible points"
     free: ClassVar[tuple[str, ...]] = ("scoring",)
 
-    loss: Loss = "l1"  # of displacement: mse, l1, huber, charbonnier, laplace (needs a model with log_scale)
+    loss: Loss = "l1"  # of displacement: mse, l1, huber, charbonnier, laplace, laplace_2d (need a model with log_scale)
     huber_delta: float = 1.0  # where Huber turns linear, in units of the target scale
     masked: bool = True  # count visible points only; False counts all, as the tracker guessed them
     visibility_weight: float = 0.1  # of the visibility's cross-entropy beside the displacement's loss
@@ -86,8 +86,8 @@ class TrajectoryTask(TrajectoryEvaluation, Task):
             raise ValueError(f"{name}: expected clips with the frames {tuple(model.input_frames)}, got {S} frames")
         if (clip.truth.queries[:, 0] != 0).any():
             raise ValueError(f"{name}: expected points that are asked for in frame 0, got other frames, too")
-        if self.loss == "laplace" and isinstance(model, HasConfig) and not model.config.get("log_scale", True):
-            raise ValueError("loss: 'laplace' expects a model made with log_scale=True, got one without")
+        if self.loss in SCALED and isinstance(model, HasConfig) and not model.config.get("log_scale", True):
+            raise ValueError(f"loss: {self.loss!r} expects a model made with log_scale=True, got one without")
 
     def describe_data(self, dataset: Any) -> dict[str, Any]:
         """Length and size of a dataset's clips."""

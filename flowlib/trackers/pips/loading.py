@@ -9,7 +9,7 @@ from pathlib import Path
 
 from flowlib.downloads import fetch_weights
 from flowlib.trackers.pips.network import PIPs
-from flowlib.weights import load_strictly
+from flowlib.weight_files import load_strictly
 from flowlib.workspace import sha256_file
 
 PUBLISHED = "https://huggingface.co/aharley/pips/resolve/main/model-000200000.pth"

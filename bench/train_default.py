@@ -1,0 +1,234 @@
+"""Trains the predictors that come with flowlib again, from videos to `flowlib/weights/`, and measures them.
+
+    python bench/train_default.py --train DIR --develop DIR --test DIR --raft-weights FILE --resnet-weights FILE
+
+Videos are labelled by RAFT and by Lucas-Kanade at 192×320, frame steps 1 to 3; what both agree on within 2 px is the
+truth. The two-frame model sees DIS in one half of its clips and RAFT in the other, so that one file serves both flows.
+Everything is chosen on `--develop`; `--test` is only measured. Labels, flows and runs lie in `--workspace`: a call that
+is repeated goes on where it stopped. Prints the ladder: for each method the ratio of its error to that of constant
+velocity, over the frames after the last one seen. The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import ConcatDataset
+
+from flowlib.augmentation import AugmentConfig
+from flowlib.dataset import TrajectoryDataset
+from flowlib.dataset.consensus import Consensus
+from flowlib.flow import CachedFlow, DISFlow, RAFTFlow
+from flowlib.geometry import bilinear_sample
+from flowlib.labelling import LabelConfig, label, make_plan
+from flowlib.models.baselines import ConstantVelocity, MeanMotion, ZeroMotion
+from flowlib.models.guided import WEIGHTS, GuidedTrajectories, save_shipped
+from flowlib.models.one_frame import OneFrameTrajectories
+from flowlib.tasks.trajectories import TrajectoryTask
+from flowlib.trackers.raft import RAFTTracker
+from flowlib.training import TrainConfig, fit, load_checkpoint
+from flowlib.workspace import Workspace
+
+STEPS = (1, 2, 3)  # frame steps
+NUM_FRAMES, INPUT_FRAMES = 8, (0, 3)
+SIZE = (192, 320)
+SPACING = 4  # pixels between labelled points
+TOLERANCE = 2.0  # pixels that two trackers may differ
+RADIUS = 3.89  # of a plane Laplace density of scale 1 that holds 90 %
+MOVES = 1.0  # pixels in the last frame from which on a point moves
+SETTINGS = {
+    "batch_size": 8,
+    "learning_rate": 1e-3,
+    "warmup_steps": 100,
+    "weight_decay": 1e-2,
+    "ema_decay": 0.998,
+    "num_workers": 1,
+    "validate_every": 500,
+    "channels_last": False,
+}
+
+
+def label_part(part: str, source: Path, workspace: Workspace, clips: Sequence[int], args: Any) -> None:
+    """Label a folder of videos by both trackers, one dataset for each frame step and tracker."""
+    for step, most in zip(STEPS, clips):
+        for tracker in ("raft", "lucas_kanade"):
+            weights = args.raft_weights if tracker == "raft" else ""
+            shape: dict[str, Any] = {"frames": NUM_FRAMES, "height": SIZE[0], "width": SIZE[1], "spacing": SPACING}
+            config = LabelConfig(frame_step=step, tracker=tracker, weights=weights, max_clips=most, **shape)
+            plan = make_plan(source, config, cache=workspace.scans)
+            iters = 12 if part == "test" else args.raft_iters
+            made = RAFTTracker(weights, iters=iters, precision=args.precision, chunk=7) if tracker == "raft" else None
+            print(label(plan, workspace, dataset=f"{part}-s{step}-{tracker}", tracker=made, progress=False), flush=True)
+
+
+def read_part(part: str, workspace: Workspace, step: int) -> dict[str, Any]:
+    """The labels of one part and step: of both trackers, and what they agree on."""
+    folders = {name: workspace.dataset(f"{part}-s{step}-{name}") for name in ("raft", "lucas_kanade")}
+    found: dict[str, Any] = {name: TrajectoryDataset(folder, "all") for name, folder in folders.items()}
+    return {"consensus": Consensus(found["raft"], found["lucas_kanade"], tolerance=TOLERANCE)} | found
+
+
+def train(name: str, model: Any, workspace: Workspace, steps: int, task: TrajectoryTask) -> tuple[Any, float]:
+    """A trained model (averaged weights of the last step) and the CPU seconds of this call."""
+    data = [ConcatDataset([read_part(part, workspace, step)["consensus"] for step in STEPS]) for part in PARTS[:2]]
+    config = TrainConfig(name=name, steps=steps, **SETTINGS)
+    spent = time.process_time()
+    run = fit(model, task, *data, config, folder=workspace.runs / name)
+    return load_checkpoint(run.best)[0].eval(), time.process_time() - spent
+
+
+def measure(part: str, workspace: Workspace, methods: Mapping[str, Any], wanted: Sequence[str]) -> dict[str, Any]:
+    """For each kind of labels, method and video: the mean error in pixels over the frames after the last one seen, the
+    share within the 90 % radius, and (on the consensus) how well the expected motion tells what moves."""
+    found: dict[str, Any] = {kind: {name: {} for name in methods} for kind in wanted}
+    held: dict[str, list[float]] = {name: [] for name in methods}
+    ranks: dict[str, list[float]] = {name: [] for name in methods}
+    ahead = slice(INPUT_FRAMES[-1] + 1, None)
+    for step in STEPS:
+        sets = read_part(part, workspace, step)
+        places = {kind: {clip.key: i for i, clip in enumerate(sets[kind].clips)} for kind in wanted}
+        for index, clip in enumerate(sets["consensus"].clips):
+            sample = sets["consensus"][index]
+            xy = torch.from_numpy(sample.truth.queries[None, :, 1:])
+            truths = {kind: sets[kind][places[kind][clip.key]].truth for kind in wanted}
+            for name, method in methods.items():
+                with torch.inference_mode():
+                    prediction = method(sample.images(method.input_frames))
+                    moved = prediction.at(xy)[0][0].numpy()
+                for kind, truth in truths.items():
+                    seen = truth.visibility[ahead]
+                    if seen.sum() < 50:
+                        continue
+                    error = np.linalg.norm(moved[ahead] - truth.displacement[ahead], axis=-1)
+                    found[kind][name].setdefault(clip.video, []).append(float(error[seen].mean()))
+                    if kind == "consensus" and prediction.log_scale is not None:
+                        spread = np.exp(bilinear_sample(prediction.log_scale, xy)[0, ahead].numpy())
+                        held[name].append(float((error <= RADIUS * spread)[seen].mean()))
+                        expected = np.linalg.norm(moved[-1], axis=-1) + 2 * spread[-1]
+                        true = np.linalg.norm(truth.displacement[-1], axis=-1) > MOVES
+                        ranks[name].append(auroc(expected[seen[-1]], true[seen[-1]]))
+    errors = {
+        kind: {
+            name: {video: float(np.mean(own)) for video, own in sorted(videos.items())} for name, videos in by.items()
+        }
+        for kind, by in found.items()
+    }
+    held_mean = {name: float(np.mean(values)) for name, values in held.items() if values}
+    told = {name: float(np.nanmean(values)) for name, values in ranks.items() if values}
+    return {"errors": errors, "within 90 % radius": held_mean, "moves, AUROC": told}
+
+
+def auroc(score: np.ndarray, positive: np.ndarray) -> float:
+    """Chance that a positive has the higher score; NaN where there is one kind only."""
+    from scipy.stats import rankdata
+
+    n = int(positive.sum())
+    if n in (0, len(positive)):
+        return math.nan
+    return float((rankdata(score)[positive].sum() - n * (n + 1) / 2) / (n * (len(positive) - n)))
+
+
+def ladder(errors: Mapping[str, Mapping[str, float]], base: str, draws: int = 4000) -> dict[str, dict[str, Any]]:
+    """Method -> its error over that of `base`: pooled and as the geometric mean of the videos' ratios, with 95 %
+    bootstrap intervals over videos, and the worst video."""
+    videos = sorted(errors[base])
+    picked = np.random.default_rng(0).integers(len(videos), size=(draws, len(videos)))
+    below = np.array([errors[base][video] for video in videos])
+    result: dict[str, dict[str, Any]] = {}
+    for name, own in errors.items():
+        above = np.array([own[video] for video in videos])
+        logs = np.log(above / below)
+        interval = [
+            np.percentile(values, [2.5, 97.5]).tolist()
+            for values in (above[picked].mean(axis=1) / below[picked].mean(axis=1), np.exp(logs[picked].mean(axis=1)))
+        ]
+        result[name] = {"px": above.mean(), "pooled": above.mean() / below.mean(), "pooled interval": interval[0]}
+        result[name] |= {"geometric": math.exp(logs.mean()), "geometric interval": interval[1]}
+        result[name] |= {"worst": math.exp(logs.max()), "worst video": videos[int(logs.argmax())]}
+    return result
+
+
+def show(part: str, measured: Mapping[str, Any]) -> None:
+    for kind, errors in measured["errors"].items():
+        for base in [name for name in errors if name.startswith("constant velocity")]:
+            print(f"{part}, {kind} labels, ratio to {base}")
+            for name, row in ladder(errors, base).items():
+                pooled, geometric = (
+                    "{:.3f} [{:.2f}, {:.2f}]".format(row[key], *row[f"{key} interval"])
+                    for key in ("pooled", "geometric")
+                )
+                print(f"  {name:28s} {row['px']:6.2f} px  pooled {pooled}  geometric {geometric}  "
+                      f"worst {row['worst']:.2f} {row['worst video']}")  # fmt: skip
+    for what in ("within 90 % radius", "moves, AUROC"):
+        print(f"{part}: {what}: " + ", ".join(f"{name} {value:.3f}" for name, value in measured[what].items()))
+
+
+PARTS = ("train", "develop", "test")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for part in PARTS:
+        parser.add_argument(f"--{part}", type=Path, required=True, help="folder of videos")
+    parser.add_argument("--raft-weights", required=True)
+    parser.add_argument("--resnet-weights", required=True)
+    parser.add_argument("--resnet-stride-in", default="1x1", help="3x3 for torchvision's own file")
+    parser.add_argument("--workspace", type=Path, default=Path("workspace/default_model"))
+    parser.add_argument("--raft-iters", type=int, default=6, help="for the labels of train and develop; test has 12")
+    parser.add_argument("--precision", default="bfloat16", help="of RAFT: float32 or bfloat16")
+    parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--steps-one-frame", type=int, default=2500)
+    parser.add_argument("--design", default="unet")
+    parser.add_argument("--write", action="store_true", help="write flowlib/weights/")
+    args = parser.parse_args()
+    workspace = Workspace(args.workspace)
+    for part, clips in zip(PARTS, ((3, 3, 3), (3, 3, 3), (4, 4, 4))):
+        label_part(part, getattr(args, part), workspace, clips, args)
+    flows = {"dis": CachedFlow(DISFlow(), workspace.root / "flows")}
+    raft = RAFTFlow(args.raft_weights, iters=args.raft_iters, precision=args.precision)
+    flows["raft"] = CachedFlow(raft, workspace.root / "flows")
+    task = TrajectoryTask(loss="laplace_2d", augment=AugmentConfig(flip_x=0.5))
+    torch.manual_seed(0)
+    two = GuidedTrajectories(num_frames=NUM_FRAMES, input_frames=INPUT_FRAMES, design=args.design)
+    two.flow, two.other_flow = flows["dis"], flows["raft"]
+    two, cpu_two = train(f"guided_{args.design}", two, workspace, args.steps, task)
+    torch.manual_seed(0)
+    one = OneFrameTrajectories(num_frames=NUM_FRAMES, weights=args.resnet_weights, stride_in=args.resnet_stride_in)
+    one, cpu_one = train("guided_one_frame", one, workspace, args.steps_one_frame, task)
+    exact = CachedFlow(RAFTFlow(args.raft_weights), workspace.root / "flows")
+    result: dict[str, Any] = {"cpu_seconds": {"two frames": cpu_two, "one frame": cpu_one}}
+    mean = MeanMotion.fit(ConcatDataset([read_part("train", workspace, step)["consensus"] for step in STEPS]))
+    for part in PARTS[1:]:
+        methods: dict[str, Any] = {"zero motion": ZeroMotion(NUM_FRAMES), "mean motion": mean, "one frame": one}
+        for name, flow in (("RAFT", exact), ("DIS", flows["dis"])):
+            methods[f"constant velocity ({name})"] = ConstantVelocity(flow, input_frames=INPUT_FRAMES)
+            methods[f"guided ({name})"] = guided_by(two, flow)
+        result[part] = measure(part, workspace, methods, ("consensus", "raft", "lucas_kanade"))
+        show(part, result[part])
+    if args.write:
+        for name, model in (("guided_2f", two), ("guided_1f", one)):
+            about = {"config": model.config, "trained_with": "bench/train_default.py", "test": result["test"]}
+            save_shipped(model, WEIGHTS / f"{name}.safetensors", about)
+    print(f"{platform.processor() or platform.machine()}, torch {torch.__version__}, {torch.get_num_threads()} threads")
+    print(json.dumps(result))
+
+
+def guided_by(model: GuidedTrajectories, flow: CachedFlow) -> GuidedTrajectories:
+    """A copy of the model with another flow."""
+    copy = GuidedTrajectories(**model.config)
+    copy.load_state_dict(model.state_dict())
+    copy.flow = flow
+    return copy.eval()
+
+
+if __name__ == "__main__":
+    main()

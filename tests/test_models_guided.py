@@ -1,0 +1,160 @@
+"""The guided models: where they start, any frames and sizes, checkpoints, bad input."""
+
+import numpy as np
+import pytest
+import torch
+
+from flowlib.flow import CachedFlow, DISFlow
+from flowlib.models.baselines import ConstantVelocity
+from flowlib.models.guided import GuidedTrajectories, robust_affine
+from flowlib.models.one_frame import OneFrameTrajectories
+from flowlib.models.unet import grid_size
+from flowlib.synthetic import synthetic_clip
+
+NARROW = {"widths": (16, 16, 16, 16), "cells": 1000}
+
+
+def pictures(frames, seed=0, size=(96, 128), **options):
+    options = {"num_frames": 8, "camera": "linear"} | options
+    clip = synthetic_clip(size=size, seed=seed, **options)[0]
+    return torch.from_numpy(np.ascontiguousarray(clip[list(frames)].transpose(0, 3, 1, 2)))[None]
+
+
+def guided(seed=0, **options):
+    torch.manual_seed(seed)
+    return GuidedTrajectories(**NARROW | options).eval()
+
+
+def stirred(model, amount=0.3):
+    """The model with weights that have something to say, as after training."""
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += amount * torch.randn_like(parameter) * parameter.numel() ** -0.25
+    return model
+
+
+@pytest.mark.parametrize("design", ["unet", "recurrent"])
+@torch.no_grad()
+def test_untrained_it_is_constant_velocity_to_a_few_hundredths(design):
+    images = pictures((0, 3))
+    found = guided(design=design)(images)
+    linear = ConstantVelocity(DISFlow(), input_frames=(0, 3))(images)
+    assert (found.displacement[:, 0] == 0).all()
+    moved = linear.displacement.norm(dim=2).mean()
+    assert moved > 1 and (found.displacement - linear.displacement).norm(dim=2).mean() < 0.04 * moved
+
+
+@pytest.mark.parametrize("design", ["unet", "recurrent"])
+@pytest.mark.parametrize(("frames", "num_frames"), [((0, 1), 2), ((0, 3), 8), ((0, 2, 5), 6), ((0, 1, 2, 3), 12)])
+@torch.no_grad()
+def test_any_input_frames_and_any_length(design, frames, num_frames):
+    model = stirred(guided(design=design, input_frames=frames, num_frames=num_frames))
+    found = model(pictures(frames, size=(70, 90), num_frames=max(frames) + 1))
+    assert found.displacement.shape == (1, num_frames, 2, 70, 90) and found.frames == tuple(range(num_frames))
+    assert found.log_scale.shape == found.visibility_logits.shape == (1, num_frames, 70, 90)
+    assert all(torch.isfinite(part).all() for part in (found.displacement, found.log_scale, found.visibility_logits))
+
+
+@torch.no_grad()
+def test_a_batch_is_its_clips_one_by_one():
+    model = stirred(guided())
+    images = torch.cat([pictures((0, 3), seed) for seed in range(3)])
+    together = model(images).displacement
+    torch.testing.assert_close(
+        together, torch.cat([model(one[None]).displacement for one in images]), atol=1e-3, rtol=0
+    )
+
+
+@pytest.mark.parametrize("design", ["unet", "recurrent"])
+def test_every_parameter_learns(design):
+    model = stirred(guided(design=design, input_frames=(0, 1, 3))).train()
+    found = model(pictures((0, 1, 3)))
+    (found.displacement.square().mean() + found.log_scale.mean() + found.visibility_logits.square().mean()).backward()
+    assert [name for name, one in model.named_parameters() if one.grad is None or not one.grad.any()] == []
+
+
+@torch.no_grad()
+def test_points_that_leave_the_picture_start_as_invisible():
+    found = guided()(pictures((0, 3), camera="linear", seed=3, num_sprites=0))
+    xy = torch.stack(torch.meshgrid(torch.arange(128.0), torch.arange(96.0), indexing="xy"))
+    there = found.displacement[0] + xy
+    gone = (there[:, 0] < -1) | (there[:, 0] > 128) | (there[:, 1] < -1) | (there[:, 1] > 96)
+    assert gone[4:].any() and (found.visibility_logits[0][gone] < 0).all()
+
+
+@pytest.mark.parametrize(("size", "grid"), [((192, 320), (48, 80)), ((360, 640), (48, 80)), ((720, 1280), (48, 80))])
+def test_the_grid_has_about_as_many_cells_whatever_the_size(size, grid):
+    assert np.abs(np.subtract(grid_size(size, 3840), grid)).max() <= 8
+
+
+def test_the_cameras_motion_is_found_under_what_moves_before_it():
+    y, x = torch.meshgrid(torch.linspace(-1, 1, 24), torch.linspace(-1, 1, 40), indexing="ij")
+    camera = torch.stack([2 + 0.5 * x, -1 + 0.3 * y])[None]
+    flow = camera.clone()
+    flow[:, :, 5:15, 10:25] += 8
+    found = robust_affine(flow, (24, 40))
+    assert (found - camera).abs().max() < 0.1
+
+
+@torch.no_grad()
+def test_one_frame_starts_at_zero_motion_and_can_learn_otherwise():
+    model = OneFrameTrajectories(weights="none", **NARROW).eval()
+    images = pictures((0,), size=(70, 90))
+    assert (model(images).displacement == 0).all()
+    found = stirred(model)(images)
+    assert found.displacement.shape == (1, 8, 2, 70, 90) and found.displacement[:, 1:].any()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"input_frames": (0,)}, "input_frames: expected 0 and one or more later frames"),
+        ({"input_frames": (1, 3)}, "input_frames: expected 0"),
+        ({"input_frames": (0, 3, 2)}, "ascending"),
+        ({"input_frames": (0, 8)}, "below 8"),
+        ({"flow": "pips"}, "flow: expected one of dis, raft"),
+        ({"design": "best"}, "design: expected one of unet, recurrent"),
+        ({"widths": (48, 64)}, "widths: expected 4 multiples of 8"),
+        ({"widths": (48, 64, 96, 127)}, "widths: expected 4 multiples of 8"),
+        ({"cells": 3}, "cells: expected at least"),
+    ],
+)
+def test_arguments_it_cant_take_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        GuidedTrajectories(**options)
+
+
+def test_other_images_are_refused():
+    with pytest.raises(ValueError, match=r"images: expected shape \[B 2 3 H W\]"):
+        guided()(torch.zeros(1, 3, 3, 64, 64))
+    with pytest.raises(ValueError, match=r"images: expected shape \[B 1 3 H W\]"):
+        OneFrameTrajectories(weights="none", **NARROW)(torch.zeros(1, 2, 3, 64, 64))
+
+
+class CountingFlow:
+    name = "counting"
+
+    def __init__(self):
+        self.calls, self.flow = 0, DISFlow()
+
+    def __call__(self, first, second):
+        self.calls += 1
+        return self.flow(first, second)
+
+
+def test_a_cached_flow_measures_a_pair_once_mirrored_too_and_on_disk(tmp_path):
+    first, second = pictures((0, 3))[0].movedim(1, -1).numpy()
+    counting = CountingFlow()
+    cached = CachedFlow(counting, tmp_path)
+    flow = cached(first, second)
+    np.testing.assert_allclose(flow, counting.flow(first, second), atol=0.02)
+    np.testing.assert_array_equal(cached(first, second), flow)
+    mirrored = cached(first[:, ::-1], second[:, ::-1])
+    np.testing.assert_array_equal(mirrored[0], -flow[0, :, ::-1])
+    np.testing.assert_array_equal(mirrored[1], flow[1, :, ::-1])
+    assert counting.calls == 1
+    np.testing.assert_array_equal(CachedFlow(counting, tmp_path)(first, second), flow)
+    assert counting.calls == 1
+    cached(second, first)
+    assert counting.calls == 2
