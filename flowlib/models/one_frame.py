@@ -82,7 +82,7 @@ class OneFrameTrajectories(nn.Module):
         h, w = grid_size((H, W), self.cells)
         picture = (images[:, 0].to(self.mean.dtype) - self.mean) / self.std
         with torch.no_grad():
-            fine = self.early(F.interpolate(picture, (4 * h, 4 * w), mode="bilinear", antialias=True))
+            fine = self.early(F.interpolate(picture, (4 * h, 4 * w), mode="bilinear", align_corners=False))
             coarse = self.late(fine)
         place = torch.from_numpy(pixel_grid((H, W))).to(picture).permute(2, 0, 1) / max(H, W) - 0.5
         told = [
