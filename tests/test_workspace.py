@@ -90,3 +90,21 @@ def test_publish_copies_whole(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="differs from its source"):
         publish(source, tmp_path / "deep" / "target")
     assert sha256_file(tmp_path / "deep" / "target") == sha256_file(source)
+
+
+@pytest.mark.parametrize("root", ["$SOMEWHERE/w", "${SOMEWHERE}/w", "~/w", "$SOMEWHERE/x/../w", "w", "./y/../w"])
+def test_a_root_is_read_as_a_shell_reads_it(root, tmp_path, monkeypatch):
+    monkeypatch.setenv("SOMEWHERE", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert Workspace(root).root == tmp_path / "w"
+    monkeypatch.setenv("FLOWLIB_ROOT", root)
+    assert Workspace().root == tmp_path / "w"
+
+
+def test_a_variable_that_is_not_set_is_named_unless_a_folder_is_called_so(tmp_path, monkeypatch):
+    monkeypatch.delenv("NOWHERE", raising=False)
+    with pytest.raises(ValueError, match=r"root: expected a folder, got '\$NOWHERE/x', .*no variable \$NOWHERE"):
+        Workspace("$NOWHERE/x")
+    (tmp_path / "$NOWHERE").mkdir()
+    assert Workspace(tmp_path / "$NOWHERE").root == tmp_path / "$NOWHERE"
