@@ -344,5 +344,5 @@ def _finish_lines(ax: Axes, count: int) -> Axes:
 
 
 def _plain(name: str) -> str:
-    """A name as a legend shows it: those that begin with an underscore would be left out."""
-    return f" {name}" if str(name).startswith("_") else str(name)
+    """A name as a legend shows it: empty ones and those that begin with an underscore would be left out."""
+    return f" {name}" if str(name)[:1] in ("", "_") else str(name)

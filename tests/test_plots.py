@@ -196,3 +196,19 @@ def test_a_scale_ends_above_nearly_everything_and_not_far_above(values):
     limit = colours.nice_limit(values)
     top = np.percentile(values, 98)
     assert limit >= top * (1 - 1e-6) and (limit <= 2 * top or limit == 1)
+
+
+@pytest.mark.parametrize("name", ["$x_$", "a_$x_$_b", "$\\frac{$", "_hidden", "$", "^$_$", "{}", "%s", "a\nb", ""])
+def test_a_name_is_drawn_as_it_is_whatever_it_holds(name):
+    drawn = [
+        plots.learning_curves({name: ([1, 2], [1.0, 2.0])}, label=name),
+        plots.error_by_frame({name: [1, 2]}, label=name),
+        plots.error_map(np.ones((4, 5)), label=name),
+        plots.show_image(FRAME, name),
+        plots.contact_sheet([FRAME], [name]),
+    ]
+    for ax in drawn:
+        ax.figure.canvas.draw()
+    for ax in drawn[:2]:
+        assert [text.get_text().strip() for text in ax.get_legend().get_texts()] == [name] or not name
+        assert ax.get_ylabel() == name

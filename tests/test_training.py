@@ -11,6 +11,8 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 
+import jaxtyping
+import numpy as np
 import pytest
 import torch
 from fixtures.training_clips import TINY, Clips, make_clip, make_clips
@@ -307,11 +309,44 @@ def test_bad_data_is_named(refuses, tmp_path):
         ({"learning_rate": 0.0}, "learning_rate: expected a number above 0"),
         ({"ema_decay": 1.0}, "ema_decay: expected 0"),
         ({"trained": "middle"}, r"trained: expected one of last, first\+last"),
+        ({"seed": -1}, "seed: expected a whole number from 0 up, got -1"),
+        ({"seed": 2**64}, "seed: expected a whole number from 0 up, got 18446744073709551616"),
+        ({"warmup_steps": -3}, "warmup_steps: expected a whole number from 0 up, got -3"),
+        ({"num_workers": -1}, "num_workers: expected a whole number from 0 up, got -1"),
+        ({"patience": -1}, "patience: expected a whole number from 0 up"),
+        ({"validation_samples": True}, "validation_samples: expected a whole number from 0 up, got True"),
+        ({"picture_every": "5"}, "picture_every: expected a whole number from 0 up, got '5'"),
+        ({"steps": None}, "steps: expected a whole number from 1 up, got None"),
+        ({"weight_decay": -0.1}, "weight_decay: expected a number from 0 up, got -0.1"),
+        ({"weight_decay": float("nan")}, "weight_decay: expected a number from 0 up, got nan"),
+        ({"momentum": 1.0}, r"momentum: expected 0 \(none\) or a number below 1, got 1.0"),
+        ({"learning_rate": "1e-3"}, "learning_rate: expected a number above 0, got '1e-3'"),
+        ({"learning_rate": float("inf")}, "learning_rate: expected a number above 0, got inf"),
+        ({"stem_learning_rate": -1e-3}, "stem_learning_rate: expected a number from 0 up"),
+        ({"session_minutes": -1}, "session_minutes: expected a number from 0 up"),
+        ({"stop_at": float("nan")}, "stop_at: expected a number or None, got nan"),
+        ({"compile": 1}, "compile: expected True or False, got 1"),
+        ({"name": 3}, "name: expected a text, got 3"),
     ],
 )
 def test_bad_settings_are_named(refuses, options, message):
     with refuses(message):
         TrainConfig(**options)
+
+
+def test_numbers_of_numpy_are_plain_ones_afterwards():
+    jaxtyping.config.update("jaxtyping_disable", True)  # as at a user's
+    try:
+        config = TrainConfig(steps=np.int64(3), learning_rate=np.float32(0.5), weight_decay=0, stop_at=None)
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
+    assert config == TrainConfig(**json.loads(json.dumps(config.to_json()))) and type(config.steps) is int
+
+
+@pytest.mark.parametrize("options", [{"visibility_weight": -1}, {"target_scale": -2.0}, {"huber_delta": float("nan")}])
+def test_bad_settings_of_the_task_are_named(refuses, options):
+    with refuses(f"{next(iter(options))}: expected a number"):
+        TrajectoryTask(**options)
 
 
 def test_a_batch_of_one_with_batch_statistics_is_warned_of(tmp_path):

@@ -194,3 +194,19 @@ def test_a_runs_name_may_hold_what_a_pattern_would_and_no_slash(tmp_path, refuse
     assert run_folder("[y]", tmp_path).name == "20260101-000000_[y]"
     with refuses("run: expected the name of a folder, without slashes, got 'a/b'"):
         run_folder("a/b", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", ["[a]", "a[1", "a..b", "$HOME", "~", "*?", "{}", " a ", "-x", ".x", "a%sb", "ß", "x" * 220]
+)
+def test_a_run_of_any_printable_name_is_found_again_and_trained(name, tmp_path):
+    for steps in (1, 2):
+        config = replace(QUICK, name=name, steps=steps, schedule="constant")
+        run = fit(labels(), Classify(), pictures(6), pictures(6), config, folder=run_folder(name, tmp_path))
+    assert len(list(tmp_path.iterdir())) == 1 and run.step == 2 and len(run_table(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("name", ["..", ".", "", " ", "../x", "a/", "a\0b", "a\nb", "x" * 221])
+def test_what_cannot_name_a_run_is_refused(name, tmp_path, refuses):
+    with refuses("run: expected "):
+        run_folder(name, tmp_path)

@@ -186,3 +186,21 @@ def test_only_one_holds_a_lock_and_a_lock_of_another_user_will_do(tmp_path, monk
     monkeypatch.setattr(os, "open", of_another_user)
     with workspace.locked(tmp_path / "lock"):
         pass
+
+
+@pytest.mark.parametrize("root", ["$SOMEWHERE/w", "${SOMEWHERE}/w", "~/w", "$SOMEWHERE/x/../w", "w", "./y/../w"])
+def test_a_root_is_read_as_a_shell_reads_it(root, tmp_path, monkeypatch):
+    monkeypatch.setenv("SOMEWHERE", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert Workspace(root).root == tmp_path / "w"
+    monkeypatch.setenv("FLOWLIB_ROOT", root)
+    assert Workspace().root == tmp_path / "w"
+
+
+def test_a_variable_that_is_not_set_is_named_unless_a_folder_is_called_so(tmp_path, monkeypatch):
+    monkeypatch.delenv("NOWHERE", raising=False)
+    with pytest.raises(ValueError, match=r"root: expected a folder, got '\$NOWHERE/x', .*no variable \$NOWHERE"):
+        Workspace("$NOWHERE/x")
+    (tmp_path / "$NOWHERE").mkdir()
+    assert Workspace(tmp_path / "$NOWHERE").root == tmp_path / "$NOWHERE"

@@ -2,6 +2,8 @@
 
 A file holds `model`, `ema`, `optimizer` and `scaler` (dicts of tensors and numbers) and `meta` (JSON: step, the places
 and settings of model and task, the config, the task's constants, the data's fingerprints, seed, best score so far).
+The file is a zip archive whose comment is the SHA-256 of all before it. A run keeps `last.pt`, the one before that as
+`previous.pt`, and `best.pt`.
 What a step draws at random depends on the seed and the step alone, and so does the place in the stream of samples;
 these two numbers are the state of both.
 """
@@ -54,7 +56,7 @@ def save_checkpoint(path: Path, tensors: dict[str, Any], meta: dict[str, Any], *
         OSError: the disk refuses; what was there stays.
     """
     with writing(path), atomic_write(path) as temporary:
-        file = ForgivingFile(temporary)
+        file: Any = ForgivingFile(temporary)
         try:
             torch.save(tensors | {"meta": json.dumps({"format": FORMAT} | meta)}, file)
         finally:

@@ -65,32 +65,11 @@ class TrainConfig:
                 raise ValueError(f"{name}: expected one of {', '.join(allowed)}, got {getattr(self, name)!r}")
         for field in fields(self):
             name, kind, value = field.name, str(field.type), getattr(self, field.name)
-            if kind == "str" or kind == "bool":
-                expected = "a text" if kind == "str" else "True or False"
-                right = isinstance(value, str if kind == "str" else bool)
-            elif value is None and "None" in kind:
-                continue
-            elif kind == "int":
-                least = int(name in AT_LEAST_ONE)
-                expected = f"a whole number from {least} up"
-                right = isinstance(value, Integral) and not isinstance(value, bool) and least <= value < 2**63
-            else:
-                right = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
-                expected, inside = self._range(name, value if right else 0)
-                right = right and inside
+            expected, right = _expected(name, kind, value)
             if not right:
                 raise ValueError(f"{name}: expected {expected}, got {value!r}")
-            if not isinstance(value, (str, int, float)):  # NumPy's numbers, which JSON doesn't know
+            if value is not None and not isinstance(value, (str, int, float)):  # NumPy's, which JSON doesn't know
                 object.__setattr__(self, name, int(value) if kind == "int" else float(value))
-
-    @staticmethod
-    def _range(name: str, value: Any) -> tuple[str, bool]:
-        """What a number is expected to be, and whether `value` is."""
-        if name == "stop_at":
-            return "a number or None", True
-        if name in BELOW_ONE:
-            return "0 (none) or a number below 1", 0 <= value < 1
-        return ("a number above 0", value > 0) if name in POSITIVE else ("a number from 0 up", value >= 0)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; `TrainConfig(**values)` is an equal config."""
@@ -100,3 +79,25 @@ class TrainConfig:
         """The fields that differ: name -> (here, there)."""
         pairs = {field.name: (getattr(self, field.name), getattr(other, field.name)) for field in fields(self)}
         return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def _expected(name: str, kind: str, value: Any) -> tuple[str, bool]:
+    """What a field of that type is expected to be, and whether `value` is."""
+    if kind in ("str", "bool"):
+        return ("a text", isinstance(value, str)) if kind == "str" else ("True or False", isinstance(value, bool))
+    if value is None and "None" in kind:
+        return "", True
+    if kind == "int":
+        least = int(name in AT_LEAST_ONE)
+        whole = int(value) if isinstance(value, Integral) and not isinstance(value, bool) else -1
+        return f"a whole number from {least} up", least <= whole < 2**63
+    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    if name == "stop_at":
+        return "a number or None", math.isfinite(number)
+    if name in BELOW_ONE:
+        return "0 (none) or a number below 1", 0 <= number < 1
+    return (
+        ("a number above 0", 0 < number < math.inf)
+        if name in POSITIVE
+        else ("a number from 0 up", 0 <= number < math.inf)
+    )

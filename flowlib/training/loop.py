@@ -7,6 +7,7 @@ a run that was killed and is called again gives bit for bit the curve of an undi
 from __future__ import annotations
 
 import logging
+import math
 import time
 import warnings
 from contextlib import nullcontext
@@ -195,7 +196,7 @@ def _validate(session: Session, log: MetricsLog) -> None:
     session.network.train()
     session.stale += 1
     score = values[task.score]
-    if score != score:
+    if score != score and math.isfinite(values.get("loss", 0.0)):  # else it diverges, which the next step says
         over = f" {task.measured_on}" if task.measured_on else ""
         warnings.warn(f"validation: {task.score} can't be measured{over} in any {task.unit}: no best.pt", stacklevel=4)
     if is_better(task, score, session.best) or (session.best is None and score == score):  # never where nothing counted

@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import platform
+import threading
 import time
 import warnings
 from collections.abc import Iterator
@@ -108,6 +109,17 @@ def writing(path: Path) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def _quiet_board() -> Iterator[None]:
+    """Keep TensorBoard's thread from printing what a disk refuses it, which is raised here, too."""
+    before = threading.excepthook
+    threading.excepthook = lambda what: None if "tensorboard" in type(what.thread).__module__ else before(what)
+    try:
+        yield
+    finally:
+        threading.excepthook = before
+
+
 class MetricsLog:
     """Lines of JSON that are appended by opening, writing and closing, as mounted Drives want it.
 
@@ -118,12 +130,13 @@ class MetricsLog:
     def __init__(self, folder: Path, *, resume_at: int, quiet: bool = False) -> None:
         self.folder, self.quiet = folder, quiet
         self.waiting: dict[str, list[str]] = {"metrics.jsonl": [], "timings.jsonl": []}
+        self.scalars: list[tuple[str, float, int, float]] = []  # for TensorBoard: name, value, step, time
         self.flushed = time.monotonic()
         if quiet:
             return
         from torch.utils.tensorboard import SummaryWriter
 
-        with writing(folder):
+        with writing(folder), _quiet_board():
             for name in self.waiting:
                 _cut_after(folder / name, resume_at)
             self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_at + 1)
@@ -140,7 +153,7 @@ class MetricsLog:
         self.waiting[name].append(json.dumps(values))
         for key, value in values.items():
             if key != "step" and isinstance(value, (int, float)):
-                self.board.add_scalar(key, value, values["step"])
+                self.scalars.append((key, value, values["step"], time.time()))
         if time.monotonic() - self.flushed > FLUSH_SECONDS:
             self.flush()
 
@@ -154,7 +167,10 @@ class MetricsLog:
             if text:
                 with writing(self.folder / name), open(self.folder / name, "a", encoding="utf-8") as file:
                     file.write(text)
-        with writing(self.folder / "tensorboard"):
+        with writing(self.folder / "tensorboard"), _quiet_board():
+            scalars, self.scalars = self.scalars, []
+            for scalar in scalars:
+                self.board.add_scalar(*scalar)
             self.board.flush()
         self.flushed = time.monotonic()
 
@@ -162,7 +178,7 @@ class MetricsLog:
         """Flush, and let go of the files."""
         self.flush()
         if not self.quiet:
-            with writing(self.folder / "tensorboard"):
+            with writing(self.folder / "tensorboard"), _quiet_board():
                 self.board.close()
 
 
