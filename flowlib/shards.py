@@ -116,7 +116,11 @@ def merge_shards(
                 except DAMAGE as error:
                     raise _broken(shard.path, error) from error
                 clips += new
-        _finish(merged, clips, settings)
+        try:
+            _finish(merged, clips, settings)
+        except (OSError, RuntimeError) as error:  # what was copied is read for the first time
+            which = f"{paths[0]}" + (f" or one of {len(paths) - 1} more" if len(paths) > 1 else "")
+            raise ShardError(f"{which}: expected whole shards, got a damaged one ({error})") from error
     return Path(target)
 
 
@@ -411,10 +415,10 @@ def _frame_name(clip: Clip, index: int) -> str:
 
 
 def _copy_new(source: h5py.File, target: h5py.File, clips: list[Clip]) -> None:
-    """Copy what `target` lacks of the clips' tracks and frames, and `source` has."""
+    """Copy what `target` lacks of the clips' tracks and frames."""
     frames = {_frame_name(clip, index) for clip in clips for index in clip.kept}
     for name in sorted(frames | {f"clips/{clip.key}" for clip in clips}):
-        if name in source and name not in target:
+        if name not in target:
             source.copy(name, target.require_group(name.rpartition("/")[0]))
 
 
