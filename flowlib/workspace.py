@@ -286,7 +286,8 @@ def read_json(path: str | Path) -> dict:
         return content
 
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8-sig"), object_pairs_hook=once)
+        text = Path(path).read_text(encoding="utf-8").removeprefix("\ufeff")  # which some editors put first
+        content = json.loads(text, object_pairs_hook=once)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: expected JSON, {error}") from error
     if not isinstance(content, dict):

@@ -204,7 +204,7 @@ def test_what_hdf5_says_in_text_alone_is_understood(made, shard, monkeypatch):
             def fail(*_, kind=kind):
                 raise kind("can't open object (file read failed: errno = 5, error message = 'Input/output error')")
 
-            monkeypatch.setattr(h5py.Group, "__getitem__", fail)
+            monkeypatch.setattr(h5py.h5d, "open", fail)
             with pytest.raises(OSError, match="Input/output error") as caught:
                 opened.tracks(clip)
             assert (caught.value.errno, caught.value.filename) == (errno.EIO, str(shard))

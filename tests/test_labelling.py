@@ -306,6 +306,20 @@ def test_clips_of_a_changed_video_are_replaced_and_the_others_kept(videos, tmp_p
     assert len(list((report.folder / "shards").glob("*.stale"))) == 1
 
 
+def test_damage_met_while_clips_are_replaced_costs_that_shard(videos, tmp_path):
+    workspace = Workspace(tmp_path / "ws")
+    first = label(make_plan(videos, CONFIG), workspace, progress=False)
+    ((path, clips),) = find_shards(first.folder)[0].items()
+    with Shard(path) as shard:
+        picture = shard.picture(clips[0], 0).tobytes()
+    path.write_bytes(path.read_bytes().replace(picture, picture[:-9] + bytes([picture[-9] ^ 1]) + picture[-8:]))
+    sources.write_scene(videos / "v1.mkv", random_scene(9, (48, 64), seed=77))
+    report = label(make_plan(videos, CONFIG), workspace, progress=False)
+    assert report.labelled == 6 and path.name in str(report) and len(list(path.parent.glob("*.damaged"))) == 1
+    fresh = label(make_plan(videos, CONFIG), Workspace(tmp_path / "fresh"), progress=False)
+    assert samples(report.folder) == samples(fresh.folder)
+
+
 def link_of(folder):
     (folder.parent / "link").symlink_to(folder, target_is_directory=True)
     return folder.parent / "link"

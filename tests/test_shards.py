@@ -1,6 +1,7 @@
 """Shards: what goes in comes out, twice the same bytes, and a damaged file is never taken for a whole one."""
 
 import json
+import tracemalloc
 from dataclasses import replace
 
 import cv2
@@ -196,3 +197,179 @@ def test_the_index_says_what_it_always_said(tmp_path):
         (entry,) = json.loads(file["index"][()].tobytes())
     names = "key video fingerprint first_frame frame_step num_frames source_size fps source_frames num_points kept"
     assert list(entry) == names.split()
+
+
+def with_index(change):
+    """Spoils the entry of the first clip in the index."""
+
+    def spoil(file):
+        entries = json.loads(file["index"][()].tobytes())
+        entries = change(entries)
+        del file["index"]
+        file["index"] = np.frombuffer(json.dumps(entries).encode(), np.uint8)
+
+    return spoil
+
+
+def entry(**values):
+    return with_index(lambda entries: [entries[0] | values, *entries[1:]])
+
+
+def instead(name, **dataset):
+    """Another dataset in the place of one: `clip` stands for the first clip's group."""
+
+    def spoil(file):
+        path = name.replace("clip", f"clips/{next(iter(file['clips']))}")
+        del file[path]
+        file.create_dataset(path, **dataset) if dataset else file.create_group(path)
+
+    return spoil
+
+
+def attribute(name, value):
+    return lambda file: file.attrs.__setitem__(name, value)
+
+
+def without_attribute(name):
+    return lambda file: file.attrs.__delitem__(name)
+
+
+TERABYTES = {"shape": (4 * 2**40,), "dtype": "u1", "chunks": (2**20,)}
+SPOILT = {
+    "index is a group": instead("index"),
+    "index of text": instead("index", data="[]"),
+    "index of texts": instead("index", data=["[]", "{}"]),
+    "index of floats": instead("index", data=np.zeros(9)),
+    "index of two axes": instead("index", data=np.zeros((3, 3), np.uint8)),
+    "index of 4 TB": instead("index", **TERABYTES),
+    "index of 4 TB, packed": instead("index", **TERABYTES, compression="gzip"),
+    "index of no axis": instead("index", data=np.uint8(3)),
+    "index without shape": instead("index", data=h5py.Empty("u1")),
+    "index is no JSON": instead("index", data=np.frombuffer(b"[{", np.uint8)),
+    "index is no UTF-8": instead("index", data=np.frombuffer(b'["\xff"]', np.uint8)),
+    "index is deep": instead("index", data=np.frombuffer(b"[" * 100_000, np.uint8)),
+    "index is a number": with_index(lambda _: 3),
+    "index is null": with_index(lambda _: None),
+    "index is an object": with_index(lambda entries: entries[0]),
+    "clips are numbers": with_index(lambda _: [1, 2]),
+    "clips are lists": with_index(lambda _: [[], []]),
+    "clips are empty": with_index(lambda _: [{}]),
+    "a key more": entry(extra=1),
+    "a key less": with_index(lambda entries: [{k: v for k, v in entries[0].items() if k != "kept"}]),
+    "frames as text": entry(num_frames="4"),
+    "frames as float": entry(num_frames=4.0),
+    "no frames": entry(num_frames=0),
+    "10^9 frames": entry(num_frames=10**9),
+    "10^30 frames": entry(num_frames=10**30),
+    "true frames": entry(num_frames=True),
+    "negative first frame": entry(first_frame=-1),
+    "no step": entry(frame_step=0),
+    "points as null": entry(num_points=None),
+    "negative points": entry(num_points=-1),
+    "size as number": entry(source_size=48),
+    "size of three": entry(source_size=[1, 2, 3]),
+    "fps as text": entry(fps="25"),
+    "video as number": entry(video=3),
+    "video without name": entry(video=""),
+    "fingerprint as null": entry(fingerprint=None),
+    "fingerprint of another": entry(fingerprint="0" * 64),
+    "kept as text": entry(kept="0123"),
+    "kept as number": entry(kept=4),
+    "kept beyond": entry(kept=[0, 1, 2, 4]),
+    "kept twice": entry(kept=[0, 0, 1, 2]),
+    "kept backwards": entry(kept=[3, 2, 1, 0]),
+    "kept of texts": entry(kept=["0"]),
+    "another key": entry(key="a"),
+    "a name": entry(name="bear", key="bear"),
+    "format as list": attribute("format", ["flowlib-shard"]),
+    "version as text": attribute("version", "one"),
+    "version of many": attribute("version", np.ones(1000)),
+    "version 9": attribute("version", 9),
+    "no version": without_attribute("version"),
+    "no config": without_attribute("config"),
+    "no content hash": without_attribute("content_sha256"),
+    "content hash is a path": attribute("content_sha256", "../../" + "0" * 58),
+    "config is a list": lambda file: file.attrs.update(hashed({"config": "[]", "tracker": "{}"})),
+    "tracker is null": lambda file: file.attrs.update(hashed({"config": "{}", "tracker": "null"})),
+}
+SPOILT_CLIPS = {
+    "steps of 4 TB": instead("clip/steps", **TERABYTES),
+    "steps of floats": instead("clip/steps", data=np.zeros((4, 9, 2))),
+    "steps of text": instead("clip/steps", data="steps"),
+    "steps of fewer frames": instead("clip/steps", data=np.zeros((3, 9, 2), np.int16)),
+    "queries of more points": instead("clip/queries", data=np.zeros((10, 3), np.float32)),
+    "queries are a group": instead("clip/queries"),
+    "visibility of one axis": instead("clip/visibility", data=np.zeros(9, np.uint8)),
+    "no tracks": lambda file: file.__delitem__(f"clips/{next(iter(file['clips']))}"),
+    "no frames": lambda file: file.__delitem__("frames"),
+    "10^9 points": lambda file: (entry(num_points=10**9)(file), instead("clip/steps", **huge(4, 10**9, 2))(file)),
+    "10^5 frames": lambda file: entry(num_frames=10**5)(file),
+}
+
+
+def huge(*shape):
+    return {"shape": shape, "dtype": "i2", "chunks": (1, 2**20, 1), "compression": "gzip"}
+
+
+def hashed(settings: dict) -> dict:
+    return settings | {"settings_sha256": shards._hash_of_settings(settings).hexdigest()}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    path = tmp_path_factory.mktemp("whole") / "a.h5"
+    return shards.write_shard(path, [labelled(), labelled(4)], tracker=TRACKER, config=CONFIG).read_bytes()
+
+
+def spoilt(whole, path, spoil):
+    path.parent.mkdir()
+    path.write_bytes(whole)
+    with h5py.File(path, "r+") as file:
+        spoil(file)
+    return path
+
+
+@pytest.mark.parametrize("what", SPOILT)
+def test_a_shard_that_says_what_can_not_be_is_named(whole, tmp_path, what):
+    path = spoilt(whole, tmp_path / "shards" / "a.h5", SPOILT[what])
+    tracemalloc.start()
+    for work in (Shard, shards.check_shard):
+        with pytest.raises(ShardError, match="a.h5: "):
+            work(path)
+    assert tracemalloc.get_traced_memory()[1] < 50_000_000
+    tracemalloc.stop()
+    good, bad = shards.find_shards(tmp_path)
+    assert not good and len(bad) == 1 and str(path) in bad[0] and len(bad[0]) < 800
+    assert list(shards.verify_shards(tmp_path)) == [path]
+
+
+@pytest.mark.parametrize("what", SPOILT_CLIPS)
+def test_a_clip_that_is_not_what_the_index_says_is_named(whole, tmp_path, what):
+    path = spoilt(whole, tmp_path / "shards" / "a.h5", SPOILT_CLIPS[what])
+    tracemalloc.start()
+    with pytest.raises(ShardError, match="a.h5: "):
+        shards.check_shard(path)
+    with pytest.raises(ShardError, match="a.h5: (clip .* is damaged|expected a clip)"), Shard(path) as shard:
+        shard.read(shard.clips[0])
+    assert tracemalloc.get_traced_memory()[1] < 50_000_000
+    tracemalloc.stop()
+
+
+def test_damage_does_not_get_into_a_merged_shard_unseen(whole, tmp_path):
+    for number, spoil in enumerate((SPOILT_CLIPS["no frames"], SPOILT_CLIPS["no tracks"], flip_in_a_picture)):
+        path = spoilt(whole, tmp_path / str(number) / "a.h5", spoil)
+        with pytest.raises(ShardError, match="a.h5: "):
+            shards.merge_shards([path], tmp_path / "merged.h5")
+        assert not (tmp_path / "merged.h5").exists()
+
+
+def flip_in_a_picture(file):
+    group = next(iter(file["frames"].values()))
+    place = next(iter(group.values())).id.get_chunk_info(0).byte_offset + 200
+    name = file.filename
+    file.close()
+    with open(name, "r+b") as raw:
+        raw.seek(place)
+        byte = raw.read(1)[0]
+        raw.seek(place)
+        raw.write(bytes([byte ^ 1]))

@@ -229,6 +229,9 @@ class Store:
                 if path.exists():
                     raise
                 continue  # another process has done it
+            except ShardError as error:
+                sentences += [str(error)] if _rename(path, ".damaged") else []
+                continue
             if stale:
                 names = ", ".join(sorted({clip.video for clip in stale}))
                 sentences.append(f"{path}: {len(stale)} clips were of another content of {names}")
