@@ -142,7 +142,7 @@ def _load(file: Path, path: Path) -> Any:
         if isinstance(error, OSError) and error.errno:
             raise
         # The error's own text is left out: it advises to run what the file says.
-        got = "damaged data" if zipfile.is_zipfile(file) else "another kind of file"
+        got = f"{'damaged data' if zipfile.is_zipfile(file) else 'another kind of file'}; get the file anew"
         if isinstance(error, pickle.UnpicklingError):
             named = re.search(r"GLOBAL ([\w.]+)", str(error))
             got = f"objects that would have to be run{(named and f' ({named[1]})') or ''}, or damaged data"

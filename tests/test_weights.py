@@ -140,12 +140,6 @@ def zipped(name: str, content: bytes) -> bytes:
     return file.getvalue()
 
 
-def program() -> bytes:
-    file = io.BytesIO()
-    torch.jit.save(torch.jit.trace(nn.Linear(2, 2), torch.zeros(1, 2)), file)
-    return file.getvalue()
-
-
 @pytest.mark.parametrize(
     "content, found",
     [
@@ -168,7 +162,7 @@ def program() -> bytes:
         (saved({"model": STATE, "optimizer": ADAM, "meta": "{}"}), "a checkpoint of a training run"),
         (saved({"generator": STATE, "discriminator": STATE}), "several: generator, discriminator; save"),
         (saved(STATE | {"0.bias": torch.full((4,), torch.inf)}), "NaN or infinity in 0.bias"),
-        (program(), "a TorchScript program"),
+        (zipped("w/constants.pkl", b"\x80\x02)."), "a TorchScript program"),
     ],
 )
 def test_what_holds_no_weights_is_named(tmp_path, refuses, content, found):
@@ -182,7 +176,7 @@ def test_no_message_repeats_the_advice_to_run_a_file(tmp_path):
         saved(Evil(os.system, "x")),
         saved(collections.defaultdict(int, STATE)),
         b"\x80\x02cos\nsystem\n.",
-        program(),
+        zipped("w/constants.pkl", b"\x80\x02)."),
     ]
     for content in contents:
         (tmp_path / "w.pth").write_bytes(content)
@@ -266,16 +260,14 @@ def test_damage_is_one_sentence_or_other_numbers(tmp_path, kind):
     assert refused > 50
 
 
-@pytest.mark.parametrize(
-    "kind", ["module.", "_orig_mod.", "state_dict", "Lightning", "numpy in optimizer", "arguments"]
-)
+@pytest.mark.parametrize("kind", ["module.", "Lightning", "numpy in optimizer"])
 def test_every_loader_looks_through_alike(tmp_path, kind):
     path = tmp_path / "w.pth"
     small = {"num_frames": 2, "backbone": "lraspp_mobilenet_v3_large"}
     model = TrajectoryFCN(**small, weights="none")
     torch.save(wrapped(model.backbone.state_dict())[kind], path)
     assert torch.equal(TrajectoryFCN(**small, weights=str(path)).backbone["0"][0].weight, model.backbone["0"][0].weight)
-    if kind in ("module.", "Lightning"):  # the large ones take the same way
+    if kind == "module.":  # the large ones take the same way
         net = PIPs()
         torch.save(wrapped(net.state_dict())[kind], path)
         assert torch.equal(load_pips(path).norm.weight, net.norm.weight)
