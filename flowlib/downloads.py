@@ -19,7 +19,7 @@ import threading
 import time
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from queue import Empty, Queue
@@ -219,7 +219,7 @@ def _receive_url(url: str, growing: Path) -> None:
         time.sleep(PAUSE)
 
 
-def _pieces(url: str, headers: dict[str, str], deadline: float) -> Iterator[Any]:
+def _pieces(url: str, headers: dict[str, str], deadline: float) -> Generator[Any, None, None]:
     """The server's response, then what it sends, in pieces.
 
     A thread reads them: a server that drips byte after byte, be it of its headers, would hold this one for ever.

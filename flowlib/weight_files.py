@@ -142,7 +142,7 @@ def _load(file: Path, path: Path) -> Any:
         if isinstance(error, OSError) and error.errno:
             raise
         # The error's own text is left out: it advises to run what the file says.
-        got = "damaged data" if zipfile.is_zipfile(file) else "another kind of file"
+        got = f"{'damaged data' if zipfile.is_zipfile(file) else 'another kind of file'}; get the file anew"
         if isinstance(error, pickle.UnpicklingError):
             named = re.search(r"GLOBAL ([\w.]+)", str(error))
             got = f"objects that would have to be run{(named and f' ({named[1]})') or ''}, or damaged data"
@@ -159,12 +159,15 @@ def _stand_ins(file: Path) -> list[type]:
     with ExitStack() as stack:
         if zipfile.is_zipfile(file):
             archive = stack.enter_context(zipfile.ZipFile(file))
+            if any(name.endswith("/constants.pkl") for name in archive.namelist()):
+                raise ValueError("TorchScript")
             pickles = [archive.open(name) for name in archive.namelist() if name.endswith("/data.pkl")]
         else:
             pickles = [stack.enter_context(open(file, "rb"))] * 5  # the old format: five pickles, then the numbers
         for data in pickles:
             names |= {str(arg) for opcode, arg, _ in pickletools.genops(data) if opcode.name == "GLOBAL"}
-    return [_stand_in(*name.split(" ", 1)) for name in names if " " in name]
+    # Protocol 2, which torch writes, has Python 2's names.
+    return [_stand_in(*name.replace("__builtin__ ", "builtins ").split(" ", 1)) for name in names if " " in name]
 
 
 def _stand_in(module: str, name: str) -> type:
