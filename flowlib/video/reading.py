@@ -10,12 +10,14 @@ is shown (2²⁶: 8192×8192), and `FLOWLIB_MAX_SECONDS` until the next picture 
 from __future__ import annotations
 
 import hashlib
+import lzma
 import math
 import os
 import re
 import struct
 import time
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -45,6 +47,14 @@ UNSPECIFIED = 2  # FFmpeg's number for a colour tag that is missing
 FRAMES_FPS = 25.0  # assumed for pictures, which carry no frame rate
 
 
+# What FFmpeg, OpenCV, zip and the disk throw at content that is damaged, made up or too large; all but VideoError itself
+# are kept in the room. RuntimeError: an encrypted entry of a zip and, by a subclass, an unknown compression or version.
+LIBRARY_ERRORS = (
+    *(ArithmeticError, AssertionError, EOFError, LookupError, MemoryError, OSError, RuntimeError, ValueError),
+    *(av.FFmpegError, cv2.error, lzma.LZMAError, struct.error, zipfile.BadZipFile, zlib.error),
+)
+
+
 class VideoError(ValueError):
     """A video that can't be used. The message is one sentence that starts with the file."""
 
@@ -69,7 +79,7 @@ def refused(path: Path) -> Iterator[None]:
         raise
     except FileNotFoundError as error:
         raise VideoError(f"{path}: expected a video, found nothing there") from error
-    except Exception as error:
+    except LIBRARY_ERRORS as error:
         reason = " ".join((getattr(error, "strerror", None) or str(error) or type(error).__name__).split())
         raise VideoError(f"{path}: expected a video, can't be decoded ({reason})") from error
 
@@ -131,6 +141,7 @@ class FileReader:
     """The frames of a video file, upright and with square pixels.
 
     Attributes:
+        kind: FFmpeg's name of the container.
         fps: frames a second, as the file says.
         duration: seconds of the whole file, sound too, as it says; 0 if it doesn't.
         notes: what is unusual, one sentence each. Complete when the frames are read to their end, as is
@@ -142,8 +153,9 @@ class FileReader:
         streams = [one for one in container.streams.video if one.codec_context and not one.disposition & covers]
         if not streams:
             raise VideoError(f"{path}: expected a video, got a file without a picture stream that can be decoded")
-        if container.format.name in LISTS:
-            raise VideoError(f"{path}: expected a video, got a list of other files ({container.format.name})")
+        self.kind = container.format.name
+        if self.kind in LISTS:
+            raise VideoError(f"{path}: expected a video, got a list of other files ({self.kind})")
         moving = [one for one in streams if one.frames != 1 and one.codec_context.name not in STILL_CODECS] or streams
         self.path, self.container, self.stream = path, container, moving[0]
         check_pixels(str(path), self.stream.codec_context.height, self.stream.codec_context.width)
@@ -174,15 +186,17 @@ class FileReader:
 
     def expected(self, count: int) -> int:
         """How many frames the file promises, when it gave `count`: more, if it breaks off."""
-        if "mov" in self.container.format.name.split(","):  # what an edit list cuts away is not in the index, or marked
+        if self.kind.startswith("mov"):  # what an edit list cuts away is not in the index, or marked
             promised, got = self._count_listed(), self.packets
-        elif self.container.format.name != "avi":
+        elif self.kind != "avi":
             promised, got = self.stream.frames, self.packets
         elif self.listed >= self.packets:  # an index at its end, so it is whole
             promised, got = self.listed, self.packets
         else:  # the header counts pictures that are empty, too
             promised, got = self.stream.frames, self.slots
-        return round(count * promised / got) if 0 < got < promised else count
+        if not 0 < got < promised:
+            return count
+        return promised if got < 1.1 * count else round(count * promised / got)  # a packet may hold one field only
 
     def fingerprint(self) -> str:
         with refused(self.path):
@@ -323,7 +337,7 @@ def is_hd(height: int, width: int) -> bool:
 class PictureReader:
     """The frames of a folder or .zip of pictures, in the order of the numbers in their names."""
 
-    fps, duration = FRAMES_FPS, 0.0
+    kind, fps, duration = "pictures", FRAMES_FPS, 0.0
 
     def __init__(self, path: Path, entries: dict[str, Callable[[], BinaryIO]]) -> None:
         pictures = [name for name in entries if Path(name).suffix.lower() in IMAGE_SUFFIXES]
@@ -340,7 +354,7 @@ class PictureReader:
                 pixels = decode_image(self._read(name))
             except VideoError:
                 raise
-            except Exception as error:  # also cv2.error, of a picture that claims more pixels than OpenCV would hold
+            except LIBRARY_ERRORS as error:
                 raise VideoError(f"{self.path}: {name} is not a picture that can be read") from error
             small = partial(resize_frame, pixels, _thumbnail_size(pixels.shape[:2]), "stretch")
             yield DecodedFrame(pixels.shape[:2], lambda pixels=pixels: pixels, small)
@@ -360,7 +374,7 @@ class PictureReader:
         try:
             with self.entries[name]() as file:
                 content = file.read(most + 1)
-        except Exception as error:  # zip alone has eight: encrypted, unknown compression or version, damaged in many ways
+        except LIBRARY_ERRORS as error:
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise VideoError(f"{self.path}: {name} can't be read ({reason})") from error
         if len(content) > most:

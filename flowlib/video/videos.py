@@ -153,6 +153,8 @@ def probe(path: str | Path, name: str = "", *, watch: Callable[[np.ndarray], obj
 def _timing(times: list[float | None], reader: FileReader | PictureReader) -> tuple[float, tuple, list[str]]:
     """Frames a second, the runs of frames evenly spaced in time and whole (() if all are), and what to say of both."""
     known = np.array(times, dtype=float)  # NaN where the file gives no time
+    if reader.kind == "avi":  # gives the times of packets, which are decoded in another order
+        known.sort()
     if len(times) < 2 or np.isnan(known).any():
         return reader.fps, (), ["misses data, nobody knows where; get it whole"] if reader.damaged else []
     gaps, lasts = np.diff(known), float(known[-1] - known[0])
