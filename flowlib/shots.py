@@ -22,7 +22,7 @@ import numpy as np
 from flowlib.video import Skipped, Video, VideoError, find_all, fingerprint, probe
 from flowlib.workspace import write_json
 
-VERSION = 1  # of what a scan says; another version's are made anew
+VERSION = 2  # of what a scan says; another version's are made anew
 CELLS = 32  # across the longer side: what is too small to fill a cell's share of change is no motion to learn from
 DARK = 16.0  # grey levels: a frame whose brightest cell is below is black
 STILL = 1.5  # grey levels: no cell changes by more; coding a still picture anew changes cells by less than one
@@ -49,8 +49,13 @@ class Scan:
 
     @property
     def shots(self) -> list[FrameRange]:
-        """The runs of frames between cuts."""
-        return list(pairwise((0, *self.cuts, self.video.num_frames)))
+        """The runs of frames between cuts, and between holes in time."""
+        return [
+            (max(first, start), min(stop, end))
+            for first, stop in pairwise((0, *self.cuts, self.video.num_frames))
+            for start, end in self.video.even_runs
+            if max(first, start) < min(stop, end)
+        ]
 
     def nothing_in(self, run: FrameRange) -> str:
         """Why there is nothing to learn from in these frames: "black", "frozen", or "" where there may be."""

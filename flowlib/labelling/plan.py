@@ -112,7 +112,7 @@ def check_chunk(chunk: int, num_chunks: int) -> None:
 
 def _clips_of(scan: Scan, config: LabelConfig) -> tuple[list[Clip], list[Skipped]]:
     """A video's clips, and those with nothing to learn from."""
-    shots = scan.shots if config.split_shots else [(0, scan.video.num_frames)]
+    shots = scan.shots if config.split_shots else scan.video.even_runs
     step = config.clip_step or config.span
     starts = [start for first, stop in shots for start in range(first, stop - config.span + 1, step)]
     reasons = {start: scan.nothing_in((start, start + config.span)) for start in starts} if config.skip_still else {}
@@ -133,7 +133,7 @@ def _spread(starts: list[int], most: int) -> list[int]:
 
 
 def _why_no_clip(scan: Scan, config: LabelConfig, nothing: list[Skipped]) -> str:
-    path, longest = scan.video.path, max(stop - first for first, stop in scan.shots)
+    path, longest = scan.video.path, max((stop - first for first, stop in scan.shots), default=0)
     if scan.video.num_frames < config.span:
         return f"{path}: has {scan.video.num_frames} frames, a clip needs {config.span}"
     if nothing:

@@ -1,34 +1,57 @@
 """Readers: the frames of a file, a folder of pictures or a .zip of these, upright and with square pixels.
 
-What FFmpeg or zip can't read becomes a `VideoError`, one sentence that starts with the file. Knows nothing of names,
-sources or clips.
+What FFmpeg or zip can't read becomes a `VideoError`, one sentence that starts with the file. Interlaced video is
+deinterlaced, HDR is tone-mapped. Knows nothing of names, sources or clips.
+
+Two limits keep a file from taking the machine. They are environment variables: `FLOWLIB_MAX_PIXELS` of a picture as it
+is shown (2²⁶: 8192×8192), and `FLOWLIB_MAX_SECONDS` until the next picture (60). A disk that hangs is not cut short.
 """
 
 from __future__ import annotations
 
 import hashlib
 import lzma
+import math
 import os
+import re
+import struct
+import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 import av
 import av.container
-import av.error
+import av.filter
+import cv2
 import numpy as np
+from av.sidedata.sidedata import Type as SideData
+from av.stream import Disposition
+from av.video.reformatter import Colorspace
 
 from flowlib.geometry import Size
+from flowlib.video import hdr
 from flowlib.video.images import decode_image, in_order, is_picture, resize_frame
 from flowlib.workspace import sha256_file
 
 THUMBNAIL_SIDE = 256  # pixels of the longer side, at most
 LISTS = ("concat", "hls", "dash")  # FFmpeg plays what these name, whose content the file's fingerprint says nothing of
+STILL_CODECS = ("bmp", "jpegls", "mjpeg", "png", "tiff", "webp")  # of covers that aren't marked as such
+UNSPECIFIED = 2  # FFmpeg's number for a colour tag that is missing
 FRAMES_FPS = 25.0  # assumed for pictures, which carry no frame rate
+
+
+# What FFmpeg, OpenCV, zip and the disk throw at content that is damaged, made up or too large; all but VideoError itself
+# are kept in the room. RuntimeError: an encrypted entry of a zip and, by a subclass, an unknown compression or version.
+LIBRARY_ERRORS = (
+    *(ArithmeticError, AssertionError, EOFError, LookupError, MemoryError, OSError, RuntimeError, ValueError),
+    *(av.FFmpegError, cv2.error, lzma.LZMAError, struct.error, zipfile.BadZipFile, zlib.error),
+)
 
 
 class VideoError(ValueError):
@@ -40,24 +63,69 @@ def open_video(path: Path) -> Iterator[FileReader | PictureReader]:
     """The reader for whatever kind of video `path` is; what FFmpeg, zip or the disk can't read is a `VideoError`."""
     if printable(path) != str(path):
         raise VideoError(f"{printable(path)}: expected a name in UTF-8; rename it")
+    with ExitStack() as stack:
+        with refused(path):
+            reader = _open(path, stack)
+        yield reader
+
+
+@contextmanager
+def refused(path: Path) -> Iterator[None]:
+    """Whatever a library throws here is a `VideoError`: one bad file costs that file, never the job."""
     try:
-        if path.is_dir():
-            entries = (path / "frames").iterdir()
-            yield PictureReader(path, {printable(Path(entry.name)): entry.read_bytes for entry in entries})
-        elif path.suffix.lower() == ".zip":
-            with zipfile.ZipFile(path) as archive:
-                names = [name for name in archive.namelist() if not name.endswith("/")]
-                # Some programs of Windows write a\b.jpg, which elsewhere would be one name.
-                yield PictureReader(path, {name.replace("\\", "/"): partial(archive.read, name) for name in names})
-        else:
-            with av.open(str(path)) as container:
-                yield FileReader(path, container)
-    except (FileNotFoundError, av.error.FileNotFoundError) as error:
+        yield
+    except VideoError:
+        raise
+    except FileNotFoundError as error:
         raise VideoError(f"{path}: expected a video, found nothing there") from error
-    except (av.error.FFmpegError, zipfile.BadZipFile, OSError) as error:
+    except LIBRARY_ERRORS as error:
+        reason = " ".join((getattr(error, "strerror", None) or str(error) or type(error).__name__).split())
+        raise VideoError(f"{path}: expected a video, can't be decoded ({reason})") from error
+
+
+def limit(name: str, default: int) -> int:
+    """A limit, from its environment variable if that is set."""
+    value = os.environ.get(name) or str(default)
+    if not re.fullmatch(r"[1-9]\d*", value):
+        raise ValueError(f"{name}: expected a whole number above 0, got {value!r}")
+    return int(value)
+
+
+def max_pixels() -> int:
+    return limit("FLOWLIB_MAX_PIXELS", 2**26)
+
+
+def check_pixels(what: str, height: int, width: int) -> None:
+    """Raise `VideoError` for a picture of more pixels than `FLOWLIB_MAX_PIXELS`."""
+    if height * width > max_pixels():
         raise VideoError(
-            f"{path}: expected a video, can't be decoded ({getattr(error, 'strerror', None) or error})"
-        ) from error
+            f"{what}: expected pictures of at most {max_pixels():,} pixels, got {width}×{height}; "
+            "make it smaller, or set FLOWLIB_MAX_PIXELS"
+        )
+
+
+def _open(path: Path, stack: ExitStack) -> FileReader | PictureReader:
+    if path.is_dir():
+        entries = (path / "frames").iterdir()
+        pictures = {printable(Path(entry.name)): partial(_open_picture, entry) for entry in entries}
+        return PictureReader(path, pictures)
+    if path.exists() and not path.is_file():  # opening a pipe waits until somebody writes into it
+        raise VideoError(f"{path}: expected a file or a folder, got a pipe, a socket or a device")
+    if path.suffix.lower() == ".zip":
+        archive = stack.enter_context(zipfile.ZipFile(path))
+        names = [name for name in archive.namelist() if not name.endswith("/")]
+        # Some programs of Windows write a\b.jpg, which elsewhere would be one name.
+        return PictureReader(path, {name.replace("\\", "/"): partial(archive.open, name) for name in names})
+    # Absolute, since FFmpeg takes what comes before a colon for a protocol. A title may be in any encoding.
+    patience = (limit("FLOWLIB_MAX_SECONDS", 60), None)
+    file = av.open(os.path.abspath(path), metadata_errors="replace", timeout=patience)
+    return FileReader(path, stack.enter_context(file))
+
+
+def _open_picture(path: Path) -> BinaryIO:
+    if path.exists() and not path.is_file():
+        raise OSError("expected a file, got a folder, a pipe or a device")
+    return path.open("rb")
 
 
 @dataclass(frozen=True)
@@ -67,50 +135,216 @@ class DecodedFrame:
     size: Size
     read: Callable[[], np.ndarray]
     thumbnail: Callable[[], np.ndarray]  # uint8 [h w 3]; cheap, and not turned upright
+    time: float | None = None  # seconds at which it is shown, if the file says so
 
 
 class FileReader:
-    """The frames of a video file, upright and with square pixels."""
+    """The frames of a video file, upright and with square pixels.
+
+    Attributes:
+        kind: FFmpeg's name of the container.
+        fps: frames a second, as the file says.
+        duration: seconds of the whole file, sound too, as it says; 0 if it doesn't.
+        notes: what is unusual, one sentence each. Complete when the frames are read to their end, as is
+        damaged: spans of time (start, stop in seconds) of which data is missing, each to the next whole picture.
+    """
 
     def __init__(self, path: Path, container: av.container.InputContainer) -> None:
-        if not container.streams.video:
-            raise VideoError(f"{path}: expected a video, got a file without a picture stream")
-        if container.format.name in LISTS:
-            raise VideoError(f"{path}: expected a video, got a list of other files ({container.format.name})")
-        self.path, self.container, self.stream = path, container, container.streams.video[0]
+        covers = Disposition.attached_pic | Disposition.timed_thumbnails
+        streams = [one for one in container.streams.video if one.codec_context and not one.disposition & covers]
+        if not streams:
+            raise VideoError(f"{path}: expected a video, got a file without a picture stream that can be decoded")
+        self.kind = container.format.name
+        if self.kind in LISTS:
+            raise VideoError(f"{path}: expected a video, got a list of other files ({self.kind})")
+        moving = [one for one in streams if one.frames != 1 and one.codec_context.name not in STILL_CODECS] or streams
+        self.path, self.container, self.stream = path, container, moving[0]
+        check_pixels(str(path), self.stream.codec_context.height, self.stream.codec_context.width)
+        self.stream.codec_context.options = {"max_pixels": str(max_pixels() + 2**20)}  # coded sizes are rounded up
         self.stream.thread_type = "AUTO"
-        self.promised = self.stream.frames
         self.fps = float(self.stream.average_rate or self.stream.guessed_rate or FRAMES_FPS)
+        self.duration = (container.duration or 0) / av.time_base
+        self.damaged: list[tuple[float, float]] = []
+        self.notes = [f"holds {len(moving)} videos; the first is read"] if len(moving) > 1 else []
+        self.listed, self.packets, self.slots = self._count_listed(), 0, 0
 
     def __iter__(self) -> Iterator[DecodedFrame]:
-        for number, frame in enumerate(self.container.decode(self.stream)):
-            if frame.is_corrupt:
-                raise VideoError(f"{self.path}: frame {number} is corrupt")
-            aspect = self.stream.sample_aspect_ratio or 1  # width of a stored pixel over its height
-            size = (frame.height, max(1, round(frame.width * aspect)))
-            turned = (size[1], size[0]) if frame.rotation % 180 else size
-            yield DecodedFrame(turned, partial(self._read, frame, size), partial(self._thumbnail, frame))
+        with refused(self.path):
+            for number, frame in enumerate(self._deinterlace(self._decode())):
+                if frame.is_corrupt:
+                    raise VideoError(f"{self.path}: frame {number} is corrupt")
+                aspect = self.stream.sample_aspect_ratio or 1  # width of a stored pixel over its height
+                size = (frame.height, max(1, round(frame.width * aspect)))
+                if aspect != 1:
+                    check_pixels(f"{self.path}, with stored pixels of {aspect.numerator}:{aspect.denominator}", *size)
+                turn = _turn_of(frame)
+                shown = size[::-1] if turn.transposes else size
+                if number == 0:
+                    self._note(frame, turn)
+                yield DecodedFrame(
+                    shown, partial(self._read, frame, size, turn), partial(self._thumbnail, frame), frame.time
+                )
 
-    @staticmethod
-    def _read(frame: av.VideoFrame, size: Size) -> np.ndarray:
-        pixels = resize_frame(frame.to_ndarray(format="rgb24"), size, "stretch")
-        return np.ascontiguousarray(np.rot90(pixels, frame.rotation // 90))
-
-    @staticmethod
-    def _thumbnail(frame: av.VideoFrame) -> np.ndarray:
-        height, width = _thumbnail_size((frame.height, frame.width))
-        return frame.to_ndarray(width=width, height=height, format="rgb24", interpolation="AREA")
+    def expected(self, count: int) -> int:
+        """How many frames the file promises, when it gave `count`: more, if it breaks off."""
+        if self.kind.startswith("mov"):  # what an edit list cuts away is not in the index, or marked
+            promised, got = self._count_listed(), self.packets
+        elif self.kind != "avi":
+            promised, got = self.stream.frames, self.packets
+        elif self.listed >= self.packets:  # an index at its end, so it is whole
+            promised, got = self.listed, self.packets
+        else:  # the header counts pictures that are empty, too
+            promised, got = self.stream.frames, self.slots
+        if not 0 < got < promised:
+            return count
+        return promised if got < 1.1 * count else round(count * promised / got)  # a packet may hold one field only
 
     def fingerprint(self) -> str:
-        return sha256_file(self.path)
+        with refused(self.path):
+            return sha256_file(self.path)
+
+    def _count_listed(self) -> int:
+        """How many pictures there are in the file's index that are shown and not empty."""
+        return sum(1 for entry in self.stream.index_entries if entry.size and not entry.is_discard)
+
+    def _decode(self) -> Iterator[av.VideoFrame]:
+        patience = limit("FLOWLIB_MAX_SECONDS", 60)
+        asked, since = time.monotonic(), None
+        for packet in self.container.demux(self.stream):
+            if packet.size and not packet.is_discard:
+                self.packets, self.slots = self.packets + 1, max(self.slots, (packet.pts or 0) + 1)
+            when = packet.pts if packet.dts is None else packet.dts
+            if since is not None and packet.is_keyframe and packet.pts is not None:
+                self.damaged.append((since, float(packet.pts * packet.time_base)))
+                since = None
+            if packet.is_corrupt and since is None and when is not None:
+                since = float(when * packet.time_base)
+            for frame in packet.decode():
+                yield frame
+                asked = time.monotonic()
+            if time.monotonic() - asked > patience:
+                raise VideoError(
+                    f"{self.path}: expected a picture within {patience} s, got none; "
+                    "convert it, or set FLOWLIB_MAX_SECONDS"
+                )
+        if since is not None:
+            self.damaged.append((since, math.inf))
+
+    def _deinterlace(self, frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+        """From the first interlaced frame on through FFmpeg's filter, which leaves frames alone that aren't."""
+        graph = None
+        for frame in frames:
+            if graph is None and frame.interlaced_frame:
+                graph = _deinterlacer(self.stream)
+                self.notes.append(
+                    "is interlaced; deinterlaced to one frame from two fields. "
+                    "For a frame from each field: ffmpeg -i … -vf bwdif=mode=send_field …"
+                )
+            if graph is None:
+                yield frame
+            else:
+                graph.push(frame)
+                yield from _pull(graph)
+        if graph is not None:
+            graph.push(None)
+            yield from _pull(graph)
+
+    def _note(self, frame: av.VideoFrame, turn: Turn) -> None:
+        if frame.color_trc in hdr.NAMES:
+            self.notes.append(
+                f"is HDR ({hdr.NAMES[frame.color_trc]}); tone-mapped to SDR. To grade it otherwise, convert it yourself"
+            )
+            self._thumbnail(frame)  # whether its colours can be read at all
+        if turn.angle:
+            self.notes.append(
+                f"is turned by {turn.angle:.0f}°, with black corners; crop it yourself to be rid of these"
+            )
+
+    def _read(self, frame: av.VideoFrame, size: Size, turn: Turn) -> np.ndarray:
+        with refused(self.path):
+            return turn(resize_frame(_to_rgb(frame), size, "stretch"))
+
+    def _thumbnail(self, frame: av.VideoFrame) -> np.ndarray:
+        height, width = _thumbnail_size((frame.height, frame.width))
+        with refused(self.path):
+            return _to_rgb(frame, width=width, height=height, interpolation="AREA")
+
+
+@dataclass(frozen=True)
+class Turn:
+    """How stored pixels are brought upright: rows and columns swapped, then mirrored, then turned by an odd angle."""
+
+    transposes: bool = False
+    flips_rows: bool = False
+    flips_columns: bool = False
+    angle: float = 0.0  # degrees, clockwise
+
+    def __call__(self, pixels: np.ndarray) -> np.ndarray:
+        pixels = pixels.swapaxes(0, 1) if self.transposes else pixels
+        pixels = np.ascontiguousarray(pixels[:: -1 if self.flips_rows else 1, :: -1 if self.flips_columns else 1])
+        if not self.angle:
+            return pixels
+        height, width = pixels.shape[:2]
+        matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), -self.angle, 1.0)
+        return cv2.warpAffine(pixels, matrix, (width, height))
+
+
+def _turn_of(frame: av.VideoFrame) -> Turn:
+    """As the ffmpeg program does it."""
+    data = frame.side_data.get(SideData.DISPLAYMATRIX)
+    if data is None:
+        return Turn()
+    a, b, _, c, d = struct.unpack_from("=5i", bytes(data))  # x' = ax + cy, y' = bx + dy
+    if not (a or c) or not (b or d):
+        return Turn()
+    angle = math.degrees(math.atan2(b / math.hypot(b, d), a / math.hypot(a, c)))
+    quarters = round(angle / 90)
+    if abs(angle - 90 * quarters) > 1:
+        return Turn(angle=angle)
+    return Turn(True, b < 0, c < 0) if quarters % 2 else Turn(False, d < 0, a < 0)
+
+
+def _deinterlacer(stream: av.VideoStream) -> av.filter.Graph:
+    graph = av.filter.Graph()
+    graph.link_nodes(
+        graph.add_buffer(template=stream),
+        graph.add("bwdif", "mode=send_frame:deint=interlaced"),
+        graph.add("buffersink"),
+    ).configure()
+    return graph
+
+
+def _pull(graph: av.filter.Graph) -> Iterator[av.VideoFrame]:
+    while True:
+        try:
+            yield graph.pull()
+        except (av.BlockingIOError, av.EOFError):
+            return
+
+
+def _to_rgb(frame: av.VideoFrame, **options) -> np.ndarray:
+    """uint8 [h w 3]"""
+    if frame.color_trc in hdr.NAMES:
+        if frame.colorspace == UNSPECIFIED and not frame.format.is_rgb:
+            options["src_colorspace"] = Colorspace.BT2020
+        primaries = 9 if frame.color_primaries == UNSPECIFIED else frame.color_primaries
+        return hdr.tone_map(frame.to_ndarray(format="rgb48le", **options), frame.color_trc, primaries)
+    # Without a tag, high definition is BT.709, as players take it; FFmpeg would take it for BT.601.
+    if frame.colorspace == UNSPECIFIED and not frame.format.is_rgb and is_hd(frame.height, frame.width):
+        options["src_colorspace"] = Colorspace.ITU709
+    return frame.to_ndarray(format="rgb24", **options)
+
+
+def is_hd(height: int, width: int) -> bool:
+    return width >= 1280 or height > 576
 
 
 class PictureReader:
     """The frames of a folder or .zip of pictures, in the order of the numbers in their names."""
 
-    fps = FRAMES_FPS
+    kind, fps, duration = "pictures", FRAMES_FPS, 0.0
 
-    def __init__(self, path: Path, entries: dict[str, Callable[[], bytes]]) -> None:
+    def __init__(self, path: Path, entries: dict[str, Callable[[], BinaryIO]]) -> None:
         pictures = [name for name in entries if is_picture(name)]
         folders = {Path(name).parent for name in pictures}
         if len(folders) > 1:
@@ -120,7 +354,8 @@ class PictureReader:
         if not pictures:
             raise VideoError(f"{path}: expected pictures, found none among {len(entries)} files; unpack it")
         self.path, self.entries, self.names = path, entries, in_order(pictures)
-        self.promised = len(self.names)
+        self.notes: list[str] = []
+        self.damaged: list[tuple[float, float]] = []
 
     def __iter__(self) -> Iterator[DecodedFrame]:
         for name in self.names:
@@ -128,10 +363,13 @@ class PictureReader:
                 pixels = decode_image(self._read(name))
             except VideoError:
                 raise
-            except ValueError as error:
+            except LIBRARY_ERRORS as error:
                 raise VideoError(f"{self.path}: {name} is not a picture that can be read") from error
             small = partial(resize_frame, pixels, _thumbnail_size(pixels.shape[:2]), "stretch")
             yield DecodedFrame(pixels.shape[:2], lambda pixels=pixels: pixels, small)
+
+    def expected(self, count: int) -> int:
+        return len(self.names)
 
     def fingerprint(self) -> str:
         digest = hashlib.sha256()
@@ -141,12 +379,16 @@ class PictureReader:
         return digest.hexdigest()
 
     def _read(self, name: str) -> bytes:
+        most = 8 * max_pixels()  # bytes: four channels of 16 bits
         try:
-            return self.entries[name]()
-        # RuntimeError: zipfile's word for an encrypted entry and, by a subclass, for one of an unknown compression.
-        except (OSError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError) as error:
-            reason = getattr(error, "strerror", None) or error
+            with self.entries[name]() as file:
+                content = file.read(most + 1)
+        except LIBRARY_ERRORS as error:
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise VideoError(f"{self.path}: {name} can't be read ({reason})") from error
+        if len(content) > most:
+            raise VideoError(f"{self.path}: {name} has more than the {most:,} bytes of a picture (FLOWLIB_MAX_PIXELS)")
+        return content
 
 
 def printable(path: Path) -> str:

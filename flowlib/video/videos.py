@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -12,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from flowlib.geometry import FitRule, Size
+from flowlib.geometry import FitRule, Size, fit_frame
 from flowlib.video.images import Frame, Frames, is_hidden, is_picture, resize_frame
-from flowlib.video.reading import VideoError, open_video, printable
+from flowlib.video.reading import FileReader, PictureReader, VideoError, open_video, printable
 
 # fmt: off
 VIDEO_SUFFIXES = frozenset([
@@ -39,9 +40,11 @@ class Video:
         name: unique in its source: the path below the source's folder, without the suffix where that is enough.
         path: the file, the folder of pictures, or the .zip.
         size: (height, width) in pixels as shown: upright, square pixels.
-        fps: frames a second.
+        fps: frames a second, on average.
         num_frames: how many frames really decode.
         fingerprint: SHA-256 of the content; another file under the same name has another one.
+        runs: the frames (first ≤ i < stop) that are whole and follow one another evenly in time; () if all of them do.
+        notes: what is unusual about it, and what to do: one sentence each, to follow the name.
     """
 
     name: str
@@ -50,13 +53,21 @@ class Video:
     fps: float
     num_frames: int
     fingerprint: str
+    runs: tuple[tuple[int, int], ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def even_runs(self) -> tuple[tuple[int, int], ...]:
+        """As `runs`, spelled out: a clip stays within one of them."""
+        return self.runs or ((0, self.num_frames),)
 
     def to_dict(self) -> dict:
         return asdict(self)
 
     @classmethod
     def from_dict(cls, content: dict) -> Video:
-        fields: dict[str, Any] = content | {"size": tuple(content["size"])}
+        runs, notes = tuple(map(tuple, content.get("runs", ()))), tuple(content.get("notes", ()))
+        fields: dict[str, Any] = content | {"size": tuple(content["size"]), "runs": runs, "notes": notes}
         return cls(**fields)
 
 
@@ -126,26 +137,80 @@ def probe(path: str | Path, name: str = "", *, watch: Callable[[np.ndarray], obj
         watch: is shown a thumbnail of each frame, uint8 [h w 3], longer side at most 256 pixels, perhaps not upright.
 
     Raises:
-        VideoError: it can't be opened, holds no picture, is smaller than 16 pixels, breaks off, or a frame is corrupt.
+        VideoError: it can't be opened, holds no picture, is smaller than 16 pixels or larger than `FLOWLIB_MAX_PIXELS`,
+            breaks off, a frame is corrupt, or the next one takes longer than `FLOWLIB_MAX_SECONDS`.
     """
     path = Path(path)
     with open_video(path) as reader:
-        count, size = 0, None
+        times, size = [], None
         for frame in reader:
             size = size or frame.size
             if frame.size != size:
                 raise VideoError(f"{path}: expected frames of one size, got {size} and then {frame.size}")
-            count += 1
+            times.append(frame.time)
             if watch:
                 watch(frame.thumbnail())
         if size is None:
             raise VideoError(f"{path}: expected a video, got a file without a single picture")
-        if count < 0.97 * reader.promised:  # edit lists and B-frames drop a few at the ends of sound files
-            raise VideoError(f"{path}: breaks off after {count} of {reader.promised} frames")
+        count = len(times)
+        if count < 0.97 * (promised := reader.expected(count)):
+            raise VideoError(f"{path}: breaks off after {count} of {promised} frames")
         if min(size) < SMALLEST_SIDE:
             sides = f"{size[1]}×{size[0]}"
             raise VideoError(f"{path}: expected sides of at least {SMALLEST_SIDE} pixels, got {sides}")
-        return Video(name or _bare_name(path), str(path), size, reader.fps, count, reader.fingerprint())
+        fps, runs, notes = _timing(times, reader)
+        name = name or _bare_name(path)
+        return Video(name, str(path), size, fps, count, reader.fingerprint(), runs, (*reader.notes, *notes))
+
+
+def _timing(times: list[float | None], reader: FileReader | PictureReader) -> tuple[float, tuple, list[str]]:
+    """Frames a second, the runs of frames evenly spaced in time and whole (() if all are), and what to say of both."""
+    known = np.array(times, dtype=float)  # NaN where the file gives no time
+    if reader.kind == "avi":  # gives the times of packets, which are decoded in another order
+        known.sort()
+    if len(times) < 2 or np.isnan(known).any():
+        return reader.fps, (), ["misses data, nobody knows where; get it whole"] if reader.damaged else []
+    gaps, lasts = np.diff(known), float(known[-1] - known[0])
+    usual = float(np.median(gaps))
+    uneven = not (_close(gaps, usual).all() and usual > 0)
+    whole = np.ones(len(times), bool)
+    for start, stop in reader.damaged:
+        whole &= (known < start - 1e-6) | (known >= stop - 1e-6)
+    runs, notes, expected = (), [], (len(times) - 1) / reader.fps
+    steady = not uneven and abs(lasts - expected) <= 0.02 * expected + 0.001  # a millisecond: the clock of many files
+    fps = reader.fps if steady or lasts <= 0 else (len(times) - 1) / lasts
+    if uneven or not whole.all():
+        runs = tuple(_even_runs(gaps, usual, whole)) or ((0, 0),)
+    if uneven:
+        inner = f"{1000 * gaps.min():.0f} to {1000 * gaps.max():.0f} ms apart, in {len(runs)} evenly spaced runs"
+        notes.append(
+            f"has frames {inner}; a clip stays within one. To use all, give it a constant rate: ffmpeg -i … -vf fps=…"
+        )
+    if not whole.all():
+        notes.append(
+            f"misses data; {len(whole) - whole.sum()} frames that are damaged by it are in no clip. Get it whole"
+        )
+    if reader.duration and (ends := float(known[-1])) < 0.9 * reader.duration - 1:
+        notes.append(f"has pictures for {ends:.1f} of {reader.duration:.1f} s: it is cut short, or only sound goes on")
+    return fps, runs, notes
+
+
+def _close(gaps: np.ndarray | float, usual: float) -> np.ndarray:
+    """Whether the time between two frames is the usual one, but for a clock's rounding and a camera's jitter."""
+    return np.abs(np.subtract(gaps, usual)) < 0.5 * usual
+
+
+def _even_runs(gaps: np.ndarray, usual: float, whole: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Runs (first, stop) of two frames and more that are whole and evenly spaced; `gaps[i]` is from frame i to i+1."""
+    first, spacing = 0, None
+    for i, gap in enumerate([*gaps.tolist(), -1.0]):
+        joined = gap > 0 and whole[i] and whole[i + 1]
+        if joined and spacing is None:
+            spacing = usual if _close(gap, usual) else gap
+        if not (joined and _close(gap, spacing or gap)):
+            if i + 1 - first >= 2:
+                yield first, i + 1
+            first, spacing = i + 1, None
 
 
 def probe_all(
@@ -211,16 +276,40 @@ def middle_frames(videos: Iterable[Video], size: Size, fit: FitRule = "crop") ->
     return [read_frames(video, [video.num_frames // 2], size, fit)[0] for video in videos]
 
 
-def describe_videos(videos: Iterable[Video], skipped: Iterable[Skipped] = ()) -> str:
-    """A line for each video, for each that is skipped its reason, and what else there is by its kind."""
-    skipped = list(skipped)
+def describe_videos(
+    videos: Iterable[Video], skipped: Iterable[Skipped] = (), *, size: Size | None = None, fit: FitRule = "crop"
+) -> str:
+    """A line for each video, what is unusual about it, for each that is skipped its reason, and what
+    else there is by its kind.
+
+    Args:
+        videos: those that can be used.
+        skipped: those that can't.
+        size, fit: the working size and how frames are brought to it, to say where much is lost by that; None: unknown.
+    """
+    videos, skipped = list(videos), list(skipped)
     lines = [
         f"{video.name}: {video.size[1]}×{video.size[0]}, {video.fps:.4g} frames/s, {video.num_frames} frames"
         for video in videos
     ]
+    unusual = [f"note: {video.name} {note}" for video in videos for note in (*video.notes, *_lost(video, size, fit))]
     bad = sum(one.is_video for one in skipped)
     others = f", {len(skipped) - bad} other files and folders" if len(skipped) > bad else ""
-    return "\n".join([*lines, *_describe_skipped(skipped), f"{len(lines)} videos, {bad} skipped{others}"])
+    return "\n".join([*lines, *unusual, *_describe_skipped(skipped), f"{len(lines)} videos, {bad} skipped{others}"])
+
+
+def _lost(video: Video, size: Size | None, fit: FitRule) -> list[str]:
+    """A word where a third of the picture, or more, doesn't come to the working size."""
+    if size is None or fit == "stretch":
+        return []
+    placed = fit_frame(video.size, size, fit)
+    (height, width), (inner_height, inner_width) = placed.source_box[2:], placed.target_box[2:]
+    kept, used = height * width / math.prod(video.size), inner_height * inner_width / math.prod(size)
+    if kept < 2 / 3:
+        return [
+            f"loses {1 - kept:.0%} of its picture by fit='crop'; fit='pad', or a size of its shape, keeps all of it"
+        ]
+    return [f"fills {used:.0%} of the frame by fit='pad'; take a size of its shape"] if used < 2 / 3 else []
 
 
 def _describe_skipped(skipped: Iterable[Skipped]) -> list[str]:

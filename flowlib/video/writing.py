@@ -14,8 +14,10 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.video.reformatter import Colorspace
 
 from flowlib.video.images import Frame, encode_image, is_picture
+from flowlib.video.reading import is_hd
 from flowlib.video.videos import ORIGIN, Video, iterate_frames
 from flowlib.workspace import atomic_write
 
@@ -171,7 +173,13 @@ def _write_h264(path: Path, suffix: str, first: Frame, rest: Iterator[Frame], fp
         stream.height, stream.width = height, width
         stream.pix_fmt = "rgb24" if lossless else "yuv420p"
         stream.options = {"crf": "0" if lossless else "18", "preset": "medium"}
-        for frame in chain([first], rest):
-            cut = np.ascontiguousarray(frame[:height, :width])
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(cut, format="rgb24")))
+        tag = 1 if is_hd(height, width) else 6  # FFmpeg's numbers of BT.709 and BT.601: what players take each size for
+        if not lossless:
+            about = stream.codec_context
+            about.colorspace, about.color_primaries, about.color_trc, about.color_range = tag, tag, tag, 1
+        for rgb in chain([first], rest):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb[:height, :width]), format="rgb24")
+            if not lossless:
+                frame = frame.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709 if tag == 1 else None)
+            container.mux(stream.encode(frame))
         container.mux(stream.encode())
