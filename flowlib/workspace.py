@@ -14,12 +14,15 @@ import re
 import shutil
 import tempfile
 import time
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 DRIVE = Path("/content/drive/MyDrive")
+UNPRINTED = ("Cc", "Cs", "Zl", "Zp")  # categories of signs: control, halves of pairs, separators of lines
+MOST_BYTES = 200  # of a name; file systems take 255, and temporary files and runs have more than the name
 _HOST = re.sub(r"\W", "-", platform.node())[:40]  # without dots, which separate the parts of a temporary name
 
 
@@ -28,7 +31,8 @@ class Workspace:
 
     Args:
         root: the folder; if empty, the first of `$FLOWLIB_ROOT`, `flowlib/` on the mounted Drive, and `workspace/`
-            in the clone (found from the working folder upwards) or, outside a clone, in the working folder.
+            in the clone (found from the working folder upwards) or, outside a clone, in the working folder. `~` and
+            `$NAME` stand for what they do in a shell.
 
     >>> workspace = Workspace("/tmp/flowlib-example")
     >>> workspace.runs.name
@@ -36,7 +40,7 @@ class Workspace:
     """
 
     def __init__(self, root: str | Path = "") -> None:
-        self.root = Path(root).expanduser().absolute() if str(root) else default_root()
+        self.root = _user_path(root) if str(root) else default_root()
         if self.root.exists() and not self.root.is_dir():
             raise NotADirectoryError(f"root: expected a folder, got the file {self.root}")
 
@@ -114,7 +118,7 @@ class Workspace:
 def default_root() -> Path:
     """The workspace's folder when none is named; see `Workspace`."""
     if os.environ.get("FLOWLIB_ROOT"):
-        return Path(os.environ["FLOWLIB_ROOT"]).expanduser().absolute()
+        return _user_path(os.environ["FLOWLIB_ROOT"])
     if DRIVE.is_dir():
         return DRIVE / "flowlib"
     return (find_clone() or Path.cwd()) / "workspace"
@@ -132,10 +136,17 @@ def find_clone() -> Path | None:
 
 
 def check_name(kind: str, name: str) -> str:
-    """Return `name` if it can name a folder in the workspace, else raise `ValueError`."""
-    if not name.strip() or name != Path(name).name or name in (".", ".."):
-        raise ValueError(f"{kind}: expected the name of a folder, without slashes, got {name!r}")
+    """Return `name` if it can name a folder in the workspace, on any disk, else raise `ValueError`."""
+    odd = not isinstance(name, str) or not name.strip(" .") or name != name.strip() or re.search(r"[/\\]", name)
+    if odd or any(unicodedata.category(sign) in UNPRINTED for sign in name) or len(name.encode()) > MOST_BYTES:
+        expected = f"without slashes, line breaks or spaces around it, {MOST_BYTES} bytes at most"
+        raise ValueError(f"{kind}: expected the name of a folder, {expected}, got {name!r}")
     return name
+
+
+def _user_path(text: str | Path) -> Path:
+    """A path as a person writes it in a shell."""
+    return Path(os.path.expanduser(os.path.expandvars(text))).absolute()
 
 
 @contextmanager

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import platform
 import time
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
@@ -32,6 +33,7 @@ from flowlib.evaluation.statistics import EvalConfig
 from flowlib.models.protocols import Predictor, description_of, role_of
 from flowlib.progress import Progress
 from flowlib.tasks.protocol import Strip, Task
+from flowlib.workspace import UNPRINTED
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +81,17 @@ def evaluate(
         raise ValueError(f"task: expected a Task, such as TrajectoryTask(), got {type(task).__name__}")
     if not isinstance(methods, Mapping):
         raise ValueError(f"methods: expected a dict of methods by name, got {type(methods).__name__}")
-    config, folder = config or EvalConfig(), Path(folder)
+    for name, method in methods.items():
+        if (
+            not isinstance(name, str)
+            or not name.strip()
+            or any(unicodedata.category(sign) in UNPRINTED for sign in name)
+        ):
+            raise ValueError(f"methods: expected names that can be printed, got {name!r}")
+        if isinstance(method, Predictor) and not isinstance(method.input_frames, Sequence):
+            got = repr(method.input_frames)[:80]
+            raise ValueError(f"method {name!r}: expected input_frames as a sequence such as (0, 3), got {got}")
+    config, folder = config or EvalConfig(), Path(folder).expanduser()
     unknown = sorted(set(about or ()) - set(methods))
     if unknown:
         raise ValueError(f"about: expected names of methods ({', '.join(methods)}), got {unknown[0]!r}")
