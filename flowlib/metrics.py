@@ -325,18 +325,8 @@ class Lpips:
             raise FileNotFoundError(f"LPIPS weights: no file {path}")
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
-        except (
-            pickle.UnpicklingError,
-            RuntimeError,
-            EOFError,
-            LookupError,
-            ValueError,
-            TypeError,
-            AttributeError,
-        ) as error:
-            raise ValueError(
-                f"{path}: expected AlexNet's weights, got a file that holds or ends in something else"
-            ) from error
+        except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, TypeError) as error:
+            raise ValueError(f"{path}: expected AlexNet's weights, got a file that can't be read as such") from error
         if not isinstance(state, dict):
             raise ValueError(f"{path}: expected AlexNet's weights by name, got a {type(state).__name__}")
         self.network = _LPIPS(pretrained=True, net="alex", pnet_rand=True, spatial=True).eval()
@@ -346,11 +336,10 @@ class Lpips:
         if missing:
             raise ValueError(f"{path}: expected AlexNet's weights, but {', '.join(missing[:3])} … are missing")
         for name, theirs in names.items():
-            shape = (
-                list(state[theirs].shape) if isinstance(state[theirs], torch.Tensor) else type(state[theirs]).__name__
-            )
-            if shape != list(own[name].shape):
-                raise ValueError(f"{path}: expected {theirs} {list(own[name].shape)}, as AlexNet has it, got {shape}")
+            given, shape = state[theirs], list(own[name].shape)
+            got = list(given.shape) if isinstance(given, torch.Tensor) else type(given).__name__
+            if got != shape:
+                raise ValueError(f"{path}: expected {theirs} {shape}, as AlexNet has it, got {got}")
         self.network.net.load_state_dict({name: state[theirs] for name, theirs in names.items()})
 
     def map(self, true: np.ndarray, rebuilt: np.ndarray) -> np.ndarray:

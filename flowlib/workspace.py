@@ -137,11 +137,17 @@ def find_clone() -> Path | None:
 
 def check_name(kind: str, name: str) -> str:
     """Return `name` if it can name a folder in the workspace, on any disk, else raise `ValueError`."""
-    odd = not isinstance(name, str) or not name.strip(" .") or name != name.strip() or re.search(r"[/\\]", name)
-    if odd or any(unicodedata.category(sign) in UNPRINTED for sign in name) or len(name.encode()) > MOST_BYTES:
-        expected = f"without slashes, line breaks or spaces around it, {MOST_BYTES} bytes at most"
-        raise ValueError(f"{kind}: expected the name of a folder, {expected}, got {name!r}")
+    if not isinstance(name, str) or not name.strip(" .") or re.search(r"[/\\]", name):
+        raise ValueError(f"{kind}: expected the name of a folder, without slashes, got {name!r}")
+    if not is_printable(name) or len(name.encode()) > MOST_BYTES:
+        got = f"{name[:50]!r}{'…' * (len(name) > 50)}"
+        raise ValueError(f"{kind}: expected a name of at most {MOST_BYTES} bytes that can be printed, got {got}")
     return name
+
+
+def is_printable(name: str) -> bool:
+    """Whether a name shows as one line of text, wherever it is written: spaces alone don't, nor control characters."""
+    return bool(name.strip()) and not any(unicodedata.category(sign) in UNPRINTED for sign in name)
 
 
 def _user_path(text: str | Path) -> Path:

@@ -36,15 +36,7 @@ from flowlib.workspace import atomic_write
 VERSION = 5  # raise it whenever what is kept changes its meaning: old files are then left alone
 SIDE = 16  # a picture's look has 16 × 16 signs
 STEP = 2  # grey levels from which on two neighbouring cells differ
-LIBRARIES = {
-    *sys.stdlib_module_names,
-    "torch",
-    "torchvision",
-    "timm",
-    "numpy",
-    "jaxtyping",
-    "beartype",
-}  # known by name
+LIBRARIES = {*sys.stdlib_module_names, "torch", "torchvision", "timm", "numpy", "jaxtyping", "beartype"}
 FIXED = (float, complex, str, bytes, tuple, frozenset, np.ndarray, torch.Tensor)  # attributes that are no count or log
 FLAT = 64  # of 256 signs that a picture must have; with fewer it is as good as empty and looks like any other empty one
 
@@ -219,6 +211,20 @@ def _inside(value: Any) -> Sequence[Any]:
             return value
         case set() | frozenset():
             return sorted(map(_sha256, value))
+        case torch.nn.Module():  # hooks are kept by numbers that a process counts
+            kept = {name: inner for name, inner in vars(value).items() if name != "training"}
+            return type(value), {k: list(v.values()) if "_hooks" in k else v for k, v in kept.items()}
+        case OpticalFlow():
+            return type(value), value.name, _fixed(value)
+    code = _code(value)
+    if code is not None:
+        return code
+    return (type(value), vars(value)) if "__dict__" in dir(value) else (pickle.dumps(value),)
+
+
+def _code(value: Any) -> Sequence[Any] | None:
+    """What a class or a function is made of, those of libraries of their names alone; None for anything else."""
+    match value:
         case type():
             name = f"{value.__module__}.{value.__qualname__}"
             if _is_library(value.__module__):
@@ -239,12 +245,7 @@ def _inside(value: Any) -> Sequence[Any]:
             return [value.fget]
         case functools.partial():
             return value.func, value.args, value.keywords
-        case torch.nn.Module():  # hooks are kept by numbers that a process counts
-            kept = {name: inner for name, inner in vars(value).items() if name != "training"}
-            return type(value), {k: list(v.values()) if "_hooks" in k else v for k, v in kept.items()}
-        case OpticalFlow():
-            return type(value), value.name, _fixed(value)
-    return (type(value), vars(value)) if "__dict__" in dir(value) else (pickle.dumps(value),)
+    return None
 
 
 def _fixed(value: Any) -> dict[str, Any]:

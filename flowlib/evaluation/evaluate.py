@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import platform
 import time
-import unicodedata
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -33,7 +32,7 @@ from flowlib.evaluation.statistics import EvalConfig
 from flowlib.models.protocols import Predictor, description_of, role_of
 from flowlib.progress import Progress
 from flowlib.tasks.protocol import Strip, Task
-from flowlib.workspace import UNPRINTED
+from flowlib.workspace import is_printable
 
 logger = logging.getLogger(__name__)
 
@@ -82,11 +81,7 @@ def evaluate(
     if not isinstance(methods, Mapping):
         raise ValueError(f"methods: expected a dict of methods by name, got {type(methods).__name__}")
     for name, method in methods.items():
-        if (
-            not isinstance(name, str)
-            or not name.strip()
-            or any(unicodedata.category(sign) in UNPRINTED for sign in name)
-        ):
+        if not isinstance(name, str) or not is_printable(name):
             raise ValueError(f"methods: expected names that can be printed, got {name!r}")
         if isinstance(method, Predictor) and not isinstance(method.input_frames, Sequence):
             got = repr(method.input_frames)[:80]
