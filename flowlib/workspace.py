@@ -14,15 +14,13 @@ import re
 import shutil
 import tempfile
 import time
-import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 DRIVE = Path("/content/drive/MyDrive")
-UNPRINTED = ("Cc", "Cs", "Zl", "Zp")  # categories of signs: control, halves of pairs, separators of lines
-MOST_BYTES = 200  # of a name; file systems take 255, and temporary files and runs have more than the name
+LONGEST_NAME = 220  # bytes; disks take 255, some of which a time or the name of a temporary file need
 _HOST = re.sub(r"\W", "-", platform.node())[:40]  # without dots, which separate the parts of a temporary name
 
 
@@ -31,8 +29,7 @@ class Workspace:
 
     Args:
         root: the folder; if empty, the first of `$FLOWLIB_ROOT`, `flowlib/` on the mounted Drive, and `workspace/`
-            in the clone (found from the working folder upwards) or, outside a clone, in the working folder. `~` and
-            `$NAME` stand for what they do in a shell.
+            in the clone (found from the working folder upwards) or, outside a clone, in the working folder.
 
     >>> workspace = Workspace("/tmp/flowlib-example")
     >>> workspace.runs.name
@@ -40,7 +37,7 @@ class Workspace:
     """
 
     def __init__(self, root: str | Path = "") -> None:
-        self.root = _user_path(root) if str(root) else default_root()
+        self.root = _absolute(root) if str(root) else default_root()
         if self.root.exists() and not self.root.is_dir():
             raise NotADirectoryError(f"root: expected a folder, got the file {self.root}")
 
@@ -115,10 +112,19 @@ class Workspace:
         return self
 
 
+def _absolute(root: str | Path) -> Path:
+    """A root as a shell would read it: with `~` and `$HOME` filled in, and `..` taken back."""
+    path = Path(os.path.expandvars(root)).expanduser()
+    unset = re.search(r"\$(\w+|\{\w+\})", str(path))
+    if unset and not path.exists():
+        raise ValueError(f"root: expected a folder, got {str(root)!r}, and there is no variable {unset[0]}")
+    return path.resolve() if ".." in path.parts else path.absolute()
+
+
 def default_root() -> Path:
     """The workspace's folder when none is named; see `Workspace`."""
     if os.environ.get("FLOWLIB_ROOT"):
-        return _user_path(os.environ["FLOWLIB_ROOT"])
+        return _absolute(os.environ["FLOWLIB_ROOT"])
     if DRIVE.is_dir():
         return DRIVE / "flowlib"
     return (find_clone() or Path.cwd()) / "workspace"
@@ -136,23 +142,12 @@ def find_clone() -> Path | None:
 
 
 def check_name(kind: str, name: str) -> str:
-    """Return `name` if it can name a folder in the workspace, on any disk, else raise `ValueError`."""
-    if not isinstance(name, str) or not name.strip(" .") or re.search(r"[/\\]", name):
+    """Return `name` if it can name a folder in the workspace, else raise `ValueError`."""
+    if not name.strip() or name != Path(name).name or name in (".", ".."):
         raise ValueError(f"{kind}: expected the name of a folder, without slashes, got {name!r}")
-    if not is_printable(name) or len(name.encode()) > MOST_BYTES:
-        got = f"{name[:50]!r}{'…' * (len(name) > 50)}"
-        raise ValueError(f"{kind}: expected a name of at most {MOST_BYTES} bytes that can be printed, got {got}")
+    if not name.isprintable() or len(name.encode()) > LONGEST_NAME:
+        raise ValueError(f"{kind}: expected a name of printable letters, at most {LONGEST_NAME} bytes, got {name!r}")
     return name
-
-
-def is_printable(name: str) -> bool:
-    """Whether a name shows as one line of text, wherever it is written: spaces alone don't, nor control characters."""
-    return bool(name.strip()) and not any(unicodedata.category(sign) in UNPRINTED for sign in name)
-
-
-def _user_path(text: str | Path) -> Path:
-    """A path as a person writes it in a shell."""
-    return Path(os.path.expanduser(os.path.expandvars(text))).absolute()
 
 
 @contextmanager

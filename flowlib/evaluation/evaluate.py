@@ -32,7 +32,6 @@ from flowlib.evaluation.statistics import EvalConfig
 from flowlib.models.protocols import Predictor, description_of, role_of
 from flowlib.progress import Progress
 from flowlib.tasks.protocol import Strip, Task
-from flowlib.workspace import is_printable
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +80,7 @@ def evaluate(
     if not isinstance(methods, Mapping):
         raise ValueError(f"methods: expected a dict of methods by name, got {type(methods).__name__}")
     for name, method in methods.items():
-        if not isinstance(name, str) or not is_printable(name):
+        if not isinstance(name, str) or not name.strip() or not name.isprintable():
             raise ValueError(f"methods: expected names that can be printed, got {name!r}")
         if isinstance(method, Predictor) and not isinstance(method.input_frames, Sequence):
             got = repr(method.input_frames)[:80]

@@ -33,7 +33,7 @@ def write_video(
         lossless: keep every RGB value exactly (H.264 in RGB, which browsers don't play).
         progress: wraps the frames while they are written, for example `Progress`.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     frames = iter(progress(frames) if progress else frames)
     first = next(frames, None)
     if first is None:
@@ -68,12 +68,12 @@ def write_frames(
     """
     if layout not in ("none", "folder", "zip", "both"):
         raise ValueError(f"layout: expected none, folder, zip or both, got {layout!r}")
-    written = []
+    written, folder = [], Path(folder).expanduser()
     for video in (progress(videos) if progress else videos) if layout != "none" else ():
         if layout in ("folder", "both"):
-            written.append(_write_pictures(video, Path(folder) / video.name, quality))
+            written.append(_write_pictures(video, folder / video.name, quality))
         if layout in ("zip", "both"):
-            written.append(_write_archive(video, Path(folder) / f"{video.name}.zip", quality))
+            written.append(_write_archive(video, folder / f"{video.name}.zip", quality))
     return written
 
 
