@@ -234,6 +234,10 @@ def make_train() -> type:
         augmented: bool = False  # change the clips at random, as the augmentation's options say
         augmentation: AugmentConfig = AugmentConfig()
 
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            check_name("name", self.config.name)
+
         def __call__(self) -> None:
             splits = open_splits(self.workspace.dataset(self.dataset), unpacked=self.unpacked)
             training = highest_motion_clips(splits["train"], self.clips or len(splits["train"]))
