@@ -161,10 +161,11 @@ class ClipSample(Mapping[str, Any]):
             truth = Tracks(tracks, visibility, queries)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{name}: expected arrays, or tensors on the CPU, as of a ClipSample: {error}") from error
-        size, S = (*frames.shape, 0, 0, 0)[1:3], truth.num_frames
-        clip = Clip(str(sample.get("video", name)), "", 0, 1, S, size, 0.0, S)
+        (K, H, W), S = (*frames.shape, 0, 0, 0)[:3], truth.num_frames
         # Which of the frames were stored a bare dict doesn't say; the first ones are what it must have meant.
-        return cls(replace(clip, num_points=truth.num_points, kept=tuple(range(len(frames))), name=name), frames, truth)
+        kept = tuple(range(K))
+        clip = Clip(str(sample.get("video", name)), "", 0, 1, S, (H, W), 0.0, S, truth.num_points, kept, name)
+        return cls(clip, frames, truth)
 
     @property
     def name(self) -> str:

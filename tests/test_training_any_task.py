@@ -194,3 +194,13 @@ def test_a_runs_name_may_hold_what_a_pattern_would_and_no_slash(tmp_path, refuse
     assert run_folder("[y]", tmp_path).name == "20260101-000000_[y]"
     with refuses("run: expected the name of a folder, without slashes, got 'a/b'"):
         run_folder("a/b", tmp_path)
+
+
+@pytest.mark.parametrize("missing, validation", [("accuracy", pictures(3)), ("loss", None)])
+def test_a_value_that_a_task_forgets_is_named_in_the_first_step(missing, validation, tmp_path, refuses):
+    class Forgets(Classify):
+        def values(self, sums, counts):
+            return {name: value for name, value in super().values(sums, counts).items() if name != missing}
+
+    with refuses(f"task: expected '{missing}' in what Forgets.values gives, got"):
+        fit(labels(), Forgets(), pictures(6), validation, QUICK, folder=tmp_path)
