@@ -149,8 +149,8 @@ class TrajectoryDataset(Dataset):
             there = ", ".join(f"{name}: {assigned}" for name, assigned in splits.items())
             remedy = "edit splits.json, or choose another split"
             if len(splits) < len(SPLITS):
-                remedy = "with so few videos some split must be empty: label more of them"
-                remedy += ", or choose another split (to evaluate on what was trained on, with allow_leak)"
+                remedy = "with so few videos some split must be empty: label more of them, or choose another split"
+                remedy += " (evaluating on videos that were trained on takes allow_leak, and says nothing of others)"
             raise ValueError(f"split: {split!r} has no clips in {self.root} ({there}); {remedy}")
         self.split, self.entries = split, chosen
 
