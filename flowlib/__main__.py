@@ -10,12 +10,12 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal  # no `annotations` of `__future__`: tyro can't evaluate a local class's
 
 import flowlib
-from flowlib.workspace import Workspace, atomic_write
+from flowlib.workspace import Workspace, atomic_write, check_name
 
 Split = Literal["train", "val", "test", "all"]
 USAGE, INTERRUPTED = 2, 130  # exit codes, beside 0 and 1
@@ -27,7 +27,7 @@ OPTIONS = """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; its exit code: 0 done, 1 failed with a sentence on stderr, 2 wrong usage, 130 interrupted."""
+    """Run a command; its exit code: 0 done, 1 failed with a sentence on stderr, 2 a wrong option, 130 interrupted."""
     parser = argparse.ArgumentParser("flowlib", add_help=False, allow_abbrev=False)
     parser.add_argument("--debug", action="store_true")
     parser.add_argument("--log-level", default="warning", choices=("debug", "info", "warning", "error"))
@@ -53,22 +53,49 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.debug:
             raise
         print(f"flowlib: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
-        return 1
+        return USAGE if isinstance(error, UsageError) else 1
     return 0
 
 
+class UsageError(ValueError):
+    """An option has a wrong value."""
+
+
 def run_command(name: str, arguments: Sequence[str]) -> None:
-    """Fill the command's class from the arguments, and call it."""
+    """Fill the command's class from the arguments, and call it.
+
+    Raises:
+        UsageError: a `ValueError` that names an option, or that comes of the arguments alone.
+    """
     import tyro
 
     found, config = COMMANDS[name], (tyro.conf.AvoidSubcommands, tyro.conf.PositionalRequiredArgs)
-    command = found if isinstance(found, type) else found()
-    tyro.cli(command, prog=f"flowlib {name}", description=found.__doc__, args=list(arguments), config=config)()
+    make = found if isinstance(found, type) else found()
+    command = None
+    try:
+        command = tyro.cli(make, prog=f"flowlib {name}", description=found.__doc__, args=list(arguments), config=config)
+        command()
+    except ValueError as error:
+        if command is None or str(error).partition(":")[0] in _options(command):
+            raise UsageError(str(error)) from error
+        raise
+
+
+def _options(config: Any) -> set[str]:
+    """The names of a command's options, those of its settings among them."""
+    inner = [_options(value) for value in vars(config).values() if is_dataclass(value)]
+    return set(vars(config)).union(*inner)
 
 
 @dataclass(frozen=True)
 class InWorkspace:
     root: str = ""  # the workspace; "" finds it: $FLOWLIB_ROOT, the mounted Drive, or workspace/ in the clone
+
+    def __post_init__(self) -> None:
+        names = {name: vars(self).get(name) for name in ("dataset", "run", "report")}
+        for kind, name in names.items():
+            if name or (name == "" and kind != "run"):  # "" stands for none
+                check_name(kind, name)
 
     @property
     def workspace(self) -> Workspace:
@@ -144,6 +171,7 @@ def make_label() -> type:
     import tyro
 
     from flowlib.labelling import LabelConfig, label, make_plan
+    from flowlib.labelling.plan import check_chunk
     from flowlib.progress import Progress
     from flowlib.sources import find_source
 
@@ -158,6 +186,10 @@ def make_label() -> type:
         workers: int = 0  # with ray: how many; 0: one a GPU, or where there is none one for two cores
         verify: bool = False  # read what is labelled already to the last byte, and do again what is damaged
         strict: bool = False  # fail at the end if a video had to be skipped
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            check_chunk(self.chunk, self.num_chunks)
 
         def __call__(self) -> None:
             found = find_source(self.source, self.workspace, progress=Progress)
@@ -201,6 +233,10 @@ def make_train() -> type:
         task: Annotated[TrajectoryTask, tyro.conf.arg(name="")] = TrajectoryTask()
         augmented: bool = False  # change the clips at random, as the augmentation's options say
         augmentation: AugmentConfig = AugmentConfig()
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            check_name("name", self.config.name)
 
         def __call__(self) -> None:
             splits = open_splits(self.workspace.dataset(self.dataset), unpacked=self.unpacked)
@@ -260,6 +296,15 @@ class Predict(WithModel):
     height: int = 360  # the pictures are brought to, pixels
     width: int = 640
     grid: int = 32  # grid × grid points are drawn
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.inputs:
+            raise ValueError("inputs: expected a picture, two of them, or a video, got none")
+        least = {"first_frame": 0, "height": 1, "width": 1, "grid": 1}
+        for name, value in least.items():
+            if vars(self)[name] < value:
+                raise ValueError(f"{name}: expected {value} or more, got {vars(self)[name]}")
 
     def __call__(self) -> None:
         from flowlib.notebook_views import own_clip, own_viewer

@@ -105,7 +105,8 @@ class ClipSample(Mapping[str, Any]):
         note: what a reader of its numbers must know.
 
     Raises:
-        ValueError: pictures that do not go with `clip.kept`, or tracks of another length than the clip.
+        ValueError: pictures of another kind, or that do not go with `clip.kept`, or tracks of another length than the
+            clip.
     """
 
     clip: Clip
@@ -118,12 +119,21 @@ class ClipSample(Mapping[str, Any]):
     note: str = ""
 
     def __post_init__(self) -> None:
+        shape = self.frames.shape
+        if self.frames.dtype != np.uint8 or len(shape) != 4 or shape[3] != 3:
+            hint = "; move the channels to the end" if len(shape) == 4 and shape[1] == 3 else ""
+            hint += "" if self.frames.dtype == np.uint8 else "; 0 is black, 255 is white"
+            got = f"{self.frames.dtype} {list(shape)}{hint}"
+            raise ValueError(f"{self.name}: expected frames uint8 [K H W 3], got {got}")
         if len(self.frames) != len(self.clip.kept):
             got = f"{len(self.frames)} of them"
             raise ValueError(f"{self.name}: expected the pictures of the frames {self.clip.kept}, got {got}")
         if self.truth.num_frames != self.clip.num_frames:
             expected = f"tracks over {self.clip.num_frames} frames"
             raise ValueError(f"{self.name}: expected {expected}, got {self.truth.num_frames}")
+        if not set(self.clip.kept) <= set(range(self.clip.num_frames)):
+            expected = f"pictures of some of its {self.clip.num_frames} frames"
+            raise ValueError(f"{self.name}: expected {expected}, got those of frames {self.clip.kept}")
 
     @classmethod
     def of(cls, sample: Any, number: int = 0) -> ClipSample:
@@ -134,7 +144,7 @@ class ClipSample(Mapping[str, Any]):
             number: names a clip that has no name.
 
         Raises:
-            ValueError: neither; the message says which keys are missing.
+            ValueError: neither, which the message tells, or arrays of other shapes or types than a sample's.
         """
         if isinstance(sample, ClipSample):
             return sample
@@ -145,14 +155,17 @@ class ClipSample(Mapping[str, Any]):
                 f"sample: expected a ClipSample or a dict with {', '.join(KEYS[:4])}, got {got} "
                 f"without {', '.join(missing)}"
             )
-        frames, tracks, visibility, queries = (np.asarray(sample[key]) for key in KEYS[:4])
-        truth = Tracks(tracks, visibility, queries)
         name = str(sample.get("clip", number))
-        clip = Clip(
-            str(sample.get("video", name)), "", 0, 1, truth.num_frames, frames.shape[1:3], 0.0, truth.num_frames
-        )
+        try:
+            frames, tracks, visibility, queries = (np.asarray(sample[key]) for key in KEYS[:4])
+            truth = Tracks(tracks, visibility, queries)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{name}: expected arrays, or tensors on the CPU, as of a ClipSample: {error}") from error
+        (K, H, W), S = (*frames.shape, 0, 0, 0)[:3], truth.num_frames
         # Which of the frames were stored a bare dict doesn't say; the first ones are what it must have meant.
-        return cls(replace(clip, num_points=truth.num_points, kept=tuple(range(len(frames))), name=name), frames, truth)
+        kept = tuple(range(K))
+        clip = Clip(str(sample.get("video", name)), "", 0, 1, S, (H, W), 0.0, S, truth.num_points, kept, name)
+        return cls(clip, frames, truth)
 
     @property
     def name(self) -> str:
@@ -196,7 +209,7 @@ class ClipSample(Mapping[str, Any]):
         So a benchmark's long clips become clips as a model takes them: each point is queried where it is at the start,
         and once, however many queries it had.
         """
-        chosen = range(first, first + num_frames * frame_step, frame_step)
+        chosen = range(first, first + num_frames * frame_step, frame_step) if frame_step else ()
         if num_frames < 1 or frame_step < 1 or not 0 <= first <= chosen[-1] < self.clip.num_frames:
             got = f"first={first}, num_frames={num_frames}, frame_step={frame_step}"
             raise ValueError(f"{self.name}: expected frames of its {self.clip.num_frames}, got {got}")
@@ -251,7 +264,7 @@ class ClipList(Sequence[ClipSample]):
     """Clips that are at hand, such as a benchmark's, as a dataset that training and evaluation take.
 
     Args:
-        samples: the clips, or mappings that `ClipSample.of` takes; a single clip will do.
+        samples: the clips, or mappings that `ClipSample.of` takes; a single one will do.
         num_frames: if given, clips are cut into shorter ones of so many frames, one after the other; each begins in a
             frame in which points are seen, and asks for them there. Clips that are too short are skipped.
         frame_step: frames of a clip from one frame of a shorter one to the next.
@@ -261,13 +274,16 @@ class ClipList(Sequence[ClipSample]):
         clips, videos, fingerprints, num_frames, size, split, fingerprint: as those of `dataset.TrajectoryDataset`.
 
     Raises:
-        ValueError: no clip is as long as `num_frames` asks for.
+        ValueError: no clip is as long as `num_frames` asks for, or it or `frame_step` isn't a number from 1 on.
     """
 
     def __init__(
         self, samples: Iterable[Any], *, num_frames: int | None = None, frame_step: int = 1, split: str = ""
     ) -> None:
-        given = [samples] if isinstance(samples, ClipSample) else samples
+        for name, value in (("num_frames", 1 if num_frames is None else num_frames), ("frame_step", frame_step)):
+            if not isinstance(value, (int, np.integer)) or value < 1:
+                raise ValueError(f"{name}: expected a whole number from 1 on, got {value!r}")
+        given = [samples] if isinstance(samples, Mapping) else samples
         whole = [ClipSample.of(sample, number) for number, sample in enumerate(given)]
         if num_frames is not None:
             span = (num_frames - 1) * frame_step + 1

@@ -6,6 +6,7 @@ point, no pixel in the mask) is NaN, never zero. Knows nothing of models, datase
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +15,7 @@ import numpy as np
 from flowlib.tracks import Tracks
 
 THRESHOLDS = (1, 2, 4, 8, 16)  # pixels; TAP-Vid (Doersch et al. 2022), section 4
+SSIM_SIDE, LPIPS_SIDE = 6, 31  # pixels; the least that SSIM's window and AlexNet's poolings fit into
 MISS_DISTANCE = 8.0  # pixels; beyond it a point at the end of the clip counts as lost
 QueryMode = Literal["first", "strided"]
 
@@ -278,23 +280,26 @@ def frame_metrics(
 
     Returns:
         `psnr_all` (dB, infinite for equal frames), `ssim_all`, `lpips_all`, and the same for each mask. SSIM and LPIPS
-        within a mask are means of their maps over its pixels; the maps look some pixels around each.
+        within a mask are means of their maps over its pixels; the maps look some pixels around each. NaN where a side
+        is shorter than 6 pixels (SSIM) or 31 (LPIPS).
     """
     import torch
     from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
     _check_frames(true, rebuilt, masks or {})
     pair = [torch.tensor(np.ascontiguousarray(frame)).movedim(-1, 0)[None].float() for frame in (rebuilt, true)]
-    ssim = structural_similarity_index_measure(pair[0], pair[1], data_range=255.0, return_full_image=True)[1].mean(
-        dim=1
-    )[0]
-    maps = {"ssim": ssim.numpy(), **({"lpips": lpips.map(true, rebuilt)} if lpips else {})}
+    maps, side = {"ssim": np.full(true.shape[:2], np.nan)}, min(true.shape[:2])
+    if side >= SSIM_SIDE:
+        whole = structural_similarity_index_measure(*pair, data_range=255.0, return_full_image=True)[1]
+        maps["ssim"] = whole.mean(dim=1)[0].numpy()
+    if lpips:
+        maps["lpips"] = lpips.map(true, rebuilt) if side >= LPIPS_SIDE else maps["ssim"] * np.nan
     result: dict[str, float] = {}
     for name, mask in {"all": np.ones(true.shape[:2], bool), **(masks or {})}.items():
         inside = [image[0][:, torch.tensor(mask)] for image in pair]
         result[f"psnr_{name}"] = float(peak_signal_noise_ratio(*inside, data_range=255.0)) if mask.any() else np.nan
         result |= {f"{kind}_{name}": _mean(values[mask]) for kind, values in maps.items()}
-    return result | ({"lpips_all": lpips.distance(true, rebuilt)} if lpips else {})
+    return result | ({"lpips_all": lpips.distance(true, rebuilt)} if lpips and side >= LPIPS_SIDE else {})
 
 
 class Lpips:
@@ -315,16 +320,26 @@ class Lpips:
         import torch
         from torchmetrics.functional.image.lpips import _LPIPS  # pyright: ignore[reportPrivateUsage] (the public class downloads AlexNet)
 
-        path = Path(weights)
+        path = Path(weights).expanduser()
         if not path.is_file():
             raise FileNotFoundError(f"LPIPS weights: no file {path}")
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, TypeError) as error:
+            raise ValueError(f"{path}: expected AlexNet's weights, got a file that can't be read as such") from error
+        if not isinstance(state, dict):
+            raise ValueError(f"{path}: expected AlexNet's weights by name, got a {type(state).__name__}")
         self.network = _LPIPS(pretrained=True, net="alex", pnet_rand=True, spatial=True).eval()
         own = dict(self.network.net.named_parameters())
         names = {name: "features." + name.split(".", 1)[1] for name in own}  # slice2.3.weight is features.3.weight
         missing = sorted(set(names.values()) - set(state))
         if missing:
             raise ValueError(f"{path}: expected AlexNet's weights, but {', '.join(missing[:3])} … are missing")
+        for name, theirs in names.items():
+            given, shape = state[theirs], list(own[name].shape)
+            got = list(given.shape) if isinstance(given, torch.Tensor) else type(given).__name__
+            if got != shape:
+                raise ValueError(f"{path}: expected {theirs} {shape}, as AlexNet has it, got {got}")
         self.network.net.load_state_dict({name: state[theirs] for name, theirs in names.items()})
 
     def map(self, true: np.ndarray, rebuilt: np.ndarray) -> np.ndarray:

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import ast
 import difflib
+import os
 import re
+import shlex
 from dataclasses import dataclass
+from pathlib import Path
 
 TYPES = {"int": int, "float": (int, float), "str": str, "bool": bool}
 INJECTED = "# Parameters"  # papermill's first line of the cell it puts after the parameters
@@ -87,10 +90,24 @@ def check_type(parameter: Parameter, value: object) -> None:
     if parameter.kind == "bool":
         hint = "; papermill takes True or False, with a capital letter"
     elif parameter.kind == "str":
-        hint = f"; papermill's -r {parameter.name} {value} passes it as text"
+        hint = f"; papermill's -r {parameter.name} {_given_text(parameter.name, value)} passes it as text"
+    elif isinstance(value, str) and re.fullmatch(
+        r"[+-]?\d+" if parameter.kind == "int" else r"[+-]?[\d.]+(e[+-]?\d+)?", value
+    ):
+        hint = f"; papermill's -p {parameter.name} {value} passes it as a number"
     raise ValueError(
         f"parameter {parameter.name}: expected {parameter.kind}, got {type(value).__name__} {value!r}{hint}"
     )
+
+
+def _given_text(name: str, value: object) -> str:
+    """The text that papermill was given for a parameter, of which -p has made a number; its value if nobody knows."""
+    try:
+        words = Path(f"/proc/{os.getppid()}/cmdline").read_text(errors="replace").split("\0")  # papermill's
+    except OSError:
+        words = []
+    given = [text for flag, key, text in zip(words, words[1:], words[2:]) if flag[:2] in ("-p", "--") and key == name]
+    return shlex.quote(given[-1] if given else str(value))
 
 
 def _injected_names(cells: list[str]) -> list[str]:

@@ -231,7 +231,7 @@ def curves(folder: str | Path) -> Axes:
 
 def save_viewer(viewer: TrajectoryViewer, folder: str | Path, name: str) -> Path:
     """Write a viewer as `<folder>/<name>.html`, one page that plays anywhere, and print where it is."""
-    path = viewer.to_html(Path(folder) / f"{check_name('page', name)}.html")
+    path = viewer.to_html(Path(folder).expanduser() / f"{check_name('page', name)}.html")
     print(f"a viewer that plays: {path}")
     return path
 
@@ -268,6 +268,7 @@ def thinned(tracks: Tracks) -> Tracks:
 
 
 def _labelled(folder: str | Path) -> TrajectoryDataset | None:
+    folder = Path(folder).expanduser()
     if not any(find_shards(folder)[0].values()):
         print(f"{folder}: nothing is labelled yet")
         return None

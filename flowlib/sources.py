@@ -7,6 +7,7 @@ Knows nothing of clips, shards or models.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -35,7 +36,7 @@ def find_source(source: str, workspace: Workspace, *, progress: Callable[[Iterab
         return SAMPLE
     if source == "synthetic":
         return write_synthetic(workspace.videos / "synthetic", progress=progress)
-    path = Path(source).expanduser() if source else workspace.videos
+    path = Path(os.path.expanduser(source)) if source else workspace.videos
     if not path.exists():
         raise FileNotFoundError(f"source: expected 'sample', 'synthetic' or a path, found nothing at {path}")
     return path
@@ -59,7 +60,7 @@ def write_synthetic(
         num_frames, size, motion, camera: as for `synthetic.random_scene`.
         progress: wraps the numbers of the videos, for example `Progress`.
     """
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     numbers = range(count)
     for number in progress(numbers) if progress else numbers:
         path = folder / f"synthetic_{number:03d}.mkv"
@@ -71,6 +72,7 @@ def write_synthetic(
 
 def write_scene(path: str | Path, scene: Scene, *, fps: float = 10.0) -> Path:
     """Render a scene into a lossless video, and write the scene beside it, first."""
+    path = Path(path).expanduser()
     write_json(scene_path(path), scene.to_dict())
     return write_video(path, (scene.render(t) for t in range(scene.num_frames)), fps=fps, lossless=True)
 
@@ -80,13 +82,17 @@ def read_scene(path: str | Path) -> Scene:
 
     Raises:
         FileNotFoundError: the video has none beside it.
+        ValueError: what is there is no scene.
     """
     beside = scene_path(path)
     if not beside.exists():
         raise FileNotFoundError(f"{path}: expected a rendered video with its {beside.name} beside it, found no scene")
-    return Scene.from_dict(json.loads(beside.read_text(encoding="utf-8")))
+    try:
+        return Scene.from_dict(json.loads(beside.read_text(encoding="utf-8")))
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{beside}: expected a scene, as it was written beside a rendered video, {error}") from error
 
 
 def scene_path(path: str | Path) -> Path:
     """Where the scene of a rendered video is kept."""
-    return Path(path).with_suffix(SCENE_SUFFIX)
+    return Path(path).expanduser().with_suffix(SCENE_SUFFIX)

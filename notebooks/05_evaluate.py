@@ -17,7 +17,8 @@
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/flowlib/flowlib/blob/main/notebooks/05_evaluate.ipynb)
 #
 # **In:** a checkpoint and videos it has not seen. **Out:** a table, a report as a page, and pictures: the model beside
-# predictors that need no training.
+# predictors that need no training. With one video only there is none left to test on: label a second one in 02, or see
+# how well the first was learned with `split = "train"` and `allow_leak = True`, which says nothing of other videos.
 #
 # - *zero motion*: nothing moves. On calm videos hard to beat.
 # - *mean motion*: what moved on average in the training videos; *nearest clip*: what moved in the one most alike.

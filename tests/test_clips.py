@@ -90,3 +90,41 @@ def test_a_list_of_clips_is_a_dataset(refuses):
     assert pieces.fingerprint != clips.fingerprint == ClipList(list(clips)).fingerprint
     with refuses("num_frames: expected clips of at least 12 frames"):
         ClipList(list(clips), num_frames=12)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda frames: frames.permute(0, 3, 1, 2), r"uint8 \[K H W 3\], got uint8 \[9, 3, 6, 8\]; move the channels"),
+        (lambda frames: frames / 255, r"expected frames uint8 \[K H W 3\], got float32 .*; 0 is black, 255 is white"),
+        (lambda frames: frames.permute(0, 3, 1, 2) / 255, "got float32 .*; move the channels to the end; 0 is black"),
+        (lambda frames: frames.double().numpy(), "got float64"),
+        (lambda frames: frames.to(torch.int16), "got int16"),
+        (lambda frames: frames[..., :1], r"got uint8 \[9, 6, 8, 1\]"),
+        (lambda frames: frames[..., 0], r"got uint8 \[9, 6, 8\]"),
+        (lambda frames: frames[0], r"got uint8 \[6, 8, 3\]"),
+        (lambda frames: torch.cat([frames, frames]), "expected pictures of some of its 9 frames, got those of frames"),
+        (lambda frames: "no picture", "expected frames uint8"),
+        (lambda frames: [[1], [2, 3]], "clip: expected arrays, or tensors on the CPU"),
+        (lambda frames: torch.empty(9, 6, 8, 3, device="meta"), "clip: expected arrays, or tensors on the CPU"),
+    ],
+)
+def test_pictures_of_another_kind_are_refused_at_once(change, message, refuses):
+    one = dict(sample())
+    with refuses(message):
+        ClipSample.of(one | {"frames": change(one["frames"])})
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"frame_step": 0}, {"frame_step": -1}, {"frame_step": 1.5}, {"num_frames": 0}, {"num_frames": -2}]
+)
+def test_lengths_and_steps_of_clips_are_whole_numbers(wrong, refuses):
+    ((name, value),) = wrong.items()
+    with refuses(f"{name}: expected a whole number from 1 on, got {value}"):
+        ClipList([sample()], **({"num_frames": 3} | wrong))
+    with refuses("clip: expected frames of its 9, got first=0"):
+        sample().cut(0, **({"num_frames": 3} | wrong)) if isinstance(value, int) else sample().cut(0, 0)
+
+
+def test_a_single_clip_will_do_as_a_dict_too():
+    assert len(ClipList(dict(sample()))) == len(ClipList(sample())) == 1

@@ -165,6 +165,17 @@ def test_what_is_missing_is_named(workspace, tmp_path, refuses):
         TrajectoryDataset(tmp_path)
     with refuses("found none; label some first", FileNotFoundError):
         TrajectoryDataset(tmp_path / "datasets" / "a")
+    with refuses(r"dataset: expected one that is labelled in .*datasets \(a, b\), got 'nope'", FileNotFoundError):
+        TrajectoryDataset(Workspace(tmp_path).dataset("nope"))
+    with refuses(r"dataset: .*\(none; label some first\), got 'nope'", FileNotFoundError):
+        TrajectoryDataset(Workspace(tmp_path / "new").dataset("nope"))
+
+
+@pytest.mark.parametrize("split, videos", [("test", 1), ("val", 1), ("val", 2)])
+def test_with_one_or_two_videos_it_is_said_what_to_do(split, videos, tmp_path, refuses):
+    write_dataset(tmp_path, videos)
+    with refuses(f"split: '{split}' has no clips in .*: label more of them, or choose another split .* allow_leak"):
+        TrajectoryDataset(tmp_path, split)
 
 
 def test_clips_are_read_as_arrays_too(workspace):

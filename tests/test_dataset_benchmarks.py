@@ -30,6 +30,50 @@ def test_flo_round_trip_and_bad_files(tmp_path, refuses):
             read_flo(tmp_path / "b.flo")
 
 
+def test_suffixes_are_read_in_capitals_too(tmp_path):
+    import cv2
+
+    for name in ("a.PNG", "b.JPG"):
+        cv2.imwrite(str(tmp_path / name), np.zeros((5, 7, 3), np.uint8))
+    flow = np.ones((5, 7, 2), "<f4")
+    (tmp_path / "a.FLO").write_bytes(struct.pack("<fii", 202021.25, 7, 5) + flow.tobytes())
+    clip = read_flow_pair(tmp_path / "a.PNG", tmp_path / "b.JPG", tmp_path / "a.FLO")
+    assert clip.truth.num_points == 35 and (clip.truth.displacement[1] == 1).all()
+    annotations = badja_files(tmp_path, True)
+    for number, suffix in enumerate((".JPG", ".jpeg", ".Jpg")):
+        (tmp_path / "frames" / f"{number:05d}.jpg").rename(tmp_path / "frames" / f"{number:05d}{suffix}")
+    assert read_badja(annotations, tmp_path / "frames").truth.num_frames == 4
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "{}",
+        "3",
+        "null",
+        "[1]",
+        "[null]",
+        '["image_path"]',
+        '[{"image_path": "1.jpg"}]',
+        "[" * 5000,
+        "\x00",
+    ]
+    + ["NaN", "J:5", "J:[[1, 2], [3]]", 'J:"ab"', "J:[[1, 2, 3]]", "J:null", "V:[true]", 'V:{"a": 1}', "P:7", "P:null"],
+)
+def test_annotations_edited_by_hand_are_told_by_their_file(text, tmp_path, refuses):
+    path = badja_files(tmp_path, False)
+    if text[1:2] == ":":
+        entries = json.loads(path.read_text())
+        entries[1][{"J": "joints", "V": "visibility", "P": "image_path"}[text[0]]] = json.loads(text[2:])
+        text = json.dumps(entries)
+    path.write_text(text)
+    with refuses(r"horse\.json: expected "):
+        read_badja(path, tmp_path / "frames")
+
+
 def test_kitti_flow(tmp_path, refuses):
     import cv2
 

@@ -1,18 +1,23 @@
 """Reports from numbers alone: intervals, summaries, the clips that are shown, and modules that go one way."""
 
 import ast
+import json
+from dataclasses import replace
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from fixtures.toy_eval import Coin, SignTask, Summing, Vectors
 from scipy.stats import norm
 
 import flowlib.evaluation
-from flowlib.evaluation import Report
+from flowlib.evaluation import Report, evaluate
 from flowlib.evaluation.comparison import SampleRow
 from flowlib.evaluation.statistics import estimate, nan_mean, per_group, resamples
 from flowlib.tasks.trajectories import TrajectoryTask
+from flowlib.workspace import Workspace
 
 
 @pytest.mark.parametrize("confidence", [0.5, 0.8, 0.95])
@@ -126,3 +131,79 @@ def test_facts_are_those_of_the_data():
     for fact in ("2 videos", "2 clips", "8 frames each", "64×48 pixels", "75% of the points can be seen"):
         assert f"<li>{fact}</li>" in html
     assert "split: &lt;test&gt;" in html and report.score.name == "ade"
+
+
+TOY = {"progress": False, "train": None}
+ODD = ["ü 🎉", "[x]*?", "a'b\"c", "%20 #1 & <b>", "$HOME $x_$", "~x", "-r", ".hidden", "CON", "a:b|c", "日本語"]
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_names_of_reports_methods_and_figures_may_be_odd(name, tmp_path):
+    score = replace(SignTask.metrics[0], name=f"../{name}/acc", label=name)
+    task = type("Odd", (SignTask,), {"metrics": (score,), "score": score.name, "group": "a/b"})()
+    folder = Workspace(tmp_path).report(name)
+    report = evaluate({name: Summing(), f"{name} 2": Coin()}, task, Vectors(), folder=folder, **TOY)
+    report.save(folder)
+    assert json.loads((folder / "report.json").read_text())["run"]["methods"][name]["role"] == "model"
+    files = {path for path in tmp_path.rglob("*") if path.is_file()}
+    assert all(path.is_relative_to(folder) for path in files) and len(list((folder / "figures").iterdir())) == 4
+
+
+@pytest.mark.parametrize("name", ["", " ", "a/b", "..", "a\nb", "a\0b", "\x1b[31m", "\udcff", "x" * 300, "日" * 100])
+def test_names_that_no_folder_or_table_can_have_are_refused(name, tmp_path, refuses):
+    with refuses("report: expected "):
+        Workspace(tmp_path).report(name)
+    if not name.isprintable() or not name.strip():
+        with refuses("methods: expected names that can be printed, got "):
+            evaluate({name: Coin()}, SignTask(), Vectors(), folder=tmp_path, **TOY)
+
+
+@pytest.mark.parametrize(
+    "function, message",
+    [
+        (lambda answer: None, "metric 'accuracy': expected its function to give a number, got NoneType None"),
+        (lambda answer: "much", "metric 'accuracy': expected its function to give a number, got str much"),
+        (lambda answer: torch.zeros(2), r"metric 'accuracy': .* a number, got Tensor tensor"),
+        (lambda answer: np.zeros(3), r"metric 'accuracy': .* a number, got ndarray"),
+        (lambda answer: {1: 2.0}, r"metric 'accuracy': .* a number, got dict"),
+    ],
+)
+def test_a_metric_that_gives_no_number_is_named(function, message, tmp_path, refuses):
+    metrics = (replace(SignTask.metrics[0], function=function),)
+    with refuses(message):
+        evaluate({"c": Coin()}, type("T", (SignTask,), {"metrics": metrics})(), Vectors(), folder=tmp_path, **TOY)
+
+
+@pytest.mark.parametrize("found", [None, [1.0], {"far": 1.0}, {1: None}, {1: "much"}, 3.0])
+def test_a_series_that_gives_no_numbers_is_named(found, tmp_path, refuses):
+    series = (replace(SignTask.series[0], function=lambda answer: found),)
+    with refuses("metric 'top': expected its function to give numbers by whole-numbered places, got"):
+        evaluate({"c": Coin()}, type("T", (SignTask,), {"series": series})(), Vectors(), folder=tmp_path, **TOY)
+
+
+def test_a_report_holds_whatever_a_method_says_of_itself(tmp_path):
+    class Talks(Coin):
+        def describe(self):
+            odd = {
+                "array": np.arange(3),
+                "tensor": torch.ones(2),
+                "number": np.float32(0.5),
+                3: {1, 2},
+                "path": Path("a"),
+            }
+            return super().describe() | odd | {"nan": float("nan"), "function": len}
+
+    report = evaluate({"t": Talks()}, SignTask(), Vectors(), folder=tmp_path, about={"t": {"x": np.ones(2)}}, **TOY)
+    report.save(tmp_path)
+    told = json.loads((tmp_path / "report.json").read_text())["run"]["methods"]["t"]
+    assert told["description"]["array"] == [0, 1, 2] and told["description"]["number"] == 0.5
+    assert told["about"] == {"x": [1.0, 1.0]} and told["description"]["nan"] is None
+
+
+@pytest.mark.parametrize("frames", [0, None, 1.5, {0, 3}])
+def test_input_frames_are_a_sequence(frames, tmp_path, refuses):
+    class Sees(Coin):
+        input_frames = frames
+
+    with refuses("method 'c': expected input_frames as a sequence such as \\(0, 3\\), got "):
+        evaluate({"c": Sees()}, SignTask(), Vectors(), folder=tmp_path, **TOY)

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import subprocess
 import sys
 import time
@@ -121,12 +122,38 @@ def test_two_processes_train_one_run(root):
     assert len(list((Path(root) / "runs").glob("*_pair"))) == 1
 
 
-@pytest.mark.parametrize("words", [["probe", "/nowhere"], ["view", "--clip", "999"], ["label", "--frames", "1"]])
-def test_an_error_is_one_sentence(words, root, capsys):
+@pytest.mark.parametrize(
+    "code, words, told",
+    [
+        (1, "probe /nowhere", "source: expected 'sample', 'synthetic' or a path"),
+        (1, "train --dataset nope", "dataset: expected one that is labelled in .*default.*, got 'nope'"),
+        (1, "evaluate --dataset nope", "dataset: expected one that is labelled"),
+        (1, "evaluate --run nope", "run: expected a run called 'nope'"),
+        (2, "view --clip 999", "clip: expected 0 to"),
+        (2, "view --report a/b", "report: expected the name of a folder"),
+        (2, "label --frames 1", "frames: expected"),
+        (2, "label /nowhere --chunk 5 --num-chunks 2", "chunk: expected 0 to 1"),
+        (2, "label /nowhere --num-chunks 0", "num_chunks: expected"),
+        (2, "label /nowhere --dataset ../x", "dataset: expected the name of a folder"),
+        (2, "train --backbone nope --weights none", "backbone: expected"),
+        (2, "train --input-frames 0 99 --weights none", "input_frames: expected"),
+        (2, "train --loss nope", "expected one of|invalid choice"),
+        (2, "train --name a/b", "name: expected the name of a folder"),
+        (2, "evaluate --confidence 95", "confidence: expected"),
+        (2, "evaluate --period 1", "period: expected"),
+        (2, "predict", "inputs: expected a picture"),
+        (2, "predict x.png --height 0", "height: expected 1 or more"),
+    ],
+)
+def test_an_error_is_one_sentence_and_a_wrong_option_has_a_code_of_its_own(code, words, told, root, capsys):
+    words = words.split()
     options = [] if words[0] == "probe" else ["--root", root]
-    assert main([*words, *options]) == 1
-    error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert error.startswith("flowlib: ") and "expected" in error and "Traceback" not in error
+    try:
+        got = main([*words, *options])
+    except SystemExit as stopped:  # of the parser, which draws a frame
+        got = stopped.code
+    error = " ".join(capsys.readouterr().err.split())
+    assert got == code and re.search(told, error) and "Traceback" not in error, error
 
 
 def test_debug_shows_where_an_error_comes_from():

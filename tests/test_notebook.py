@@ -1,5 +1,9 @@
 """The parameter check, on namespaces as IPython makes them."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from flowlib.notebook import check_parameters, parse_frames, parse_parameters, parse_size
@@ -45,6 +49,8 @@ def test_good_values_pass_and_are_shown_with_their_meaning(capsys):
         ({"steps": 1.5}, "parameter steps: expected int, got float 1.5"),
         ({"slow": "true"}, "expected bool, got str 'true'; papermill takes True or False"),
         ({"name": 7}, "expected str, got int 7; papermill's -r name 7"),
+        ({"steps": "5"}, "expected int, got str '5'; papermill's -p steps 5 passes it as a number"),
+        ({"rate": "1e-3"}, "expected float, got str '1e-3'; papermill's -p rate 1e-3 passes it as a number"),
         ({"rate": None}, "expected float, got NoneType"),
     ],
 )
@@ -67,3 +73,33 @@ def test_texts_become_numbers(refuses):
     for bad in ("120", "axb", "1x2x3"):
         with refuses("expected a size like '120x240'"):
             parse_size(bad)
+
+
+@pytest.mark.parametrize(
+    "flag, text, value",
+    [
+        ("-p", "007", 7),
+        ("-p", "1e3", 1000.0),
+        ("--parameters", "1_000", 1000),
+        ("-p", "True", True),
+        ("-p", "None", None),
+        ("-p", "0.10", 0.1),
+        ("-p", "+5", 5),
+    ],
+)
+def test_the_hint_names_the_text_that_was_given_and_not_the_number_made_of_it(flag, text, value, tmp_path):
+    """As papermill starts a kernel: a child of the process whose words hold the text."""
+    child = (
+        "from flowlib.notebook import check_type, Parameter\n"
+        f"try: check_type(Parameter('name', 'str', '', ''), {value!r})\n"
+        "except ValueError as error: print(error)"
+    )
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    words = [sys.executable, "-c", parent, "in.ipynb", "out.ipynb", "-p", "other", "3", flag, "name", text]
+    shown = subprocess.check_output(words, cwd=Path(__file__).parents[1], text=True)
+    assert shown.endswith(f"; papermill's -r name {text} passes it as text\n")
+
+
+def test_a_hint_can_be_pasted_into_a_shell(refuses):
+    with refuses(r"papermill's -r name '\[1, 2\]' passes it as text"):
+        check_parameters(namespace(name=[1, 2]))

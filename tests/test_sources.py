@@ -1,6 +1,9 @@
 """Sources: the sample is there and whole, rendered videos keep their truth beside them."""
 
+import json
+
 import numpy as np
+import pytest
 
 from flowlib import sources
 from flowlib.synthetic import random_scene
@@ -40,3 +43,21 @@ def test_missing_sources_are_named(tmp_path, refuses):
     assert sources.find_source("", workspace) == tmp_path / "videos"
     with refuses("a.mp4: expected a rendered video", FileNotFoundError):
         sources.read_scene(tmp_path / "a.mp4")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "3", "null", "[" * 5000, "\x00", "{}", '{"format": 1}', "drop", "type", "nest", "NaN"]
+)
+def test_a_scene_edited_by_hand_is_told_by_its_file(text, tmp_path, refuses):
+    path = tmp_path / "a.mkv"
+    sources.write_scene(path, random_scene(3, (32, 32), seed=0))
+    scene = json.loads(sources.scene_path(path).read_text())
+    if text == "drop":
+        del scene["layers"]
+    elif text == "type":
+        scene["layers"] = 3
+    elif text == "nest":
+        scene["layers"][0] = {"motion": [1]}
+    sources.scene_path(path).write_text(json.dumps(scene) if text in ("drop", "type", "nest") else text)
+    with refuses(r"a\.scene\.json: expected "):
+        sources.read_scene(path)

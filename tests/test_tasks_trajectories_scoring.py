@@ -1,5 +1,6 @@
 """The evaluation half of the trajectory task: cases, checked answers, numbers, pictures of a clip."""
 
+import shutil
 from dataclasses import replace
 
 import cv2
@@ -17,6 +18,7 @@ from flowlib.synthetic import synthetic_clip
 from flowlib.tasks.protocol import Identity
 from flowlib.tasks.trajectories import ScoringConfig, TrajectoryTask
 from flowlib.tasks.trajectories.pictures import PATHS, difference_picture, draw_paths, spread
+from flowlib.tracks import Tracks
 
 SIZE = (48, 64)
 TASK = TrajectoryTask()
@@ -113,6 +115,115 @@ def test_settings_that_decide_scores():
     assert TASK.score_settings() != TrajectoryTask(scoring=ScoringConfig(moving=2)).score_settings()
     near, far = (TrajectoryTask(scoring=ScoringConfig(lpips_weights=place)) for place in ("a.pth", "b.pth"))
     assert near.score_settings() == far.score_settings() != TASK.score_settings()
+
+
+def alexnet(path, seed):
+    """Random weights under the names that AlexNet's have."""
+    shapes = {0: (64, 3, 11, 11), 3: (192, 64, 5, 5), 6: (384, 192, 3, 3), 8: (256, 384, 3, 3), 10: (256, 256, 3, 3)}
+    torch.manual_seed(seed)
+    weights = {f"features.{k}.weight": torch.randn(shape) * 0.1 for k, shape in shapes.items()}
+    torch.save(weights | {f"features.{k}.bias": torch.zeros(shape[0]) for k, shape in shapes.items()}, path)
+    return TrajectoryTask(scoring=ScoringConfig(lpips_weights=str(path)))
+
+
+def test_the_network_of_lpips_is_known_by_its_bytes_wherever_they_lie(tmp_path, monkeypatch):
+    near, other = alexnet(tmp_path / "a.pth", 1), alexnet(tmp_path / "c.pth", 2)
+    copied = shutil.copy(tmp_path / "a.pth", tmp_path / "b.pth")
+    same = TrajectoryTask(scoring=ScoringConfig(lpips_weights=str(copied)))
+    assert near.score_settings() == same.score_settings() != other.score_settings()
+    still = {**dict(sample_of()), "frames": sample_of().frames}
+    before, known = numbers(moved_by(2, 0), ClipSample.of(still), near)["lpips_all"], near.score_settings()
+    shutil.copy(tmp_path / "c.pth", tmp_path / "a.pth")
+    after = numbers(moved_by(2, 0), ClipSample.of(still), near)["lpips_all"]
+    assert near.score_settings() == other.score_settings() != known and after != before
+    monkeypatch.setenv("HOME", str(tmp_path))
+    home = TrajectoryTask(scoring=ScoringConfig(lpips_weights="~/a.pth"))
+    assert home.score_settings() == near.score_settings() and home.case(sample_of()).lpips is not None
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"PK\x03\x04 half", b"<html>", [1], {"a": 1}, {"features.0.weight": 1}, "shape"]
+)
+def test_other_files_are_no_weights_of_lpips(content, tmp_path, refuses):
+    path = tmp_path / "w.pth"
+    if content == "shape":
+        alexnet(path, 0)
+        content = torch.load(path, weights_only=True) | {"features.0.bias": torch.zeros(3)}
+    path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
+    with refuses(r"w\.pth: expected (AlexNet's weights|features)"):
+        TrajectoryTask(scoring=ScoringConfig(lpips_weights=str(path))).case(sample_of())
+
+
+class Says:
+    """A predictor that gives what it was told to."""
+
+    def __init__(self, answer, input_frames=(0,)):
+        self.answer, self.input_frames = answer, input_frames
+
+    def __call__(self, images):
+        return self.answer
+
+
+def shaped(displacement=(1, 8, 2, *SIZE), logits=(1, 8, *SIZE), frames=tuple(range(8)), dtype=torch.float32):
+    return TrajectoryPrediction(torch.zeros(displacement, dtype=dtype), torch.zeros(logits, dtype=dtype), frames)
+
+
+@pytest.mark.parametrize(
+    "answer, message",
+    [
+        (lambda: None, "expected a TrajectoryPrediction, got NoneType"),
+        (lambda: torch.zeros(1, 8, 2, *SIZE), "expected a TrajectoryPrediction, got Tensor"),
+        (lambda: (torch.zeros(1), torch.zeros(1)), "expected a TrajectoryPrediction, got tuple"),
+        (lambda: TrajectoryPrediction(np.zeros((1, 8, 2, *SIZE)), torch.zeros(1, 8, *SIZE), tuple(range(8))),
+            "expected displacement as a tensor of real numbers, got ndarray"),
+        (lambda: shaped(dtype=torch.complex64), "displacement as a tensor of real numbers, got torch.complex64"),
+        (lambda: shaped(displacement=(8, 2, *SIZE)), r"displacement \[1, 8, 2, 48, 64\], got \[8, 2, 48, 64\]"),
+        (lambda: shaped(displacement=(2, 8, 2, *SIZE)), r"expected displacement \[1, 8, 2, 48, 64\], got \[2, 8, 2"),
+        (lambda: shaped(displacement=(1, 2, 8, *SIZE)), r"expected displacement \[1, 8, 2, 48, 64\], got \[1, 2, 8"),
+        (lambda: shaped(displacement=(1, 8, *SIZE, 2)), r"expected displacement .* got \[1, 8, 48, 64, 2\]"),
+        (lambda: shaped(displacement=(1, 8, 2, 64, 48)), r"expected displacement .* got \[1, 8, 2, 64, 48\]"),
+        (lambda: shaped(displacement=(1, 7, 2, *SIZE)), r"expected displacement .* got \[1, 7, 2, 48, 64\]"),
+        (lambda: shaped(logits=(1, 8, 1, *SIZE)), r"visibility_logits \[1, 8, 48, 64\], got \[1, 8, 1, 48, 64\]"),
+        (lambda: shaped(logits=(1, 1, *SIZE)), r"expected visibility_logits \[1, 8, 48, 64\], got \[1, 1, 48, 64\]"),
+        (lambda: shaped(frames=(0, 1)), r"expected displacement \[1, 2, 2, 48, 64\], got \[1, 8"),
+        (lambda: shaped(frames=tuple(range(1, 9))), "expected frames below 8"),
+        (lambda: shaped(frames=(-1, *range(7))), "expected frames below 8, the clip's length, ascending, got"),
+        (lambda: shaped(frames=(0, 2, 1, 3, 4, 5, 6, 7)), "expected frames below 8, the clip's length, ascending, got"),
+        (lambda: shaped(frames=(0, 1, 1, 3, 4, 5, 6, 7)), "expected frames below 8, the clip's length, ascending, got"),
+        (lambda: shaped(frames=(0, 1.5)), "expected frames below 8, the clip's length, ascending, got"),
+        (lambda: shaped(frames=()), "expected frames below 8"),
+        (lambda: shaped(frames=None), "expected frames below 8"),
+        (lambda: shaped((1, 1, 2, *SIZE), (1, 1, *SIZE), frames=(0,)), "expected a frame after frame 0, got"),
+        (lambda: moved_by(float("inf"), 0), "expected finite displacement, got NaN or infinity"),
+    ],
+)  # fmt: skip
+def test_an_answer_of_another_shape_is_told_by_method_and_clip(answer, message, refuses):
+    with refuses("placeholder", KeyError):  # checks of types are off in here, as for a user
+        made = answer()
+        raise KeyError("placeholder")
+    with refuses(f"method 'odd', clip 'scene_0/0': (expected )?{message}"):
+        TASK.predict(Says(made), TASK.case(sample_of()), "odd")
+
+
+def test_answers_in_other_types_of_numbers_are_fine():
+    for dtype in (torch.float64, torch.float16):
+        found = TASK.predict(Says(shaped(dtype=dtype)), TASK.case(sample_of()), "m")
+        assert found.displacement.dtype == torch.float32 and found.frames == tuple(range(8))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 9), (5, 7), (6, 6), (7, 40), (30, 33)])
+def test_tiny_pictures_are_measured_as_far_as_they_go(size, tmp_path):
+    from flowlib.evaluation import evaluate
+    from flowlib.models.baselines import ZeroMotion
+
+    frames = np.random.default_rng(0).integers(0, 255, (4, *size, 3), np.uint8)
+    truth = Tracks.still(np.zeros((3, 3)), 4)
+    sample = ClipSample(Clip.named("tiny", frames, num_points=3), frames, truth)
+    task = alexnet(tmp_path / "w.pth", 0)
+    report = evaluate({"zero": ZeroMotion(4)}, task, ClipList(sample), folder=tmp_path, progress=False)
+    assert report.has("ade") and report.has("psnr_all")
+    assert (report.has("ssim_all"), report.has("lpips_all")) == (min(size) >= 6, min(size) >= 31)
+    assert report.save(tmp_path).is_file()
 
 
 def test_a_strip_shows_truth_and_answers():

@@ -210,3 +210,13 @@ def test_a_run_of_any_printable_name_is_found_again_and_trained(name, tmp_path):
 def test_what_cannot_name_a_run_is_refused(name, tmp_path, refuses):
     with refuses("run: expected "):
         run_folder(name, tmp_path)
+
+
+@pytest.mark.parametrize("missing, validation", [("accuracy", pictures(3)), ("loss", None)])
+def test_a_value_that_a_task_forgets_is_named_in_the_first_step(missing, validation, tmp_path, refuses):
+    class Forgets(Classify):
+        def values(self, sums, counts):
+            return {name: value for name, value in super().values(sums, counts).items() if name != missing}
+
+    with refuses(f"task: expected '{missing}' in what Forgets.values gives, got"):
+        fit(labels(), Forgets(), pictures(6), validation, QUICK, folder=tmp_path)

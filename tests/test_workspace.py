@@ -1,13 +1,30 @@
 """The workspace: where it is found, and that a file gets there whole or not at all."""
 
 import os
+import pickle
 import select
+import struct
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
+from fixtures.dataset_shards import labelled, write_dataset
+from fixtures.viewer_example import example
 
 from flowlib import workspace
+from flowlib.clips import ClipList, ClipSample
+from flowlib.dataset import TrajectoryDataset
+from flowlib.dataset.benchmarks import load_arrays, read_flo, read_flow_pair
+from flowlib.downloads import fetch_weights
+from flowlib.evaluation import evaluate
+from flowlib.models.baselines import ZeroMotion
+from flowlib.notebook_views import label_sheet, label_viewer, own_clip, save_viewer
+from flowlib.sources import find_source, write_synthetic
+from flowlib.tasks.trajectories import TrajectoryTask
+from flowlib.video import encode_image, find_videos, fingerprint, probe, read_frames, write_frames, write_video
+from flowlib.viewer import TrajectoryViewer
 from flowlib.workspace import Workspace, atomic_write, publish, sha256_file
 
 
@@ -27,6 +44,72 @@ def test_root_is_found_in_the_stated_order(nowhere, monkeypatch):
     monkeypatch.setenv("FLOWLIB_ROOT", str(nowhere / "mine"))
     assert Workspace().root == nowhere / "mine"
     assert Workspace(nowhere / "named").root == nowhere / "named"
+
+
+@pytest.fixture
+def home(nowhere, monkeypatch):
+    """A home with a video, a dataset, a network's weights and a benchmark's file in it."""
+    folder = nowhere / "home"
+    frames = np.random.default_rng(0).integers(0, 255, (9, 48, 64, 3), np.uint8)
+    write_dataset(folder / "data")
+    write_video(folder / "videos" / "a.mkv", frames, fps=10)
+    (folder / "w.pth").write_bytes(b"weights")
+    (folder / "a.flo").write_bytes(struct.pack("<fii2f", 202021.25, 1, 1, 2.0, 3.0))
+    (folder / "a.pkl").write_bytes(pickle.dumps({"a": np.zeros(3)}))
+    for number in range(2):
+        (folder / f"{number}.png").write_bytes(encode_image(frames[0, :1, :1], "png"))
+    monkeypatch.setenv("HOME", str(folder))
+    return folder
+
+
+def viewed():
+    return TrajectoryViewer(*example()[:2])
+
+
+def evaluated(folder):
+    one = ClipSample.of(labelled(0, 0))
+    return evaluate({"zero": ZeroMotion(4)}, TrajectoryTask(), ClipList(one), folder=folder, progress=False)
+
+
+READERS = {
+    "workspace": lambda: Workspace("~/w").root.parent == Path(os.environ["HOME"]),
+    "$HOME": lambda: Workspace("$HOME/w").root.parent == Path(os.environ["HOME"]),
+    "source": lambda: list(find_videos(find_source("~/videos", Workspace("~")))),
+    "videos": lambda: list(find_videos("~/videos")),
+    "probe": lambda: probe("~/videos/a.mkv").num_frames == 9,
+    "fingerprint": lambda: fingerprint("~/videos/a.mkv"),
+    "frames": lambda: len(read_frames("~/videos/a.mkv", range(2))) == 2,
+    "weights": lambda: fetch_weights("~/w.pth").is_file(),
+    "dataset": lambda: len(TrajectoryDataset("~/data", "all")),
+    "unpacked": lambda: len(TrajectoryDataset("~/data", "all", unpacked="~/cache", progress=False)),
+    "labels": lambda: label_viewer("~/data", 0),
+    "sheet": lambda: label_sheet("~/data"),
+    "flow": lambda: read_flo("~/a.flo")[1].all(),
+    "pair": lambda: read_flow_pair("~/0.png", "~/1.png", "~/a.flo").truth.num_points,
+    "arrays": lambda: load_arrays("~/a.pkl"),
+    "pictures": lambda: own_clip([Path("~/0.png")], (0,), (32, 32)),
+}
+WRITERS = {
+    "report": lambda: evaluated("~/scores").save("~/report"),
+    "scores": lambda: (evaluated("~/scores"), Path.home() / "scores" / "scores")[1],
+    "video": lambda: write_video("~/b.mp4", example()[0]),
+    "rendered": lambda: write_synthetic("~/synthetic", count=1, num_frames=2, size=(32, 32)),
+    "page": lambda: viewed().to_html("~/a.html"),
+    "animation": lambda: viewed().to_video("~/a.gif", progress=False),
+    "viewer": lambda: save_viewer(viewed(), "~/report", "page"),
+    "pictures": lambda: write_frames([probe("~/videos/a.mkv")], "~/frames")[0],
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_tilde_is_ones_home_wherever_something_is_read(name, home):
+    assert READERS[name]() and not Path("~").exists()
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_tilde_is_ones_home_wherever_something_is_written(name, home):
+    written = WRITERS[name]()
+    assert written.exists() and written.is_relative_to(home) and not Path("~").exists()
 
 
 def test_every_folder_of_a_clone_leads_to_the_same_root(nowhere, monkeypatch):

@@ -26,6 +26,7 @@ FLO_MAGIC = 202021.25  # Baker et al., A Database and Evaluation Methodology for
 UNKNOWN = 1e9  # pixels; Middlebury marks unknown flow by larger numbers
 BADJA_SIZE = (1080, 1920)  # of the pictures that BADJA's joints were marked in
 FARTHEST = -1.5, 2.5  # shares of the frame; visible points lie from 0 to 1, and those far beyond are pixels by mistake
+PICTURES = (".jpg", ".jpeg", ".png")
 STRIDE = 5  # frames between the queries of a track under TAP-Vid's "strided" protocol
 
 
@@ -35,7 +36,7 @@ def read_flo(path: str | Path) -> tuple[Float[np.ndarray, "2 H W"], Bool[np.ndar
     Raises:
         ValueError: not such a file, or a part of one.
     """
-    data = Path(path).read_bytes()
+    data = Path(path).expanduser().read_bytes()
     if len(data) < 12 or np.frombuffer(data, "<f4", 1)[0] != np.float32(FLO_MAGIC):
         raise ValueError(f"{path}: expected a .flo file (it starts with {FLO_MAGIC} as float32), got something else")
     width, height = (int(side) for side in np.frombuffer(data, "<i4", 2, 4))
@@ -56,7 +57,7 @@ def read_kitti_flow(path: str | Path) -> tuple[Float[np.ndarray, "2 H W"], Bool[
     """
     import cv2
 
-    image = cv2.imdecode(np.frombuffer(Path(path).read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
+    image = cv2.imdecode(np.frombuffer(Path(path).expanduser().read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
     if image is None or image.dtype != np.uint16 or image.ndim != 3 or image.shape[2] != 3:
         got = "no picture" if image is None else f"{image.dtype} {list(image.shape)}"
         raise ValueError(f"{path}: expected a PNG of three channels with 16 bits, got {got}")
@@ -71,8 +72,8 @@ def read_flow_pair(first: str | Path, second: str | Path, flow: str | Path, name
     Raises:
         ValueError: pictures and flow of different sizes, or not such files.
     """
-    frames = [decode_image(Path(path).read_bytes()) for path in (first, second)]
-    field, known = read_flo(flow) if Path(flow).suffix == ".flo" else read_kitti_flow(flow)
+    frames = [decode_image(Path(path).expanduser().read_bytes()) for path in (first, second)]
+    field, known = read_flo(flow) if Path(flow).suffix.lower() == ".flo" else read_kitti_flow(flow)
     sizes = [frame.shape[:2] for frame in frames] + [known.shape]
     if len(set(sizes)) > 1:
         raise ValueError(f"{flow}: expected pictures and flow of one size, got {sizes}")
@@ -105,9 +106,13 @@ def read_badja(
         ValueError: not such a .json.
         FileNotFoundError: a frame or a mask that is missing.
     """
-    entries = json.loads(Path(annotations).read_text())
-    needed = {"image_path", "joints", "visibility"}
-    if not isinstance(entries, list) or not entries or not all(needed <= set(entry) for entry in entries):
+    annotations, frames, masks = (Path(path).expanduser() if path else path for path in (annotations, frames, masks))
+    try:
+        entries = json.loads(Path(annotations).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{annotations}: expected JSON, {error}") from error
+    needed, objects = {"image_path", "joints", "visibility"}, isinstance(entries, list) and entries
+    if not objects or not all(isinstance(entry, dict) and needed <= set(entry) for entry in entries):
         raise ValueError(f"{annotations}: expected a list with image_path, joints and visibility, as BADJA has it")
     numbered = [re.search(r"(\d+)\.\w+$", str(entry["image_path"])) for entry in entries]
     if None in numbered:
@@ -118,8 +123,14 @@ def read_badja(
     pictures = _numbered(Path(frames), span)
     size = size or (pictures.shape[1], pictures.shape[2])
     pictures = np.stack([resize_frame(picture, size, "stretch") for picture in pictures])
-    joints = np.array([entries[i]["joints"] for i in order], np.float64)[..., ::-1]  # row, column -> x, y
-    seen = np.array([entries[i]["visibility"] for i in order], bool)
+    try:
+        joints = np.array([entries[i]["joints"] for i in order], np.float64)[..., ::-1]  # row, column -> x, y
+        seen = np.array([entries[i]["visibility"] for i in order], bool)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{annotations}: expected joints [J 2] and visibility [J] in each entry, {error}") from error
+    if joints.shape != (*seen.shape, 2) or seen.ndim != 2:
+        got = f"{list(joints.shape[1:])} and {list(seen.shape[1:])}"
+        raise ValueError(f"{annotations}: expected joints [J 2] and visibility [J] in each entry, got {got}")
     where = np.sort(numbers) - span.start
     followed = seen[0]
     places = rescale_points(joints[:, followed], BADJA_SIZE, size)
@@ -171,7 +182,7 @@ def load_arrays(path: str | Path) -> Any:
     Raises:
         ValueError: it names something else, or is no pickle.
     """
-    data = Path(path).read_bytes()
+    data = Path(path).expanduser().read_bytes()
     try:
         return _ArraysOnly(io.BytesIO(data)).load()
     except (pickle.UnpicklingError, EOFError, IndexError, KeyError, TypeError, AttributeError, ImportError) as error:
@@ -239,7 +250,7 @@ def _numbered(frames: Path, span: range) -> UInt8[np.ndarray, "S H W 3"]:
     """The frames `span` of a video, or of a folder of numbered pictures."""
     if not frames.is_dir():
         return read_frames(frames, span)
-    by_number = {path.stem: path for path in frames.iterdir() if path.suffix in (".jpg", ".png")}
+    by_number = {path.stem: path for path in frames.iterdir() if path.suffix.lower() in PICTURES}
     missing = [f"{number:05d}" for number in span if f"{number:05d}" not in by_number]
     if missing:
         raise FileNotFoundError(f"{frames}: expected pictures {span[0]:05d} to {span[-1]:05d}, {missing[0]} is missing")

@@ -153,7 +153,11 @@ class TrajectoryDataset(Dataset):
         chosen = [(path, clip) for path, clip in self.entries if splits[clip.video] == split]
         if not chosen:
             there = ", ".join(f"{name}: {assigned}" for name, assigned in splits.items())
-            raise ValueError(f"split: {split!r} has no clips in {self.root} ({there})")
+            remedy = "edit splits.json, or choose another split"
+            if len(splits) < len(SPLITS):
+                remedy = "with so few videos some split must be empty: label more of them, or choose another split"
+                remedy += " (evaluating on videos that were trained on takes allow_leak, and says nothing of others)"
+            raise ValueError(f"split: {split!r} has no clips in {self.root} ({there}); {remedy}")
         self.split, self.entries = split, chosen
 
     def _sources(
@@ -181,6 +185,9 @@ def find_dataset(root: str | Path) -> Path:
     if (root / "shards").is_dir():
         return root
     found = sorted(path.parent for path in (root / "datasets").glob("*/shards"))
+    if not found and root.parent.name == "datasets":  # of a workspace
+        there = ", ".join(sorted(path.parent.name for path in root.parent.glob("*/shards"))) or "none; label some first"
+        raise FileNotFoundError(f"dataset: expected one that is labelled in {root.parent} ({there}), got {root.name!r}")
     if not found:
         raise FileNotFoundError(f"root: expected a dataset's folder (with shards/ in it) or a workspace, got {root}")
     if len(found) > 1:

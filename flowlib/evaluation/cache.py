@@ -1,32 +1,43 @@
 """What evaluation keeps from run to run: scores, hashes of samples, and the latest pictures, in one kind of file.
 
 A `Cache` is a text file of JSON lines, each on the disk before the next is made, so a kill loses at most the entry at
-work. Scores are known by method, sample's content, metric and its version, and the task's score settings.
+work, and each with its SHA-256, so that a changed digit is no score. Scores are known by method, sample's content,
+metric and its version, and the task's score settings, and all of these by their bytes.
 """
 
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import json
 import os
+import pickle
+import sys
+import types
 import uuid
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from torch.utils.data import ConcatDataset
 
+from flowlib.clips import Clip
 from flowlib.dataset.about import content_of
+from flowlib.flow import OpticalFlow
 from flowlib.models.protocols import Describes, Predictor, description_of
 from flowlib.tasks.protocol import Answer, Identity, MetricSpec, Picture, SeriesSpec, Strip, StripRow, Task
 from flowlib.workspace import atomic_write
 
-VERSION = 4  # raise it whenever what is kept changes its meaning: old files are then left alone
+VERSION = 5  # raise it whenever what is kept changes its meaning: old files are then left alone
 SIDE = 16  # a picture's look has 16 × 16 signs
 STEP = 2  # grey levels from which on two neighbouring cells differ
+LIBRARIES = {*sys.stdlib_module_names, "torch", "torchvision", "timm", "numpy", "jaxtyping", "beartype"}
+FIXED = (float, complex, str, bytes, tuple, frozenset, np.ndarray, torch.Tensor)  # attributes that are no count or log
 FLAT = 64  # of 256 signs that a picture must have; with fewer it is as good as empty and looks like any other empty one
 
 
@@ -50,9 +61,13 @@ class Cache:
         whole, _, torn = path.read_bytes().rpartition(b"\n")
         if torn:  # killed in the middle of a line
             os.truncate(path, len(whole) + 1 if whole else 0)
-        for line in whole.decode().splitlines():
-            entry = json.loads(line)
-            self.entries[entry["key"]] = entry["value"]
+        lines = whole.decode(errors="replace").split("\n") if whole else []
+        known = [entry for entry in map(_entry, lines) if entry is not None]
+        self.entries = dict(known)
+        if len(known) < len(lines):
+            bad = f"{len(lines) - len(known)} of {len(lines)} lines are not as they were written"
+            warnings.warn(f"{path}: {bad}; what they held is made anew", stacklevel=2)
+            self._write()
 
     def put(self, key: str, value: Any) -> None:
         """Keep an entry, on the disk before this returns."""
@@ -69,8 +84,12 @@ class Cache:
             return
         self.entries = {key: value for key, value in self.entries.items() if key in keys}
         if self.path is not None:
-            with atomic_write(self.path) as temporary:
-                Path(temporary).write_text("".join(_line(key, value) for key, value in self.entries.items()))
+            self._write()
+
+    def _write(self) -> None:
+        assert self.path is not None
+        with atomic_write(self.path) as temporary:
+            temporary.write_text("".join(_line(key, value) for key, value in self.entries.items()))
 
 
 class Scores:
@@ -106,11 +125,22 @@ class Scores:
 
 
 def measure(spec: MetricSpec | SeriesSpec, answer: Answer) -> Any:
-    """A metric's number, or a series' numbers by place, as JSON has them."""
-    can = answer.available.issuperset(spec.needs)
-    if isinstance(spec, SeriesSpec):
-        return {str(place): to_json(float(value)) for place, value in spec.function(answer).items()} if can else {}
-    return to_json(float(spec.function(answer))) if can else None
+    """A metric's number, or a series' numbers by place, as JSON has them.
+
+    Raises:
+        ValueError: its function gives something else; the message names it.
+    """
+    if not answer.available.issuperset(spec.needs):
+        return {} if isinstance(spec, SeriesSpec) else None
+    found = spec.function(answer)
+    try:
+        if isinstance(spec, SeriesSpec):
+            return {str(int(place)): to_json(float(value)) for place, value in found.items()}
+        return to_json(float(found))
+    except (TypeError, ValueError, RuntimeError, AttributeError) as error:
+        expected = "numbers by whole-numbered places" if isinstance(spec, SeriesSpec) else "a number"
+        got = f"{type(found).__name__} {str(found)[:80]}"
+        raise ValueError(f"metric {spec.name!r}: expected its function to give {expected}, got {got}") from error
 
 
 def _key(spec: MetricSpec | SeriesSpec) -> str:
@@ -119,34 +149,113 @@ def _key(spec: MetricSpec | SeriesSpec) -> str:
 
 def settings_fingerprint(task: Task) -> str:
     """SHA-256 of everything but method, sample and metric that decides a score."""
-    return hashlib.sha256(json.dumps([VERSION, task.name, task.score_settings()], sort_keys=True).encode()).hexdigest()
+    return _sha256([VERSION, task.name, task.score_settings()])
 
 
 def method_fingerprint(method: Any) -> str:
-    """SHA-256 of what a method is: its class, what it says of itself, and for networks every weight.
+    """SHA-256 of what a method is: its class with its code, what it says of itself, and what it holds.
 
-    A network that isn't described is known by its plain attributes, too. Anything else that isn't, or whose class calls
-    in another way than the class that describes it, gets a new fingerprint each time: its scores are never reused.
+    A network holds all that is in it and its parts: weights, buffers, attributes, hooks. Of another method those
+    attributes count that can't be counters or logs of its calls; by what else it decides, it has to describe. One that
+    is neither a network nor described, that holds what has no bytes to hash, or whose class calls in another way than
+    the class that describes it, gets a new fingerprint each time: its scores are never reused.
     """
-    digest = hashlib.sha256(f"{type(method).__module__}.{type(method).__qualname__}".encode())
-    described = description_of(method)
-    network = isinstance(method, torch.nn.Module)
-    if described is None and network:
-        described = [
-            f"{name}.{key}={value!r}"
-            for name, module in method.named_modules()
-            for key, value in sorted(vars(module).items())
-            if key[0] != "_" and key != "training" and isinstance(value, (bool, int, float, str, tuple, list))
-        ]
-    if described is None or not _describes_its_own_call(method):
+    network, described = isinstance(method, torch.nn.Module), description_of(method)
+    if (described is None and not network) or not _describes_its_own_call(method):
         return hashlib.sha256(uuid.uuid4().bytes).hexdigest()
     seen = list(method.input_frames) if isinstance(method, Predictor) else None
-    digest.update(json.dumps([described, seen], sort_keys=True, default=str).encode())
-    if network:
-        for name, tensor in sorted(method.state_dict().items()):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    try:
+        return _sha256([type(method), described, seen, method if network else _fixed(method)])
+    except (TypeError, RuntimeError, AttributeError, pickle.PicklingError):
+        return hashlib.sha256(uuid.uuid4().bytes).hexdigest()
+
+
+def _sha256(value: Any) -> str:
+    digest = hashlib.sha256()
+    _feed(digest, value, {})
     return digest.hexdigest()
+
+
+def _feed(digest: Any, value: Any, met: dict[int, tuple[int, Any]]) -> None:
+    """Have `digest` know a value by its bytes, objects by their classes and attributes, functions by their code.
+
+    Raises:
+        TypeError, RuntimeError, AttributeError, pickle.PicklingError: there is something in it without any of these.
+    """
+    if isinstance(value, (str, int, float, complex, bytes, types.NoneType)):
+        digest.update(f"{type(value).__name__} {value!r};".encode(errors="surrogatepass"))
+        return
+    if id(value) in met:
+        digest.update(f"again {met[id(value)][0]};".encode())
+        return
+    if not isinstance(value, tuple):  # equal ones may be the same or not, as the interpreter likes
+        met[id(value)] = len(met), value  # kept, or another would get its id
+    inside = _inside(value)
+    digest.update(f"{type(value).__module__}.{type(value).__qualname__} {len(inside)}(".encode())
+    for one in inside:
+        _feed(digest, one, met)
+
+
+def _inside(value: Any) -> Sequence[Any]:
+    """What a value is made of, in simpler values."""
+    match value:
+        case torch.Tensor():
+            flat = value.detach().cpu().contiguous().reshape(-1)
+            return str(value.dtype), tuple(value.shape), flat.view(torch.uint8).numpy().tobytes()
+        case np.ndarray() | np.generic():
+            content = value.tolist() if value.dtype.hasobject else np.ascontiguousarray(value).tobytes()
+            return str(value.dtype), value.shape, content
+        case Mapping():
+            return [part for pair in value.items() for part in pair]
+        case list() | tuple():
+            return value
+        case set() | frozenset():
+            return sorted(map(_sha256, value))
+        case torch.nn.Module():  # hooks are kept by numbers that a process counts
+            kept = {name: inner for name, inner in vars(value).items() if name != "training"}
+            return type(value), {k: list(v.values()) if "_hooks" in k else v for k, v in kept.items()}
+        case OpticalFlow():
+            return type(value), value.name, _fixed(value)
+    code = _code(value)
+    if code is not None:
+        return code
+    return (type(value), vars(value)) if "__dict__" in dir(value) else (pickle.dumps(value),)
+
+
+def _code(value: Any) -> Sequence[Any] | None:
+    """What a class or a function is made of, those of libraries of their names alone; None for anything else."""
+    match value:
+        case type():
+            name = f"{value.__module__}.{value.__qualname__}"
+            if _is_library(value.__module__):
+                return (name,)
+            shown = {k: v for k, v in vars(value).items() if k[:2] != "__" or isinstance(v, types.FunctionType)}
+            shown.pop("_abc_impl", None)
+            return name, *value.__bases__, *shown, *shown.values()
+        case types.FunctionType():
+            if _is_library(value.__globals__.get("__name__", "")):  # of a wrapper, what it wraps counts
+                return value.__module__, value.__qualname__, vars(value).get("__wrapped__")
+            closure = [cell.cell_contents for cell in value.__closure__ or ()]
+            return value.__code__, value.__defaults__, value.__kwdefaults__, closure
+        case types.CodeType():
+            return value.co_code, value.co_names, value.co_consts
+        case types.MethodType() | classmethod() | staticmethod():
+            return [value.__func__, value.__self__] if isinstance(value, types.MethodType) else [value.__func__]
+        case property():
+            return [value.fget]
+        case functools.partial():
+            return value.func, value.args, value.keywords
+    return None
+
+
+def _fixed(value: Any) -> dict[str, Any]:
+    """The attributes that can't be counts or logs, for these change and decide nothing."""
+    attributes = vars(value) if "__dict__" in dir(value) else {}
+    return {name: inner for name, inner in attributes.items() if isinstance(inner, (*FIXED, bool))}
+
+
+def _is_library(module: str) -> bool:
+    return module.partition(".")[0] in LIBRARIES
 
 
 def _describes_its_own_call(method: Any) -> bool:
@@ -170,8 +279,8 @@ class Known:
 class Samples:
     """What is known of a dataset's samples before anything is predicted, each read and hashed when it is asked for.
 
-    A dataset whose fingerprint is a SHA-256 of its content is remembered by it, so another evaluation reads only the
-    samples that it has to score.
+    A dataset whose fingerprint is a SHA-256 of its content is remembered by it (and by the times of its files, for they
+    may be edited under an old hash), so another evaluation reads only the samples that it has to score.
 
     Args:
         task: says what a sample is and looks like.
@@ -181,7 +290,7 @@ class Samples:
 
     def __init__(self, task: Task, dataset: Any, folder: Path | None = None) -> None:
         self.task, self.dataset = task, dataset
-        content = content_of(dataset)
+        content = content_of(dataset) and _sha256([content_of(dataset), _file_times(dataset)])
         name = f"samples_{VERSION}_{task.name}_{content[:16]}.jsonl"
         self.cache = Cache(folder / name if folder and content else None)
 
@@ -200,6 +309,22 @@ class Samples:
             self.cache.put(str(index), {"identity": asdict(identity), "looks": looks})
         entry = self.cache.entries[str(index)]
         return Known(Identity(**entry["identity"]), tuple(entry["looks"]))
+
+
+@runtime_checkable
+class HasEntries(Protocol):
+    """Reads its samples from files: (file, clip) of each."""
+
+    @property
+    def entries(self) -> Sequence[tuple[Path, Clip]]: ...
+
+
+def _file_times(dataset: Any) -> list[Any]:
+    """Name, size and time of change of all files that a dataset reads, as far as it says."""
+    if isinstance(dataset, ConcatDataset):
+        return [_file_times(part) for part in dataset.datasets]
+    paths = sorted({path for path, _ in dataset.entries}) if isinstance(dataset, HasEntries) else []
+    return [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
 
 
 def picture_signs(picture: np.ndarray) -> np.ndarray:
@@ -259,4 +384,15 @@ def from_json(value: float | str | None) -> float:
 
 
 def _line(key: str, value: Any) -> str:
-    return json.dumps({"key": key, "value": value}) + "\n"
+    entry = {"key": key, "value": value}
+    return json.dumps(entry | {"sha256": hashlib.sha256(json.dumps(entry).encode()).hexdigest()[:16]}) + "\n"
+
+
+def _entry(line: str) -> tuple[str, Any] | None:
+    """Key and value of a line; None unless it is as `_line` wrote it."""
+    try:
+        entry = json.loads(line)
+        key, value = entry["key"], entry["value"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return (key, value) if _line(key, value) == line + "\n" else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
@@ -79,7 +79,13 @@ def evaluate(
         raise ValueError(f"task: expected a Task, such as TrajectoryTask(), got {type(task).__name__}")
     if not isinstance(methods, Mapping):
         raise ValueError(f"methods: expected a dict of methods by name, got {type(methods).__name__}")
-    config, folder = config or EvalConfig(), Path(folder)
+    for name, method in methods.items():
+        if not isinstance(name, str) or not name.strip() or not name.isprintable():
+            raise ValueError(f"methods: expected names that can be printed, got {name!r}")
+        if isinstance(method, Predictor) and not isinstance(method.input_frames, Sequence):
+            got = repr(method.input_frames)[:80]
+            raise ValueError(f"method {name!r}: expected input_frames as a sequence such as (0, 3), got {got}")
+    config, folder = config or EvalConfig(), Path(folder).expanduser()
     unknown = sorted(set(about or ()) - set(methods))
     if unknown:
         raise ValueError(f"about: expected names of methods ({', '.join(methods)}), got {unknown[0]!r}")

@@ -44,7 +44,7 @@ class Leak:
 
 
 def find_leaks(
-    task: Task, train: Any, test: Any, *, near: float = NEAR, folder: Path | None = None, progress: bool = False
+    task: Task, train: Any, test: Any, *, near: float = NEAR, folder: str | Path | None = None, progress: bool = False
 ) -> list[Leak]:
     """Near-duplicates across two splits, the most similar training sample for each sample to test on.
 
@@ -63,6 +63,7 @@ def find_leaks(
     Returns:
         The leaks found, most similar first.
     """
+    folder = Path(folder).expanduser() if folder else None
     known: list[list[Known]] = []
     for split in (train, test):
         samples = Samples(task, split, folder)

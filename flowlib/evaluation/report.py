@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import torch
 
 from flowlib.evaluation import charts, page
 from flowlib.evaluation.cache import to_json
@@ -76,13 +80,13 @@ class Report(Comparison):
 
     def save(self, folder: str | Path) -> Path:
         """Write report.json, table.md, table.tex, report.html and figures/*.svg into `folder`; returns the page."""
-        folder = Path(folder)
+        folder = Path(folder).expanduser()
         texts = {
             "report.json": json.dumps(self.to_dict(), indent=1, allow_nan=False),
             "table.md": self.markdown(),
             "table.tex": self.latex(),
             "report.html": self.html(),
-            **{f"figures/{name}.svg": svg for name, svg in charts.figures(self).items()},
+            **{f"figures/{_file_name(name)}.svg": svg for name, svg in charts.figures(self).items()},
         }
         for name, text in texts.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -98,6 +102,11 @@ class Report(Comparison):
         others = self.differences.items()
         rows = [[f"– {name}", *(_cell(values[m.name], m.show_signed) for m in metrics)] for name, values in others]
         return _table([self.main, *(f"{m.heading} {m.arrow}" for m in metrics)], rows)
+
+
+def _file_name(name: str) -> str:
+    """A figure's name, with `%` and a number for what has a meaning in paths."""
+    return re.sub(r'[\x00-\x1f/\\:*?"<>|]', lambda sign: f"%{ord(sign[0]):02X}", name)
 
 
 def _cell(value: Estimate, show: Callable[[float], str], form: str = "{} [{}, {}]") -> str:
@@ -118,9 +127,13 @@ def _escape(text: str) -> str:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {key: _plain(inner) for key, inner in value.items()}
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, (torch.Tensor, np.ndarray, np.generic)):
+        value = value.tolist()
     if isinstance(value, (list, tuple)):
         return [_plain(inner) for inner in value]
     if isinstance(value, Estimate):
         return _plain(asdict(value))
-    return to_json(value) if isinstance(value, float) else value
+    if isinstance(value, float):
+        return to_json(value)
+    return value if isinstance(value, (str, int, type(None))) else str(value)

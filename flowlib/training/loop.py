@@ -261,7 +261,8 @@ def train_step(session: Session, batches: list[dict[str, Any]]) -> dict[str, Any
             accelerator.backward(loss * accelerator.num_processes)
         parts.append(part.detach())
     sums: Any = accelerator.reduce(reduce(add, parts), "sum")
-    values: dict[str, Any] = task.values(sums, counts) | {"lr": rate}
+    needed = ["loss"] if session.validation is None else ["loss", task.score]  # said at once, not after many steps
+    values = _values(task, sums, counts, needed) | {"lr": rate}
     values["grad_norm"] = float(_clip(session))
     _check_finite(session, values)
     session.optimizer.step()
@@ -309,7 +310,17 @@ def validate(
         found.append((task.sums(network, batch, constants), task.counts(batch)))
     # A process may have had no samples, so that only lists can be put together.
     sums, counts = _totals(gather_object([tuple(value.cpu() for value in _totals(found))] if found else []))
-    return task.values(sums, counts)
+    return _values(task, sums, counts, [task.score])
+
+
+def _values(task: Task, sums: Tensor, counts: Tensor, needed: list[str]) -> dict[str, Any]:
+    """What the task makes of sums and counts; raises `ValueError` where it lacks what is needed."""
+    values = task.values(sums, counts)
+    missing = [name for name in needed if name not in values]
+    if missing:
+        given = ", ".join(values) or "nothing"
+        raise ValueError(f"task: expected {missing[0]!r} in what {type(task).__name__}.values gives, got {given}")
+    return values
 
 
 def _totals(pairs: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, ...]:

@@ -94,7 +94,7 @@ def find_all(source: str | Path) -> tuple[dict[str, Path], list[Skipped]]:
 
     Linked folders are followed, each folder is read once.
     """
-    source = Path(source).expanduser()
+    source = Path(os.path.expanduser(source))
     if not source.exists():
         raise FileNotFoundError(f"source: expected a folder of videos or a video, found nothing at {source}")
     if not source.is_dir():
@@ -124,7 +124,7 @@ def fingerprint(path: str | Path) -> str:
     Raises:
         VideoError: it can't be opened.
     """
-    with open_video(Path(path)) as reader:
+    with open_video(Path(os.path.expanduser(path))) as reader:
         return reader.fingerprint()
 
 
@@ -140,7 +140,7 @@ def probe(path: str | Path, name: str = "", *, watch: Callable[[np.ndarray], obj
         VideoError: it can't be opened, holds no picture, is smaller than 16 pixels or larger than `FLOWLIB_MAX_PIXELS`,
             breaks off, a frame is corrupt, or the next one takes longer than `FLOWLIB_MAX_SECONDS`.
     """
-    path = Path(path)
+    path = Path(os.path.expanduser(path))
     with open_video(path) as reader:
         times, size = [], None
         for frame in reader:
@@ -244,7 +244,7 @@ def iterate_frames(
     Frames before `start` are decoded but not converted: exact for every codec, and cheap beside tracking. Before each
     frame `stopped` is asked whether to end at once, since the way to `start` may take minutes.
     """
-    path = Path(video.path if isinstance(video, Video) else video)
+    path = Path(video.path if isinstance(video, Video) else os.path.expanduser(video))
     with open_video(path) as reader:
         wanted = takewhile(lambda _: not stopped(), reader)
         for frame in islice(wanted, start, stop, step):
@@ -262,7 +262,7 @@ def read_frames(
     wanted = list(indices)
     if not wanted or wanted != sorted(set(wanted)) or wanted[0] < 0:
         raise ValueError(f"indices: expected ascending frame numbers from 0, got {wanted}")
-    path = Path(video.path if isinstance(video, Video) else video)
+    path = Path(video.path if isinstance(video, Video) else os.path.expanduser(video))
     with open_video(path) as reader:
         numbered = ((i, frame) for i, frame in enumerate(islice(reader, wanted[-1] + 1)) if i in set(wanted))
         frames = [resize_frame(frame.read(), size, fit) for _, frame in numbered]

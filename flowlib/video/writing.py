@@ -39,7 +39,7 @@ def write_video(
         lossless: keep every RGB value exactly (H.264 in RGB, which browsers don't play).
         progress: wraps the frames while they are written, for example `Progress`.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     frames = iter(progress(frames) if progress else frames)
     first = next(frames, None)
     if first is None:
@@ -76,9 +76,9 @@ def write_frames(
     """
     if layout not in ("none", "folder", "zip", "both"):
         raise ValueError(f"layout: expected none, folder, zip or both, got {layout!r}")
-    written = []
+    written, folder = [], Path(os.path.expanduser(folder))
     for video in (progress(videos) if progress else videos) if layout != "none" else ():
-        target = Path(folder) / video.name
+        target = folder / video.name
         archive = target.with_name(f"{target.name}.zip")
         origin = f"flowlib {video.fingerprint} {video.num_frames} frames {video.size} quality {quality}"
         for path in (target, archive):  # both, whatever the layout: the one that is stale would be taken for the video

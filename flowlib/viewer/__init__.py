@@ -144,9 +144,10 @@ class TrajectoryViewer(anywidget.AnyWidget):
     def to_html(self, path: str | Path) -> Path:
         """Write one self-contained page, as the viewer stands now; it needs neither a network nor a kernel."""
         state = {name: getattr(self, name) for name in (*SETTINGS, "playing", "speed", "theme", *PAYLOAD)}
-        with atomic_write(Path(path)) as temporary:
+        path = Path(path).expanduser()
+        with atomic_write(path) as temporary:
             temporary.write_text(page.build(self._scene.title, state, FOLDER), encoding="utf-8")
-        return Path(path)
+        return path
 
     def snapshot(self, frame: int | None = None, *, width: int = SNAPSHOT_WIDTH) -> Picture:
         """A picture of `frame` (default: the one shown), drawn as the viewer is set: PNG bytes that notebooks show."""

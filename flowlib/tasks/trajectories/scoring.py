@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,6 +21,7 @@ from flowlib.tasks.trajectories import pictures
 from flowlib.tasks.trajectories.case import ScoringConfig, TrajectoryCase
 from flowlib.tasks.trajectories.metrics import METRICS, SERIES, TrajectoryAnswer
 from flowlib.tasks.trajectories.summary import summarise
+from flowlib.workspace import sha256_file
 
 __all__ = ["ScoringConfig", "TrajectoryCase", "TrajectoryEvaluation"]
 
@@ -48,8 +50,8 @@ class TrajectoryEvaluation:
     scoring: ScoringConfig
 
     def score_settings(self) -> dict[str, Any]:
-        # LPIPS's network is the same wherever its file lies.
-        return asdict(self.scoring) | {"lpips_weights": self.scoring.lpips_weights != "none"}
+        # LPIPS's network is the same wherever its file lies, and another one where the file has other bytes.
+        return asdict(self.scoring) | {"lpips_weights": _lpips_content(self.scoring.lpips_weights)}
 
     def identify(self, dataset: Any, index: int, sample: Any) -> Identity:
         """The clip's key and video; its content is pictures, tracks and what is known of them."""
@@ -76,34 +78,46 @@ class TrajectoryEvaluation:
                 f"{one.name}: expected points queried in frame 0, for that is where predictions start, got queries up "
                 f"to frame {asked.max():.0f}; ClipList(samples, num_frames=…) cuts such clips into ones that do"
             )
-        return TrajectoryCase(one, self.scoring, None if weights == "none" else _lpips(weights))
+        return TrajectoryCase(one, self.scoring, None if weights == "none" else _lpips(*_lpips_file(weights)))
 
     @torch.inference_mode()
     def predict(self, method: Any, case: TrajectoryCase, name: str) -> TrajectoryPrediction:
         """A method's answer for one clip, on the CPU, checked.
 
         Raises:
-            ValueError: a prediction of another size or length, or with NaN in it; names the method and the clip.
+            ValueError: no prediction, one of another size or length, or with NaN in it; names the method and the clip.
         """
+        found: Any
         if isinstance(method, SeesTruth):
             found = method.from_sample(case.sample)
         elif isinstance(method, Predictor):
             found = method(case.sample.images(tuple(method.input_frames)).to(device_of(method)))
         else:
             raise ValueError(f"method {name!r}: expected input_frames and a call, got {type(method).__name__}")
-        parts = {"displacement": found.displacement, "visibility_logits": found.visibility_logits}
-        parts = {part: values.float().cpu() for part, values in parts.items()}
         where, S = f"method {name!r}, clip {case.sample.name!r}", case.sample.truth.num_frames
-        shape = parts["displacement"].shape
-        if tuple(shape[-2:]) != case.sample.size or shape[0] != 1:
-            raise ValueError(f"{where}: expected one of size {case.sample.size}, got displacements {list(shape)}")
-        if not found.frames or max(found.frames) >= S:
-            raise ValueError(f"{where}: expected frames below {S}, the clip's length, got {found.frames}")
+        if not isinstance(found, TrajectoryPrediction):
+            raise ValueError(f"{where}: expected a TrajectoryPrediction, got {type(found).__name__}")
+        parts = {"displacement": found.displacement, "visibility_logits": found.visibility_logits}
+        for part, values in parts.items():
+            if not isinstance(values, torch.Tensor) or values.is_complex():
+                got = values.dtype if isinstance(values, torch.Tensor) else type(values).__name__
+                raise ValueError(f"{where}: expected {part} as a tensor of real numbers, got {got}")
+        frames = tuple(found.frames) if isinstance(found.frames, Iterable) else ()
+        whole = all(isinstance(frame, (int, np.integer)) for frame in frames)
+        if not whole or list(frames) != sorted({*frames}) or not frames or not 0 <= frames[0] <= frames[-1] < S:
+            raise ValueError(f"{where}: expected frames below {S}, the clip's length, ascending, got {found.frames}")
+        if frames[-1] == 0:
+            raise ValueError(f"{where}: expected a frame after frame 0, got {frames}")
+        F, (H, W) = len(frames), case.sample.size
+        for part, expected in (("displacement", [1, F, 2, H, W]), ("visibility_logits", [1, F, H, W])):
+            if list(parts[part].shape) != expected:
+                raise ValueError(f"{where}: expected {part} {expected}, got {list(parts[part].shape)}")
+        parts = {part: values.float().cpu() for part, values in parts.items()}
         for part, values in parts.items():
             bad = int((~values.isfinite()).sum())
             if bad:
                 raise ValueError(f"{where}: expected finite {part}, got NaN or infinity in {bad} places")
-        return TrajectoryPrediction(**parts, frames=tuple(found.frames))
+        return TrajectoryPrediction(**parts, frames=tuple(map(int, frames)))
 
     def answer(self, prediction: TrajectoryPrediction, case: TrajectoryCase) -> TrajectoryAnswer:
         return TrajectoryAnswer(prediction, case)
@@ -128,6 +142,26 @@ class TrajectoryEvaluation:
         return summarise(results)
 
 
+def _lpips_file(weights: str) -> tuple[Path, str]:
+    """The file of LPIPS's network, and its SHA-256."""
+    path = fetch_weights(weights, default_url=ALEXNET, sha256=ALEXNET.split("-")[-1][:8])
+    about = path.stat()
+    return path, _sha256(path, about.st_size, about.st_mtime_ns)
+
+
+def _lpips_content(weights: str) -> str | bool:
+    """What LPIPS's network is; True for one that isn't there, which is told of where it is needed."""
+    try:
+        return weights != "none" and _lpips_file(weights)[1]
+    except FileNotFoundError:
+        return True
+
+
 @cache
-def _lpips(weights: str) -> Lpips:
-    return Lpips(fetch_weights(weights, default_url=ALEXNET, sha256=ALEXNET.split("-")[-1][:8]))
+def _sha256(path: Path, size: int, changed: int) -> str:
+    return sha256_file(path)
+
+
+@cache
+def _lpips(path: Path, sha256: str) -> Lpips:
+    return Lpips(path)
