@@ -6,13 +6,13 @@ point, no pixel in the mask) is NaN, never zero. Knows nothing of models, datase
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from flowlib.tracks import Tracks
+from flowlib.weight_files import read_weights
 
 THRESHOLDS = (1, 2, 4, 8, 16)  # pixels; TAP-Vid (Doersch et al. 2022), section 4
 SSIM_SIDE, LPIPS_SIDE = 6, 31  # pixels; the least that SSIM's window and AlexNet's poolings fit into
@@ -317,18 +317,12 @@ class Lpips:
     """
 
     def __init__(self, weights: str | Path) -> None:
-        import torch
         from torchmetrics.functional.image.lpips import _LPIPS  # pyright: ignore[reportPrivateUsage] (the public class downloads AlexNet)
 
         path = Path(weights).expanduser()
         if not path.is_file():
             raise FileNotFoundError(f"LPIPS weights: no file {path}")
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, TypeError) as error:
-            raise ValueError(f"{path}: expected AlexNet's weights, got a file that can't be read as such") from error
-        if not isinstance(state, dict):
-            raise ValueError(f"{path}: expected AlexNet's weights by name, got a {type(state).__name__}")
+        state = read_weights(path)
         self.network = _LPIPS(pretrained=True, net="alex", pnet_rand=True, spatial=True).eval()
         own = dict(self.network.net.named_parameters())
         names = {name: "features." + name.split(".", 1)[1] for name in own}  # slice2.3.weight is features.3.weight
@@ -336,8 +330,7 @@ class Lpips:
         if missing:
             raise ValueError(f"{path}: expected AlexNet's weights, but {', '.join(missing[:3])} … are missing")
         for name, theirs in names.items():
-            given, shape = state[theirs], list(own[name].shape)
-            got = list(given.shape) if isinstance(given, torch.Tensor) else type(given).__name__
+            got, shape = list(state[theirs].shape), list(own[name].shape)
             if got != shape:
                 raise ValueError(f"{path}: expected {theirs} {shape}, as AlexNet has it, got {got}")
         self.network.net.load_state_dict({name: state[theirs] for name, theirs in names.items()})
