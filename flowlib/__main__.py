@@ -291,6 +291,9 @@ class Predict(WithModel):
     """predict where everything goes from one picture, two, or a video's frames"""
 
     inputs: tuple[Path, ...]  # one picture or two, or a video
+    run: str = ""  # name of the run that was trained; "" for the predictor that comes with flowlib
+    flow: Literal["dis", "raft"] = "dis"  # of the predictor that comes with flowlib, between two pictures
+    flow_weights: str = ""  # of RAFT: "" for torchvision's, else a path, URL or gdown id
     report: str = "prediction"  # name of the folder in reports/ that the page and pictures go to
     first_frame: int = 0  # of the video
     height: int = 360  # the pictures are brought to, pixels
@@ -310,7 +313,16 @@ class Predict(WithModel):
         from flowlib.notebook_views import own_clip, own_viewer
         from flowlib.video import encode_image
 
-        (model, _), size, folder = self.model(), (self.height, self.width), self.workspace.report(self.report)
+        size, folder = (self.height, self.width), self.workspace.report(self.report)
+        if self.run or self.checkpoint:
+            model, _ = self.model()
+        else:
+            from flowlib.models.guided import load_default
+            from flowlib.video.images import is_picture
+
+            frames = 1 if len(self.inputs) == 1 and is_picture(self.inputs[0].name) else 2
+            options = {"flow": self.flow, "flow_weights": self.flow_weights} if frames == 2 else {}
+            model = load_default(frames, **options)
         sample = own_clip(self.inputs, model.input_frames, size, model.num_frames, self.first_frame, self.grid)
         viewer, rebuilt = own_viewer(model, sample)
         print(viewer.to_html(folder / "prediction.html"))

@@ -282,12 +282,13 @@ def robust_affine(flow: Float[Tensor, "B 2 h w"], size: tuple[int, int], rounds:
     return enlarge(fitted.to(flow), size)
 
 
-def load_default(frames: int = 2, *, flow: str = "dis", flow_weights: str = "") -> nn.Module:
+def load_default(frames: int = 2, *, num_frames: int = 8, flow: str = "dis", flow_weights: str = "") -> nn.Module:
     """The predictor that comes with flowlib, ready to use; `flowlib/weights/README.md` says how it was trained.
 
     Args:
-        frames: 2: predicts frames 1 to 7 from frames 0 and 3 (or any two pictures: times are then in thirds of the time
-            between them); 1: from frame 0 alone.
+        frames: 2: sees frames 0 and 3 (or any two pictures: times are then in thirds of the time between them); 1: sees
+            frame 0 alone.
+        num_frames: S; 8, for which it was trained, or fewer.
         flow: "dis", which needs no weights, or "raft"; with two frames.
         flow_weights: of RAFT, as for `flowlib.flow.RAFTFlow`.
 
@@ -299,22 +300,38 @@ def load_default(frames: int = 2, *, flow: str = "dis", flow_weights: str = "") 
     """
     from flowlib.models.one_frame import OneFrameTrajectories
 
-    if frames not in (1, 2):
+    least = {1: 2, 2: 4}
+    if frames not in least:
         raise ValueError(f"frames: expected 1 or 2, got {frames!r}")
+    if not least[frames] <= num_frames <= 8:
+        raise ValueError(f"num_frames: expected {least[frames]} to 8, got {num_frames}")
     if frames == 2:
-        return load_shipped(WEIGHTS / "guided_2f.safetensors", GuidedTrajectories, flow=flow, flow_weights=flow_weights)
+        changes: dict[str, Any] = {"flow": flow, "flow_weights": flow_weights}
+        return load_shipped(WEIGHTS / "guided_2f.safetensors", GuidedTrajectories, num_frames=num_frames, **changes)
     if (flow, flow_weights) != ("dis", ""):
         raise ValueError("flow: expected none with frames=1, which sees no motion")
-    return load_shipped(WEIGHTS / "guided_1f.safetensors", OneFrameTrajectories, weights="none")
+    file = WEIGHTS / "guided_1f.safetensors"
+    return load_shipped(file, OneFrameTrajectories, num_frames=num_frames, weights="none")
 
 
-def load_shipped(path: Path, kind: Callable[..., nn.Module], **changes: Any) -> nn.Module:
-    """A model from a file that `save_shipped` wrote, with some of its config changed; in evaluation mode."""
+def default_methods(num_frames: int, input_frames: Sequence[int]) -> dict[str, nn.Module]:
+    """The shipped predictors that go with clips of `num_frames` frames of which `input_frames` are seen, by name."""
+    found = {"flowlib's, two frames": 2} if tuple(input_frames) == (0, 3) else {}
+    found |= {"flowlib's, one frame": 1}
+    return {name: load_default(count, num_frames=num_frames) for name, count in found.items() if num_frames <= 8}
+
+
+def load_shipped(path: Path, kind: Callable[..., nn.Module], num_frames: int, **changes: Any) -> nn.Module:
+    """A model from a file that `save_shipped` wrote, for clips of `num_frames` frames, with some of its config changed;
+    in evaluation mode. It says which videos it was trained on, so that an evaluation refuses these."""
     with safe_open(path, framework="pt") as file:
         about = json.loads(file.metadata()["about"])
         state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
-    model = kind(**about["config"] | changes)
+    model = kind(**about["config"] | changes | {"num_frames": num_frames})
+    for name, own in model.state_dict().items():
+        state[name] = state[name][: len(own)] if own.ndim else state[name]  # the head's channels go frame by frame
     model.load_state_dict(state)
+    object.__setattr__(model, "trained_on", tuple(about.get("trained_on", ())))
     return model.eval()
 
 
