@@ -1,5 +1,6 @@
 """Training survives what happens to its files: a fault is told in one sentence, and changes no number."""
 
+import errno
 import json
 import os
 import random
@@ -24,8 +25,8 @@ from fixtures.training_clips import TINY, make_clips
 from flowlib.models.fcn import TrajectoryFCN
 from flowlib.models.protocols import TrajectoryPrediction
 from flowlib.tasks.trajectories import TrajectoryTask
-from flowlib.training import TrainConfig, fit, load_checkpoint, load_task, run_table
-from flowlib.training.checkpoints import read_checkpoint, save_checkpoint
+from flowlib.training import TrainConfig, checkpoints, fit, load_checkpoint, load_task, run_table
+from flowlib.training.checkpoints import find_checkpoint, read_checkpoint, save_checkpoint
 from flowlib.training.runs import alone_in
 
 SEED = 20260918
@@ -173,15 +174,47 @@ def test_files_from_before_the_seal_are_read(stopped, undisturbed):
     goes_on_as_undisturbed(stopped, undisturbed, "files of before")
 
 
-def test_only_what_was_read_and_is_wrong_is_damage(stopped, monkeypatch):
-    whole = (stopped / "last.pt").read_bytes()
-    (stopped / "last.pt").unlink()
-    (stopped / "last.pt").mkdir()
-    with pytest.raises(IsADirectoryError):  # as with no permission or a broken disk
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_what_is_no_file_is_neither_read_nor_taken_for_damage(make, stopped, undisturbed):
+    (stopped / "last.pt").rename(stopped / "kept")
+    make(stopped / "last.pt")
+    for use in (train, lambda folder: load_checkpoint(folder / "last.pt")):
+        with pytest.raises(OSError, match=r"last\.pt: expected a checkpoint, got (a folder; name its|no file)"):
+            use(stopped)
+    (stopped / "last.pt").rmdir() if make == Path.mkdir else (stopped / "last.pt").unlink()
+    (stopped / "kept").rename(stopped / "last.pt")
+    goes_on_as_undisturbed(stopped, undisturbed, "no file")
+
+
+@pytest.mark.parametrize("error", [errno.EACCES, errno.EIO, errno.EMFILE])
+def test_what_the_disk_refuses_is_not_taken_for_damage(error, stopped, undisturbed, monkeypatch):
+    def refuse(*_):
+        raise OSError(error, os.strerror(error))
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match=os.strerror(error)):
+        patch.setattr(checkpoints, "_sha256", refuse)
         train(stopped)
-    (stopped / "last.pt").rmdir()
-    (stopped / "last.pt").write_bytes(whole)
-    train(stopped, sessions=1)
+    goes_on_as_undisturbed(stopped, undisturbed, os.strerror(error))
+
+
+@pytest.mark.parametrize("fault", LOSSES)
+def test_a_run_asked_for_by_name_gives_its_next_best_checkpoint_with_a_word(fault, finished_run, tmp_path, refuses):
+    folder = shutil.copytree(finished_run, tmp_path / "20260101-000000_x")
+    fault(folder / "best.pt", random.Random(SEED))
+    if fault in (cut, of_something_else):  # without a seal, it shows when it is read
+        with refuses(r"best\.pt: expected a checkpoint"):
+            load_checkpoint(find_checkpoint(tmp_path, "x"))
+    elif fault is deleted:
+        assert find_checkpoint(tmp_path, "x").name == "last.pt"
+    else:
+        with pytest.warns(UserWarning, match=r"best\.pt: expected .*; last\.pt is taken in its place"):
+            assert find_checkpoint(tmp_path, "x").name == "last.pt"
+    FAULTS["best.pt damaged"] += 1
+
+
+def test_steps_without_end_begin_at_once(tmp_path):
+    run = fit(Tiny(4), TASK, CLIPS, None, replace(CONFIG, steps=10**12, session_minutes=1e-9), folder=tmp_path)
+    assert (run.step, run.finished) == (1, "")
 
 
 def test_lines_that_are_missing_are_told(stopped):

@@ -17,6 +17,8 @@ import json
 import math
 import os
 import pickle
+import stat
+import struct
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,13 +35,14 @@ from flowlib.training.runs import run_folder, writing
 from flowlib.workspace import ForgivingFile, atomic_write, temporary_path
 
 FORMAT, FIRST_FORMAT = "flowlib checkpoint 2", "flowlib checkpoint 1"
+EXPECTED = "expected a checkpoint written by flowlib.training, got"
 SEAL = b"sha256 "  # begins the zip archive's comment, which holds the hash of all that lies before it
 SEAL_BYTES = len(SEAL) + 64
 PARTS = ("model", "ema", "optimizer", "scaler")
 META = {"model": dict, "task": dict, "config": dict, "data": dict, "constants": dict, "step": int, "stale": int}
 # What reading a damaged, foreign or hand-made file may raise, beside `OSError`: then it could not be read at all.
 UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError)
-UNREADABLE += (AssertionError, ArithmeticError, ImportError)
+UNREADABLE += (AssertionError, ArithmeticError, ImportError, MemoryError, struct.error)
 TRACES = ("last.pt", "previous.pt", "best.pt", "state.json", "metrics.jsonl")  # of a run that has begun
 SPARE_NUMBERS = 2**26  # that a model may make beside its checkpoint's weights
 
@@ -90,6 +93,26 @@ def _keep_previous(path: Path) -> None:
         os.replace(path, before)
 
 
+def check_whole(path: Path) -> None:
+    """Raise unless the file at `path` is whole, as `read_checkpoint` does; without reading tensors out of it."""
+    try:
+        kind = path.stat().st_mode
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path}: expected a checkpoint, got nothing there") from error
+    if not stat.S_ISREG(kind):  # a named pipe would be waited for
+        got = "a folder; name its best.pt or last.pt" if stat.S_ISDIR(kind) else "no file"
+        raise OSError(f"{path}: expected a checkpoint, got {got}")
+    with open(path, "rb") as file:
+        begins, size = file.read(2), file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - SEAL_BYTES))
+        seal = file.read()
+        digest = _sha256(file, max(0, size - SEAL_BYTES))  # read even where there is no seal: a disk's error shows here
+    if begins != b"PK":
+        raise ValueError(f"{path}: {EXPECTED} {'another kind of file' if size else 'an empty file'}")
+    if seal.startswith(SEAL) and seal != SEAL + digest.encode():
+        raise ValueError(f"{path}: {EXPECTED} one that is damaged: its content is not what was written (SHA-256)")
+
+
 def read_checkpoint(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """A checkpoint's tensors and its meta data, brought to the newest format.
 
@@ -98,20 +121,10 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     Raises:
         FileNotFoundError: nothing there.
         ValueError: damaged, or not a checkpoint of this project; the message names the file.
+        OSError: the disk refuses it, or it is no file.
     """
     path = Path(path).expanduser()
-    expected = f"{path}: expected a checkpoint written by flowlib.training, got"
-    try:
-        with open(path, "rb") as file:
-            begins, size = file.read(2), file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - SEAL_BYTES))
-            seal = file.read()
-            if begins != b"PK":
-                raise ValueError(f"{expected} {'another kind of file' if size else 'an empty file'}")
-            if seal.startswith(SEAL) and seal != SEAL + _sha256(file, size - SEAL_BYTES).encode():
-                raise ValueError(f"{expected} one that is damaged: its content is not what was written (SHA-256)")
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{path}: expected a checkpoint, got nothing there") from error
+    check_whole(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (*UNREADABLE, OSError) as error:
@@ -119,9 +132,9 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
             raise
         foreign = isinstance(error, pickle.UnpicklingError)
         got = "objects of other kinds than tensors and numbers" if foreign else "one that is damaged or breaks off"
-        raise ValueError(f"{expected} {got}") from None  # torch's own text advises to run what is in the file
+        raise ValueError(f"{path}: {EXPECTED} {got}") from None  # torch's own text advises to run what is in the file
     if not isinstance(content, dict) or not isinstance(content.get("meta"), str):
-        raise ValueError(f"{expected} other tensors")
+        raise ValueError(f"{path}: {EXPECTED} other tensors")
     try:
         meta = json.loads(content.pop("meta"))
         if meta.get("format") not in (FORMAT, FIRST_FORMAT):
@@ -129,12 +142,12 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
         meta = upgrade(meta)
         inner = [meta["model"]["config"], meta["task"]["settings"], meta["data"]["train"]]
         missing = {"weights", "best_score", "processes"} - meta.keys()
-    except (json.JSONDecodeError, LookupError, TypeError, AttributeError) as error:
+    except (json.JSONDecodeError, RecursionError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: expected meta data as flowlib.training writes them, got others") from error
     wrong = sorted(missing) + [name for name in PARTS if not isinstance(content.get(name), Mapping)]
     wrong += [name for name, kind in META.items() if not isinstance(meta.get(name), kind)]
     if wrong or meta["step"] < 0 or not all(isinstance(part, dict) for part in inner):
-        raise ValueError(f"{expected} one without a valid {' and '.join(map(repr, wrong)) or 'description'}")
+        raise ValueError(f"{path}: {EXPECTED} one without a valid {' and '.join(map(repr, wrong)) or 'description'}")
     return content, meta
 
 
@@ -199,6 +212,8 @@ def _upgraded_data(data: dict[str, Any]) -> dict[str, Any]:
 def find_checkpoint(runs: str | Path, run: str, path: str = "") -> Path:
     """The file at `path` if one is named, else the best checkpoint of the newest run called `run`.
 
+    A damaged one is told of in a warning, and the run's next one taken.
+
     Args:
         runs: the folder of the runs.
         run: its name.
@@ -206,16 +221,27 @@ def find_checkpoint(runs: str | Path, run: str, path: str = "") -> Path:
 
     Raises:
         FileNotFoundError: there is none.
+        ValueError: all are damaged.
     """
     if path:
         if not Path(path).expanduser().is_file():
             raise FileNotFoundError(f"checkpoint: expected a file, found none at {path}")
         return Path(path).expanduser()
-    folder = run_folder(run, Path(runs).expanduser())
-    found = [folder / name for name in ("best.pt", "last.pt") if (folder / name).is_file()]
-    if not found:
-        raise FileNotFoundError(f"run: expected a run called {run!r} with a checkpoint in {runs}, found none")
-    return found[0]
+    folder, problems = run_folder(run, Path(runs).expanduser()), []
+    for name in ("best.pt", "last.pt", "previous.pt"):
+        try:
+            check_whole(folder / name)
+        except FileNotFoundError:
+            continue
+        except ValueError as error:
+            problems.append(str(error))
+            continue
+        if problems:
+            warnings.warn(f"{problems[0]}; {name} is taken in its place", stacklevel=2)
+        return folder / name
+    if problems:
+        raise ValueError("; ".join(problems))
+    raise FileNotFoundError(f"run: expected a run called {run!r} with a checkpoint in {runs}, found none")
 
 
 def load_checkpoint(

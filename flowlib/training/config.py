@@ -16,6 +16,7 @@ CHOICES = {
     "device": ("auto", "cpu"),
 }
 AT_LEAST_ONE = ("steps", "batch_size", "accumulate", "validate_every", "save_every")
+AT_MOST = {"batch_size": 2**16, "accumulate": 2**16, "num_workers": 1024}  # beyond it, a slip that fills the memory
 POSITIVE = ("learning_rate", "clip_at")
 BELOW_ONE = ("momentum", "ema_decay")
 # What may differ when a run goes on, because the curve does not depend on it.
@@ -88,9 +89,9 @@ def _expected(name: str, kind: str, value: Any) -> tuple[str, bool]:
     if value is None and "None" in kind:
         return "", True
     if kind == "int":
-        least = int(name in AT_LEAST_ONE)
+        least, most = int(name in AT_LEAST_ONE), AT_MOST.get(name, 2**63 - 1)
         whole = int(value) if isinstance(value, Integral) and not isinstance(value, bool) else -1
-        return f"a whole number from {least} up", least <= whole < 2**63
+        return f"a whole number from {least} {f'to {most}' if name in AT_MOST else 'up'}", least <= whole <= most
     number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
     if name == "stop_at":
         return "a number or None", math.isfinite(number)

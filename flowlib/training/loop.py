@@ -147,8 +147,9 @@ def _train(session: Session) -> None:
 def _start_log(session: Session) -> MetricsLog:
     """The run's folder with its config and, at the very start, a checkpoint to fall back on; and its metrics."""
     if session.accelerator.is_main_process:
-        for halved in session.folder.glob(".*.part"):  # what a kill left of a checkpoint, up to half a gigabyte
-            halved.unlink()
+        for name in (".*.pt.*", ".*.json.*", ".*.jsonl.*"):  # what a kill left of a checkpoint, up to half a gigabyte
+            for halved in session.folder.glob(f"{name}.part"):
+                halved.unlink()
         with writing(session.folder / "config.json"):
             write_json(session.folder / "config.json", session.about)
         if session.step == 0:

@@ -6,7 +6,7 @@ middle of it without having kept any state; processes and accumulated batches ta
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -54,12 +54,12 @@ def training_batches(
     stream: SampleStream, *, steps: range, batch_size: int, accumulate: int, process: int, processes: int, workers: int
 ) -> Iterator[list[dict[str, Any]]]:
     """For each step the list of its `accumulate` batches for this process."""
-    places = [
+    places = (  # made as they are asked for: a billion steps may be meant as "until I stop it"
         [((step * accumulate + part) * processes + process) * batch_size + i for i in range(batch_size)]
         for step in steps
         for part in range(accumulate)
-    ]
-    batches = iter(_loader(stream, places, workers))
+    )
+    batches = iter(_loader(stream, places, min(workers, len(steps) * accumulate)))
     for _ in steps:
         yield [next(batches) for _ in range(accumulate)]
 
@@ -70,14 +70,13 @@ def validation_batches(
     """The first `samples` samples in order (0: all), each once, shared among the processes."""
     mine = range(process, min(samples or len(stream), len(stream)), processes)
     places = [list(mine[i : i + batch_size]) for i in range(0, len(mine), batch_size)]
-    return iter(_loader(stream, places, workers))
+    return iter(_loader(stream, places, min(workers, len(places))))
 
 
-def _loader(stream: SampleStream, places: list[list[int]], workers: int) -> DataLoader:
+def _loader(stream: SampleStream, places: Iterable[list[int]], workers: int) -> DataLoader:
     # A generator of its own, because the loader's seeding of workers would otherwise draw from the global one.
     generator = torch.Generator().manual_seed(0)
     pinned = torch.cuda.is_available()
-    workers = min(workers, len(places))
     return DataLoader(
         stream, batch_sampler=places, num_workers=workers, generator=generator, pin_memory=pinned,
         collate_fn=stream.task.collate,
