@@ -46,7 +46,8 @@ check_parameters(globals())
 # %% [markdown]
 # ## Every video, decoded to its end
 #
-# A video that is broken, empty or breaks off is listed with the reason, and the others go on.
+# A video that is broken, empty or breaks off is listed with the reason, and the others go on. A note says what is
+# unusual about one that is used, and what to do: it is interlaced, in HDR, has holes in time, or loses much by `crop`.
 
 # %%
 from flowlib.progress import Progress
@@ -56,7 +57,7 @@ from flowlib.workspace import Workspace
 
 workspace = Workspace(root).writable()
 videos, skipped = probe_all(find_source(source, workspace, progress=Progress), progress=Progress)
-print(describe_videos(videos, skipped))
+print(describe_videos(videos, skipped, size=(height, width), fit=fit))
 
 # %% [markdown]
 # ## The frame in the middle of each, at the working size
