@@ -426,7 +426,7 @@ def test_frames_without_any_order_in_time_give_no_clip(tmp_path):
         make_plan(path, LabelConfig(skip_still=False, split_shots=False))
 
 
-@pytest.mark.parametrize("lost", [(0.3, 0.32), (0.3, 0.5), (0.7, 0.71)])
+@pytest.mark.parametrize("lost", [(0.06, 0.07), (0.1, 0.11), (0.3, 0.32), (0.3, 0.5), (0.55, 0.56), (0.7, 0.71), (0.9, 0.95)])
 def test_lost_packets_cost_the_frames_they_smear(tmp_path, lost):
     noise = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (96, 400, 1), np.uint8), (0, 0), 2)
     noise = cv2.normalize(noise, None, 0, 255, cv2.NORM_MINMAX)[..., None].repeat(3, axis=2)
@@ -440,9 +440,9 @@ def test_lost_packets_cost_the_frames_they_smear(tmp_path, lost):
     assert found.runs and any("misses data" in note for note in found.notes)
     frames = list(video.iterate_frames(path))
     sound = [i for run in found.runs for i in range(*run)]
-    assert 40 <= len(sound) < 100
+    assert 20 <= len(sound) < 100
     for i in sound:
-        assert min(np.abs(frames[i].astype(int) - want).mean() for want in moving[max(0, i - 2) :]) < 3, i
+        assert min(np.abs(frames[i].astype(int) - want).mean() for want in moving[i : i + 30]) < 1, i
     assert scan(path).shots and all(any(a <= c and d <= b for a, b in found.runs) for c, d in scan(path).shots)
 
 

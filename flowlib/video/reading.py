@@ -44,6 +44,7 @@ THUMBNAIL_SIDE = 256  # pixels of the longer side, at most
 LISTS = ("concat", "hls", "dash")  # FFmpeg plays what these name, whose content the file's fingerprint says nothing of
 STILL_CODECS = ("bmp", "jpegls", "mjpeg", "png", "tiff", "webp")  # of covers that aren't marked as such
 UNSPECIFIED = 2  # FFmpeg's number for a colour tag that is missing
+TRANSMITTED = ("mpegts", "mpeg")  # of which parts may be lost on the way: that costs these parts, not the file
 FRAMES_FPS = 25.0  # assumed for pictures, which carry no frame rate
 
 
@@ -180,13 +181,17 @@ class FileReader:
         self.duration = (container.duration or 0) / av.time_base
         self.damaged: list[tuple[float, float]] = []
         self.notes = [f"holds {len(moving)} videos; the first is read"] if len(moving) > 1 else []
-        self.packets = self.slots = 0
+        self.packets = self.slots = self.since_loss = 0
+        self.keys: list[float] = []  # when whole pictures are shown
 
     def __iter__(self) -> Iterator[DecodedFrame]:
+        corrupt: list[float] = []
         with refused(self.path):
             for number, frame in enumerate(self._deinterlace(self._decode())):
-                if frame.is_corrupt and not any(start <= (frame.time or 0) <= stop for start, stop in self.damaged):
-                    raise VideoError(f"{self.path}: frame {number} is corrupt")
+                if frame.is_corrupt:
+                    if self.kind not in TRANSMITTED or frame.time is None:
+                        raise VideoError(f"{self.path}: frame {number} is corrupt")
+                    corrupt.append(frame.time)
                 aspect = self.stream.sample_aspect_ratio or 1  # width of a stored pixel over its height
                 size = (frame.height, max(1, round(frame.width * aspect)))
                 if aspect != 1:
@@ -198,6 +203,7 @@ class FileReader:
                 yield DecodedFrame(
                     shown, partial(self._read, frame, size, turn), partial(self._thumbnail, frame), frame.time
                 )
+        self.damaged += [(at, min((key for key in self.keys if key > at), default=math.inf)) for at in corrupt]
 
     def expected(self, count: int) -> int:
         """How many frames the file promises, when it gave `count`: more, if it breaks off."""
@@ -229,10 +235,8 @@ class FileReader:
         for packet in self.container.demux(self.stream):
             if packet.size and not packet.is_discard:
                 self.packets, self.slots = self.packets + 1, max(self.slots, (packet.pts or 0) + 1)
-            if self._misses() and packet.is_keyframe and packet.pts is not None:
-                self.damaged[-1] = (self.damaged[-1][0], float(packet.pts * packet.time_base))
-            if packet.is_corrupt and not self._misses() and (when := packet.pts if packet.dts is None else packet.dts):
-                self.damaged.append((float(when * packet.time_base), math.inf))
+            if self.kind in TRANSMITTED:
+                self._watch(packet)
             for frame in packet.decode():
                 yield frame
                 asked = time.monotonic()
@@ -242,9 +246,18 @@ class FileReader:
                     "convert it, or set FLOWLIB_MAX_SECONDS"
                 )
 
-    def _misses(self) -> bool:
-        """Whether data was lost, and no whole picture came since."""
-        return bool(self.damaged) and self.damaged[-1][1] == math.inf
+    def _watch(self, packet: av.Packet) -> None:
+        """Note what is missing: from a packet of which data was lost to the next whole picture."""
+        self.since_loss = 0 if packet.is_corrupt else self.since_loss + 1
+        open_end = bool(self.damaged) and self.damaged[-1][1] == math.inf
+        # A loss is marked where it is found: the packet after may miss its beginning.
+        if packet.is_keyframe and packet.pts is not None and self.since_loss > 1:
+            self.keys.append(float(packet.pts * packet.time_base))
+            if open_end:
+                self.damaged[-1] = (self.damaged[-1][0], self.keys[-1])
+        when = packet.pts if packet.dts is None else packet.dts
+        if packet.is_corrupt and not open_end:
+            self.damaged.append((-math.inf if when is None else float(when * packet.time_base), math.inf))
 
     def _deinterlace(self, frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
         """From the first interlaced frame on through FFmpeg's filter, which leaves frames alone that aren't."""
