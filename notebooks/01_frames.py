@@ -47,7 +47,8 @@ check_parameters(globals())
 # ## Every video, decoded to its end
 #
 # A video that is broken, empty or breaks off is listed with the reason, and the others go on. So is everything else in
-# the folder: what is not among the videos is named as left out.
+# the folder: what is not among the videos is named as left out. A note says what is unusual about a video that is used,
+# and what to do: it is interlaced, in HDR, has holes in time, or loses much by `crop`.
 
 # %%
 from flowlib.progress import Progress
@@ -57,7 +58,7 @@ from flowlib.workspace import Workspace
 
 workspace = Workspace(root).writable()
 videos, skipped = probe_all(find_source(source, workspace, progress=Progress), progress=Progress)
-print(describe_videos(videos, skipped))
+print(describe_videos(videos, skipped, size=(height, width), fit=fit))
 
 # %% [markdown]
 # ## The frame in the middle of each, at the working size

@@ -23,7 +23,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import av
 import av.container
@@ -43,6 +43,7 @@ THUMBNAIL_SIDE = 256  # pixels of the longer side, at most
 LISTS = ("concat", "hls", "dash")  # FFmpeg plays what these name, whose content the file's fingerprint says nothing of
 STILL_CODECS = ("bmp", "jpegls", "mjpeg", "png", "tiff", "webp")  # of covers that aren't marked as such
 UNSPECIFIED = 2  # FFmpeg's number for a colour tag that is missing
+TRANSMITTED = ("mpegts", "mpeg")  # of which parts may be lost on the way: that costs these parts, not the file
 FRAMES_FPS = 25.0  # assumed for pictures, which carry no frame rate
 
 
@@ -63,6 +64,7 @@ def open_video(path: Path) -> Iterator[FileReader | PictureReader]:
     """The reader for whatever kind of video `path` is; what FFmpeg, zip or the disk can't read is a `VideoError`."""
     if printable(path) != str(path):
         raise VideoError(f"{printable(path)}: expected a name in UTF-8; rename it")
+    max_pixels(), max_seconds()  # a limit that can't be read is not the file's fault
     with ExitStack() as stack:
         with refused(path):
             reader = _open(path, stack)
@@ -95,6 +97,10 @@ def max_pixels() -> int:
     return limit("FLOWLIB_MAX_PIXELS", 2**26)
 
 
+def max_seconds() -> int:
+    return limit("FLOWLIB_MAX_SECONDS", 60)
+
+
 def check_pixels(what: str, height: int, width: int) -> None:
     """Raise `VideoError` for a picture of more pixels than `FLOWLIB_MAX_PIXELS`."""
     if height * width > max_pixels():
@@ -115,17 +121,30 @@ def _open(path: Path, stack: ExitStack) -> FileReader | PictureReader:
         archive = stack.enter_context(zipfile.ZipFile(path))
         names = [name for name in archive.namelist() if not name.endswith("/")]
         # Some programs of Windows write a\b.jpg, which elsewhere would be one name.
-        return PictureReader(path, {name.replace("\\", "/"): partial(archive.open, name) for name in names})
+        entries = {name.replace("\\", "/"): partial(_open_entry, archive, name) for name in names}
+        return PictureReader(path, entries)
     # Absolute, since FFmpeg takes what comes before a colon for a protocol. A title may be in any encoding.
-    patience = (limit("FLOWLIB_MAX_SECONDS", 60), None)
-    file = av.open(os.path.abspath(path), metadata_errors="replace", timeout=patience)
-    return FileReader(path, stack.enter_context(file))
+    titles = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+    return FileReader(
+        path, stack.enter_context(av.open(os.path.abspath(path), timeout=(max_seconds(), None), **titles))
+    )
 
 
-def _open_picture(path: Path) -> BinaryIO:
+def _open_picture(path: Path) -> IO[bytes]:
     if path.exists() and not path.is_file():
         raise OSError("expected a file, got a folder, a pipe or a device")
+    _check_bytes(path.stat().st_size)
     return path.open("rb")
+
+
+def _open_entry(archive: zipfile.ZipFile, name: str) -> IO[bytes]:
+    _check_bytes(archive.getinfo(name).file_size)
+    return archive.open(name)
+
+
+def _check_bytes(size: int) -> None:
+    if size > (most := 8 * max_pixels()):  # four channels of 16 bits
+        raise OSError(f"expected at most the {most:,} bytes of a picture, got {size:,}; set FLOWLIB_MAX_PIXELS")
 
 
 @dataclass(frozen=True)
@@ -160,19 +179,25 @@ class FileReader:
         moving = [one for one in streams if one.frames != 1 and one.codec_context.name not in STILL_CODECS] or streams
         self.path, self.container, self.stream = path, container, moving[0]
         check_pixels(str(path), self.stream.codec_context.height, self.stream.codec_context.width)
-        self.stream.codec_context.options = {"max_pixels": str(max_pixels() + 2**20)}  # coded sizes are rounded up
+        self.stream.codec_context.options = {
+            "max_pixels": str(min(max_pixels() + 2**20, 2**31 - 1))
+        }  # sizes are rounded up
         self.stream.thread_type = "AUTO"
         self.fps = float(self.stream.average_rate or self.stream.guessed_rate or FRAMES_FPS)
         self.duration = (container.duration or 0) / av.time_base
         self.damaged: list[tuple[float, float]] = []
         self.notes = [f"holds {len(moving)} videos; the first is read"] if len(moving) > 1 else []
-        self.listed, self.packets, self.slots = self._count_listed(), 0, 0
+        self.packets = self.slots = self.since_loss = 0
+        self.keys: list[float] = []  # when whole pictures are shown
 
     def __iter__(self) -> Iterator[DecodedFrame]:
+        corrupt: list[float] = []
         with refused(self.path):
             for number, frame in enumerate(self._deinterlace(self._decode())):
                 if frame.is_corrupt:
-                    raise VideoError(f"{self.path}: frame {number} is corrupt")
+                    if self.kind not in TRANSMITTED or frame.time is None:
+                        raise VideoError(f"{self.path}: frame {number} is corrupt")
+                    corrupt.append(frame.time)
                 aspect = self.stream.sample_aspect_ratio or 1  # width of a stored pixel over its height
                 size = (frame.height, max(1, round(frame.width * aspect)))
                 if aspect != 1:
@@ -184,41 +209,40 @@ class FileReader:
                 yield DecodedFrame(
                     shown, partial(self._read, frame, size, turn), partial(self._thumbnail, frame), frame.time
                 )
+        self.damaged += [(at, min((key for key in self.keys if key > at), default=math.inf)) for at in corrupt]
 
     def expected(self, count: int) -> int:
         """How many frames the file promises, when it gave `count`: more, if it breaks off."""
         if self.kind.startswith("mov"):  # what an edit list cuts away is not in the index, or marked
-            promised, got = self._count_listed(), self.packets
+            listed = sum(1 for entry in self.stream.index_entries if entry.size and not entry.is_discard)
+            promised, got = listed, self.packets
         elif self.kind != "avi":
             promised, got = self.stream.frames, self.packets
-        elif self.listed >= self.packets:  # an index at its end, so it is whole
-            promised, got = self.listed, self.packets
+        elif self._ends_where_it_says():
+            return count
         else:  # the header counts pictures that are empty, too
             promised, got = self.stream.frames, self.slots
         if not 0 < got < promised:
             return count
-        return promised if got < 1.1 * count else round(count * promised / got)  # a packet may hold one field only
+        return promised if got < 1.5 * count else round(count * promised / got)  # a packet may hold one field only
 
     def fingerprint(self) -> str:
         with refused(self.path):
             return sha256_file(self.path)
 
-    def _count_listed(self) -> int:
-        """How many pictures there are in the file's index that are shown and not empty."""
-        return sum(1 for entry in self.stream.index_entries if entry.size and not entry.is_discard)
+    def _ends_where_it_says(self) -> bool:
+        """Whether an AVI is of one part, up to 1 or 2 GB, and all of it is there."""
+        with self.path.open("rb") as file:
+            says = struct.unpack("<4xI", file.read(8))[0]
+        return 0 <= self.path.stat().st_size - 8 - says < 2**20
 
     def _decode(self) -> Iterator[av.VideoFrame]:
-        patience = limit("FLOWLIB_MAX_SECONDS", 60)
-        asked, since = time.monotonic(), None
+        patience, asked = max_seconds(), time.monotonic()
         for packet in self.container.demux(self.stream):
             if packet.size and not packet.is_discard:
                 self.packets, self.slots = self.packets + 1, max(self.slots, (packet.pts or 0) + 1)
-            when = packet.pts if packet.dts is None else packet.dts
-            if since is not None and packet.is_keyframe and packet.pts is not None:
-                self.damaged.append((since, float(packet.pts * packet.time_base)))
-                since = None
-            if packet.is_corrupt and since is None and when is not None:
-                since = float(when * packet.time_base)
+            if self.kind in TRANSMITTED:
+                self._watch(packet)
             for frame in packet.decode():
                 yield frame
                 asked = time.monotonic()
@@ -227,8 +251,19 @@ class FileReader:
                     f"{self.path}: expected a picture within {patience} s, got none; "
                     "convert it, or set FLOWLIB_MAX_SECONDS"
                 )
-        if since is not None:
-            self.damaged.append((since, math.inf))
+
+    def _watch(self, packet: av.Packet) -> None:
+        """Note what is missing: from a packet of which data was lost to the next whole picture."""
+        self.since_loss = 0 if packet.is_corrupt else self.since_loss + 1
+        open_end = bool(self.damaged) and self.damaged[-1][1] == math.inf
+        # A loss is marked where it is found: the packet after may miss its beginning.
+        if packet.is_keyframe and packet.pts is not None and self.since_loss > 1:
+            self.keys.append(float(packet.pts * packet.time_base))
+            if open_end:
+                self.damaged[-1] = (self.damaged[-1][0], self.keys[-1])
+        when = packet.pts if packet.dts is None else packet.dts
+        if packet.is_corrupt and not open_end:
+            self.damaged.append((-math.inf if when is None else float(when * packet.time_base), math.inf))
 
     def _deinterlace(self, frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
         """From the first interlaced frame on through FFmpeg's filter, which leaves frames alone that aren't."""
@@ -291,10 +326,15 @@ class Turn:
 
 def _turn_of(frame: av.VideoFrame) -> Turn:
     """As the ffmpeg program does it."""
-    data = frame.side_data.get(SideData.DISPLAYMATRIX)
-    if data is None:
-        return Turn()
-    a, b, _, c, d = struct.unpack_from("=5i", bytes(data))  # x' = ax + cy, y' = bx + dy
+    try:
+        data = frame.side_data.get(SideData.DISPLAYMATRIX)
+    except (LookupError, ValueError):  # there is other data beside the frame of a kind that PyAV doesn't know
+        turn = math.radians(-frame.rotation)
+        a, b, c, d = math.cos(turn), math.sin(turn), -math.sin(turn), math.cos(turn)
+    else:
+        if data is None:
+            return Turn()
+        a, b, _, c, d = struct.unpack_from("=5i", bytes(data))  # x' = ax + cy, y' = bx + dy
     if not (a or c) or not (b or d):
         return Turn()
     angle = math.degrees(math.atan2(b / math.hypot(b, d), a / math.hypot(a, c)))
@@ -344,7 +384,7 @@ class PictureReader:
 
     kind, fps, duration = "pictures", FRAMES_FPS, 0.0
 
-    def __init__(self, path: Path, entries: dict[str, Callable[[], BinaryIO]]) -> None:
+    def __init__(self, path: Path, entries: dict[str, Callable[[], IO[bytes]]]) -> None:
         pictures = [name for name in entries if is_picture(name)]
         folders = {Path(name).parent for name in pictures}
         if len(folders) > 1:
@@ -379,16 +419,12 @@ class PictureReader:
         return digest.hexdigest()
 
     def _read(self, name: str) -> bytes:
-        most = 8 * max_pixels()  # bytes: four channels of 16 bits
         try:
             with self.entries[name]() as file:
-                content = file.read(most + 1)
+                return file.read()
         except LIBRARY_ERRORS as error:
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise VideoError(f"{self.path}: {name} can't be read ({reason})") from error
-        if len(content) > most:
-            raise VideoError(f"{self.path}: {name} has more than the {most:,} bytes of a picture (FLOWLIB_MAX_PIXELS)")
-        return content
 
 
 def printable(path: Path) -> str:

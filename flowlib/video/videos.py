@@ -195,9 +195,9 @@ def _timing(times: list[float | None], reader: FileReader | PictureReader) -> tu
     return fps, runs, notes
 
 
-def _close(gaps: np.ndarray | float, usual: float) -> np.ndarray:
+def _close(gaps: np.ndarray | float, usual: float) -> Any:
     """Whether the time between two frames is the usual one, but for a clock's rounding and a camera's jitter."""
-    return np.abs(np.subtract(gaps, usual)) < 0.5 * usual
+    return abs(gaps - usual) < 0.5 * usual
 
 
 def _even_runs(gaps: np.ndarray, usual: float, whole: np.ndarray) -> Iterator[tuple[int, int]]:
