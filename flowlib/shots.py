@@ -8,6 +8,7 @@ Knows nothing of clips, trackers or shards.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -104,7 +105,8 @@ def scan_all(
 class ScanCache:
     """Scans in a JSON file, by the SHA-256 of their videos' content: a changed video is never taken for the old one.
 
-    The file is only a saving: one that can't be read or written costs time and nothing else.
+    The file is only a saving: one that can't be read or written costs time and nothing else, and so does an entry that
+    is not as it was written.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -125,7 +127,8 @@ class ScanCache:
         """Add what is new to the file, and to what another process has written there meanwhile."""
         if self.path is None or not self.new:
             return
-        content = {key: asdict(one) for key, one in (self._read() | self.new).items()}
+        entries = {key: asdict(one) for key, one in (self._read() | self.new).items()}
+        content = {key: entry | {"sha256": _digest(entry)} for key, entry in entries.items()}
         with suppress(OSError):  # a folder that can't be written: every run scans anew
             write_json(self.path, {"version": VERSION, "surveys": content})
         self.new, self.saved = {}, time.monotonic()
@@ -134,9 +137,13 @@ class ScanCache:
         try:
             content = json.loads(self.path.read_text(encoding="utf-8")) if self.path else {}
             scans = content["surveys"] if content.get("version") == VERSION else {}
-            return {key: Scan.from_dict(one) for key, one in scans.items()}
+            return {key: Scan.from_dict(one) for key, one in scans.items() if one.pop("sha256") == _digest(one)}
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return {}
+
+
+def _digest(entry: dict) -> str:
+    return hashlib.sha256(json.dumps(entry).encode()).hexdigest()
 
 
 @dataclass

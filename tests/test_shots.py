@@ -148,6 +148,15 @@ def test_a_damaged_cache_costs_time_and_nothing_else(film, tmp_path, damage):
     assert found == scan(film, "film") and len(json.loads(cache.read_text())["surveys"]) == 1
 
 
+@pytest.mark.parametrize("there, then", [('"num_frames": 58', '"num_frames": 50'), ("14,", "15,"), ("58", "5")])
+def test_a_changed_digit_in_the_cache_is_found(film, tmp_path, there, then):
+    cache = tmp_path / "surveys.json"
+    (found,), _ = scan_all(film, cache=cache)
+    assert there in cache.read_text()
+    cache.write_text(cache.read_text().replace(there, then, 1))
+    assert scan_all(film, cache=cache) == ([found], [])
+
+
 def test_a_cache_that_cannot_be_written_is_done_without(film, tmp_path):
     (tmp_path / "file").write_text("")
     (found,), _ = scan_all(film, cache=tmp_path / "file" / "surveys.json")
