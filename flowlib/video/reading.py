@@ -10,8 +10,6 @@ import hashlib
 import lzma
 import os
 import re
-import stat
-import struct
 import zipfile
 import zlib
 from collections import Counter
@@ -27,16 +25,13 @@ import av.error
 import numpy as np
 
 from flowlib.geometry import Size
-from flowlib.video.headers import max_pixels
-from flowlib.video.images import decode_whole, resize_frame, without_masks
+from flowlib.video.images import resize_frame
+from flowlib.video.pictures import ZIP_ERRORS, decode_whole, open_archive, read_entry, read_file, without_masks
 from flowlib.workspace import sha256_file
 
 IMAGE_SUFFIXES = frozenset([".bmp", ".jpeg", ".jpg", ".png", ".webp"])
 THUMBNAIL_SIDE = 256  # pixels of the longer side, at most
 LISTS = ("concat", "hls", "dash")  # FFmpeg plays what these name, whose content the file's fingerprint says nothing of
-BYTES_A_PIXEL = 6  # of three colours, 16 bits each
-# What zipfile ends in: a RuntimeError for an encrypted entry and, by a subclass, an unknown compression or version.
-ZIP_ERRORS = (zipfile.BadZipFile, RuntimeError, ValueError, OverflowError, EOFError, IndexError, struct.error)
 FRAMES_FPS = 25.0  # assumed for pictures, which carry no frame rate
 
 
@@ -51,11 +46,11 @@ def open_video(path: Path) -> Iterator[FileReader | PictureReader]:
         raise VideoError(f"{printable(path)}: expected a name in UTF-8; rename it")
     try:
         if path.is_dir():
-            yield PictureReader(path, {entry.name: partial(_read_file, entry) for entry in (path / "frames").iterdir()})
+            yield PictureReader(path, {entry.name: partial(read_file, entry) for entry in (path / "frames").iterdir()})
         elif path.suffix.lower() == ".zip":
-            with _open_archive(path) as archive:
+            with open_archive(path) as archive:
                 names = [name for name in archive.namelist() if not name.endswith("/")]
-                yield PictureReader(path, {name: partial(_read_entry, archive, name) for name in names})
+                yield PictureReader(path, {name: partial(read_entry, archive, name) for name in names})
         else:
             with av.open(str(path)) as container:
                 yield FileReader(path, container)
@@ -141,8 +136,9 @@ class PictureReader:
             small = partial(resize_frame, pixels, _thumbnail_size(pixels.shape[:2]), "stretch")
             yield DecodedFrame(pixels.shape[:2], lambda pixels=pixels: pixels, small)
         # All of them, for a dark frame may be dark: cameras' 10, 12 or 14 bits shown as 16 are black or nearly so.
-        bits = max(peaks, default=0).bit_length()
-        if peaks and all(peaks) and (bits <= 12 or max(peaks) == 2**bits - 1):
+        most = max((peak for peak in peaks if peak is not None), default=0)
+        bits = most.bit_length()
+        if bits and None not in peaks and (bits <= 12 or most == 2**bits - 1):
             advice = f"multiply them by {2 ** (16 - bits)}, or write 8 bits"
             raise VideoError(f"{self.path}: expected 16 bits a value, got pictures that use {bits} of 16; {advice}")
 
@@ -159,32 +155,6 @@ class PictureReader:
         except (*ZIP_ERRORS, OSError, zlib.error, lzma.LZMAError) as error:
             reason = getattr(error, "strerror", None) or error
             raise VideoError(f"{self.path}: {name} can't be read ({reason})") from error
-
-
-def _open_archive(path: Path) -> zipfile.ZipFile:
-    try:
-        return zipfile.ZipFile(path)
-    except ZIP_ERRORS as error:
-        raise VideoError(f"{path}: expected a .zip of pictures, can't be read ({error})") from error
-
-
-def _read_entry(archive: zipfile.ZipFile, name: str) -> bytes:
-    _check_bytes(archive.getinfo(name).file_size)
-    return archive.read(name)
-
-
-def _read_file(path: Path) -> bytes:
-    if not stat.S_ISREG((about := path.stat()).st_mode):
-        raise ValueError("expected a file, got a folder, a pipe or a device")
-    _check_bytes(about.st_size)
-    return path.read_bytes()
-
-
-def _check_bytes(size: int) -> None:
-    """Raise `ValueError` if a picture's file is larger than the largest picture would be without any compression."""
-    if size > (most := BYTES_A_PIXEL * max_pixels() + 2**20):
-        advice = "the environment variable FLOWLIB_MAX_PIXELS sets another limit"
-        raise ValueError(f"expected a picture of at most {most:,} bytes, got {size:,}; {advice}")
 
 
 def printable(path: Path) -> str:
