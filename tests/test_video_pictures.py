@@ -199,65 +199,18 @@ def test_a_picture_that_claims_too_much_costs_itself_alone(tmp_path, kind, width
     folder_of(tmp_path / "good", {"0.jpg": coded("jpg")})
     good, bad = probe_all(tmp_path)
     assert [video.name for video in good] == ["good"]
-    assert f"got {width * height:,}; the environment variable FLOWLIB_MAX_PIXELS" in bad[0].reason
+    assert f"got {width * height:,}; make it smaller, or set FLOWLIB_MAX_PIXELS" in bad[0].reason
 
 
 def test_the_limit_on_pixels_can_be_set(monkeypatch, refuses):
     monkeypatch.setenv("FLOWLIB_MAX_PIXELS", "3840")
     assert decode_image(coded("png")).shape == (48, 80, 3)
     monkeypatch.setenv("FLOWLIB_MAX_PIXELS", "3839")
-    with refuses("at most 3,839 pixels, got 3,840; the environment variable FLOWLIB_MAX_PIXELS sets another limit"):
+    with refuses("at most 3,839 pixels, got 3,840; make it smaller, or set FLOWLIB_MAX_PIXELS"):
         decode_image(coded("png"))
     monkeypatch.setenv("FLOWLIB_MAX_PIXELS", "many")
-    with refuses("FLOWLIB_MAX_PIXELS: expected a number of pixels such as 100000000, got 'many'"):
+    with refuses("FLOWLIB_MAX_PIXELS: expected a whole number above 0, got 'many'"):
         decode_image(coded("png"))
-
-
-def test_a_file_of_gigabytes_is_not_read(tmp_path):
-    path = folder_of(tmp_path / "clip", {"0.jpg": coded("jpg")})
-    os.truncate(path / "frames" / "0.jpg", 3 * 2**30)
-    with pytest.raises(
-        VideoError, match=r"0\.jpg can't be read \(expected a picture of at most .* bytes, got 3,221,225"
-    ):
-        probe(path)
-
-
-def test_a_pipe_among_the_pictures_is_not_waited_for(tmp_path):
-    path = folder_of(tmp_path / "clip", {"0.jpg": coded("jpg")})
-    os.mkfifo(path / "frames" / "1.jpg")
-    with pytest.raises(VideoError, match=r"1\.jpg can't be read \(expected a file, got a folder, a pipe or a device\)"):
-        probe(path)
-
-
-def patched(path: Path, local: int, central: int, value: bytes) -> None:
-    """Write over fields of a .zip's only entry: in its own header and in the directory."""
-    content = bytearray(path.read_bytes())
-    at = content.index(b"PK\x01\x02")
-    content[local : local + len(value)] = value
-    content[at + central : at + central + len(value)] = value
-    path.write_bytes(content)
-
-
-@pytest.mark.parametrize(
-    "reason, local, central, value",
-    [
-        ("zip file version 9.9", 4, 6, b"\x63"),
-        ("at most .* bytes, got 3,221,225,472", 22, 24, struct.pack("<I", 3 * 2**30)),
-        ("encrypted", 6, 8, b"\1"),
-        ("compression", 8, 10, b"\x5d"),
-        ("compressed patched data", 6, 8, b"\x20"),
-        ("CRC", 14, 16, b"1234"),
-        ("can't be", 28, 30, b"\xff\xff"),
-        ("can't be", 26, 28, b"\xff\xff"),
-    ],
-)
-def test_odd_zips_cost_themselves_alone(tmp_path, reason, local, central, value):
-    patched(zip_of(tmp_path / "bad.zip", {"0.jpg": coded("jpg")}), local, central, value)
-    folder_of(tmp_path / "good", {"0.jpg": coded("jpg")})
-    good, (bad,) = probe_all(tmp_path)
-    assert [video.name for video in good] == ["good"]
-    with pytest.raises(VideoError, match=rf"bad\.zip: .*{reason}"):
-        raise VideoError(bad.reason)
 
 
 @pytest.mark.parametrize(

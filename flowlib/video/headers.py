@@ -6,27 +6,29 @@ import os
 import re
 import struct
 
-MAX_PIXELS = 100_000_000  # of one picture; 8K has 33 million. The variable FLOWLIB_MAX_PIXELS sets another limit.
 FIXED = ((b"\x89PNG", ">II", 16), (b"BM", "<ii", 18), (b"GIF8", "<HH", 6), (b"\x59\xa6\x6a\x95", ">II", 4))
 FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # JPEG's markers that are followed by the picture's size
 NETPBM = re.compile(rb"P[1-6](?:\s|#[^\n]*\n)+(\d{1,9})(?:\s|#[^\n]*\n)+(\d{1,9})\s")
 BOXES = re.compile(rb"ihdr(.{8})|ispe.{4}(.{8})", re.DOTALL)  # of JPEG 2000, of AVIF
 
 
+def limit(name: str, default: int) -> int:
+    """A limit, from its environment variable if that is set."""
+    value = os.environ.get(name) or str(default)
+    if not re.fullmatch(r"[1-9]\d*", value):
+        raise ValueError(f"{name}: expected a whole number above 0, got {value!r}")
+    return int(value)
+
+
 def max_pixels() -> int:
-    """How many pixels one picture may have: `FLOWLIB_MAX_PIXELS` where that is set, else 100 million."""
-    given = os.environ.get("FLOWLIB_MAX_PIXELS")
-    if not given:
-        return MAX_PIXELS
-    if not given.isdecimal() or not int(given):
-        raise ValueError(f"FLOWLIB_MAX_PIXELS: expected a number of pixels such as {MAX_PIXELS}, got {given!r}")
-    return int(given)
+    """How many pixels one picture may have; 8K has 33 million."""
+    return limit("FLOWLIB_MAX_PIXELS", 2**26)
 
 
 def check_pixels(pixels: int) -> None:
     """Raise `ValueError` if a picture has more pixels than `max_pixels`."""
     if pixels > (most := max_pixels()):
-        advice = "the environment variable FLOWLIB_MAX_PIXELS sets another limit"
+        advice = "make it smaller, or set FLOWLIB_MAX_PIXELS"
         raise ValueError(f"expected a picture of at most {most:,} pixels, got {pixels:,}; {advice}")
 
 

@@ -1,28 +1,20 @@
-"""Pictures in files and .zips that nobody vouches for: bounded, whole, and no masks. Knows nothing of videos."""
+"""Pictures in files that nobody vouches for: whole ones, and no masks. Knows nothing of videos."""
 
 from __future__ import annotations
 
 import os
 import re
-import stat
-import struct
 import sys
 import tempfile
 import threading
-import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
 import cv2
 import numpy as np
 
-from flowlib.video.headers import max_pixels
 from flowlib.video.images import Frame, decode
 
-BYTES_A_PIXEL = 6  # of three colours, 16 bits each
-# What zipfile ends in: a RuntimeError for an encrypted entry and, by a subclass, an unknown compression or version.
-ZIP_ERRORS = (zipfile.BadZipFile, RuntimeError, ValueError, OverflowError, EOFError, IndexError, struct.error)
 DAMAGE = re.compile(
     r"Corrupt JPEG data.*|Premature end of JPEG.*|Inconsistent progression sequence.*|libpng error.*|TIFF_Error.*"
 )
@@ -68,35 +60,6 @@ def decode_whole(data: bytes) -> tuple[Frame, int | None]:
     if said:
         raise ValueError(f"expected a whole picture, got a damaged one ({said[0]})")
     return frame, int(deep.max()) if deep.dtype == np.uint16 else None
-
-
-def open_archive(path: Path) -> zipfile.ZipFile:
-    """A .zip for reading; whatever is odd about it is a `zipfile.BadZipFile`."""
-    try:
-        return zipfile.ZipFile(path)
-    except ZIP_ERRORS as error:
-        raise zipfile.BadZipFile(str(error)) from error
-
-
-def read_entry(archive: zipfile.ZipFile, name: str) -> bytes:
-    """A picture's bytes in a .zip; one of `ZIP_ERRORS` if there are too many, or none that can be read."""
-    _check_bytes(archive.getinfo(name).file_size)
-    return archive.read(name)
-
-
-def read_file(path: Path) -> bytes:
-    """A picture's bytes; `ValueError` if there are too many, or it is no file."""
-    if not stat.S_ISREG((about := path.stat()).st_mode):
-        raise ValueError("expected a file, got a folder, a pipe or a device")
-    _check_bytes(about.st_size)
-    return path.read_bytes()
-
-
-def _check_bytes(size: int) -> None:
-    """Raise `ValueError` if a picture's file is larger than the largest picture would be without any compression."""
-    if size > (most := BYTES_A_PIXEL * max_pixels() + 2**20):
-        advice = "the environment variable FLOWLIB_MAX_PIXELS sets another limit"
-        raise ValueError(f"expected a picture of at most {most:,} bytes, got {size:,}; {advice}")
 
 
 @contextmanager

@@ -26,7 +26,7 @@ import numpy as np
 
 from flowlib.geometry import Size
 from flowlib.video.images import resize_frame
-from flowlib.video.pictures import ZIP_ERRORS, decode_whole, open_archive, read_entry, read_file, without_masks
+from flowlib.video.pictures import decode_whole, without_masks
 from flowlib.workspace import sha256_file
 
 IMAGE_SUFFIXES = frozenset([".bmp", ".jpeg", ".jpg", ".png", ".webp"])
@@ -46,11 +46,11 @@ def open_video(path: Path) -> Iterator[FileReader | PictureReader]:
         raise VideoError(f"{printable(path)}: expected a name in UTF-8; rename it")
     try:
         if path.is_dir():
-            yield PictureReader(path, {entry.name: partial(read_file, entry) for entry in (path / "frames").iterdir()})
+            yield PictureReader(path, {entry.name: entry.read_bytes for entry in (path / "frames").iterdir()})
         elif path.suffix.lower() == ".zip":
-            with open_archive(path) as archive:
+            with zipfile.ZipFile(path) as archive:
                 names = [name for name in archive.namelist() if not name.endswith("/")]
-                yield PictureReader(path, {name: partial(read_entry, archive, name) for name in names})
+                yield PictureReader(path, {name: partial(archive.read, name) for name in names})
         else:
             with av.open(str(path)) as container:
                 yield FileReader(path, container)
@@ -152,7 +152,8 @@ class PictureReader:
     def _read(self, name: str) -> bytes:
         try:
             return self.entries[name]()
-        except (*ZIP_ERRORS, OSError, zlib.error, lzma.LZMAError) as error:
+        # RuntimeError: zipfile's word for an encrypted entry and, by a subclass, for one of an unknown compression.
+        except (OSError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError) as error:
             reason = getattr(error, "strerror", None) or error
             raise VideoError(f"{self.path}: {name} can't be read ({reason})") from error
 
