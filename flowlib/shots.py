@@ -8,11 +8,12 @@ Knows nothing of clips, trackers or shards.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import groupby, pairwise
 from pathlib import Path
 
@@ -22,10 +23,14 @@ import numpy as np
 from flowlib.video import Skipped, Video, VideoError, find_all, fingerprint, probe
 from flowlib.workspace import write_json
 
-VERSION = 2  # of what a scan says; another version's are made anew
-CELLS = 32  # across the longer side: what is too small to fill a cell's share of change is no motion to learn from
+VERSION = 3  # of what a scan says; another version's are made anew
+CELLS = 96  # across the longer side: 13 pixels of an HD frame, so that a ball of 12 pixels is seen to move
 DARK = 16.0  # grey levels: a frame whose brightest cell is below is black
-STILL = 1.5  # grey levels: no cell changes by more; coding a still picture anew changes cells by less than one
+# From a still picture's first frame no cell is further off than eight times what nine in ten change by from frame to
+# frame (a camera's noise), nor than eight grey levels (a codec refreshes a block; measured: 7). What moves is, in time.
+# The last is the most that is taken for noise.
+NOISE, STILL, LOUD = 8.0, 8.0, 24.0
+MOST_FIRSTS = 32  # pictures that frames are compared with at a time
 SAVE_SECONDS = 30.0  # between two writings of the cache
 
 FrameRange = tuple[int, int]  # frames first ≤ i < stop
@@ -39,13 +44,13 @@ class Scan:
         video: what it is.
         cuts: the first frame of every shot but the first.
         dark: runs of black frames.
-        still: runs of frames that all show the same picture.
+        still: of frames that the next one looks like: the first later frame that shows another picture.
     """
 
     video: Video
     cuts: tuple[int, ...] = ()
     dark: tuple[FrameRange, ...] = ()
-    still: tuple[FrameRange, ...] = ()
+    still: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def shots(self) -> list[FrameRange]:
@@ -59,15 +64,15 @@ class Scan:
 
     def nothing_in(self, run: FrameRange) -> str:
         """Why there is nothing to learn from in these frames: "black", "frozen", or "" where there may be."""
-        for reason, found in (("black", self.dark), ("frozen", self.still)):
-            if any(first <= run[0] and run[1] <= stop for first, stop in found):
-                return reason
-        return ""
+        if any(first <= run[0] and run[1] <= stop for first, stop in self.dark):
+            return "black"
+        return "frozen" if run[1] <= self.still.get(run[0], 0) else ""
 
     @classmethod
     def from_dict(cls, content: dict) -> Scan:
-        runs = {name: tuple(map(tuple, content[name])) for name in ("dark", "still")}
-        return cls(Video.from_dict(content["video"]), tuple(content["cuts"]), **runs)
+        still = {int(frame): int(stop) for frame, stop in content["still"].items()}
+        dark = tuple((int(first), int(stop)) for first, stop in content["dark"])
+        return cls(Video.from_dict(content["video"]), tuple(map(int, content["cuts"])), dark, still)
 
 
 def scan(path: str | Path, name: str = "") -> Scan:
@@ -78,7 +83,7 @@ def scan(path: str | Path, name: str = "") -> Scan:
     """
     watcher = _Watcher()
     video = probe(path, name, watch=watcher)
-    return Scan(video, watcher.cuts(), _runs(watcher.dark), _still_runs(watcher.change))
+    return Scan(video, watcher.cuts(), _runs(watcher.dark), watcher.still())
 
 
 def scan_all(
@@ -104,7 +109,8 @@ def scan_all(
 class ScanCache:
     """Scans in a JSON file, by the SHA-256 of their videos' content: a changed video is never taken for the old one.
 
-    The file is only a saving: one that can't be read or written costs time and nothing else.
+    The file is only a saving: one that can't be read or written costs time and nothing else, and so does an entry that
+    is not as it was written.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -125,7 +131,8 @@ class ScanCache:
         """Add what is new to the file, and to what another process has written there meanwhile."""
         if self.path is None or not self.new:
             return
-        content = {key: asdict(one) for key, one in (self._read() | self.new).items()}
+        entries = {key: asdict(one) for key, one in (self._read() | self.new).items()}
+        content = {key: entry | {"sha256": _digest(entry)} for key, entry in entries.items()}
         with suppress(OSError):  # a folder that can't be written: every run scans anew
             write_json(self.path, {"version": VERSION, "surveys": content})
         self.new, self.saved = {}, time.monotonic()
@@ -134,9 +141,25 @@ class ScanCache:
         try:
             content = json.loads(self.path.read_text(encoding="utf-8")) if self.path else {}
             scans = content["surveys"] if content.get("version") == VERSION else {}
-            return {key: Scan.from_dict(one) for key, one in scans.items()}
+            return {key: Scan.from_dict(one) for key, one in scans.items() if one.pop("sha256") == _digest(one)}
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return {}
+
+
+def _digest(entry: dict) -> str:
+    return hashlib.sha256(json.dumps(entry).encode()).hexdigest()
+
+
+@dataclass
+class _Same:
+    """Frames that show one picture so far, the cells of the first, and the most that noise changed meanwhile."""
+
+    cells: np.ndarray
+    frames: list[int]
+    noise: float = 0.0
+
+    def until(self, stop: int) -> dict[int, int]:
+        return {frame: stop for frame in self.frames if stop > frame + 1}
 
 
 class _Watcher:
@@ -150,18 +173,41 @@ class _Watcher:
         # A shot may be a single frame; how long one must be to give a clip is not decided here.
         self.detector, self.timecode = AdaptiveDetector(min_scene_len=1), FrameTimecode(0, fps=25.0)
         self.dark: list[bool] = []
-        self.change: list[float] = []
         self.cells: np.ndarray | None = None
         self.found: list[int] = []
+        self.open: list[_Same] = []
+        self.until: dict[int, int] = {}
 
     def __call__(self, thumbnail: np.ndarray) -> None:
         cuts = self.detector.process_frame(self.timecode + len(self.dark), np.ascontiguousarray(thumbnail[..., ::-1]))
         self.found += [cut.frame_num for cut in cuts]
         cells = _to_cells(thumbnail)
+        self._compare(cells, len(self.dark))
         self.dark.append(bool(cells.max() < DARK))
-        same = self.cells is not None and self.cells.shape == cells.shape
-        self.change.append(float(np.abs(cells - self.cells).max()) if same else np.inf)
         self.cells = cells
+
+    def _compare(self, cells: np.ndarray, number: int) -> None:
+        """Ask of every frame that was like all later ones so far whether it is like this one, too.
+
+        Not the frame before is what counts: slow motion is below any threshold from frame to frame.
+        """
+        step = cells - self.cells if self.cells is not None else cells
+        noise = float(np.quantile(np.abs(step - np.median(step)), 0.9))  # less what light changes everywhere
+        seen, self.open = self.open, []
+        for one in seen:
+            one.noise = max(one.noise, noise)
+            like = cv2.norm(cells, one.cells, cv2.NORM_INF) < min(max(STILL, NOISE * one.noise), LOUD)
+            self.open += [one] if like else []
+            self.until |= {} if like else one.until(number)
+        if len(self.open) < MOST_FIRSTS:
+            self.open.append(_Same(cells, [number]))
+        else:  # a long still: comparing with a frame before this one errs on the side of motion
+            self.open[-1].frames.append(number)
+
+    def still(self) -> dict[int, int]:
+        for one in self.open:
+            self.until |= one.until(len(self.dark))
+        return dict(sorted(self.until.items()))
 
     def cuts(self) -> tuple[int, ...]:
         return tuple(sorted(set(self.found)))
@@ -183,8 +229,3 @@ def _runs(flags: Iterable[bool]) -> tuple[FrameRange, ...]:
         runs += [(number, number + length)] if flag else []
         number += length
     return tuple(runs)
-
-
-def _still_runs(change: list[float]) -> tuple[FrameRange, ...]:
-    """Runs of two frames and more of which each is like the one before; `change[i]` is from frame i-1 to i."""
-    return tuple((first - 1, stop) for first, stop in _runs(value < STILL for value in change))

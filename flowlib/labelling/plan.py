@@ -13,6 +13,8 @@ from flowlib.progress import Progress
 from flowlib.shots import Scan, scan_all
 from flowlib.video import Skipped, Video
 
+SLOW = "motion too slow or small to be seen within a clip takes a larger frame_step; skip_still=False keeps all clips"
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -61,6 +63,7 @@ class Plan:
             lines += [f"cuts: {self.num_cuts}, no clip straddles one" if self.config.split_shots else "cuts: not kept"]
         counts = Counter((one.name.rpartition(", ")[0], one.reason) for one in self.skipped_clips)
         lines += [f"skipped: {name}: {number} clips are {reason}" for (name, reason), number in counts.items()]
+        lines += [SLOW] if any(one.reason == "frozen" for one in self.skipped_clips) else []
         lines += [f"skipped: {one.name}: {one.reason}" for one in self.skipped]
         others = f"left out: {self.num_others} files and folders that are no videos; `flowlib probe` names them"
         return "\n".join(lines + [others] * bool(self.num_others))
@@ -137,5 +140,5 @@ def _why_no_clip(scan: Scan, config: LabelConfig, nothing: list[Skipped]) -> str
     if scan.video.num_frames < config.span:
         return f"{path}: has {scan.video.num_frames} frames, a clip needs {config.span}"
     if nothing:
-        return f"{path}: nothing to learn from, all {len(nothing)} clips are black or frozen"
+        return f"{path}: nothing to learn from, all {len(nothing)} clips are black or frozen; {SLOW}"
     return f"{path}: its longest shot has {longest} frames, a clip needs {config.span}"

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from flowlib.geometry import FitRule, Size, fit_frame
+from flowlib.video.headers import check_pixels, claimed_pixels
 
 Frame = UInt8[np.ndarray, "H W 3"]
 Frames = UInt8[np.ndarray, "S H W 3"]
@@ -64,13 +65,18 @@ def encode_image(frame: Frame, kind: str = "jpeg", quality: int = 95) -> bytes:
     return data.tobytes()
 
 
-def decode_image(data: bytes | np.ndarray) -> Frame:
-    """The uint8 RGB frame [H W 3] that image bytes (JPEG, PNG, WebP, BMP) hold; `ValueError` if they hold none."""
+def decode(data: bytes | np.ndarray, flags: int) -> np.ndarray:
+    """What `decode_image` says, by OpenCV's flags."""
     buffer = np.frombuffer(data, np.uint8) if isinstance(data, bytes) else data
-    # Colours in order at once: a pass of its own would wake OpenCV's threads, a tenth of what reading a clip costs.
-    image = cv2.imdecode(buffer, cv2.IMREAD_COLOR_RGB) if buffer.size else None
-    if image is None:
+    if not (pixels := claimed_pixels(memoryview(buffer))):
         raise ValueError(f"expected the bytes of a picture, got {buffer.size} bytes that are none")
+    check_pixels(pixels)
+    try:
+        image = cv2.imdecode(buffer, flags)
+    except cv2.error as error:
+        raise ValueError(f"expected a picture, OpenCV can't decode it ({error.err})") from error
+    if image is None:
+        raise ValueError(f"expected the bytes of a picture, got {buffer.size} bytes that can't be decoded")
     return image
 
 
@@ -106,3 +112,13 @@ def in_order(names: Iterable[str]) -> list[str]:
         return [*parts, stem[end:].casefold()]
 
     return sorted(stems, key=lambda name: (key(name), name))
+
+
+def decode_image(data: bytes | np.ndarray) -> Frame:
+    """The uint8 RGB frame [H W 3] that a picture's bytes hold.
+
+    Raises:
+        ValueError: they hold none, or one of more pixels than `headers.max_pixels`.
+    """
+    # Colours in order at once: a pass of its own would wake OpenCV's threads, a tenth of what reading a clip costs.
+    return decode(data, cv2.IMREAD_COLOR_RGB)

@@ -13,11 +13,11 @@ import hashlib
 import lzma
 import math
 import os
-import re
 import struct
 import time
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -36,7 +36,9 @@ from av.video.reformatter import Colorspace
 
 from flowlib.geometry import Size
 from flowlib.video import hdr
-from flowlib.video.images import decode_image, in_order, is_picture, resize_frame
+from flowlib.video.headers import limit, max_pixels
+from flowlib.video.images import in_order, is_picture, resize_frame
+from flowlib.video.pictures import decode_whole, without_masks
 from flowlib.workspace import sha256_file
 
 THUMBNAIL_SIDE = 256  # pixels of the longer side, at most
@@ -83,18 +85,6 @@ def refused(path: Path) -> Iterator[None]:
     except LIBRARY_ERRORS as error:
         reason = " ".join((getattr(error, "strerror", None) or str(error) or type(error).__name__).split())
         raise VideoError(f"{path}: expected a video, can't be decoded ({reason})") from error
-
-
-def limit(name: str, default: int) -> int:
-    """A limit, from its environment variable if that is set."""
-    value = os.environ.get(name) or str(default)
-    if not re.fullmatch(r"[1-9]\d*", value):
-        raise ValueError(f"{name}: expected a whole number above 0, got {value!r}")
-    return int(value)
-
-
-def max_pixels() -> int:
-    return limit("FLOWLIB_MAX_PIXELS", 2**26)
 
 
 def max_seconds() -> int:
@@ -385,7 +375,10 @@ class PictureReader:
     kind, fps, duration = "pictures", FRAMES_FPS, 0.0
 
     def __init__(self, path: Path, entries: dict[str, Callable[[], IO[bytes]]]) -> None:
-        pictures = [name for name in entries if is_picture(name)]
+        pictures = without_masks([name for name in entries if is_picture(name)])
+        stems = Counter(os.path.splitext(name)[0] for name in pictures)
+        if twice := [name for name in sorted(pictures) if stems[os.path.splitext(name)[0]] > 1]:
+            raise VideoError(f"{path}: expected one picture a frame, got {twice[0]} and {twice[1]}; move one kind away")
         folders = {Path(name).parent for name in pictures}
         if len(folders) > 1:
             raise VideoError(
@@ -398,15 +391,23 @@ class PictureReader:
         self.damaged: list[tuple[float, float]] = []
 
     def __iter__(self) -> Iterator[DecodedFrame]:
+        peaks = []
         for name in self.names:
             try:
-                pixels = decode_image(self._read(name))
+                pixels, peak = decode_whole(self._read(name))
             except VideoError:
                 raise
             except LIBRARY_ERRORS as error:
-                raise VideoError(f"{self.path}: {name} is not a picture that can be read") from error
+                raise VideoError(f"{self.path}: {name} is not a picture that can be read ({error})") from error
+            peaks.append(peak)
             small = partial(resize_frame, pixels, _thumbnail_size(pixels.shape[:2]), "stretch")
             yield DecodedFrame(pixels.shape[:2], lambda pixels=pixels: pixels, small)
+        # All of them, for a dark frame may be dark: cameras' 10, 12 or 14 bits shown as 16 are black or nearly so.
+        most = max((peak for peak in peaks if peak is not None), default=0)
+        bits = most.bit_length()
+        if bits and None not in peaks and (bits <= 12 or most == 2**bits - 1):
+            advice = f"multiply them by {2 ** (16 - bits)}, or write 8 bits"
+            raise VideoError(f"{self.path}: expected 16 bits a value, got pictures that use {bits} of 16; {advice}")
 
     def expected(self, count: int) -> int:
         return len(self.names)
