@@ -10,6 +10,7 @@ is shown (2²⁶: 8192×8192), and `FLOWLIB_MAX_SECONDS` until the next picture 
 from __future__ import annotations
 
 import hashlib
+import io
 import lzma
 import math
 import os
@@ -23,7 +24,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO
 
 import av
 import av.container
@@ -120,14 +120,14 @@ def _open(path: Path, stack: ExitStack) -> FileReader | PictureReader:
     )
 
 
-def _open_picture(path: Path) -> IO[bytes]:
+def _open_picture(path: Path) -> io.BufferedIOBase:
     if path.exists() and not path.is_file():
         raise OSError("expected a file, got a folder, a pipe or a device")
     _check_bytes(path.stat().st_size)
     return path.open("rb")
 
 
-def _open_entry(archive: zipfile.ZipFile, name: str) -> IO[bytes]:
+def _open_entry(archive: zipfile.ZipFile, name: str) -> io.BufferedIOBase:
     _check_bytes(archive.getinfo(name).file_size)
     return archive.open(name)
 
@@ -374,7 +374,7 @@ class PictureReader:
 
     kind, fps, duration = "pictures", FRAMES_FPS, 0.0
 
-    def __init__(self, path: Path, entries: dict[str, Callable[[], IO[bytes]]]) -> None:
+    def __init__(self, path: Path, entries: dict[str, Callable[[], io.BufferedIOBase]]) -> None:
         pictures = without_masks([name for name in entries if is_picture(name)])
         stems = Counter(os.path.splitext(name)[0] for name in pictures)
         if twice := [name for name in sorted(pictures) if stems[os.path.splitext(name)[0]] > 1]:
