@@ -41,7 +41,9 @@ def number_of(frame: np.ndarray) -> int:
 def write(path: Path, frames, codec: str = "libx264", times=None, rate: int = 25, prepare=None, **options: str) -> Path:
     """Code frames (arrays, or frames of FFmpeg) at `times`, counted in frames of `rate`."""
     with av.open(str(path), "w", options=options.pop("container", None) or {}) as container:
-        stream = container.add_stream(codec, rate=rate, options={"qp": "1"} | options if codec == "libx264" else options)
+        stream = container.add_stream(
+            codec, rate=rate, options={"qp": "1"} | options if codec == "libx264" else options
+        )
         for i, (frame, time) in enumerate(zip(frames, times or range(10**6))):
             if isinstance(frame, np.ndarray):
                 frame = av.VideoFrame.from_ndarray(frame, format="rgb24")
@@ -82,7 +84,9 @@ def test_what_an_edit_list_cuts_away_is_not_missed(tmp_path, suffix, cut, bframe
     assert [number_of(frame) for frame in video.iterate_frames(path)] == list(range(cut, 60))
 
 
-@pytest.mark.parametrize("kept", [range(1, 200, 2), [i for i in range(200) if i % 10 not in (4, 5, 6, 7)], [*range(60), 199]])
+@pytest.mark.parametrize(
+    "kept", [range(1, 200, 2), [i for i in range(200) if i % 10 not in (4, 5, 6, 7)], [*range(60), 199]]
+)
 def test_empty_packets_are_no_pictures(tmp_path, kept):
     path = write(tmp_path / "dropped.avi", map(picture, kept), "mjpeg", kept)
     with av.open(str(path)) as container:
@@ -90,7 +94,9 @@ def test_empty_packets_are_no_pictures(tmp_path, kept):
     assert probe(path).num_frames == len(kept)
 
 
-@pytest.mark.parametrize("codec, suffix", [("libx264", ".mp4"), ("libx264", ".mov"), ("mjpeg", ".avi"), ("libx264", ".avi")])
+@pytest.mark.parametrize(
+    "codec, suffix", [("libx264", ".mp4"), ("libx264", ".mov"), ("mjpeg", ".avi"), ("libx264", ".avi")]
+)
 @pytest.mark.parametrize("share", [0.5, 0.9])
 def test_what_breaks_off_is_refused(tmp_path, codec, suffix, share):
     index_first = {} if suffix == ".avi" else {"container": {"movflags": "faststart"}}
@@ -175,7 +181,9 @@ def test_a_cover_is_not_the_video(tmp_path):
         assert number_of(video.read_frames(path, [7])[0]) == 7
 
 
-@pytest.mark.parametrize("name", ["12:30:45.mp4", "file:x.mp4", "http://x.mp4", "%03d.mp4", "-i.mp4", "a|b.mp4", "pipe:0.mp4"])
+@pytest.mark.parametrize(
+    "name", ["12:30:45.mp4", "file:x.mp4", "http://x.mp4", "%03d.mp4", "-i.mp4", "a|b.mp4", "pipe:0.mp4"]
+)
 def test_names_are_no_addresses(tmp_path, monkeypatch, name):
     (tmp_path / name).parent.mkdir(exist_ok=True)
     write(tmp_path / "clip.mp4", map(picture, range(9))).rename(tmp_path / name)
@@ -208,7 +216,9 @@ def png_of(height: int, width: int) -> bytes:
     return bytes(content)
 
 
-def zip_of(path: Path, content: bytes = b"", *, version: int = 0, method: int = 0, size: int = 0, flags: int = 0) -> None:
+def zip_of(
+    path: Path, content: bytes = b"", *, version: int = 0, method: int = 0, size: int = 0, flags: int = 0
+) -> None:
     """A zip of one picture that says what isn't so."""
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("0.jpg", content or video.encode_image(picture()))
@@ -251,7 +261,10 @@ FAULTS = {
     "pipe_zip": lambda folder: os.mkfifo(folder / "pipe_zip.zip"),
     "linked_pipe": lambda folder: (folder / "linked_pipe.mkv").symlink_to(folder / "pipe.mp4"),
     "device": lambda folder: (folder / "device.mp4").symlink_to("/dev/zero"),
-    "picture_pipe": lambda folder: (one_picture(folder / "picture_pipe", png_of(48, 64)), os.mkfifo(folder / "picture_pipe/frames/1.png")),
+    "picture_pipe": lambda folder: (
+        one_picture(folder / "picture_pipe", png_of(48, 64)),
+        os.mkfifo(folder / "picture_pipe/frames/1.png"),
+    ),
     "aspect": lambda folder: wide_pixels(folder / "aspect.mp4"),
     "digits": lambda folder: one_picture(folder / "digits", b"no picture"),
     "playlist": lambda folder: (folder / "playlist.ts").write_text("#EXTM3U\n#EXTINF:1,\nok.mp4\n#EXT-X-ENDLIST\n"),
@@ -323,7 +336,9 @@ def weave(fields: np.ndarray, interlaced: bool = True) -> list[np.ndarray]:
     return list(frames[..., None].repeat(3, axis=3))
 
 
-@pytest.mark.parametrize("codec, suffix", [("libx264", ".mp4"), ("mpeg2video", ".mpg"), ("libx264", ".ts"), ("libx264", ".mkv")])
+@pytest.mark.parametrize(
+    "codec, suffix", [("libx264", ".mp4"), ("mpeg2video", ".mpg"), ("libx264", ".ts"), ("libx264", ".mkv")]
+)
 def test_interlaced_video_is_deinterlaced_and_noted(tmp_path, codec, suffix):
     def prepare(stream):
         stream.codec_context.flags |= av.codec.context.Flags.interlaced_dct | av.codec.context.Flags.interlaced_me
@@ -393,7 +408,9 @@ def test_tone_mapping_keeps_order_and_hues():
         assert len(np.unique(grey[grey > 243])) > 5  # what is brighter than white is still told apart
 
 
-@pytest.mark.parametrize("suffix, codec", [(".mp4", "libx264"), (".mkv", "libx264"), (".ts", "libx264"), (".webm", "libvpx")])
+@pytest.mark.parametrize(
+    "suffix, codec", [(".mp4", "libx264"), (".mkv", "libx264"), (".ts", "libx264"), (".webm", "libvpx")]
+)
 @pytest.mark.parametrize("times, runs", [
     ([*range(30), *range(30, 150, 5)], ((0, 31), (31, 54))),  # every frame, then every fifth
     ([*range(20), *range(21, 50)], ((0, 20), (20, 49))),  # one frame is missing
@@ -413,7 +430,12 @@ def test_clips_are_evenly_spaced_in_time(tmp_path, suffix, codec, times, runs):
 
 
 def test_even_video_has_one_run(tmp_path):
-    for suffix, codec, rate in ((".mkv", "libx264", 30), (".webm", "libvpx", 60), (".avi", "libx264", 25), (".gif", "gif", 30)):
+    for suffix, codec, rate in (
+        (".mkv", "libx264", 30),
+        (".webm", "libvpx", 60),
+        (".avi", "libx264", 25),
+        (".gif", "gif", 30),
+    ):
         path = write(tmp_path / f"even{suffix}", map(picture, range(40)), codec, rate=rate)
         assert (probe(path).runs, probe(path).notes) == ((), ()), suffix
         assert probe(path).fps == pytest.approx(rate, rel=0.12 if suffix == ".gif" else 0.03)  # a GIF counts in 10 ms
@@ -426,24 +448,34 @@ def test_frames_without_any_order_in_time_give_no_clip(tmp_path):
         make_plan(path, LabelConfig(skip_still=False, split_shots=False))
 
 
-@pytest.mark.parametrize("lost", [(0.06, 0.07), (0.1, 0.11), (0.3, 0.32), (0.3, 0.5), (0.55, 0.56), (0.7, 0.71), (0.9, 0.95)])
-def test_lost_packets_cost_the_frames_they_smear(tmp_path, lost):
-    noise = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (96, 400, 1), np.uint8), (0, 0), 2)
+@pytest.fixture(scope="module")
+def sent(tmp_path_factory) -> tuple[bytes, list[np.ndarray]]:
+    """A transport stream of a moving pattern, and its frames."""
+    noise = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (96, 400), np.uint8), (0, 0), 2)
     noise = cv2.normalize(noise, None, 0, 255, cv2.NORM_MINMAX)[..., None].repeat(3, axis=2)
     moving = [np.ascontiguousarray(np.roll(noise, 2 * i, 1)[:, :128]) for i in range(100)]
-    path = write(tmp_path / "sent.ts", moving, g="25", sc_threshold="0")
-    content = path.read_bytes()
+    return write(tmp_path_factory.mktemp("sent") / "sent.ts", moving, g="25", sc_threshold="0").read_bytes(), moving
+
+
+LOST = [(0.06, 0.07), (0.1, 0.11), (0.3, 0.32), (0.3, 0.5), (0.55, 0.56), (0.7, 0.71), (0.9, 0.95)]
+
+
+@pytest.mark.parametrize("lost", LOST)
+def test_lost_packets_cost_the_frames_they_smear(sent, tmp_path, lost):
+    content, moving = sent
     packets = [content[i : i + 188] for i in range(0, len(content), 188)]
     first, stop = (int(share * len(packets)) for share in lost)
+    path = tmp_path / "lost.ts"
     path.write_bytes(b"".join(packets[:first] + packets[stop:]))
-    found = probe(path)
-    assert found.runs and any("misses data" in note for note in found.notes)
-    frames = list(video.iterate_frames(path))
-    sound = [i for run in found.runs for i in range(*run)]
+    found = scan(path)
+    runs = found.video.runs
+    assert runs and any("misses data" in note for note in found.video.notes)
+    sound = [i for run in runs for i in range(*run)]
     assert 20 <= len(sound) < 100
+    frames = [frame[..., 0].astype(np.int16) for frame in video.iterate_frames(path)]
     for i in sound:
-        assert min(np.abs(frames[i].astype(int) - want).mean() for want in moving[i : i + 30]) < 1, i
-    assert scan(path).shots and all(any(a <= c and d <= b for a, b in found.runs) for c, d in scan(path).shots)
+        assert min(np.abs(frames[i] - want[..., 0]).mean() for want in moving[i : i + 30]) < 1, i
+    assert found.shots and all(any(a <= c and d <= b for a, b in runs) for c, d in found.shots)
 
 
 @pytest.mark.parametrize("size, matrix", [((720, 1280), 1), ((600, 800), 1), ((576, 720), 6), ((48, 64), 6)])

@@ -51,7 +51,9 @@ def _light(transfer: int) -> np.ndarray:
     code = np.linspace(0, 1, 65536)
     if transfer == 16:
         root = code ** (1 / 78.84375)
-        light = 10000 / WHITE * (np.maximum(root - 0.8359375, 0) / (18.8515625 - 18.6875 * root)) ** (1 / 0.1593017578125)
+        light = (
+            10000 / WHITE * (np.maximum(root - 0.8359375, 0) / (18.8515625 - 18.6875 * root)) ** (1 / 0.1593017578125)
+        )
     else:
         light = np.where(code <= 0.5, code**2 / 3, (np.exp((code - 0.55991073) / 0.17883277) + 0.28466892) / 12)
     return light.astype(np.float32)

@@ -48,8 +48,8 @@ TRANSMITTED = ("mpegts", "mpeg")  # of which parts may be lost on the way: that 
 FRAMES_FPS = 25.0  # assumed for pictures, which carry no frame rate
 
 
-# What FFmpeg, OpenCV, zip and the disk throw at content that is damaged, made up or too large; all but VideoError itself
-# are kept in the room. RuntimeError: an encrypted entry of a zip and, by a subclass, an unknown compression or version.
+# What FFmpeg, OpenCV, zip and the disk throw at content that is damaged, made up or too large; none of it leaves the
+# room. RuntimeError: an encrypted entry of a zip and, by a subclass, an unknown compression or version.
 LIBRARY_ERRORS = (
     *(ArithmeticError, AssertionError, EOFError, LookupError, MemoryError, OSError, RuntimeError, ValueError),
     *(av.FFmpegError, cv2.error, lzma.LZMAError, struct.error, zipfile.BadZipFile, zlib.error),
@@ -123,7 +123,9 @@ def _open(path: Path, stack: ExitStack) -> FileReader | PictureReader:
         return PictureReader(path, {name: partial(_open_entry, archive, name) for name in names})
     # Absolute, since FFmpeg takes what comes before a colon for a protocol. A title may be in any encoding.
     titles = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
-    return FileReader(path, stack.enter_context(av.open(os.path.abspath(path), timeout=(max_seconds(), None), **titles)))
+    return FileReader(
+        path, stack.enter_context(av.open(os.path.abspath(path), timeout=(max_seconds(), None), **titles))
+    )
 
 
 def _open_picture(path: Path) -> IO[bytes]:
@@ -175,7 +177,9 @@ class FileReader:
         moving = [one for one in streams if one.frames != 1 and one.codec_context.name not in STILL_CODECS] or streams
         self.path, self.container, self.stream = path, container, moving[0]
         check_pixels(str(path), self.stream.codec_context.height, self.stream.codec_context.width)
-        self.stream.codec_context.options = {"max_pixels": str(min(max_pixels() + 2**20, 2**31 - 1))}  # sizes are rounded up
+        self.stream.codec_context.options = {
+            "max_pixels": str(min(max_pixels() + 2**20, 2**31 - 1))
+        }  # sizes are rounded up
         self.stream.thread_type = "AUTO"
         self.fps = float(self.stream.average_rate or self.stream.guessed_rate or FRAMES_FPS)
         self.duration = (container.duration or 0) / av.time_base
@@ -285,7 +289,9 @@ class FileReader:
             )
             self._thumbnail(frame)  # whether its colours can be read at all
         if turn.angle:
-            self.notes.append(f"is turned by {turn.angle:.0f}°, with black corners; crop it yourself to be rid of these")
+            self.notes.append(
+                f"is turned by {turn.angle:.0f}°, with black corners; crop it yourself to be rid of these"
+            )
 
     def _read(self, frame: av.VideoFrame, size: Size, turn: Turn) -> np.ndarray:
         with refused(self.path):
@@ -339,7 +345,9 @@ def _turn_of(frame: av.VideoFrame) -> Turn:
 def _deinterlacer(stream: av.VideoStream) -> av.filter.Graph:
     graph = av.filter.Graph()
     graph.link_nodes(
-        graph.add_buffer(template=stream), graph.add("bwdif", "mode=send_frame:deint=interlaced"), graph.add("buffersink")
+        graph.add_buffer(template=stream),
+        graph.add("bwdif", "mode=send_frame:deint=interlaced"),
+        graph.add("buffersink"),
     ).configure()
     return graph
 

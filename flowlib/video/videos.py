@@ -174,7 +174,9 @@ def _timing(times: list[float | None], reader: FileReader | PictureReader) -> tu
             f"has frames {inner}; a clip stays within one. To use all, give it a constant rate: ffmpeg -i … -vf fps=…"
         )
     if not whole.all():
-        notes.append(f"misses data; {len(whole) - whole.sum()} frames that are damaged by it are in no clip. Get it whole")
+        notes.append(
+            f"misses data; {len(whole) - whole.sum()} frames that are damaged by it are in no clip. Get it whole"
+        )
     if reader.duration and (ends := float(known[-1])) < 0.9 * reader.duration - 1:
         notes.append(f"has pictures for {ends:.1f} of {reader.duration:.1f} s: it is cut short, or only sound goes on")
     return fps, runs, notes
@@ -290,7 +292,9 @@ def _lost(video: Video, size: Size | None, fit: FitRule) -> list[str]:
     (height, width), (inner_height, inner_width) = placed.source_box[2:], placed.target_box[2:]
     kept, used = height * width / math.prod(video.size), inner_height * inner_width / math.prod(size)
     if kept < 2 / 3:
-        return [f"loses {1 - kept:.0%} of its picture by fit='crop'; fit='pad', or a size of its shape, keeps all of it"]
+        return [
+            f"loses {1 - kept:.0%} of its picture by fit='crop'; fit='pad', or a size of its shape, keeps all of it"
+        ]
     return [f"fills {used:.0%} of the frame by fit='pad'; take a size of its shape"] if used < 2 / 3 else []
 
 
