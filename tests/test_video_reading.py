@@ -261,7 +261,10 @@ FAULTS = {
     "pipe_zip": lambda folder: os.mkfifo(folder / "pipe_zip.zip"),
     "linked_pipe": lambda folder: (folder / "linked_pipe.mkv").symlink_to(folder / "pipe.mp4"),
     "device": lambda folder: (folder / "device.mp4").symlink_to("/dev/zero"),
-    "picture_pipe": lambda folder: (one_picture(folder / "picture_pipe", png_of(48, 64)), os.mkfifo(folder / "picture_pipe/frames/1.png")),
+    "picture_pipe": lambda folder: (
+        one_picture(folder / "picture_pipe", png_of(48, 64)),
+        os.mkfifo(folder / "picture_pipe/frames/1.png"),
+    ),
     "aspect": lambda folder: wide_pixels(folder / "aspect.mp4"),
     "digits": lambda folder: one_picture(folder / "digits", b"no picture"),
     "playlist": lambda folder: (folder / "playlist.ts").write_text("#EXTM3U\n#EXTINF:1,\nok.mp4\n#EXT-X-ENDLIST\n"),
@@ -446,26 +449,34 @@ def test_frames_without_any_order_in_time_give_no_clip(tmp_path):
         make_plan(path, LabelConfig(skip_still=False, split_shots=False))
 
 
-@pytest.mark.parametrize(
-    "lost", [(0.06, 0.07), (0.1, 0.11), (0.3, 0.32), (0.3, 0.5), (0.55, 0.56), (0.7, 0.71), (0.9, 0.95)]
-)
-def test_lost_packets_cost_the_frames_they_smear(tmp_path, lost):
-    noise = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (96, 400, 1), np.uint8), (0, 0), 2)
+@pytest.fixture(scope="module")
+def sent(tmp_path_factory) -> tuple[bytes, list[np.ndarray]]:
+    """A transport stream of a moving pattern, and its frames."""
+    noise = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (96, 400), np.uint8), (0, 0), 2)
     noise = cv2.normalize(noise, None, 0, 255, cv2.NORM_MINMAX)[..., None].repeat(3, axis=2)
     moving = [np.ascontiguousarray(np.roll(noise, 2 * i, 1)[:, :128]) for i in range(100)]
-    path = write(tmp_path / "sent.ts", moving, g="25", sc_threshold="0")
-    content = path.read_bytes()
+    return write(tmp_path_factory.mktemp("sent") / "sent.ts", moving, g="25", sc_threshold="0").read_bytes(), moving
+
+
+LOST = [(0.06, 0.07), (0.1, 0.11), (0.3, 0.32), (0.3, 0.5), (0.55, 0.56), (0.7, 0.71), (0.9, 0.95)]
+
+
+@pytest.mark.parametrize("lost", LOST)
+def test_lost_packets_cost_the_frames_they_smear(sent, tmp_path, lost):
+    content, moving = sent
     packets = [content[i : i + 188] for i in range(0, len(content), 188)]
     first, stop = (int(share * len(packets)) for share in lost)
+    path = tmp_path / "lost.ts"
     path.write_bytes(b"".join(packets[:first] + packets[stop:]))
-    found = probe(path)
-    assert found.runs and any("misses data" in note for note in found.notes)
-    frames = list(video.iterate_frames(path))
-    sound = [i for run in found.runs for i in range(*run)]
+    found = scan(path)
+    runs = found.video.runs
+    assert runs and any("misses data" in note for note in found.video.notes)
+    sound = [i for run in runs for i in range(*run)]
     assert 20 <= len(sound) < 100
+    frames = [frame[..., 0].astype(np.int16) for frame in video.iterate_frames(path)]
     for i in sound:
-        assert min(np.abs(frames[i].astype(int) - want).mean() for want in moving[i : i + 30]) < 1, i
-    assert scan(path).shots and all(any(a <= c and d <= b for a, b in found.runs) for c, d in scan(path).shots)
+        assert min(np.abs(frames[i] - want[..., 0]).mean() for want in moving[i : i + 30]) < 1, i
+    assert found.shots and all(any(a <= c and d <= b for a, b in runs) for c, d in found.shots)
 
 
 @pytest.mark.parametrize("size, matrix", [((720, 1280), 1), ((600, 800), 1), ((576, 720), 6), ((48, 64), 6)])

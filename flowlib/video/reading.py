@@ -49,8 +49,8 @@ TRANSMITTED = ("mpegts", "mpeg")  # of which parts may be lost on the way: that 
 FRAMES_FPS = 25.0  # assumed for pictures, which carry no frame rate
 
 
-# What FFmpeg, OpenCV, zip and the disk throw at content that is damaged, made up or too large; all but VideoError itself
-# are kept in the room. RuntimeError: an encrypted entry of a zip and, by a subclass, an unknown compression or version.
+# What FFmpeg, OpenCV, zip and the disk throw at content that is damaged, made up or too large; none of it leaves the
+# room. RuntimeError: an encrypted entry of a zip and, by a subclass, an unknown compression or version.
 LIBRARY_ERRORS = (
     *(ArithmeticError, AssertionError, EOFError, LookupError, MemoryError, OSError, RuntimeError, ValueError),
     *(av.FFmpegError, cv2.error, lzma.LZMAError, struct.error, zipfile.BadZipFile, zlib.error),
