@@ -169,9 +169,8 @@ class FileReader:
         moving = [one for one in streams if one.frames != 1 and one.codec_context.name not in STILL_CODECS] or streams
         self.path, self.container, self.stream = path, container, moving[0]
         check_pixels(str(path), self.stream.codec_context.height, self.stream.codec_context.width)
-        self.stream.codec_context.options = {
-            "max_pixels": str(min(max_pixels() + 2**20, 2**31 - 1))
-        }  # sizes are rounded up
+        most = min(max_pixels() + 2**20, 2**31 - 1)  # for a picture that grows on the way; coded sizes are rounded up
+        self.stream.codec_context.options = {"max_pixels": str(most)}
         self.stream.thread_type = "AUTO"
         self.fps = float(self.stream.average_rate or self.stream.guessed_rate or FRAMES_FPS)
         self.duration = (container.duration or 0) / av.time_base
