@@ -314,6 +314,7 @@ class Predict(WithModel):
         from flowlib.video import encode_image
 
         size, folder = (self.height, self.width), self.workspace.report(self.report)
+        model: Any
         if self.run or self.checkpoint:
             model, _ = self.model()
         else:
@@ -321,8 +322,8 @@ class Predict(WithModel):
             from flowlib.video.images import is_picture
 
             frames = 1 if len(self.inputs) == 1 and is_picture(self.inputs[0].name) else 2
-            options = {"flow": self.flow, "flow_weights": self.flow_weights} if frames == 2 else {}
-            model = load_default(frames, **options)
+            flow = (self.flow, self.flow_weights) if frames == 2 else ("dis", "")
+            model = load_default(frames, flow=flow[0], flow_weights=flow[1])
         sample = own_clip(self.inputs, model.input_frames, size, model.num_frames, self.first_frame, self.grid)
         viewer, rebuilt = own_viewer(model, sample)
         print(viewer.to_html(folder / "prediction.html"))

@@ -290,7 +290,7 @@ def frame_metrics(
     pair = [torch.tensor(np.ascontiguousarray(frame)).movedim(-1, 0)[None].float() for frame in (rebuilt, true)]
     maps, side = {"ssim": np.full(true.shape[:2], np.nan)}, min(true.shape[:2])
     if side >= SSIM_SIDE:
-        whole = structural_similarity_index_measure(*pair, data_range=255.0, return_full_image=True)[1]
+        whole = structural_similarity_index_measure(pair[0], pair[1], data_range=255.0, return_full_image=True)[1]
         maps["ssim"] = whole.mean(dim=1)[0].numpy()
     if lpips:
         maps["lpips"] = lpips.map(true, rebuilt) if side >= LPIPS_SIDE else maps["ssim"] * np.nan

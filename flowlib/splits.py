@@ -200,9 +200,9 @@ def _read_splits(folder: str | Path) -> dict[str, str]:
 def _read_videos(folder: str | Path) -> dict:
     path = Path(folder) / "videos.json"
     known = read_json(path) if path.exists() else {"seed": None, "videos": {}}
-    videos, seed = known.get("videos"), known.get("seed")
-    right = known.keys() == {"seed", "videos"} and isinstance(videos, dict) and (seed is None or type(seed) is int)
-    for entry in videos.values() if right else ():
+    right = known.keys() == {"seed", "videos"} and isinstance(known["videos"], dict)
+    right = right and (known["seed"] is None or type(known["seed"]) is int)
+    for entry in dict(known["videos"] or {}).values() if right else ():
         right = right and isinstance(entry, dict) and entry.keys() == {"name", "path"}
         right = right and all(isinstance(text, str) for text in entry.values())
     if not right:

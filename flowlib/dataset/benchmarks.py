@@ -27,6 +27,7 @@ UNKNOWN = 1e9  # pixels; Middlebury marks unknown flow by larger numbers
 BADJA_SIZE = (1080, 1920)  # of the pictures that BADJA's joints were marked in
 FARTHEST = -1.5, 2.5  # shares of the frame; visible points lie from 0 to 1, and those far beyond are pixels by mistake
 PICTURES = (".jpg", ".jpeg", ".png")
+UNPICKLING = (EOFError, LookupError, TypeError, ValueError, AttributeError, ImportError, MemoryError, OverflowError)
 STRIDE = 5  # frames between the queries of a track under TAP-Vid's "strided" protocol
 
 
@@ -185,7 +186,7 @@ def load_arrays(path: str | Path) -> Any:
     data = Path(path).expanduser().read_bytes()
     try:
         return _ArraysOnly(io.BytesIO(data)).load()
-    except (pickle.UnpicklingError, EOFError, IndexError, KeyError, TypeError, AttributeError, ImportError) as error:
+    except (pickle.UnpicklingError, *UNPICKLING) as error:
         raise ValueError(f"{path}: expected a pickle of NumPy arrays only: {error}") from error
 
 

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from flowlib.clips import Clip, ClipSample
 from flowlib.dataset.about import content_of, split_of
+from flowlib.dataset.trajectories import TrajectoryDataset
 from flowlib.tracks import Tracks
 
 
@@ -79,8 +80,9 @@ class Consensus(Dataset):
 
     def _other(self, index: int) -> Tracks:
         """The second dataset's tracks of a clip; without its pictures, where it can."""
-        read = getattr(self.second, "tracks", None)
-        return read(index) if callable(read) else ClipSample.of(self.second[index]).truth
+        if isinstance(self.second, TrajectoryDataset) and self.second.transform is None:
+            return self.second.tracks(index)
+        return ClipSample.of(self.second[index]).truth
 
     @property
     def clips(self) -> list[Clip]:

@@ -101,8 +101,9 @@ class TrajectoryCase:
         if both and both < frame and both in prediction.frames and self.sample.has(both):
             reached = prediction.displacement[0, prediction.frames.index(both)].numpy()
             logits = prediction.visibility_logits[0, index].numpy() if config.invisible == "drop" else None
-            pictures, moved = self.sample.pictures((0, both)), prediction.displacement[0, index].numpy()
-            return rebuild_from_two(*pictures, reached, moved, logits, fill=fill or config.fill)
+            first, later = self.sample.pictures((0, both))
+            moved = prediction.displacement[0, index].numpy()
+            return rebuild_from_two(first, later, reached, moved, logits, fill=fill or config.fill)
         moved, logits = (part[0, index].numpy() for part in (prediction.displacement, prediction.visibility_logits))
         options: dict[str, Any] = {"method": config.method, "grid": config.grid, "invisible": config.invisible}
         return rebuild(self.sample.picture(0), moved, logits, fill=fill or config.fill, **options)
