@@ -158,3 +158,15 @@ def test_a_cached_flow_measures_a_pair_once_mirrored_too_and_on_disk(tmp_path):
     assert counting.calls == 1
     cached(second, first)
     assert counting.calls == 2
+
+
+def test_another_flow_guides_about_half_of_the_clips_in_training_and_none_in_evaluation():
+    model, other = guided(), CountingFlow()
+    model.other_flow = other
+    images = torch.cat([pictures((0, 3), seed, size=(48, 64)) for seed in range(8)])
+    model(images)
+    assert other.calls == 0
+    model.train()
+    torch.manual_seed(0)
+    model(images)
+    assert 2 <= other.calls / 2 <= 6
