@@ -160,11 +160,14 @@ class GuidedTrajectories(nn.Module):
         """Flow from the first input frame to each later one, and back, in pixels."""
         pictures = images.round().clamp(0, 255).to(torch.uint8).movedim(2, -1).cpu().numpy()
         first, later = pictures[:, 0], pictures[:, 1:]
-        pairs = [
-            (a, b) for one, others in zip(first, later) for other in others for a, b in ((one, other), (other, one))
-        ]
-        flows = np.stack([np.asarray(self.flow(a, b), np.float32) for a, b in pairs])
         B, n, _, H, W = images.shape
+        either = self.training and self.other_flow is not None
+        draws = torch.rand(B).tolist() if either else [0.0] * B
+        flows: list[np.ndarray] = []
+        for one, others, draw in zip(first, later, draws):
+            flow = self.other_flow if self.other_flow is not None and draw >= 0.5 else self.flow
+            for other in others:
+                flows += [np.asarray(flow(a, b), np.float32) for a, b in ((one, other), (other, one))]
         return torch.from_numpy(np.stack(flows)).reshape(B, n - 1, 2, 2, H, W).to(images.device)
 
 
