@@ -24,6 +24,7 @@
 # - *mean motion*: what moved on average in the training videos; *nearest clip*: what moved in the one most alike.
 # - *constant velocity*: optical flow between the two input frames, carried on; with *gains* fitted to the training
 #   videos, one for each frame ahead.
+# - *flowlib's, two frames* and *one frame*: the predictors that come with flowlib, trained on 77 other videos.
 # - *the tracks themselves*: the labels; how good a rebuilt frame can get.
 
 # %% tags=["setup"]
@@ -62,6 +63,7 @@ from IPython.display import Markdown
 from flowlib.dataset import TrajectoryDataset
 from flowlib.evaluation import evaluate
 from flowlib.models.baselines import all_baselines
+from flowlib.models.guided import default_methods
 from flowlib.notebook import parse_frames
 from flowlib.notebook_views import error_figure, predict_pictures, prediction_figure, prediction_viewer, save_viewer
 from flowlib.tasks.trajectories import ScoringConfig, TrajectoryTask
@@ -75,7 +77,8 @@ model, about = load_checkpoint(find_checkpoint(workspace.runs, run, checkpoint),
 baselines = all_baselines(
     train, num_frames=test.num_frames, input_frames=parse_frames(input_frames), raft_weights=raft_weights
 )
-methods = {"model": model} | baselines
+shipped = default_methods(test.num_frames, parse_frames(input_frames))
+methods = {"model": model} | shipped | baselines
 print(f"{about['path']}: {about['step']} steps; {len(test)} clips of {', '.join(test.videos)}")
 
 # %% [markdown]
