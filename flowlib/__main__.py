@@ -296,24 +296,27 @@ class Predict(WithModel):
     flow_weights: str = ""  # of RAFT: "" for torchvision's, else a path, URL or gdown id
     report: str = "prediction"  # name of the folder in reports/ that the page and pictures go to
     first_frame: int = 0  # of the video
-    height: int = 360  # the pictures are brought to, pixels
-    width: int = 640
+    height: int = 0  # the pictures are brought to, pixels; 0: as they are, but no side longer than 640
+    width: int = 0
     grid: int = 32  # grid × grid points are drawn
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.inputs:
             raise ValueError("inputs: expected a picture, two of them, or a video, got none")
-        least = {"first_frame": 0, "height": 1, "width": 1, "grid": 1}
+        least = {"first_frame": 0, "height": 0, "width": 0, "grid": 1}
         for name, value in least.items():
             if vars(self)[name] < value:
                 raise ValueError(f"{name}: expected {value} or more, got {vars(self)[name]}")
+        if bool(self.height) != bool(self.width):
+            raise ValueError(f"height and width: expected both or neither, got {self.height} and {self.width}")
 
     def __call__(self) -> None:
-        from flowlib.notebook_views import own_clip, own_viewer
+        from flowlib.notebook_views import own_clip, own_size, own_viewer
         from flowlib.video import encode_image
 
-        size, folder = (self.height, self.width), self.workspace.report(self.report)
+        size = (self.height, self.width) if self.height else own_size(self.inputs[0], self.first_frame)
+        folder = self.workspace.report(self.report)
         model: Any
         if self.run or self.checkpoint:
             model, _ = self.model()

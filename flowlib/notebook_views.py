@@ -36,7 +36,7 @@ from flowlib.tasks.trajectories.metrics import TrajectoryAnswer
 from flowlib.tracks import Tracks
 from flowlib.training.runs import read_metrics
 from flowlib.video import decode_image, read_frames, resize_frame
-from flowlib.video.images import IMAGE_SUFFIXES
+from flowlib.video.images import is_picture
 from flowlib.viewer import TrajectoryViewer
 from flowlib.warp import Fill, rebuild
 from flowlib.workspace import check_name
@@ -196,7 +196,7 @@ def own_clip(
     for path in paths:
         if not path.exists():
             raise FileNotFoundError(f"pictures: expected a picture, found nothing at {path}")
-    if len(paths) == 1 and paths[0].suffix.lower() not in IMAGE_SUFFIXES:
+    if len(paths) == 1 and not is_picture(paths[0].name):
         kept, frames = (
             tuple(range(num_frames)),
             read_frames(paths[0], range(first_frame, first_frame + num_frames), size),
@@ -211,7 +211,24 @@ def own_clip(
     return ClipSample(clip, frames, Tracks.still(queries, num_frames))
 
 
-def _own_picture(path: Path, size: Size) -> np.ndarray:
+def own_size(path: Path, first_frame: int = 0, most: int = 640) -> Size:
+    """(height, width) of a picture or of a video's frame, as multiples of 8, so that no side is longer than `most`.
+
+    Raises:
+        FileNotFoundError, ValueError: as `own_clip`.
+    """
+    path = path.expanduser()
+    if not path.exists():
+        raise FileNotFoundError(f"pictures: expected a picture or a video, found nothing at {path}")
+    if is_picture(path.name):
+        height, width = _own_picture(path, None).shape[:2]
+    else:
+        height, width = read_frames(path, [first_frame])[0].shape[:2]
+    scale = min(1.0, most / max(height, width))
+    return max(16, round(height * scale / 8) * 8), max(16, round(width * scale / 8) * 8)
+
+
+def _own_picture(path: Path, size: Size | None) -> np.ndarray:
     try:
         return resize_frame(decode_image(path.read_bytes()), size)
     except ValueError as error:
