@@ -88,11 +88,11 @@ def test_a_run_goes_on_and_is_evaluated_and_predicts(trained, tmp_path, capsys):
     assert "zero motion" in capsys.readouterr().out.lower()
     assert list((Path(trained) / "reports" / "two_frames").glob("*.html"))
     video = next((Path(trained) / "videos" / "synthetic").glob("*.mkv"))
-    assert main(["predict", str(video), "--root", trained, "--height", "48", "--width", "64", "--device", "cpu"]) == 0
+    assert main(["predict", str(video), "--root", trained, "--run", "two_frames", "--device", "cpu"]) == 0
     folder = Path(trained) / "reports" / "prediction"
     assert (folder / "prediction.html").is_file() and (folder / "prediction.png").read_bytes()[:4] == b"\x89PNG"
     assert len(list((folder / "rebuilt").glob("*.png"))) == 8
-    size = ["--root", trained, "--height", "48", "--width", "64", "--device", "cpu"]
+    size = ["--root", trained, "--run", "two_frames", "--height", "48", "--width", "64", "--device", "cpu"]
     picture = str(folder / "rebuilt" / "000.png")
     assert main(["predict", picture, *size, "--report", "one"]) == 0
     assert len(list((Path(trained) / "reports" / "one" / "rebuilt").glob("*.png"))) == 8
@@ -142,7 +142,7 @@ def test_two_processes_train_one_run(root):
         (2, "evaluate --confidence 95", "confidence: expected"),
         (2, "evaluate --period 1", "period: expected"),
         (2, "predict", "inputs: expected a picture"),
-        (2, "predict x.png --height 0", "height: expected 1 or more"),
+        (2, "predict x.png --height 48", "height and width: expected both or neither"),
     ],
 )
 def test_an_error_is_one_sentence_and_a_wrong_option_has_a_code_of_its_own(code, words, told, root, capsys):

@@ -357,6 +357,19 @@ def test_interlaced_video_is_deinterlaced_and_noted(tmp_path, codec, suffix):
     np.testing.assert_array_equal(video.read_frames(path, [5])[0], frames[5])
 
 
+@pytest.mark.parametrize("codec, suffix", [("libx264", ".mp4"), ("mjpeg", ".avi"), ("ffv1", ".mkv")])
+def test_interlaced_video_that_is_not_marked_is_noted(tmp_path, codec, suffix):
+    path = write(tmp_path / f"fields{suffix}", weave(moving_fields(20)), codec)
+    assert ["looks interlaced" in note for note in probe(path).notes] == [True]
+    folder = video.write_frames([probe(path)], tmp_path / "pictures")[0]
+    assert ["looks interlaced" in note for note in probe(folder).notes] == [True]
+    for frames in (
+        weave(moving_fields(20), interlaced=False),
+        np.random.default_rng(0).integers(0, 256, (9, 48, 64, 3), np.uint8),
+    ):
+        assert not probe(write(path, frames, codec)).notes
+
+
 def test_progressive_video_is_left_alone(tmp_path):
     path = write(tmp_path / "frames.mp4", weave(moving_fields(20), interlaced=False))
     with av.open(str(path)) as container:

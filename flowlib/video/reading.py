@@ -144,6 +144,7 @@ class DecodedFrame:
     size: Size
     read: Callable[[], np.ndarray]
     thumbnail: Callable[[], np.ndarray]  # uint8 [h w 3]; cheap, and not turned upright
+    grey: Callable[[], np.ndarray]  # uint8 [H W], as stored
     time: float | None = None  # seconds at which it is shown, if the file says so
 
 
@@ -195,9 +196,8 @@ class FileReader:
                 shown = size[::-1] if turn.transposes else size
                 if number == 0:
                     self._note(frame, turn)
-                yield DecodedFrame(
-                    shown, partial(self._read, frame, size, turn), partial(self._thumbnail, frame), frame.time
-                )
+                read, small = partial(self._read, frame, size, turn), partial(self._thumbnail, frame)
+                yield DecodedFrame(shown, read, small, partial(self._grey, frame), frame.time)
         self.damaged += [(at, min((key for key in self.keys if key > at), default=math.inf)) for at in corrupt]
 
     def expected(self, count: int) -> int:
@@ -287,6 +287,13 @@ class FileReader:
     def _read(self, frame: av.VideoFrame, size: Size, turn: Turn) -> np.ndarray:
         with refused(self.path):
             return turn(resize_frame(_to_rgb(frame), size, "stretch"))
+
+    def _grey(self, frame: av.VideoFrame) -> np.ndarray:
+        with refused(self.path):
+            if not frame.format.name.startswith(("yuv420p", "yuvj420p")) or frame.format.bits_per_pixel != 12:
+                return frame.to_ndarray(format="gray")
+            plane = frame.planes[0]  # the same, without a copy
+            return np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: frame.height, : frame.width]
 
     def _thumbnail(self, frame: av.VideoFrame) -> np.ndarray:
         height, width = _thumbnail_size((frame.height, frame.width))
@@ -400,7 +407,9 @@ class PictureReader:
                 raise VideoError(f"{self.path}: {name} is not a picture that can be read ({error})") from error
             peaks.append(peak)
             small = partial(resize_frame, pixels, _thumbnail_size(pixels.shape[:2]), "stretch")
-            yield DecodedFrame(pixels.shape[:2], lambda pixels=pixels: pixels, small)
+            yield DecodedFrame(
+                pixels.shape[:2], lambda pixels=pixels: pixels, small, lambda pixels=pixels: pixels[..., 1]
+            )
         # All of them, for a dark frame may be dark: cameras' 10, 12 or 14 bits shown as 16 are black or nearly so.
         most = max((peak for peak in peaks if peak is not None), default=0)
         bits = most.bit_length()

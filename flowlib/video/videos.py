@@ -142,11 +142,13 @@ def probe(path: str | Path, name: str = "", *, watch: Callable[[np.ndarray], obj
     """
     path = Path(os.path.expanduser(path))
     with open_video(path) as reader:
-        times, size = [], None
+        times, combed, size = [], [], None
         for frame in reader:
             size = size or frame.size
             if frame.size != size:
                 raise VideoError(f"{path}: expected frames of one size, got {size} and then {frame.size}")
+            if len(times) % 32 == 5:
+                combed.append(_is_combed(frame.grey()))
             times.append(frame.time)
             if watch:
                 watch(frame.thumbnail())
@@ -159,8 +161,22 @@ def probe(path: str | Path, name: str = "", *, watch: Callable[[np.ndarray], obj
             sides = f"{size[1]}×{size[0]}"
             raise VideoError(f"{path}: expected sides of at least {SMALLEST_SIDE} pixels, got {sides}")
         fps, runs, notes = _timing(times, reader)
+        if sum(combed) > len(combed) / 4:
+            notes.append("looks interlaced, and isn't marked so; deinterlace it: ffmpeg -i … -vf bwdif …")
         name = name or _bare_name(path)
         return Video(name, str(path), size, fps, count, reader.fingerprint(), runs, (*reader.notes, *notes))
+
+
+def _is_combed(grey: np.ndarray) -> bool:
+    """Whether every other row of [H W] is of another moment: it goes up and down from row to row, at many pixels."""
+    rows = grey[:, :: max(1, grey.shape[1] // 256)].astype(np.int16)
+    if len(rows) < 16:
+        return False
+    bent = 2 * rows[1:-1] - rows[:-2] - rows[2:]
+    bent[1::2] *= -1
+    same = abs(rows[2:] - rows[:-2]) < 16  # rows of one moment go on as they were
+    comb = [(bent * sign > 32) & same for sign in (1, -1)]
+    return bool(max((one[:-4] & one[1:-3] & one[2:-2] & one[3:-1] & one[4:]).mean() for one in comb) > 0.002)
 
 
 def _timing(times: list[float | None], reader: FileReader | PictureReader) -> tuple[float, tuple, list[str]]:
