@@ -66,6 +66,7 @@ def load_splits(folder: str | Path, videos: Sequence[str], *, seed: int | None =
     seed = _seed(folder, seed, known)
     if missing := set(videos) - known.keys():
         try:
+            Path(folder).stat()  # reading makes no folder
             known = save_splits(folder, videos, seed=seed)
         except OSError as error:
             sentence = f"{folder}: splits.json can't be written ({error.strerror or error}), so as videos arrive"
@@ -86,6 +87,7 @@ def save_splits(folder: str | Path, videos: Sequence[str], *, seed: int | None =
         ValueError: as `load_splits`.
         OSError: the folder can't be written.
     """
+    Path(folder).mkdir(parents=True, exist_ok=True)
     with locked(Path(folder) / LOCK):
         known = _read_videos(folder)
         return _add_splits(folder, videos, seed, known, known["videos"], _read_splits(folder))
@@ -182,6 +184,8 @@ def _add_splits(
 def _seed(folder: str | Path, given: int | None, splits: dict, known: dict | None = None) -> int | None:
     """The seed that decides; None as long as none was given."""
     there = (known or _read_videos(folder))["seed"]
+    if given is not None and type(given) is not int:
+        raise ValueError(f"seed: expected a whole number, got {given!r}")
     if splits and None not in (there, given) and there != given:
         path = Path(folder) / "splits.json"
         raise ValueError(f"seed: {path} was made with {there}, got {given}; delete that file to assign all videos anew")

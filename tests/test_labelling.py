@@ -169,7 +169,9 @@ def test_bad_chunks_are_refused(videos, tmp_path, chunk, num_chunks, refuses):
 
 
 @pytest.mark.parametrize(
-    "change", [{"frames": 1}, {"grid": 0}, {"tracker": "magic"}, {"fit": "zoom"}, {"encoding": "png"}, {"height": 0}]
+    "change",
+    [{"frames": 1}, {"grid": 0}, {"tracker": "magic"}, {"fit": "zoom"}, {"encoding": "png"}, {"height": 0}]
+    + [{"seed": "1"}, {"seed": 1.5}, {"jitter": "true"}, {"split_shots": "false"}, {"skip_still": 0}],
 )
 def test_bad_settings_are_named(change, refuses):
     with refuses(next(iter(change))):

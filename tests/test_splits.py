@@ -127,6 +127,9 @@ def test_the_seed_is_kept_and_another_one_refused(tmp_path, refuses):
     (tmp_path / "splits.json").unlink()
     assert splits.load_splits(tmp_path, names) == splits.assign_splits(names, seed=7)
     (tmp_path / "splits.json").unlink()
+    for bad in ("7", 7.0, True):
+        with refuses("seed: expected a whole number"):
+            splits.save_splits(tmp_path, names, seed=bad)
     assert splits.save_splits(tmp_path, names, seed=8) == splits.assign_splits(names, seed=8)
 
 

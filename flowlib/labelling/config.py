@@ -40,6 +40,11 @@ class LabelConfig:
         check_at_least("grid", self.grid, 1)
         check_at_least("spacing", self.spacing, 0)
         check_at_least("max_clips", self.max_clips, 0)
+        for name in ("seed", "jitter", "split_shots", "skip_still"):
+            kind = int if name == "seed" else bool
+            if type(value := getattr(self, name)) is not kind:
+                expected = "a whole number" if kind is int else "True or False"
+                raise ValueError(f"{name}: expected {expected}, got {value!r}")
         if self.spacing > min(self.size):
             raise ValueError(f"spacing: expected at most {min(self.size)} pixels, the shorter side, got {self.spacing}")
         for name, value, known in (

@@ -64,7 +64,8 @@ class LabelReport:
             lines += [f"{self.seconds / self.labelled:.2f} s a clip; of the tracker's time: {self.clock}"]
         lines += [f"skipped: {one.name}: {one.reason}" for one in self.skipped]
         lines += [f"skipped: {len(self.skipped_clips)} clips that are black or frozen"] if self.skipped_clips else []
-        lines += [f"renamed: {one}" for one in self.renamed]
+        lines += [f"renamed: {one}" for one in self.renamed[:8]]
+        lines += [f"renamed: {len(self.renamed) - 8} more, see videos.json"] if len(self.renamed) > 8 else []
         lines += [f"quarantined, labelled again: {reason}" for reason in self.damaged]
         lines += [f"quarantined: {reason}" for reason in self.stale]
         return "\n".join(lines + [f"{len(self.skipped)} videos skipped"] if self.skipped else lines)

@@ -16,7 +16,7 @@ import os
 import threading
 import zipfile
 from collections.abc import Callable, Iterable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -201,7 +201,7 @@ class Store:
             Name in the source -> name in the dataset; and the fingerprints of what lay in the videos' places before.
         """
         found = self._persist(lambda: find_shards(self.folder))[0].values()
-        labelled = ((clip.fingerprint, clip.video) for clips in found for clip in clips)
+        labelled = [(clip.fingerprint, clip.video) for clips in found for clip in clips]
         real, root = cache(os.path.realpath), Path(os.path.realpath(self.workspace.root))
         places = {}
         for video in videos:
@@ -209,7 +209,8 @@ class Store:
             # Within the workspace, whose own place may differ by machine, or anywhere.
             place = path.relative_to(root) if path.is_relative_to(root) else path
             places[video.fingerprint] = video.name, printable(place)
-        names, replaced = register_videos(self.folder, places, seed=seed, labelled=labelled)
+        register = partial(register_videos, self.folder, places, seed=seed, labelled=labelled)
+        names, replaced = self._persist(register)
         return {name: names[fingerprint] for fingerprint, (name, _) in places.items()}, replaced
 
     def quarantine_stale(self, replaced: set[str]) -> list[str]:
