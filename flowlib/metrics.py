@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 
@@ -290,7 +290,7 @@ def frame_metrics(
     pair = [torch.tensor(np.ascontiguousarray(frame)).movedim(-1, 0)[None].float() for frame in (rebuilt, true)]
     maps, side = {"ssim": np.full(true.shape[:2], np.nan)}, min(true.shape[:2])
     if side >= SSIM_SIDE:
-        whole = structural_similarity_index_measure(*pair, data_range=255.0, return_full_image=True)[1]
+        whole = structural_similarity_index_measure(pair[0], pair[1], data_range=255.0, return_full_image=True)[1]
         maps["ssim"] = whole.mean(dim=1)[0].numpy()
     if lpips:
         maps["lpips"] = lpips.map(true, rebuilt) if side >= LPIPS_SIDE else maps["ssim"] * np.nan
@@ -324,23 +324,24 @@ class Lpips:
         if not path.is_file():
             raise FileNotFoundError(f"LPIPS weights: no file {path}")
         try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            state: Any = torch.load(path, map_location="cpu", weights_only=True)
         except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, TypeError) as error:
             raise ValueError(f"{path}: expected AlexNet's weights, got a file that can't be read as such") from error
         if not isinstance(state, dict):
             raise ValueError(f"{path}: expected AlexNet's weights by name, got a {type(state).__name__}")
+        given = cast("dict[Any, Any]", state)
         self.network = _LPIPS(pretrained=True, net="alex", pnet_rand=True, spatial=True).eval()
         own = dict(self.network.net.named_parameters())
         names = {name: "features." + name.split(".", 1)[1] for name in own}  # slice2.3.weight is features.3.weight
-        missing = sorted(set(names.values()) - set(state))
+        missing = sorted(set(names.values()) - set(given))
         if missing:
             raise ValueError(f"{path}: expected AlexNet's weights, but {', '.join(missing[:3])} … are missing")
         for name, theirs in names.items():
-            given, shape = state[theirs], list(own[name].shape)
-            got = list(given.shape) if isinstance(given, torch.Tensor) else type(given).__name__
+            value, shape = given[theirs], list(own[name].shape)
+            got = list(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
             if got != shape:
                 raise ValueError(f"{path}: expected {theirs} {shape}, as AlexNet has it, got {got}")
-        self.network.net.load_state_dict({name: state[theirs] for name, theirs in names.items()})
+        self.network.net.load_state_dict({name: given[theirs] for name, theirs in names.items()})
 
     def map(self, true: np.ndarray, rebuilt: np.ndarray) -> np.ndarray:
         """Where the distance comes from: uint8 [H W 3] twice -> float32 [H W], about `distance` in the mean."""

@@ -132,7 +132,7 @@ def measure(spec: MetricSpec | SeriesSpec, answer: Answer) -> Any:
     """
     if not answer.available.issuperset(spec.needs):
         return {} if isinstance(spec, SeriesSpec) else None
-    found = spec.function(answer)
+    found: Any = spec.function(answer)
     try:
         if isinstance(spec, SeriesSpec):
             return {str(int(place)): to_json(float(value)) for place, value in found.items()}
