@@ -209,11 +209,11 @@ class ClipSample(Mapping[str, Any]):
         So a benchmark's long clips become clips as a model takes them: each point is queried where it is at the start,
         and once, however many queries it had.
         """
-        chosen = range(first, first + num_frames * max(1, frame_step), max(1, frame_step))
-        if num_frames < 1 or frame_step < 1 or not 0 <= first <= chosen[-1] < self.clip.num_frames:
+        last = first + (num_frames - 1) * frame_step
+        if num_frames < 1 or frame_step < 1 or not 0 <= first <= last < self.clip.num_frames:
             got = f"first={first}, num_frames={num_frames}, frame_step={frame_step}"
             raise ValueError(f"{self.name}: expected frames of its {self.clip.num_frames}, got {got}")
-        frames = list(chosen)
+        frames = list(range(first, last + 1, frame_step))
         seen = np.flatnonzero(self.truth.visibility[first])
         if self.query_mode == "strided":
             places = np.moveaxis(self.truth.tracks[:, seen], 1, 0).reshape(len(seen), -1)
