@@ -326,7 +326,7 @@ class Lpips:
         self.network = _LPIPS(pretrained=True, net="alex", pnet_rand=True, spatial=True).eval()
         own = dict(self.network.net.named_parameters())
         names = {name: "features." + name.split(".", 1)[1] for name in own}  # slice2.3.weight is features.3.weight
-        missing = sorted(set(names.values()) - set(given))
+        missing = sorted(set(names.values()) - set(state))
         if missing:
             raise ValueError(f"{path}: expected AlexNet's weights, but {', '.join(missing[:3])} … are missing")
         for name, theirs in names.items():
