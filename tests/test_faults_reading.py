@@ -210,6 +210,29 @@ def test_what_hdf5_says_in_text_alone_is_understood(made, shard, monkeypatch):
             assert (caught.value.errno, caught.value.filename) == (errno.EIO, str(shard))
 
 
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.EMFILE])
+def test_a_partial_shard_that_can_not_be_read_stays(made, tmp_path, monkeypatch, number):
+    monkeypatch.setattr("flowlib.labelling.store.PAUSES", (0.01,))
+    store = Store(Workspace(tmp_path), "default", config=CONFIG.content(), tracker=DriftTracker().describe())
+    plan = make_plan(made / "videos", CONFIG)
+    clip, partial = plan.clips[0], store.partial(plan.clips[0])
+    with Shard(shard_paths(made / "root" / "datasets" / "default")[0]) as whole:
+        store.write(clip, whole.read(whole.clips[0]))
+    real = h5py.File
+
+    def refuse(*_, **__):
+        raise OSError(number, "no")
+
+    monkeypatch.setattr(h5py, "File", refuse)
+    with pytest.raises(OSError, match="couldn't be read") as caught:
+        store.has(clip)
+    assert caught.value.errno == number and partial.exists()
+    once = iter([refuse])
+    monkeypatch.setattr(h5py, "File", lambda *given, **options: next(once, real)(*given, **options))
+    if number == errno.EIO:
+        assert store.has(clip), "a single hiccup is waited for"
+
+
 @pytest.mark.parametrize("kind", ["folder", "loop", "link to nothing"])
 def test_what_is_no_file_is_told_not_passed_over(made, shard, kind):
     other = shard.with_name("other.h5")
