@@ -18,15 +18,16 @@ import struct
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, cast
 
 import av
 import av.container
+import av.error
 import av.filter
 import cv2
 import numpy as np
@@ -52,7 +53,7 @@ FRAMES_FPS = 25.0  # assumed for pictures, which carry no frame rate
 # room. RuntimeError: an encrypted entry of a zip and, by a subclass, an unknown compression or version.
 LIBRARY_ERRORS = (
     *(ArithmeticError, AssertionError, EOFError, LookupError, MemoryError, OSError, RuntimeError, ValueError),
-    *(av.FFmpegError, cv2.error, lzma.LZMAError, struct.error, zipfile.BadZipFile, zlib.error),
+    *(av.error.FFmpegError, cv2.error, lzma.LZMAError, struct.error, zipfile.BadZipFile, zlib.error),
 )
 
 
@@ -135,7 +136,7 @@ def _open_picture(path: Path) -> IO[bytes]:
     return path.open("rb")
 
 
-def _open_entry(archive: zipfile.ZipFile, name: str) -> zipfile.ZipExtFile:
+def _open_entry(archive: zipfile.ZipFile, name: str) -> Any:
     _check_bytes(archive.getinfo(name).file_size)
     return archive.open(name)
 
@@ -201,7 +202,7 @@ class FileReader:
                 if aspect != 1:
                     check_pixels(f"{self.path}, with stored pixels of {aspect.numerator}:{aspect.denominator}", *size)
                 turn = _turn_of(frame)
-                shown = size[::-1] if turn.transposes else size
+                shown = (size[1], size[0]) if turn.transposes else size
                 if number == 0:
                     self._note(frame, turn)
                 read, small = partial(self._read, frame, size, turn), partial(self._thumbnail, frame)
@@ -301,7 +302,9 @@ class FileReader:
             if not frame.format.name.startswith(("yuv420p", "yuvj420p")) or frame.format.bits_per_pixel != 12:
                 return frame.to_ndarray(format="gray")
             plane = frame.planes[0]  # the same, without a copy
-            return np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: frame.height, : frame.width]
+            return np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[
+                : frame.height, : frame.width
+            ]
 
     def _thumbnail(self, frame: av.VideoFrame) -> np.ndarray:
         height, width = _thumbnail_size((frame.height, frame.width))
@@ -331,7 +334,7 @@ class Turn:
 def _turn_of(frame: av.VideoFrame) -> Turn:
     """As the ffmpeg program does it."""
     try:
-        data = frame.side_data.get(SideData.DISPLAYMATRIX)
+        data: Any = cast("Mapping[SideData, Any]", frame.side_data).get(SideData.DISPLAYMATRIX)
     except (LookupError, ValueError):  # there is other data beside the frame of a kind that PyAV doesn't know
         turn = math.radians(-frame.rotation)
         a, b, c, d = math.cos(turn), math.sin(turn), -math.sin(turn), math.cos(turn)
@@ -361,8 +364,8 @@ def _deinterlacer(stream: av.VideoStream) -> av.filter.Graph:
 def _pull(graph: av.filter.Graph) -> Iterator[av.VideoFrame]:
     while True:
         try:
-            yield graph.pull()
-        except (av.BlockingIOError, av.EOFError):
+            yield cast(av.VideoFrame, graph.pull())
+        except (av.error.BlockingIOError, av.error.EOFError):
             return
 
 
