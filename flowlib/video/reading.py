@@ -10,7 +10,6 @@ is shown (2²⁶: 8192×8192), and `FLOWLIB_MAX_SECONDS` until the next picture 
 from __future__ import annotations
 
 import hashlib
-import io
 import lzma
 import math
 import os
@@ -19,14 +18,16 @@ import time
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import IO, Any, cast
 
 import av
 import av.container
+import av.error
 import av.filter
 import cv2
 import numpy as np
@@ -53,7 +54,7 @@ FRAMES_FPS = 25.0  # assumed for pictures, which carry no frame rate
 # room. RuntimeError: an encrypted entry of a zip and, by a subclass, an unknown compression or version.
 LIBRARY_ERRORS = (
     *(ArithmeticError, AssertionError, EOFError, LookupError, MemoryError, OSError, RuntimeError, ValueError),
-    *(av.FFmpegError, cv2.error, lzma.LZMAError, struct.error, zipfile.BadZipFile, zlib.error),
+    *(av.error.FFmpegError, cv2.error, lzma.LZMAError, struct.error, zipfile.BadZipFile, zlib.error),
 )
 
 
@@ -120,14 +121,14 @@ def _open(path: Path, stack: ExitStack) -> FileReader | PictureReader:
     )
 
 
-def _open_picture(path: Path) -> io.BufferedIOBase:
+def _open_picture(path: Path) -> IO[bytes]:
     if path.exists() and not path.is_file():
         raise OSError("expected a file, got a folder, a pipe or a device")
     _check_bytes(path.stat().st_size)
     return path.open("rb")
 
 
-def _open_entry(archive: zipfile.ZipFile, name: str) -> io.BufferedIOBase:
+def _open_entry(archive: zipfile.ZipFile, name: str) -> Any:
     _check_bytes(archive.getinfo(name).file_size)
     return archive.open(name)
 
@@ -193,7 +194,7 @@ class FileReader:
                 if aspect != 1:
                     check_pixels(f"{self.path}, with stored pixels of {aspect.numerator}:{aspect.denominator}", *size)
                 turn = _turn_of(frame)
-                shown = size[::-1] if turn.transposes else size
+                shown = (size[1], size[0]) if turn.transposes else size
                 if number == 0:
                     self._note(frame, turn)
                 read, small = partial(self._read, frame, size, turn), partial(self._thumbnail, frame)
@@ -293,7 +294,9 @@ class FileReader:
             if not frame.format.name.startswith(("yuv420p", "yuvj420p")) or frame.format.bits_per_pixel != 12:
                 return frame.to_ndarray(format="gray")
             plane = frame.planes[0]  # the same, without a copy
-            return np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: frame.height, : frame.width]
+            return np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[
+                : frame.height, : frame.width
+            ]
 
     def _thumbnail(self, frame: av.VideoFrame) -> np.ndarray:
         height, width = _thumbnail_size((frame.height, frame.width))
@@ -323,7 +326,7 @@ class Turn:
 def _turn_of(frame: av.VideoFrame) -> Turn:
     """As the ffmpeg program does it."""
     try:
-        data = frame.side_data.get(SideData.DISPLAYMATRIX)
+        data: Any = cast("Mapping[SideData, Any]", frame.side_data).get(SideData.DISPLAYMATRIX)
     except (LookupError, ValueError):  # there is other data beside the frame of a kind that PyAV doesn't know
         turn = math.radians(-frame.rotation)
         a, b, c, d = math.cos(turn), math.sin(turn), -math.sin(turn), math.cos(turn)
@@ -353,8 +356,8 @@ def _deinterlacer(stream: av.VideoStream) -> av.filter.Graph:
 def _pull(graph: av.filter.Graph) -> Iterator[av.VideoFrame]:
     while True:
         try:
-            yield graph.pull()
-        except (av.BlockingIOError, av.EOFError):
+            yield cast(av.VideoFrame, graph.pull())
+        except (av.error.BlockingIOError, av.error.EOFError):
             return
 
 
@@ -380,7 +383,7 @@ class PictureReader:
 
     kind, fps, duration = "pictures", FRAMES_FPS, 0.0
 
-    def __init__(self, path: Path, entries: dict[str, Callable[[], io.BufferedIOBase]]) -> None:
+    def __init__(self, path: Path, entries: dict[str, Callable[[], IO[bytes]]]) -> None:
         pictures = without_masks([name for name in entries if is_picture(name)])
         stems = Counter(os.path.splitext(name)[0] for name in pictures)
         if twice := [name for name in sorted(pictures) if stems[os.path.splitext(name)[0]] > 1]:
