@@ -115,7 +115,7 @@ def _open(path: Path, stack: ExitStack) -> FileReader | PictureReader:
         entries = {name.replace("\\", "/"): partial(_open_entry, archive, name) for name in names}
         return PictureReader(path, entries)
     # Absolute, since FFmpeg takes what comes before a colon for a protocol. A title may be in any encoding.
-    titles = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+    titles: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
     return FileReader(
         path, stack.enter_context(av.open(os.path.abspath(path), timeout=(max_seconds(), None), **titles))
     )
