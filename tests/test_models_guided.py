@@ -6,7 +6,7 @@ import torch
 
 from flowlib.flow import CachedFlow, DISFlow
 from flowlib.models.baselines import ConstantVelocity
-from flowlib.models.guided import GuidedTrajectories, robust_affine
+from flowlib.models.guided import WEIGHTS, GuidedTrajectories, default_methods, load_default, robust_affine
 from flowlib.models.one_frame import OneFrameTrajectories
 from flowlib.models.unet import grid_size
 from flowlib.synthetic import synthetic_clip
@@ -170,3 +170,34 @@ def test_another_flow_guides_about_half_of_the_clips_in_training_and_none_in_eva
     torch.manual_seed(0)
     model(images)
     assert 2 <= other.calls / 2 <= 6
+
+
+@torch.no_grad()
+def test_the_shipped_predictor_loads_and_moves_what_moves():
+    model = load_default()
+    assert model.trained_on and not model.training
+    for seed in range(3):
+        found = model(pictures((0, 3), seed, size=(192, 320)))
+        assert found.displacement.shape == (1, 8, 2, 192, 320)
+        assert found.displacement[0, 7].norm(dim=0).mean() > 1 and torch.isfinite(found.log_scale).all()
+
+
+@torch.no_grad()
+def test_the_shipped_predictors_serve_shorter_clips_and_say_nothing_else():
+    images = pictures((0, 3), size=(96, 128))
+    whole, short = load_default()(images), load_default(num_frames=5)(images)
+    torch.testing.assert_close(short.displacement, whole.displacement[:, :5])
+    one = load_default(1, num_frames=3)(images[:, :1])
+    torch.testing.assert_close(one.displacement, load_default(1)(images[:, :1]).displacement[:, :3])
+    assert list(default_methods(8, (0, 3))) == ["flowlib's, two frames", "flowlib's, one frame"]
+    assert list(default_methods(8, (0, 1))) == ["flowlib's, one frame"]
+    assert default_methods(9, (0, 3)) == {}
+    for wrong in ({"frames": 3}, {"num_frames": 9}, {"num_frames": 3}, {"frames": 1, "flow": "raft"}):
+        with pytest.raises(ValueError, match="expected"):
+            load_default(**wrong)
+
+
+def test_the_shipped_files_are_small_and_say_what_they_are():
+    files = sorted(WEIGHTS.glob("*.safetensors"))
+    assert [file.name for file in files] == ["guided_1f.safetensors", "guided_2f.safetensors"]
+    assert sum(file.stat().st_size for file in files) < 8e6

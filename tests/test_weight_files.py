@@ -17,11 +17,11 @@ import pytest
 import torch
 from torch import nn
 
-import flowlib.weights as weights
+import flowlib.weight_files as weights
 from flowlib.flow import RAFTFlow
 from flowlib.models.fcn import TrajectoryFCN
 from flowlib.trackers.pips import PIPs, load_pips
-from flowlib.weights import load_strictly, read_weights
+from flowlib.weight_files import load_strictly, read_weights
 
 
 def network() -> nn.Sequential:
