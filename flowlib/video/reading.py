@@ -66,7 +66,8 @@ def open_video(path: Path) -> Iterator[FileReader | PictureReader]:
     """The reader for whatever kind of video `path` is; what FFmpeg, zip or the disk can't read is a `VideoError`."""
     if printable(path) != str(path):
         raise VideoError(f"{printable(path)}: expected a name in UTF-8; rename it")
-    max_pixels(), max_seconds()  # a limit that can't be read is not the file's fault
+    max_pixels()
+    max_seconds()  # a limit that can't be read is not the file's fault
     with ExitStack() as stack:
         with refused(path):
             reader = _open(path, stack)
@@ -123,7 +124,7 @@ def _open(path: Path, stack: ExitStack) -> FileReader | PictureReader:
         names = [name for name in archive.namelist() if not name.endswith("/")]
         return PictureReader(path, {name: partial(_open_entry, archive, name) for name in names})
     # Absolute, since FFmpeg takes what comes before a colon for a protocol. A title may be in any encoding.
-    titles = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+    titles: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
     return FileReader(
         path, stack.enter_context(av.open(os.path.abspath(path), timeout=(max_seconds(), None), **titles))
     )
