@@ -12,15 +12,11 @@ WHITE = 203.0  # cd/m² of what SDR calls white (BT.2408)
 PEAK = 1000 / WHITE  # of HDR as it is usually graded; what is brighter becomes white
 KNEE = 0.8  # of SDR's white: what is darker keeps its brightness, what is brighter shares the rest of the range
 GAMMA = 2.2
-LUMA = np.array([0.2126, 0.7152, 0.0722], np.float32)
-# By FFmpeg's number of the primaries: linear RGB to that of BT.709.
+LUMA, LUMA_2020 = np.array([[0.2126, 0.7152, 0.0722], [0.2627, 0.6780, 0.0593]], np.float32)
+# By FFmpeg's number of the primaries (BT.2020, Display P3): linear RGB to that of BT.709.
 TO_BT709 = {
-    9: np.array(
-        [[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]], np.float32
-    ),  # BT.2020
-    12: np.array(
-        [[1.2249, -0.2247, 0.0], [-0.0420, 1.0419, 0.0], [-0.0197, -0.0786, 1.0979]], np.float32
-    ),  # Display P3
+    9: np.array([[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]], np.float32),
+    12: np.array([[1.2249, -0.2247, 0.0], [-0.0420, 1.0419, 0.0], [-0.0197, -0.0786, 1.0979]], np.float32),
 }
 NAMES = {16: "PQ", 18: "HLG"}  # by FFmpeg's number of the transfer function
 
@@ -35,9 +31,7 @@ def tone_map(codes: UInt16[np.ndarray, "H W 3"], transfer: int, primaries: int) 
     """
     light = _light(transfer)[codes]
     if transfer == 18:  # a display makes HLG's scene light brighter by the light's own power (BT.2100, 1000 cd/m²)
-        light *= PEAK * np.maximum(light @ np.array([0.2627, 0.6780, 0.0593], np.float32), 1e-6)[
-            ..., None
-        ] ** np.float32(0.2)
+        light *= PEAK * np.maximum(light @ LUMA_2020, 1e-6)[..., None] ** np.float32(0.2)
     if primaries in TO_BT709:
         light = cv2.transform(light, TO_BT709[primaries])
         # What BT.709 can't show is mixed with its grey until it can.

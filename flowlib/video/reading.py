@@ -67,8 +67,8 @@ def open_video(path: Path) -> Iterator[FileReader | PictureReader]:
     """The reader for whatever kind of video `path` is; what FFmpeg, zip or the disk can't read is a `VideoError`."""
     if printable(path) != str(path):
         raise VideoError(f"{printable(path)}: expected a name in UTF-8; rename it")
-    for read_limit in (max_pixels, max_seconds):  # one that can't be read is not the file's fault
-        read_limit()
+    max_pixels()
+    max_seconds()  # a limit that can't be read is not the file's fault
     with ExitStack() as stack:
         with refused(path):
             reader = _open(path, stack)
