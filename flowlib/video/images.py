@@ -50,7 +50,7 @@ def encode_image(frame: Frame, kind: str = "jpeg", quality: int = 95) -> bytes:
 def decode(data: bytes | np.ndarray, flags: int) -> np.ndarray:
     """What `decode_image` says, by OpenCV's flags."""
     buffer = np.frombuffer(data, np.uint8) if isinstance(data, bytes) else data
-    if not (pixels := claimed_pixels(memoryview(buffer))):
+    if not (pixels := claimed_pixels(buffer.data)):
         raise ValueError(f"expected the bytes of a picture, got {buffer.size} bytes that are none")
     check_pixels(pixels)
     try:
