@@ -7,6 +7,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import tempfile
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -81,10 +82,9 @@ for fault in json.loads(sys.argv[1]):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory) -> Path:
-    """A folder of videos and the workspace of their labels, open to every user."""
-    folder = Path("/tmp") / f"flowlib-test-{os.getpid()}"
-    folder.mkdir()
+def made() -> Path:
+    """A folder of videos and the workspace of their labels, open to every user, as pytest's own isn't."""
+    folder = Path(tempfile.mkdtemp())
     workspace = Workspace(folder / "root")
     label(make_plan(write_videos(folder / "videos"), CONFIG), workspace, tracker=DriftTracker(), progress=False)
     for path in (folder, *folder.rglob("*")):
