@@ -198,7 +198,8 @@ def main() -> None:
     for part in PARTS:
         label_part(part, getattr(args, part), workspace, args)
     dis = CachedFlow(DISFlow(), workspace.root / "flows")
-    task = TrajectoryTask(loss="laplace_2d", augment=AugmentConfig(flip_x=0.5, reverse=0.5))
+    augment = AugmentConfig(flip_x=0.5, reverse=0.5, scale=(1.0, 1.5))
+    task = TrajectoryTask(loss="laplace_2d", visibility_weight=0.0, augment=augment)
     torch.manual_seed(0)
     two = GuidedTrajectories(num_frames=NUM_FRAMES, input_frames=INPUT_FRAMES, design=args.design)
     two.flow = dis

@@ -48,7 +48,8 @@ class Consensus(Dataset):
     """The clips that two datasets have in common, with the mean of their tracks; visible where both agree.
 
     A point counts in a frame if both trackers see it there and are no more than `tolerance` apart, there and in every
-    frame before: where they part, one of them is lost.
+    frame before: where they part, one of them is lost. One that doesn't count may be hidden or not
+    (`occlusion_known` is False): train with `visibility_weight=0`.
 
     Args:
         first, second: of the same clips, points and pictures, each as `TrajectoryDataset` has them.
@@ -76,7 +77,8 @@ class Consensus(Dataset):
     def __getitem__(self, index: int) -> ClipSample:
         one, other = self.pairs[index]
         sample = ClipSample.of(self.first[one])
-        return replace(sample, truth=agreed(sample.truth, self._other(other), self.tolerance, sample.name))
+        truth = agreed(sample.truth, self._other(other), self.tolerance, sample.name)
+        return replace(sample, truth=truth, occlusion_known=False)
 
     def _other(self, index: int) -> Tracks:
         """The second dataset's tracks of a clip; without its pictures, where it can."""
