@@ -520,3 +520,26 @@ def test_what_crop_and_pad_lose_is_said(tmp_path):
         text = video.describe_videos([tall, wide], size=(360, 640), fit=fit)
         assert "note: wide " not in text and (said in text if said else "note" not in text)
     assert "note" not in video.describe_videos([tall, wide])
+
+
+def test_a_frame_may_be_thrown_away_in_a_forked_process(tmp_path):
+    """A DataLoader's worker collects what was garbage before it was forked, such as frames in a cycle."""
+    path = write(tmp_path / "clip.mp4", map(picture, range(4)))
+    code = """
+import gc, os, sys
+from flowlib.video.reading import open_video
+from pathlib import Path
+gc.disable()
+with open_video(Path(sys.argv[1])) as reader:
+    for frame in reader:
+        frame.read(), frame.thumbnail(), frame.grey()
+        cycle = [frame]
+        cycle.append(cycle)
+del frame, cycle, reader
+if child := os.fork():
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+gc.collect()
+os._exit(0)
+"""
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    subprocess.run([sys.executable, "-c", code, path], env=environment, check=True, timeout=60)

@@ -9,6 +9,7 @@ is shown (2²⁶: 8192×8192), and `FLOWLIB_MAX_SECONDS` until the next picture 
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import lzma
 import math
@@ -56,6 +57,12 @@ LIBRARY_ERRORS = (
     *(ArithmeticError, AssertionError, EOFError, LookupError, MemoryError, OSError, RuntimeError, ValueError),
     *(av.error.FFmpegError, cv2.error, lzma.LZMAError, struct.error, zipfile.BadZipFile, zlib.error),
 )
+
+
+# FFmpeg's decoders and converters have threads, which a forked process (a DataLoader's worker) lacks: if one is thrown
+# away there it waits for them for ever. What is garbage (frames, by the traceback of an error) goes before the fork.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=gc.collect)
 
 
 class VideoError(ValueError):
