@@ -71,6 +71,7 @@ check_parameters(globals())
 
 # %%
 from flowlib.labelling import LabelConfig, estimate, label, make_plan
+from flowlib.labelling.plan import check_chunk
 from flowlib.progress import Progress
 from flowlib.sources import find_source
 from flowlib.workspace import Workspace
@@ -82,6 +83,7 @@ config = LabelConfig(
     tracker=tracker, weights=weights, seed=seed,
 )  # fmt: skip
 found = find_source(source, workspace, progress=Progress)
+check_chunk(chunk, num_chunks)
 plan = make_plan(found, config, cache=workspace.scans, progress=True)
 print(plan)
 print(f"{len(plan.chunk(chunk, num_chunks))} of them are in chunk {chunk} of {num_chunks}.")

@@ -392,7 +392,8 @@ class PictureReader:
     kind, fps, duration = "pictures", FRAMES_FPS, 0.0
 
     def __init__(self, path: Path, entries: dict[str, Callable[[], IO[bytes]]]) -> None:
-        pictures = without_masks([name for name in entries if is_picture(name)])
+        all_pictures = [name for name in entries if is_picture(name)]
+        pictures = without_masks(all_pictures)
         stems = Counter(os.path.splitext(name)[0] for name in pictures)
         if twice := [name for name in sorted(pictures) if stems[os.path.splitext(name)[0]] > 1]:
             raise VideoError(f"{path}: expected one picture a frame, got {twice[0]} and {twice[1]}; move one kind away")
@@ -404,7 +405,8 @@ class PictureReader:
         if not pictures:
             raise VideoError(f"{path}: expected pictures, found none among {len(entries)} files; unpack it")
         self.path, self.entries, self.names = path, entries, in_order(pictures)
-        self.notes: list[str] = []
+        masks = len(all_pictures) - len(pictures)
+        self.notes = [f"has {masks} masks beside its pictures, by their names; they are left out"] * bool(masks)
         self.damaged: list[tuple[float, float]] = []
 
     def __iter__(self) -> Iterator[DecodedFrame]:
