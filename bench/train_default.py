@@ -189,8 +189,8 @@ def main() -> None:
     parser.add_argument("--workspace", type=Path, default=Path("workspace/default_model"))
     parser.add_argument("--raft-iters", type=int, default=6, help="of the labels")
     parser.add_argument("--precision", default="bfloat16", help="of the labels: float32 or bfloat16")
-    parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--steps-one-frame", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=700)
+    parser.add_argument("--steps-one-frame", type=int, default=400)
     parser.add_argument("--design", default="unet")
     parser.add_argument("--write", action="store_true", help="write flowlib/weights/")
     args = parser.parse_args()
@@ -202,7 +202,6 @@ def main() -> None:
     task = TrajectoryTask(loss="laplace_2d", visibility_weight=0.0, augment=augment)
     torch.manual_seed(0)
     two = GuidedTrajectories(num_frames=NUM_FRAMES, input_frames=INPUT_FRAMES, design=args.design)
-    two.flow = dis
     two, cpu_two = train(f"guided_{args.design}", two, workspace, args.steps, task)
     torch.manual_seed(0)
     one = OneFrameTrajectories(num_frames=NUM_FRAMES, weights=args.resnet_weights, stride_in=args.resnet_stride_in)
