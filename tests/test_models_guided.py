@@ -118,6 +118,7 @@ def test_one_frame_starts_at_zero_motion_and_can_learn_otherwise():
         ({"widths": (48, 64)}, "widths: expected 4 multiples of 8"),
         ({"widths": (48, 64, 96, 127)}, "widths: expected 4 multiples of 8"),
         ({"cells": 3}, "cells: expected at least"),
+        ({"trust": 1.5}, "trust: expected a number from 0 to 1"),
     ],
 )
 def test_arguments_it_cant_take_are_named(options, message):
@@ -201,3 +202,15 @@ def test_the_shipped_files_are_small_and_say_what_they_are():
     files = sorted(WEIGHTS.glob("*.safetensors"))
     assert [file.name for file in files] == ["guided_1f.safetensors", "guided_2f.safetensors"]
     assert sum(file.stat().st_size for file in files) < 8e6
+
+
+@torch.no_grad()
+def test_trust_is_the_share_of_what_was_learned():
+    images = pictures((0, 3))
+    found = {}
+    for trust in (0.0, 0.5, 1.0):
+        found[trust] = stirred(guided(trust=trust))(images).displacement
+    linear = ConstantVelocity(DISFlow(), input_frames=(0, 3))(images).displacement
+    torch.testing.assert_close(found[0.0], linear, atol=1e-3, rtol=0)
+    torch.testing.assert_close(found[0.5], (found[1.0] + linear) / 2, atol=1e-3, rtol=0)
+    assert (found[1.0] - linear).abs().max() > 0.5

@@ -49,6 +49,8 @@ class GuidedTrajectories(nn.Module):
             far has led, as RAFT's updates do (Teed and Deng 2020).
         widths: channels of the U-Net's levels.
         cells: about how many cells the grid has; 3840 are 48×80.
+        trust: share of what was learned that is applied, the rest is constant velocity. Below 1 in use, not in
+            training: on videos unlike those learned from, half a correction is more often right than a whole one.
 
     Raises:
         ValueError: an argument outside these; the message names it.
@@ -68,6 +70,7 @@ class GuidedTrajectories(nn.Module):
         design: str = "unet",
         widths: Sequence[int] = (48, 64, 96, 128),
         cells: int = 3840,
+        trust: float = 1.0,
     ) -> None:
         super().__init__()
         frames = tuple(int(frame) for frame in input_frames)
@@ -79,10 +82,13 @@ class GuidedTrajectories(nn.Module):
             if value not in known:
                 raise ValueError(f"{name}: expected one of {', '.join(known)}, got {value!r}")
         check_shape(widths, cells)
+        if not 0 <= trust <= 1:
+            raise ValueError(f"trust: expected a number from 0 to 1, got {trust!r}")
         self.num_frames, self.input_frames, self.cells = num_frames, frames, cells
         self.frames = tuple(range(num_frames))
         self.config: dict[str, Any] = {"num_frames": num_frames, "input_frames": list(frames), "flow": flow}
         self.config |= {"flow_weights": str(flow_weights), "design": design, "widths": list(widths), "cells": cells}
+        self.config |= {"trust": float(trust)}
         self._flow: OpticalFlow | None = None
         self.other_flow: OpticalFlow | None = None  # if set, guides every other clip in training: one model for both
 
@@ -145,6 +151,9 @@ class GuidedTrajectories(nn.Module):
         unit = guide.unit.to(velocity.dtype)[:, None, None, None]  # B 1 1 1
         when = times.to(velocity.dtype)[:, None, None]  # F 1 1
         moved = when[:, None] * (velocity[:, None] * (1 + gain[:, :, None]) + unit[..., None] * residual)
+        if self.config["trust"] < 1:
+            linear = when[:, None] * guide.candidates[:, :1].to(moved.dtype)
+            moved = linear + self.config["trust"] * (moved - linear)
         # At first: a tenth of the motion so far and a fifth of a pixel.
         spread = torch.log(0.1 * unit * when + 0.2) + log_scale.clamp(-6, 6)
         start = torch.from_numpy(pixel_grid(guide.size)).to(moved).permute(2, 0, 1)
