@@ -26,7 +26,7 @@ from flowlib.models.fcn import TrajectoryFCN
 from flowlib.models.protocols import TrajectoryPrediction
 from flowlib.tasks.trajectories import TrajectoryTask
 from flowlib.training import TrainConfig, checkpoints, fit, load_checkpoint, load_task, run_table
-from flowlib.training.checkpoints import find_checkpoint, read_checkpoint, save_checkpoint
+from flowlib.training.checkpoints import check_architecture, find_checkpoint, read_checkpoint, save_checkpoint
 from flowlib.training.runs import alone_in
 
 SEED = 20260918
@@ -451,3 +451,15 @@ def test_how_many_faults_there_were(capsys):
     with capsys.disabled():
         kinds = ", ".join(f"{number} {name}" for name, number in FAULTS.items())
         print(f"\nfaults injected into trainings: {FAULTS.total()} ({kinds})")
+
+
+def test_an_option_that_a_model_has_got_since_stands_at_its_default(tmp_path):
+    class Later(torch.nn.Linear):
+        def __init__(self, width=2, added=(1, 2)):
+            super().__init__(width, width)
+            self.config = {"width": width, "added": list(added)}
+
+    meta = {"model": {"config": {"width": 2}, "name": Later.__name__}}
+    check_architecture("old.pt", meta, Later())
+    with pytest.raises(ValueError, match=r"a model with added=\[3\]"):
+        check_architecture("old.pt", meta, Later(added=(3,)))
