@@ -55,7 +55,7 @@ def test_raft_in_batches_is_raft_pair_by_pair(weights):
     flow = RAFTFlow(weights, device="cpu", iters=2, chunk=2)
     clip = synthetic_clip(4, (50, 61), seed=2)[0]
     together = flow.pairs(clip[:3], clip[1:])
-    assert isinstance(flow, OpticalFlow) and flow.name == f"raft {flow.weights_sha256[:12]}"
+    assert isinstance(flow, OpticalFlow) and flow.name == f"raft {flow.weights_sha256[:12]} iters 2"
     assert together.shape == (3, 2, 50, 61) and together.dtype == torch.float32 and not together.requires_grad
     for i in range(3):
         single = flow(clip[i], clip[i + 1])

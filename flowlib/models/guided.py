@@ -124,7 +124,7 @@ class GuidedTrajectories(nn.Module):
         with torch.no_grad():
             guide = Guide.of(images, self._measure(images), self.input_frames, grid)
         weight = self.choose.weight
-        pictures = shrink(images.flatten(1, 2).float() / 255 - 0.5, (2 * grid[0], 2 * grid[1]))
+        pictures = shrink((images.flatten(1, 2).float() - 127.5) / 255, (2 * grid[0], 2 * grid[1]))
         if self.training:  # another exposure for each clip: the same video is lit in one way only
             change = 0.2 * torch.randn(2, len(images), 1, 1, 1, device=images.device)
             pictures = pictures * (1 + change[0]) + change[1]
@@ -224,7 +224,8 @@ class Guide:
         candidates = [main, torch.zeros_like(main), camera, smooth, backwards, *moving[:-1]]
         scaled = unit[:, None, None, None]
         deviation = (shrink(main.square(), grid) - small.square()).clamp(min=0).sum(dim=1, keepdim=True).sqrt()
-        place = torch.from_numpy(pixel_grid((H, W))).to(main).permute(2, 0, 1) / max(H, W) - 0.5
+        side = max(H, W)
+        place = (torch.from_numpy(pixel_grid((H, W))).to(main).permute(2, 0, 1) - side / 2) / side
         channels = [
             (small - shrink(camera, grid)) / scaled,
             deviation / scaled,

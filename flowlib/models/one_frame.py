@@ -84,7 +84,8 @@ class OneFrameTrajectories(nn.Module):
         with torch.no_grad():
             fine = self.early(F.interpolate(picture, (4 * h, 4 * w), mode="bilinear", align_corners=False))
             coarse = self.late(fine)
-        place = torch.from_numpy(pixel_grid((H, W))).to(picture).permute(2, 0, 1) / max(H, W) - 0.5
+        side = max(H, W)
+        place = (torch.from_numpy(pixel_grid((H, W))).to(picture).permute(2, 0, 1) - side / 2) / side
         told = [
             self.reduce[0](fine),
             enlarge(self.reduce[1](coarse), (h, w)),

@@ -42,7 +42,7 @@ def tone_map(codes: UInt16[np.ndarray, "H W 3"], transfer: int, primaries: int) 
     over, most = np.maximum(brightest - KNEE, 0) / (1 - KNEE), (PEAK - KNEE) / (1 - KNEE)
     bent = np.minimum(brightest, KNEE) + (1 - KNEE) * over * (1 + over / most**2) / (1 + over)
     light *= bent / np.maximum(brightest, 1e-6)
-    return _codes()[(np.clip(light, 0, 1) * 65535 + 0.5).astype(np.uint16)]
+    return _codes()[np.rint(np.clip(light, 0, 1) * 65535).astype(np.uint16)]
 
 
 @cache
