@@ -61,8 +61,17 @@ LIBRARY_ERRORS = (
 
 # FFmpeg's decoders and converters have threads, which a forked process (a DataLoader's worker) lacks: if one is thrown
 # away there it waits for them for ever. What is garbage (frames, by the traceback of an error) goes before the fork.
+_opened: list[Path] = []  # since garbage was collected last; collecting takes a tenth of a second
+
+
+def _collect() -> None:
+    if _opened:
+        _opened.clear()
+        gc.collect()
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=gc.collect)
+    os.register_at_fork(before=_collect)
 
 
 class VideoError(ValueError):
@@ -76,6 +85,7 @@ def open_video(path: Path) -> Iterator[FileReader | PictureReader]:
         raise VideoError(f"{printable(path)}: expected a name in UTF-8; rename it")
     max_pixels()
     max_seconds()  # a limit that can't be read is not the file's fault
+    _opened[:] = [path]
     with ExitStack() as stack:
         with refused(path):
             reader = _open(path, stack)
