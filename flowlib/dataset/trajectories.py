@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from torch.utils.data import Dataset
+from torch.utils.data._utils.collate import collate, default_collate_fn_map
 
 from flowlib.clips import Clip, ClipSample
 from flowlib.dataset.local import copy_shards, local_folder, on_drive, unpack_shards
@@ -22,6 +23,14 @@ from flowlib.splits import SPLITS, load_splits, name_videos
 from flowlib.tracks import Tracks
 
 Reader = TypeVar("Reader")
+
+
+def _collate(batch: list[ClipSample], *, collate_fn_map: dict | None = None) -> dict:
+    return {key: collate([sample[key] for sample in batch], collate_fn_map=collate_fn_map) for key in batch[0]}
+
+
+# As torch's default_collate is to be told; without it a mapping of another type than dict is put together twice.
+default_collate_fn_map[ClipSample] = _collate
 
 
 class TrajectoryDataset(Dataset):
