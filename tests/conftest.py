@@ -2,11 +2,12 @@
 
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import jaxtyping
 import pytest
 from beartype import BeartypeConf, beartype
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
 
 typechecked = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int will do where a float is asked for
@@ -14,8 +15,10 @@ hook = install_import_hook("flowlib", "conftest.typechecked")
 
 # The same examples in every run: the suite tells whether a change broke something. To look for examples that break what
 # is there: pytest --hypothesis-profile=explore, as often as you like.
-settings.register_profile("same", derandomize=True)
-settings.register_profile("explore", derandomize=False, print_blob=True)
+# Nothing is timed: on a busy machine everything takes long.
+UNTIMED: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("same", derandomize=True, **UNTIMED)
+settings.register_profile("explore", derandomize=False, print_blob=True, **UNTIMED)
 settings.load_profile("same")
 
 SHARED = Path(__file__).parents[2] / "shared"
