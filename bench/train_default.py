@@ -31,6 +31,7 @@ from flowlib.dataset.consensus import Consensus
 from flowlib.flow import CachedFlow, DISFlow, RAFTFlow
 from flowlib.geometry import bilinear_sample
 from flowlib.labelling import LabelConfig, label, make_plan
+from flowlib.metrics import auroc
 from flowlib.models.baselines import ConstantVelocity, MeanMotion, ZeroMotion
 from flowlib.models.guided import WEIGHTS, GuidedTrajectories, save_shipped
 from flowlib.models.one_frame import OneFrameTrajectories
@@ -123,7 +124,7 @@ def measure(part: str, workspace: Workspace, methods: Mapping[str, Any], wanted:
                         held[name].append(float((error <= RADIUS * spread)[seen].mean()))
                         expected = np.linalg.norm(moved[-1], axis=-1) + 2 * spread[-1]
                         true = np.linalg.norm(truth.displacement[-1], axis=-1) > MOVES
-                        ranks[name].append(auroc(expected[seen[-1]], true[seen[-1]]))
+                        ranks[name].append(auroc(true[seen[-1]], expected[seen[-1]]))
     errors = {
         kind: {
             name: {video: float(np.mean(own)) for video, own in sorted(videos.items())} for name, videos in by.items()
@@ -133,16 +134,6 @@ def measure(part: str, workspace: Workspace, methods: Mapping[str, Any], wanted:
     held_mean = {name: float(np.mean(values)) for name, values in held.items() if values}
     told = {name: float(np.nanmean(values)) for name, values in ranks.items() if values}
     return {"errors": errors, "within 90 % radius": held_mean, "moves, AUROC": told}
-
-
-def auroc(score: np.ndarray, positive: np.ndarray) -> float:
-    """Chance that a positive has the higher score; NaN where there is one kind only."""
-    from scipy.stats import rankdata
-
-    n = int(positive.sum())
-    if n in (0, len(positive)):
-        return math.nan
-    return float((rankdata(score)[positive].sum() - n * (n + 1) / 2) / (n * (len(positive) - n)))
 
 
 def ladder(errors: Mapping[str, Mapping[str, float]], base: str, draws: int = 4000) -> dict[str, dict[str, Any]]:

@@ -260,7 +260,26 @@ class ClipSample(Mapping[str, Any]):
         return len(KEYS)
 
 
-class ClipList(Sequence[ClipSample]):
+class HoldsClips:
+    """What a dataset knows of its videos by its `clips`."""
+
+    @property
+    def clips(self) -> list[Clip]:
+        raise NotImplementedError(f"{type(self).__name__}.clips")
+
+    @property
+    def videos(self) -> list[str]:
+        """Their names, sorted."""
+        return sorted({clip.video for clip in self.clips})
+
+    @property
+    def fingerprints(self) -> list[str]:
+        """Of the videos; their names where nobody has read them."""
+        known = {clip.video: clip.fingerprint or clip.video for clip in self.clips}
+        return [known[name] for name in self.videos]
+
+
+class ClipList(HoldsClips, Sequence[ClipSample]):
     """Clips that are at hand, such as a benchmark's, as a dataset that training and evaluation take.
 
     Args:
@@ -301,16 +320,6 @@ class ClipList(Sequence[ClipSample]):
     @property
     def clips(self) -> list[Clip]:
         return [sample.clip for sample in self.samples]
-
-    @property
-    def videos(self) -> list[str]:
-        return sorted({clip.video for clip in self.clips})
-
-    @property
-    def fingerprints(self) -> list[str]:
-        """Of the videos; their names where nobody has read them."""
-        known = {clip.video: clip.fingerprint or clip.video for clip in self.clips}
-        return [known[name] for name in self.videos]
 
     @property
     def num_frames(self) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
-from flowlib.clips import Clip, ClipSample
+from flowlib.clips import Clip, ClipSample, HoldsClips
 from flowlib.dataset.about import content_of, split_of
 from flowlib.dataset.trajectories import TrajectoryDataset
 from flowlib.tracks import Tracks
@@ -44,7 +44,7 @@ class Agreement:
         )
 
 
-class Consensus(Dataset):
+class Consensus(HoldsClips, Dataset):
     """The clips that two datasets have in common, with the mean of their tracks; visible where both agree.
 
     A point counts in a frame if both trackers see it there and are no more than `tolerance` apart, there and in every
@@ -89,15 +89,6 @@ class Consensus(Dataset):
     @property
     def clips(self) -> list[Clip]:
         return [self.first.clips[one] for one, _ in self.pairs]
-
-    @property
-    def videos(self) -> list[str]:
-        return sorted({clip.video for clip in self.clips})
-
-    @property
-    def fingerprints(self) -> list[str]:
-        known = {clip.video: clip.fingerprint or clip.video for clip in self.clips}
-        return [known[name] for name in self.videos]
 
     @property
     def num_frames(self) -> int:
