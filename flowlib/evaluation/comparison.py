@@ -60,6 +60,11 @@ class Comparison:
         """The methods that the main one has to beat: all others but oracles."""
         return [name for name in self.methods[1:] if self.role(name) != "oracle"]
 
+    @property
+    def data(self) -> Mapping[str, Any]:
+        """What is known of the samples."""
+        return self.run.get("data", {})
+
     def told(self, method: str) -> dict[str, Any]:
         """What the run says of a method; empty if nothing."""
         return self.run.get("methods", {}).get(method, {})

@@ -35,11 +35,11 @@ class PosePrediction:
     """Poses of a batch of crops.
 
     Attributes:
-        coefficients: [B K] of the pose prior.
+        coefficients: [B K] of the pose prior; None of a method that has none.
         joints: [B J 3], relative to the crop's centre, in units of half its cube.
     """
 
-    coefficients: Float[Tensor, "B K"]
+    coefficients: Float[Tensor, "B K"] | None
     joints: Float[Tensor, "B J 3"]
 
 

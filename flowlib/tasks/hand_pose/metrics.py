@@ -43,9 +43,9 @@ def mean_error(errors: Float[np.ndarray, "S J"], counted: Bool[np.ndarray, "S J"
 
 
 def success(errors: Float[np.ndarray, "..."]) -> dict[int, float]:
-    """Share of errors below 0, 1, …, 80 mm (Taylor et al. 2012 for the largest error of each frame, PCK for joints)."""
+    """Share of errors of up to 0, 1, …, 80 mm (Taylor et al. 2012 for the largest error of each frame, PCK for joints)."""
     ordered = np.sort(errors, axis=None)
-    return {mm: float(np.searchsorted(ordered, mm) / ordered.size) for mm in range(FARTHEST + 1)}
+    return {mm: float(np.searchsorted(ordered, mm, "right") / ordered.size) for mm in range(FARTHEST + 1)}
 
 
 def area(curve: dict[int, float], low: int, high: int) -> float:
@@ -67,7 +67,7 @@ def aligned(predicted: Float[np.ndarray, "S J 3"], true: Float[np.ndarray, "S J 
     return scale[:, None, None] * (p @ (U * sign[:, None]) @ Vt) + means[1]
 
 
-def jitter(joints: Float[np.ndarray, "S J 3"], steady: Bool[np.ndarray, " S-2"]) -> float:
+def jitter(joints: Float[np.ndarray, "S J 3"], steady: Bool[np.ndarray, " T"]) -> float:
     """Mean length of the second difference over time in mm/frame², at the frames between steady neighbours."""
     bent = np.linalg.norm(joints[2:] - 2 * joints[1:-1] + joints[:-2], axis=-1)[steady]
     return float(bent.mean()) if bent.size else NAN
@@ -89,8 +89,8 @@ class PoseAnswer(Answer):
         return joint_errors(self.prediction, self.case.joints)
 
     @cached_property
-    def steady(self) -> Bool[np.ndarray, " S-2"]:
-        """Which frames, of those with a neighbour on both sides, have no gap beside them."""
+    def steady(self) -> Bool[np.ndarray, " T"]:
+        """Which frames, of the T = S-2 with a neighbour on both sides, have no gap beside them."""
         return (np.diff(self.case.frames) == 1)[1:] & (np.diff(self.case.frames) == 1)[:-1]
 
     @cached_property
@@ -194,9 +194,9 @@ def series_of(skeleton: Skeleton) -> tuple[SeriesSpec, ...]:
     return (
         _curve("pck", "Joints right within so many mm", attrgetter("errors"), "Share of all joints (PCK)."),
         _curve("success_mean", "Frames right on average", lambda a: a.errors.mean(axis=1), "Share of frames whose mean "
-            "joint error is below."),
+            "joint error is no larger."),
         _curve("success", "Frames with all joints right", lambda a: a.errors.max(axis=1), "Share of frames whose "
-            "largest joint error is below: the hard way to count (Taylor et al. 2012)."),
+            "largest joint error is no larger: the hard way to count (Taylor et al. 2012)."),
         SeriesSpec("seen", "Seen joints of each finger", "Error", *parts, needs=(HIDDEN,), **_FINGER,
             function=per_finger(lambda answer, own: answer.mean(True, own))),
         SeriesSpec("hidden", "Hidden joints of each finger", "Error", *parts, needs=(HIDDEN,), **_FINGER,
