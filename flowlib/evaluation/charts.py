@@ -67,7 +67,7 @@ def along(report: Comparison, series: SeriesSpec) -> str:
 
 
 def by_name(report: Comparison, series: SeriesSpec) -> str:
-    """A series whose places have names: a row for each, a dot for each method, and a bar for the main one's interval."""
+    """A series whose places have names: a row for each, a dot for each method, the main one's interval as a bar."""
     metrics, paint = report.at_places(series), colours(report)
     means = {(name, m.name): report.estimate(name, m.name) for name in report.methods for m in metrics}
     known = [number for value in means.values() for number in (value.mean, value.high) if number == number]

@@ -42,8 +42,8 @@ def mean_error(errors: Float[np.ndarray, "S J"], counted: Bool[np.ndarray, "S J"
     return float((sums[numbers > 0] / numbers[numbers > 0]).mean()) if numbers.any() else NAN
 
 
-def success(errors: Float[np.ndarray, "..."]) -> dict[int, float]:
-    """Share of errors of up to 0, 1, …, 80 mm (Taylor et al. 2012 for the largest error of each frame, PCK for joints)."""
+def success(errors: Float[np.ndarray, ...]) -> dict[int, float]:
+    """Share of errors of up to 0, 1, …, 80 mm: PCK for joints; Taylor et al. 2012 count a frame's largest error."""
     ordered = np.sort(errors, axis=None)
     return {mm: float(np.searchsorted(ordered, mm, "right") / ordered.size) for mm in range(FARTHEST + 1)}
 

@@ -6,7 +6,7 @@ an action, or has a linear pose prior to be filled, says so by having its member
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from flowlib.hands.augment import HandAugment
-from flowlib.hands.skeleton import FPHA_21, ICVL_16, MSRA_21, NYU_14, Skeleton
+from flowlib.hands.skeleton import FPHA_21, ICVL_16, MSRA_21, NYU_14
 from flowlib.models.pose import PosePrediction
 from flowlib.models.protocols import device_of
 from flowlib.tasks.hand_pose.case import PoseCase
