@@ -24,10 +24,10 @@ class PoseCase:
         skeleton: of the joints.
         crops: float [S 1 H W] in [-1, 1].
         joints: [S J 3] in mm, in the camera's frame.
-        visible: [S J]; None where it is not known what is hidden.
-        centre: [S 3] in mm, rotation: [S 3 3], cube: [S] in mm: of the crops.
+        visible: [S J]; all true where it is not known what is hidden.
+        centre: [S 3] in mm, rotation: [S 3 3], cube: [S] in mm, intrinsics: [S 4] (fx, fy, ux, uy): of the crops.
         frames: [S] numbers of the frames, ascending; a gap ends what counts as one motion.
-        action: class of the sequence; None where it has none.
+        action: class of the sequence; -1 where it has none.
     """
 
     key: str
@@ -35,13 +35,21 @@ class PoseCase:
     skeleton: Skeleton
     crops: Float[Tensor, "S 1 H W"]
     joints: Float[np.ndarray, "S J 3"]
-    visible: Bool[np.ndarray, "S J"] | None
+    visible: Bool[np.ndarray, "S J"]
     centre: Float[np.ndarray, "S 3"]
     rotation: Float[np.ndarray, "S 3 3"]
     cube: Float[np.ndarray, " S"]
+    intrinsics: Float[np.ndarray, "S 4"]
     frames: Int[np.ndarray, " S"]
-    action: int | None
+    action: int
 
     def restore(self, poses: Float[np.ndarray, "S J 3"]) -> Float[np.ndarray, "S J 3"]:
         """Joints in mm in the camera's frame, from those relative to the crops in halves of their cubes."""
         return restore(poses.astype(np.float64), self.centre, self.rotation, self.cube)
+
+    def pixels(self, joints: Float[np.ndarray, "S J 3"]) -> Float[np.ndarray, "S J 2"]:
+        """Where joints in mm are seen in the crops, (x, y) in pixels."""
+        turned = joints.astype(np.float64) @ self.rotation.swapaxes(1, 2)
+        fx, fy, ux, uy = self.intrinsics.T[..., None]
+        x, y, z = np.moveaxis(turned, -1, 0)
+        return np.stack([fx * x / z + ux, fy * y / z + uy], axis=-1)

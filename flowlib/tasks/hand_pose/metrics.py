@@ -21,7 +21,6 @@ NAN = float("nan")
 FARTHEST = 80  # mm, where curves end
 TABLED = (5, 10, 20, 30, 40, 50, 80)  # mm that tables show of them
 FINGERS = ("palm", "thumb", "index", "middle", "ring", "pinky")
-HIDDEN = "knowledge of what is hidden"
 
 
 def joint_errors(predicted: Float[np.ndarray, "S J 3"], true: Float[np.ndarray, "S J 3"]) -> Float[np.ndarray, "S J"]:
@@ -81,8 +80,7 @@ class PoseAnswer(Answer):
 
     @property
     def available(self) -> frozenset[str]:
-        known = {HIDDEN: self.case.visible is not None, "three frames in a row": bool(self.steady.any())}
-        return frozenset(name for name, there in known.items() if there)
+        return frozenset(["three frames in a row"] if self.steady.any() else [])
 
     @cached_property
     def errors(self) -> Float[np.ndarray, "S J"]:
@@ -110,7 +108,6 @@ class PoseAnswer(Answer):
 
     def mean(self, seen: bool, joints: np.ndarray | None = None) -> float:
         """Mean error of the seen joints, or of the hidden ones; of some of the joints only, if they are given."""
-        assert self.case.visible is not None
         counted = self.case.visible == seen
         return mean_error(self.errors, counted if joints is None else counted & joints)
 
@@ -154,7 +151,6 @@ def _curve(name: str, title: str, errors: Callable[[PoseAnswer], np.ndarray], me
 
 
 _ERROR: dict[str, Any] = {"group": "Where the joints are", "digits": 1}
-_KNOWN: dict[str, Any] = _ERROR | {"needs": (HIDDEN,)}
 _SHAPE: dict[str, Any] = {"group": "The shape of the hand", "digits": 1}
 _RIGHT: dict[str, Any] = {"group": "How many are right", "unit": "", "better": "high", "digits": 3}
 _MOVED: dict[str, Any] = {"group": "Over time", "unit": "mm/frame²", "needs": ("three frames in a row",)}
@@ -162,10 +158,11 @@ _MOVED: dict[str, Any] = {"group": "Over time", "unit": "mm/frame²", "needs": (
 METRICS: tuple[MetricSpec, ...] = (
     _spec("mpjpe", "Joint error", lambda a: mean_error(a.errors), "Mean distance of a joint from its true place, over "
         "joints, then frames.", **_ERROR, headline=True),
-    _spec("mpjpe_seen", "Seen joints", lambda a: a.mean(True), "The same of the joints that the camera sees.", **_KNOWN,
+    _spec("mpjpe_seen", "Seen joints", lambda a: a.mean(True), "The same of the joints that the camera sees (all "
+        "of them where that isn't known).", **_ERROR,
         headline=True),
     _spec("mpjpe_hidden", "Hidden joints", lambda a: a.mean(False), "The same of the joints that it doesn't see: "
-        "behind the hand itself, or behind something held.", **_KNOWN, headline=True),
+        "behind the hand itself, or behind something held.", **_ERROR, headline=True),
     _spec("median", "Median", lambda a: float(np.median(a.errors)), "Half of all joints are nearer.", **_ERROR),
     _spec("percentile_90", "90 %", lambda a: float(np.percentile(a.errors, 90)), "Nine of ten joints are nearer.",
         **_ERROR),
@@ -197,9 +194,9 @@ def series_of(skeleton: Skeleton) -> tuple[SeriesSpec, ...]:
             "joint error is no larger."),
         _curve("success", "Frames with all joints right", lambda a: a.errors.max(axis=1), "Share of frames whose "
             "largest joint error is no larger: the hard way to count (Taylor et al. 2012)."),
-        SeriesSpec("seen", "Seen joints of each finger", "Error", *parts, needs=(HIDDEN,), **_FINGER,
+        SeriesSpec("seen", "Seen joints of each finger", "Error", *parts, **_FINGER,
             function=per_finger(lambda answer, own: answer.mean(True, own))),
-        SeriesSpec("hidden", "Hidden joints of each finger", "Error", *parts, needs=(HIDDEN,), **_FINGER,
+        SeriesSpec("hidden", "Hidden joints of each finger", "Error", *parts, **_FINGER,
             function=per_finger(lambda answer, own: answer.mean(False, own))),
         SeriesSpec("finger", "All joints of each finger", "Error", *parts, **_FINGER,
             function=per_finger(lambda answer, own: float(answer.errors[:, own].mean()))),

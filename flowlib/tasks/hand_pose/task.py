@@ -7,12 +7,13 @@ an action, or has a linear pose prior to be filled, says so by having its member
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Subset
 
 from flowlib.hands.augment import HandAugment
 from flowlib.hands.skeleton import FPHA_21, ICVL_16, MSRA_21, NYU_14
@@ -135,11 +136,16 @@ class PoseTask(Task):
             if model.basis.requires_grad:
                 raise ValueError("loss: expected 'joints' with a pose prior that is trained, got 'coefficients'")
         actions = num_actions_of(model)
-        if actions and self.condition == "true" and sample["action"] is None:
-            raise ValueError(f"{name}: expected samples with an action for a model of {actions} actions, got none")
+        have = len(_hands(dataset).actions)
+        if actions and self.condition == "true" and actions != have:
+            raise ValueError(f"{name}: expected hands of {actions} actions, as the model is told of, got {have}")
 
     def describe_data(self, dataset: Any) -> dict[str, Any]:
-        return dataset.describe()
+        """Subjects, number of actions, skeleton, and how the crops were made, with what truth they contain."""
+        hands = _hands(dataset)
+        crop = asdict(hands.config) | {"truth": hands.config.truth}
+        about = {"subjects": list(hands.subjects), "num_actions": len(hands.actions), "crop": crop}
+        return about | {"skeleton": hands.skeleton.name}
 
     def prepare(self, model: nn.Module, dataset: Any) -> dict[str, float]:
         """Fit the pose prior of a network whose own is still empty; `floor_mm` is what it leaves over, RMS."""
@@ -153,24 +159,24 @@ class PoseTask(Task):
     def example(self, sample: Any, inputs: Inputs, generator: torch.Generator | None) -> dict[str, Any]:
         """A frame, augmented if there is a generator: `crop` [1 H W], `pose` [J 3], `coefficients` [K], `visible` [J],
         `half` (of the cube's side, mm), and `action` [K] for a network that takes one."""
-        pose = torch.as_tensor(sample["pose"])
-        example = {"name": f"{sample['key']} {sample['frame']}", "crop": torch.as_tensor(sample["crop"]), "pose": pose}
-        example["half"] = torch.tensor(float(sample["cube"]) / 2)
-        visible = sample["visible"]
-        example["visible"] = torch.ones(len(pose), dtype=torch.bool) if visible is None else torch.as_tensor(visible)
+        if self.augment is not None and generator is not None:
+            sample = sample.augmented(self.augment, generator)
+        pose = sample["pose"]
+        example = {"name": f"{sample['key']} {int(sample['frame'])}"}
+        example |= {name: sample[name] for name in ("crop", "pose", "visible")} | {"half": sample["cube"] / 2}
         if inputs.basis is not None:
             assert inputs.mean is not None
             example["coefficients"] = (pose.flatten() - torch.from_numpy(inputs.mean)) @ torch.from_numpy(inputs.basis)
         if inputs.num_actions:
             dropped = generator is not None and float(torch.rand((), generator=generator)) < self.condition_dropout
-            example["action"] = self._action(sample["action"], inputs.num_actions, dropped)
+            example["action"] = self._action(int(sample["action"]), inputs.num_actions, dropped)
         return example
 
-    def _action(self, action: int | None, count: int, dropped: bool = False) -> Tensor:
+    def _action(self, action: int, count: int, dropped: bool = False) -> Tensor:
         """[K] What a network is told of the action."""
         if self.condition == "uniform" or dropped:
             return torch.full((count,), 1 / count)
-        if action is None or not 0 <= action < count:
+        if not 0 <= action < count:
             raise ValueError(f"action: expected a class from 0 to {count - 1}, as the model has, got {action}")
         return torch.eye(count)[action]
 
@@ -225,7 +231,17 @@ class PoseTask(Task):
         return Identity(sample["key"], group, hash_content(sample), f"{len(sample['crop'])} frames")
 
     def case(self, sample: Any) -> PoseCase:
-        raise NotImplementedError
+        """A sequence, as `HandSequences` has it.
+
+        Raises:
+            ValueError: a single frame.
+        """
+        if "length" not in sample:
+            raise ValueError(f"{sample['key']}: expected a whole sequence, as HandSequences has it, got one frame")
+        arrays = {name: sample[name].numpy() for name in ("joints", "visible", "centre", "rotation", "cube")}
+        known: dict[str, Any] = arrays | {"frames": sample["frame"].numpy(), "action": int(sample["action"])}
+        known |= {"intrinsics": sample["intrinsics"].numpy(), "crops": sample["crop"]}
+        return PoseCase(sample["key"], sample["subject"], SKELETONS[self.skeleton], **known)
 
     @torch.inference_mode()
     def predict(self, method: Any, case: PoseCase, name: str) -> np.ndarray:
@@ -258,6 +274,11 @@ class PoseTask(Task):
 
     def summary(self, results: Results) -> list[str]:
         return summarise(results)
+
+
+def _hands(dataset: Any) -> Any:
+    """The data set of hands that a subset is of."""
+    return _hands(dataset.dataset) if isinstance(dataset, Subset) else dataset
 
 
 def num_actions_of(method: Any) -> int:
