@@ -162,7 +162,7 @@ class View:
 
     def __getitem__(self, index: int) -> View:
         """One of n."""
-        return View(*(getattr(self, part.name)[index] for part in fields(self)))
+        return View(*(np.asarray(getattr(self, part.name)[index]) for part in fields(self)))
 
     def read(self, depth: Num[np.ndarray, "h w"], origin: tuple[int, int] = (0, 0), *, size: int) -> np.ndarray:
         """The picture, float32 [size size], that one view has of depth in mm.
