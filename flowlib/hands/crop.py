@@ -229,7 +229,7 @@ def view(
     away[..., 0, 0], away[..., 0, 2], away[..., 1, 1], away[..., 1, 2] = 1 / fx, -ux / fx, 1 / fy, -uy / fy
     away[..., 2, 2] = 1
     homography = _intrinsics(camera) @ rotation.swapaxes(-1, -2) @ away
-    return View(rotation, centre, cube, homography, np.stack([fx, fy, ux, uy], -1), far)
+    return View(*map(np.asarray, (rotation, centre, cube, homography, np.stack([fx, fy, ux, uy], -1), far)))
 
 
 def facing(centre: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n 3 3"]:
