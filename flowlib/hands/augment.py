@@ -73,7 +73,7 @@ class HandAugment:
         True
         """
         many = self.draw_many(1, seed)
-        return Motion(many.angle[0], many.factor[0], many.offset[0])
+        return Motion(many.angle.reshape(()), many.factor.reshape(()), many.offset[0])
 
     def draw_many(self, count: int, seed: int | Sequence[int]) -> Motion:
         """The motions of `count` samples at once, [n] each: a function of the seed alone."""
