@@ -16,13 +16,16 @@ from torch import Tensor, nn
 from torch.utils.data import Subset
 
 from flowlib.hands.augment import HandAugment
+from flowlib.hands.crop import axes, normalise
+from flowlib.hands.pca import PCAConfig, PosePCA, fit_pca
 from flowlib.hands.skeleton import FPHA_21, ICVL_16, MSRA_21, NYU_14
 from flowlib.models.pose import PosePrediction
 from flowlib.models.protocols import device_of
 from flowlib.tasks.hand_pose.case import PoseCase
 from flowlib.tasks.hand_pose.metrics import METRICS, PoseAnswer, series_of
+from flowlib.tasks.hand_pose.pictures import READING, strip_of
 from flowlib.tasks.hand_pose.summary import summarise, truth_told
-from flowlib.tasks.protocol import Identity, MetricSpec, Results, SeriesSpec, Task, hash_content
+from flowlib.tasks.protocol import Identity, MetricSpec, Results, SeriesSpec, Strip, Task, hash_content
 
 SKELETONS = {skeleton.name: skeleton for skeleton in (FPHA_21, MSRA_21, ICVL_16, NYU_14)}
 Loss = Literal["coefficients", "joints"]
@@ -75,6 +78,8 @@ class PoseTask(Task):
         "The joints of a hand from depth crops, in millimetres, of every frame of every sequence. Means are over the "
         "joints of a frame, then the frames of a sequence. A joint counts as hidden where the camera doesn't see it."
     )
+
+    reading: ClassVar[str] = READING
 
     loss: Loss = "coefficients"  # squared error of the pose prior's coefficients, or of the normalised joints
     augment: HandAugment | None = None  # of training crops, drawn anew each time
@@ -133,6 +138,9 @@ class PoseTask(Task):
             if not isinstance(model, HasBasis):
                 got = type(model).__name__
                 raise ValueError(f"loss: 'coefficients' expects a model with a pose prior (`basis`), got {got}")
+            if model.basis.shape[0] != 3 * skeleton.num_joints:
+                got = model.basis.shape[0] // 3
+                raise ValueError(f"model: expected {skeleton.num_joints} joints, as {name} has, got {got}")
             if model.basis.requires_grad:
                 raise ValueError("loss: expected 'joints' with a pose prior that is trained, got 'coefficients'")
         actions = num_actions_of(model)
@@ -148,8 +156,19 @@ class PoseTask(Task):
         return about | {"skeleton": hands.skeleton.name}
 
     def prepare(self, model: nn.Module, dataset: Any) -> dict[str, float]:
-        """Fit the pose prior of a network whose own is still empty; `floor_mm` is what it leaves over, RMS."""
-        raise NotImplementedError
+        """Fit the pose prior of a network whose own is still empty; `floor_mm` is what the prior can't say of the
+        training poses, as the mean distance of a joint: no network of it gets below."""
+        if not isinstance(model, HasBasis):
+            return {}
+        hands, frames = _frames(dataset)
+        joints, centres, config = hands.joints[frames], hands.centres[frames], hands.config
+        if not model.basis.any():
+            chosen = PCAConfig(model.basis.shape[1], self.pca_draws, self.pca_augment)
+            pca = fit_pca(joints, centres, config, chosen)
+            model.set_basis(torch.from_numpy(pca.components).float(), torch.from_numpy(pca.mean).float())
+        components, mean = (part.detach().cpu().double().numpy() for part in (model.basis.T, model.mean))
+        poses = normalise(joints.astype(np.float64), centres, axes(config, centres), config.cube)
+        return {"floor_mm": PosePCA(mean, components, np.empty(0), 0.0).floor_mm(poses, config.cube)}
 
     def inputs(self, model: nn.Module) -> Inputs:
         basis, mean = (None, None) if not isinstance(model, HasBasis) else (model.basis, model.mean)
@@ -269,6 +288,9 @@ class PoseTask(Task):
     def answer(self, prediction: np.ndarray, case: PoseCase) -> PoseAnswer:
         return PoseAnswer(prediction, case)
 
+    def strip(self, title: str, identity: Identity, case: PoseCase, predictions: Mapping[str, Any]) -> Strip:
+        return strip_of(title, identity, case, predictions)
+
     def facts(self, data: Mapping[str, Any], results: Results) -> list[str]:
         return [truth_told(data)]
 
@@ -279,6 +301,14 @@ class PoseTask(Task):
 def _hands(dataset: Any) -> Any:
     """The data set of hands that a subset is of."""
     return _hands(dataset.dataset) if isinstance(dataset, Subset) else dataset
+
+
+def _frames(dataset: Any) -> tuple[Any, Any]:
+    """The data set of hands that a subset of frames is of, and which frames of it."""
+    if not isinstance(dataset, Subset):
+        return dataset, slice(None)
+    hands, frames = _frames(dataset.dataset)
+    return hands, np.arange(len(hands))[frames][list(dataset.indices)]
 
 
 def num_actions_of(method: Any) -> int:
