@@ -27,7 +27,7 @@ import hashlib
 import json
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ from torch.utils.data._utils.collate import collate, default_collate_fn_map
 
 from flowlib.hands.augment import HandAugment, Motion
 from flowlib.hands.crop import STILL, CropConfig, View, normalise, share_outside, view
+from flowlib.hands.pca import PCAConfig, PosePCA, fit_pca
 from flowlib.hands.store import HandStore, StoredSequence, UnpackedDepth, store_paths, unpack
 from flowlib.hdf5 import OpenFiles
 from flowlib.splits import SPLITS
@@ -173,7 +174,7 @@ class _Hands(Dataset):
         if not self._takes:
             there = Counter(assigned.values())
             raise ValueError(f"split: {split!r} has no sequences in {self.root} ({dict(sorted(there.items()))})")
-        self.share_outside = share_outside(self._offsets(), [self.config.cube])[self.config.cube]
+        self.share_outside = self.outside([self.config.cube])[self.config.cube]
 
     def _assign(self, found: list, splits: Mapping[str, str] | None) -> dict[str, str]:
         """The split of each sequence: whole ones, so that no frame is learned and a neighbour of it tested."""
@@ -259,6 +260,25 @@ class _Hands(Dataset):
     def centres(self) -> Float[np.ndarray, "N 3"]:
         """The centres of all frames' crops in mm."""
         return np.concatenate([take.centres for take in self._takes])
+
+    @property
+    def poses(self) -> Float[np.ndarray, "N J 3"]:
+        """The true poses of all frames, float32, as `pose` of the samples; decodes no depth."""
+        return (self._offsets() / (self.config.cube / 2)).astype(np.float32)
+
+    def fit_pca(self, config: PCAConfig | None = None, *, folder: str | Path | None = None) -> PosePCA:
+        """A basis of this split's poses, see `pca.fit_pca`; kept in `pca/` of the store, or in `folder`.
+
+        Raises:
+            ValueError: this isn't the training split, of which alone a basis may know.
+        """
+        if self.split != "train":
+            raise ValueError(f"split: expected a basis to be fitted on train alone, got {self.split!r}")
+        return fit_pca(self.joints, self.centres, self.config, config, folder=folder or self.root / "pca")
+
+    def outside(self, cubes: Sequence[float]) -> dict[float, float]:
+        """The share of joints outside cubes around these centres, by their side in mm; warns of over 1 %."""
+        return share_outside(self._offsets(), cubes)
 
 
 class HandFrames(_Hands):
