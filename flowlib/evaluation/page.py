@@ -96,7 +96,7 @@ def _facts(report: Comparison) -> list[str]:
         f"data {data.get('fingerprint', '')[:8] or '–'}",
         str(report.run.get("time", "")),
     ]
-    return [fact for fact in facts if fact]
+    return list(dict.fromkeys(fact for fact in facts if fact))
 
 
 def _charted(report: Comparison) -> list[MetricSpec]:

@@ -26,7 +26,7 @@ def truth_told(data: Mapping[str, Any]) -> str:
     size = f"crops are cubes of {crop['cube']:g} mm"
     if crop["truth"] == "estimated":
         return f"The input contains no truth: {size} around a centre that was estimated from the depth."
-    return f"The input contains truth: {size} around a centre that is {crop['truth']}; all methods share it."
+    return f"The input contains truth, the same for all methods: {size}, centre: {crop['truth']}."
 
 
 def _answer(results: Results) -> list[str]:

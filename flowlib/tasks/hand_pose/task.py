@@ -52,6 +52,14 @@ class TakesAction(Protocol):
     def num_actions(self) -> int: ...
 
 
+@runtime_checkable
+class HasSize(Protocol):
+    """A network that takes crops of one size, of so many pixels a side."""
+
+    @property
+    def size(self) -> int: ...
+
+
 class Inputs(NamedTuple):
     """What an example must know of the model."""
 
@@ -84,7 +92,7 @@ class PoseTask(Task):
     loss: Loss = "coefficients"  # squared error of the pose prior's coefficients, or of the normalised joints
     augment: HandAugment | None = None  # of training crops, drawn anew each time
     pca_augment: HandAugment | None = None  # of the poses that the pose prior is fitted to
-    pca_draws: int = 200_000  # how many of these, with replacement
+    pca_draws: int = 200_000  # how many of these, with replacement; 0: each once, as it is
     condition: Condition = "true"  # what a network that takes an action is given: the true one, or 1/K everywhere
     condition_dropout: float = 0.25  # in training only: share of samples that get 1/K instead of the true action
     skeleton: str = FPHA_21.name
@@ -96,8 +104,8 @@ class PoseTask(Task):
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name}: expected one of {', '.join(known)}, got {getattr(self, name)!r}")
-        if not self.pca_draws >= 1:
-            raise ValueError(f"pca_draws: expected 1 or more, got {self.pca_draws!r}")
+        if not self.pca_draws >= 0:
+            raise ValueError(f"pca_draws: expected 0 or more, got {self.pca_draws!r}")
         if not 0 <= self.condition_dropout <= 1:
             raise ValueError(f"condition_dropout: expected a share from 0 to 1, got {self.condition_dropout!r}")
 
@@ -143,6 +151,10 @@ class PoseTask(Task):
                 raise ValueError(f"model: expected {skeleton.num_joints} joints, as {name} has, got {got}")
             if model.basis.requires_grad:
                 raise ValueError("loss: expected 'joints' with a pose prior that is trained, got 'coefficients'")
+        side = model.size if isinstance(model, HasSize) else sample["crop"].shape[-1]
+        if list(sample["crop"].shape) != [1, side, side]:
+            got = list(sample["crop"].shape)
+            raise ValueError(f"{name}: expected crops of {side} pixels, as the model takes them, got {got}")
         actions = num_actions_of(model)
         have = len(_hands(dataset).actions)
         if actions and self.condition == "true" and actions != have:
@@ -168,7 +180,7 @@ class PoseTask(Task):
             model.set_basis(torch.from_numpy(pca.components).float(), torch.from_numpy(pca.mean).float())
         components, mean = (part.detach().cpu().double().numpy() for part in (model.basis.T, model.mean))
         poses = normalise(joints.astype(np.float64), centres, axes(config, centres), config.cube)
-        return {"floor_mm": PosePCA(mean, components, np.empty(0), 0.0).floor_mm(poses, config.cube)}
+        return {"floor_mm": PosePCA(mean, components, np.zeros(len(components)), 0.0).floor_mm(poses, config.cube)}
 
     def inputs(self, model: nn.Module) -> Inputs:
         basis, mean = (None, None) if not isinstance(model, HasBasis) else (model.basis, model.mean)
