@@ -1,7 +1,7 @@
 """The synthetic hand: what a picture costs, and whether the data set is as hard as it was designed to be.
 
     python bench/hands.py rendering                 # ms per crop and per picture, one thread
-    python bench/hands.py design                    # what single frames tell of covered fingers, with the action and without
+    python bench/hands.py design                    # what single frames tell of covered fingers
     python bench/hands.py action --seeds 0 1 2      # accuracy of an LSTM on true joints across subjects
 
 "rendering" takes turns between contenders, the median of `--rounds` passes over hands in random poses. "design" uses
@@ -25,7 +25,7 @@ from flowlib.hands.actions import ActionConfig
 from flowlib.hands.kinematics import LIMITS, forward, place, random_shape, rotation
 from flowlib.hands.rendering import render
 from flowlib.hands.sensor import sense
-from flowlib.hands.synthetic import HIDDEN_JOINTS, SEEN_JOINTS, SyntheticConfig, SyntheticHands
+from flowlib.hands.synthetic import HIDDEN_JOINTS, SyntheticConfig, SyntheticHands
 
 CUBE = 200.0  # mm that a crop shows
 
