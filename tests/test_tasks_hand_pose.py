@@ -47,15 +47,15 @@ def test_the_prior_is_fitted_to_the_training_poses_once(hand_frames):
     pca = PosePCA.fit(poses, 8)
     assert constants["floor_mm"] == pytest.approx(pca.floor_mm(poses, CROP.cube), rel=0.05)
     before = net.basis.clone()
-    TASK.prepare(net, Subset(hand_frames, range(40)))
+    TASK.prepare(net, Subset(hand_frames, range(30)))
     assert torch.equal(net.basis, before)
 
 
 def test_a_subset_gets_the_prior_of_its_own_poses(hand_frames):
     whole, part = tiny_pose_net(), tiny_pose_net()
     TASK.prepare(whole, hand_frames)
-    TASK.prepare(part, Subset(Subset(hand_frames, range(50)), range(10, 40)))
-    expected = np.stack([hand_frames[i]["pose"].numpy().ravel() for i in range(10, 40)]).mean(axis=0)
+    TASK.prepare(part, Subset(Subset(hand_frames, range(30)), range(5, 25)))
+    expected = np.stack([hand_frames[i]["pose"].numpy().ravel() for i in range(5, 25)]).mean(axis=0)
     assert np.allclose(part.mean.numpy(), expected, atol=0.05) and not torch.allclose(part.mean, whole.mean)
 
 
@@ -118,7 +118,9 @@ def test_a_checkpoint_gives_the_same_network_prior_and_task(hand_frames, hand_se
     run = fit(net, task, hand_frames, None, config(steps=2), folder=tmp_path)
     loaded, about = load_checkpoint(run.last)
     case = task.case(hand_sequences[0])
-    assert np.array_equal(task.predict(loaded, case, "a"), task.predict(net.eval(), case, "a"))
+    # Pictures lie otherwise in memory in training (channels last), which changes last bits.
+    assert np.allclose(task.predict(loaded, case, "a"), task.predict(net.eval(), case, "a"), atol=1e-4)
+    assert all(torch.equal(value, net.state_dict()[name]) for name, value in loaded.state_dict().items())
     assert load_task(run.last) == task and about["floor_mm"] > 0
     assert about["data"]["train"]["crop"]["truth"] == "truth" and len(about["data"]["train"]["subjects"]) == 1
 
@@ -154,7 +156,7 @@ def test_an_offset_is_the_error_and_the_truth_has_none(hand_frames, hand_sequenc
         assert report.estimate("off", metric).mean == pytest.approx(10, abs=1e-3)
         assert report.estimate("truth", metric).mean == pytest.approx(0, abs=1e-3)
     assert report.pooled("off", "mpjpe", "frames") == pytest.approx(10, abs=1e-3)
-    assert report.estimate("truth", "auc").mean == 1
+    assert report.estimate("truth", "auc").mean == pytest.approx(1, abs=0.01)  # 0 mm is missed by a last bit
     text = report.markdown()
     assert "| off | 10.0" in text and "Index" not in text
     for joint in FPHA_21.joints:
@@ -183,7 +185,7 @@ def test_what_was_trained_on_is_not_tested_on(hand_frames, hand_store, tmp_path)
     from flowlib.hands.dataset import HandSequences
 
     net = tiny_pose_net()
-    fit(net, TASK, Subset(hand_frames, range(40)), None, config(steps=1), folder=tmp_path / "run")
+    fit(net, TASK, Subset(hand_frames, range(30)), None, config(steps=1), folder=tmp_path / "run")
     with pytest.raises(ValueError, match="allow_leak=True overrides"):
         evaluate({"a": net}, TASK, HandSequences(hand_store, "train", CROP), folder=tmp_path, progress=False)
 
@@ -193,6 +195,7 @@ def test_what_was_trained_on_is_not_tested_on(hand_frames, hand_store, tmp_path)
 
 def test_a_conditioned_network_is_told_the_true_action_or_none(hand_frames, hand_sequences):
     net = tiny_pose_net(num_actions=2, film=("linear",))
+    TASK.prepare(net, hand_frames)
     sample = hand_frames[0]
     told = TASK.example(sample, TASK.inputs(net), None)["action"]
     assert torch.equal(told, torch.eye(2)[int(sample["action"])])
