@@ -1,20 +1,21 @@
 """Read FPHA, the First-Person Hand Action Benchmark (Garcia-Hernando et al. 2018), as its authors hand it out.
 
     <root>/Video_files/Subject_1/put_salt/1/depth/depth_0015.png      grey PNG of 16 bits, 640×480, mm, 0 = none
-    <root>/Hand_pose_annotation_v1/Subject_1/put_salt/1/skeleton.txt  (or …_v1_1) a line a frame: t x1 y1 z1 … x21 y21 z21
+    <root>/Hand_pose_annotation_v1/Subject_1/put_salt/1/skeleton.txt  a line a frame: t x1 y1 z1 … x21 y21 z21
     <root>/data_split_action_recognition.txt                          the 1:1 protocol, and the class of each take
-    <root>/action_object_info.txt                                     the object of each action; for "cross-object" only
+    <root>/action_object_info.txt                                     the object of each action, for "cross-object"
     <root>/Subjects_info/Subject_1_info.txt                           optional: which takes there should be
 
-Joints are in mm in the depth camera's frame, x right, y down, z forward: taken as they are, and `DepthCheck` says what
-share of them lies in the hand. Colour pictures aren't read.
+The skeletons' folder may be called …_v1_1. Joints are in mm in the depth camera's frame, x right, y down, z forward:
+taken as they are, and `DepthCheck` says what share of them lies in the hand. Colour pictures aren't read.
 """
 
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -25,16 +26,16 @@ from flowlib.hands.reading import (
     assemble,
     by_number,
     check_png,
-    depth_reader,
     existing_folder,
     hold_out,
     natural,
     parse_numbers,
     read_lines,
-    usable_frames,
+    read_take,
 )
 from flowlib.hands.sequences import HandCollection, HandSequence, Skipped
 from flowlib.hands.skeleton import FPHA_21
+from flowlib.video import decode_depth
 
 Protocol = Literal["1:1", "cross-subject", "cross-object"]
 NUM_ACTIONS = 45
@@ -101,7 +102,9 @@ def read_fpha(
         elif protocol == "1:1" and key not in official:
             skipped.append(Skipped(key, f"{SPLIT_FILE} doesn't name it"))
         else:
-            take, faults = _read_take(key, subject, classes[action], videos / key, skeletons / key / "skeleton.txt")
+            take, faults = _read_take(
+                key, videos / key, skeletons / key / "skeleton.txt", subject=subject, action=classes[action]
+            )
             takes += [take] if take else []
             skipped += faults
     if protocol == "1:1":
@@ -223,9 +226,7 @@ def _skeleton_folder(root: Path, asked: str) -> Path:
     return root / there[0]
 
 
-def _read_take(
-    key: str, subject: str, action: int, video: Path, skeleton: Path
-) -> tuple[HandSequence | None, list[Skipped]]:
+def _read_take(key: str, video: Path, skeleton: Path, **about: Any) -> tuple[HandSequence | None, list[Skipped]]:
     """One take, or None, and what is left out of it."""
     if not skeleton.is_file():
         return None, [Skipped(key, f"expected {skeleton}, found none")]
@@ -234,30 +235,22 @@ def _read_take(
     lines = read_lines(skeleton)
     if not lines:
         return None, [Skipped(key, f"{skeleton}: expected a line for each frame, got an empty file")]
-    pictures = by_number(video / "depth", r"depth_(\d{4,})\.png")
     for row, line in enumerate(lines):
         if _frame_number(line) != row:
             return None, [Skipped(key, f"{skeleton}, line {row + 1}: expected t = {row}, got {line[:20]!r}")]
 
-    def read(row: int) -> np.ndarray:
-        joints = parse_numbers(lines[row], 1 + 3 * FPHA_21.num_joints)[1:].reshape(-1, 3)
-        if row not in pictures:
-            raise FrameError(f"{video / 'depth'}: expected depth_{row:04d}.png, found none")
-        check_png(pictures[row], FPHA_DEPTH.size)
-        return joints
-
-    kept, joints, skipped = usable_frames(key, range(len(lines)), read)
-    if alone := [number for number in pictures if number >= len(lines)]:
-        reason = f"{skeleton}: expected a line for each of them, got {len(lines)} lines"
-        skipped.append(Skipped(f"{key}, frames {alone[0]} to {alone[-1]}", reason))
-    if not kept:
-        return None, [Skipped(key, f"expected at least one frame that can be used; {skipped[0].reason}")]
-    paths = tuple(pictures[number] for number in kept)
-    take = HandSequence(
-        key, subject, action, FPHA_DEPTH, FPHA_21, np.stack(joints).astype(np.float32), depth_reader(paths),
-        numbers=np.array(kept), source=(skeleton, *paths),
-    )  # fmt: skip
-    return take, skipped
+    return read_take(
+        key,
+        range(len(lines)),
+        lambda row: parse_numbers(lines[row], 1 + 3 * FPHA_21.num_joints)[1:].reshape(-1, 3),
+        by_number(video / "depth", r"depth_(\d{4,})\.png"),
+        partial(check_png, FPHA_DEPTH.size, "16-bit grey"),
+        decode_depth,
+        labels=skeleton,
+        **about,
+        camera=FPHA_DEPTH,
+        skeleton=FPHA_21,
+    )
 
 
 def _frame_number(line: str) -> float:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import struct
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -22,13 +22,12 @@ from flowlib.hands.reading import (
     FrameError,
     assemble,
     by_number,
-    depth_reader,
     existing_folder,
     hold_out,
     natural,
     parse_numbers,
     read_lines,
-    usable_frames,
+    read_take,
 )
 from flowlib.hands.sequences import HandCollection, HandSequence, Skipped
 from flowlib.hands.skeleton import MSRA_21
@@ -76,7 +75,8 @@ def read_msra15(
     takes, skipped = [], []
     for subject in subjects:
         for action, gesture in enumerate(GESTURES):
-            take, faults = _read_take(root, subject, gesture, action, faulty)
+            key = f"{subject}/{gesture}"
+            take, faults = _read_take(root / key, key, faulty, subject=subject, action=action)
             takes += [take] if take else []
             skipped += faults
     test = {take.key for take in takes if take.subject == test_subject}
@@ -107,7 +107,7 @@ def _box(header: bytes, length: int) -> tuple[int, int, int, int]:
     width, height, left, top, right, bottom = HEADER.unpack(header)
     if (height, width) != MSRA15.size:
         raise ValueError(f"expected a picture of 320×240 pixels, got {width}×{height}")
-    if not (0 <= left <= right <= width and 0 <= top <= bottom <= height):
+    if not (0 <= left < right <= width and 0 <= top < bottom <= height):
         expected = "expected a box inside the picture of 320×240 pixels"
         raise ValueError(f"{expected}, got x from {left} to {right}, y from {top} to {bottom}")
     if length != (expected := HEADER.size + 4 * (right - left) * (bottom - top)):
@@ -124,42 +124,22 @@ def _check_bin(path: Path) -> None:
         raise FrameError(f"{path}: {error}") from error
 
 
-def _read_take(
-    root: Path, subject: str, gesture: str, action: int, faulty: str
-) -> tuple[HandSequence | None, list[Skipped]]:
+def _read_take(folder: Path, key: str, faulty: str, **about: Any) -> tuple[HandSequence | None, list[Skipped]]:
     """One take, or None, and what is left out of it."""
-    key = f"{subject}/{gesture}"
-    labels = root / key / "joint.txt"
+    labels = folder / "joint.txt"
     if not labels.is_file():
         return None, [Skipped(key, f"expected {labels}, found none")]
     lines = read_lines(labels)
     if not lines or not lines[0].strip().isdigit() or int(lines[0]) != len(lines) - 1:
-        got = f"{lines[0].strip()[:20]!r} above {len(lines) - 1} lines" if lines else "an empty file"
+        got = f"{lines[0][:20]!r} above {len(lines) - 1} lines" if lines else "an empty file"
         return None, [Skipped(key, f"{labels}: expected the number of lines and as many lines, got {got}")]
-    files = by_number(root / key, r"(\d{6})_depth\.bin")
     wrong = FAULTY.get(key, ()) if faulty == "skip" else ()
 
-    def read(number: int) -> np.ndarray:
+    def pose(number: int) -> np.ndarray:
         if number in wrong:
             raise FrameError("its annotation is known to be faulty")
-        joints = parse_numbers(lines[1 + number], 3 * MSRA_21.num_joints).reshape(-1, 3) * TO_OPENCV
-        if number not in files:
-            raise FrameError(f"{root / key}: expected {number:06d}_depth.bin, found none")
-        _check_bin(files[number])
-        return joints
+        return parse_numbers(lines[1 + number], 3 * MSRA_21.num_joints).reshape(-1, 3) * TO_OPENCV
 
-    kept, joints, skipped = usable_frames(key, range(len(lines) - 1), read)
-    skipped += [
-        Skipped(f"{key}, frame {n}", f"{labels}: expected a line for it, found none")
-        for n in files
-        if n >= len(lines) - 1
-    ]
-    if not kept:
-        reason = f"; {skipped[0].reason}" if skipped else ""
-        return None, [Skipped(key, f"expected at least one frame that can be used, found none{reason}")]
-    paths = tuple(files[number] for number in kept)
-    take = HandSequence(
-        key, subject, action, MSRA15, MSRA_21, np.stack(joints).astype(np.float32), depth_reader(paths, decode_bin),
-        numbers=np.array(kept), source=(labels, *paths),
-    )  # fmt: skip
-    return take, skipped
+    files = by_number(folder, r"(\d{6})_depth\.bin")
+    about |= {"labels": labels, "camera": MSRA15, "skeleton": MSRA_21}
+    return read_take(key, range(len(lines) - 1), pose, files, _check_bin, decode_bin, **about)

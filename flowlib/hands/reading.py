@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -19,7 +20,7 @@ from jaxtyping import Float
 from flowlib.geometry import Size
 from flowlib.hands.sequences import DepthCheck, HandCollection, HandSequence, Skipped
 from flowlib.hands.skeleton import handedness
-from flowlib.video import decode_depth, probe_png
+from flowlib.video import probe_png
 
 # mm of a joint behind the depth of its pixel, at least and at most: a joint lies within the hand, up to a hand's
 # thickness or what it holds behind what hides it, and annotations are a fingertip's radius off.
@@ -64,7 +65,7 @@ def parse_numbers(line: str, count: int) -> Float[np.ndarray, count]:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a text file, without empty ones at its end; bytes that are no text become signs that are no numbers."""
+    """The lines of a text file, without empty ones at its end; bytes that are no text make no numbers."""
     return path.read_text(encoding="utf-8", errors="replace").rstrip().splitlines()
 
 
@@ -79,19 +80,7 @@ def by_number(folder: Path, name: str) -> dict[int, Path]:
     return dict(sorted((int(match[1]), path) for match, path in found if match))
 
 
-def depth_reader(paths: Sequence[Path], decode: Callable[[bytes], np.ndarray] = decode_depth):
-    """`HandSequence.read` over one file a frame; what `decode` refuses is raised with the file's name."""
-    return partial(_read_depth, tuple(paths), decode)
-
-
-def _read_depth(paths: Sequence[Path], decode: Callable[[bytes], np.ndarray], frame: int) -> np.ndarray:
-    try:
-        return decode(paths[frame].read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{paths[frame]}: {error}") from error
-
-
-def check_png(path: Path, size: Size, kind: str = "16-bit grey") -> None:
+def check_png(size: Size, kind: str, path: Path) -> None:
     """Raise `FrameError` unless a file is a whole PNG of this size and kind, by its first and last bytes."""
     try:
         found = probe_png(path)
@@ -102,21 +91,59 @@ def check_png(path: Path, size: Size, kind: str = "16-bit grey") -> None:
         raise FrameError(f"{path}: expected {expected}, got a {found[1]} one of {found[0][1]}×{found[0][0]}")
 
 
-def usable_frames(
-    key: str, numbers: Iterable[int], read: Callable[[int], np.ndarray]
-) -> tuple[list[int], list[np.ndarray], list[Skipped]]:
-    """Read joints [J 3] of each numbered frame: (numbers, joints, what is skipped and why)."""
-    kept, joints, skipped = [], [], []
+def read_take(
+    key: str,
+    numbers: Iterable[int],
+    pose: Callable[[int], Float[np.ndarray, "J 3"]],
+    files: dict[int, Path],
+    check: Callable[[Path], None],
+    decode: Callable[[bytes], np.ndarray],
+    *,
+    labels: Path,
+    **about: Any,
+) -> tuple[HandSequence | None, list[Skipped]]:
+    """One take, and what is left out of it; None if no frame is left.
+
+    Args:
+        key: of the take.
+        numbers: of the frames that `labels` has lines for.
+        pose: gives the joints in mm of a numbered frame, in the camera's frame, or raises `FrameError`.
+        files: the depth of each numbered frame.
+        check: raises `FrameError` for a file that can't hold depth; is to read little of it.
+        decode: gives the depth in mm of a file's bytes, or raises `ValueError`.
+        labels: the file with the joints.
+        about: subject, action, camera and skeleton, as `HandSequence` has them.
+    """
+    kept, joints, skipped, numbers = [], [], [], list(numbers)
     for number in numbers:
         try:
-            pose = read(number)
-            if (pose[:, 2] <= 0).any():
-                raise FrameError(f"expected joints before the camera, got z = {pose[:, 2].min():g} mm")
-            kept.append(number)
-            joints.append(pose)
+            joints_of_frame = pose(number)
+            if (nearest := joints_of_frame[:, 2].min()) <= 0:
+                raise FrameError(f"{labels}: expected joints before the camera, got z = {nearest:g} mm")
+            if number not in files:
+                raise FrameError("expected a file with its depth, found none")
+            check(files[number])
         except FrameError as error:
             skipped.append(Skipped(f"{key}, frame {number}", str(error)))
-    return kept, joints, skipped
+        else:
+            kept.append(number)
+            joints.append(joints_of_frame)
+    unknown = sorted(files.keys() - set(numbers))
+    skipped += [Skipped(f"{key}, frame {n}", f"{labels}: expected a line for it, found none") for n in unknown]
+    if not kept:
+        reason = f"; {skipped[0].name}: {skipped[0].reason}" if skipped else ""
+        return None, [Skipped(key, f"expected at least one frame that can be used, found none{reason}")]
+    paths, array = tuple(files[number] for number in kept), np.array(joints, np.float32)
+    read = partial(_read_depth, paths, decode)
+    take = HandSequence(key, joints=array, read=read, numbers=np.array(kept), source=(labels, *paths), **about)
+    return take, skipped
+
+
+def _read_depth(paths: Sequence[Path], decode: Callable[[bytes], np.ndarray], frame: int) -> np.ndarray:
+    try:
+        return decode(paths[frame].read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{paths[frame]}: {error}") from error
 
 
 def hold_out(keys: Iterable[str], share: float) -> set[str]:
