@@ -160,7 +160,7 @@ def read_split(path: str | Path) -> tuple[dict[str, str], tuple[str, ...]]:
     return splits, tuple(names.get(label, f"class {label}") for label in range(NUM_ACTIONS))
 
 
-def read_object_pose(path: str | Path) -> tuple[Int[np.ndarray, S], Float[np.ndarray, "S 4 4"]]:
+def read_object_pose(path: str | Path) -> tuple[Int[np.ndarray, " S"], Float[np.ndarray, "S 4 4"]]:
     """An object's 6D pose in every frame: (numbers of the frames; 4×4 from the model to the camera of the joints).
 
     The file holds a line a frame, `t M11 M21 M31 M41 M12 …`, column by column. The models are in metres.

@@ -48,7 +48,8 @@ def read_icvl(root: str | Path, *, validation: float = 0.1) -> HandCollection:
         ValueError: nothing for training or for testing, or joints that don't lie in the hand.
     """
     root = existing_folder(root, "Training and Testing")
-    there = [path for name, part in LABELS.items() for path in (root / part / name, root / name) if path.is_file()]
+    places = [[path for path in (root / part / name, root / name) if path.is_file()] for name, part in LABELS.items()]
+    there = [found[0] for found in places if found]
     if not there:
         raise FileNotFoundError(f"{root}: expected {', '.join(LABELS)} in it, found none")
     takes: list[HandSequence] = []
@@ -74,12 +75,14 @@ def decode_icvl(data: bytes) -> Float[np.ndarray, "H W"]:
 
 
 def _by_take(labels: Path, skipped: list[Skipped]) -> dict[str, dict[int, str]]:
-    """The lines of a file by take and number of the frame; lines that name no picture, and turned takes, are skipped."""
+    """The lines of a file by take and number of the frame; what names no picture, and turned takes, are skipped."""
     takes: dict[str, dict[int, str]] = {}
     turned: dict[str, int] = {}
     for row, line in enumerate(read_lines(labels), 1):
-        path = line.split(maxsplit=1)[0] if line.strip() else ""
-        match = re.fullmatch(r"(?!\.\.|/)(.+)/image_(\d+)\.png", path)
+        if not line.strip():
+            continue
+        path = line.split(maxsplit=1)[0]
+        match = re.fullmatch(r"([^/].*)/image_(\d+)\.png", path)
         if match is None or ".." in path:
             expected = "expected a path like 201403121135/image_0000.png first"
             skipped.append(Skipped(f"{labels.name}, line {row}", f"{labels}: {expected}, got {path[:40]!r}"))
@@ -96,7 +99,7 @@ def _read_take(key: str, lines: dict[int, str], labels: Path) -> tuple[HandSeque
     pictures = ((number, folder / line.split(maxsplit=1)[0]) for number, line in lines.items())
 
     def pose(number: int) -> np.ndarray:
-        pixels = parse_numbers(lines[number].partition(" ")[2], 3 * ICVL_16.num_joints).reshape(-1, 3)
+        pixels = parse_numbers("".join(lines[number].split(maxsplit=1)[1:]), 3 * ICVL_16.num_joints).reshape(-1, 3)
         if (pixels[:, 2] <= 0).any():
             raise FrameError(f"{labels}: expected joints before the camera, got z = {pixels[:, 2].min():g} mm")
         return ICVL.unproject(pixels)

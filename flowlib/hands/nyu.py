@@ -1,4 +1,4 @@
-"""Read NYU, the hand poses of Tompson et al. (2014): 72,757 frames of one subject for training, 8,252 of two for testing.
+"""Read NYU, the hand poses of Tompson et al. (2014): 72,757 frames of one subject, and 8,252 of two for testing.
 
     <root>/train/depth_1_0000001.png, <root>/test/…   8-bit RGB PNG of 640×480; mm = 256 · green + blue; camera 1 of 3
     <root>/train/joint_data.mat, <root>/test/…        MATLAB v5: joint_xyz and joint_uvd [3 frames 36 3], y *up*
@@ -11,6 +11,7 @@ from __future__ import annotations
 import struct
 import zlib
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +56,7 @@ def read_nyu(root: str | Path, *, validation: float = 0.1) -> HandCollection:
         if unknown := [number for number in files if not 1 <= number <= len(joints)]:
             reason = f"{folder / 'joint_data.mat'}: expected joints for them, got those of {len(joints)} frames"
             skipped.append(Skipped(f"{part}, frames {unknown[0]} to {unknown[-1]}", reason))
-        for start, stop in zip(starts, starts[1:]):
+        for start, stop in pairwise(starts):
             numbers = range(start + 1, stop + 1)  # of files, from 1
             subject = "train" if part == "train" else f"test_{1 + (start >= SECOND_TEST_SUBJECT)}"
             take, faults = read_take(

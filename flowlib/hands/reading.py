@@ -46,7 +46,7 @@ def existing_folder(root: str | Path, holds: str) -> Path:
     return path
 
 
-def parse_numbers(line: str, count: int) -> Float[np.ndarray, count]:
+def parse_numbers(line: str, count: int) -> Float[np.ndarray, " count"]:
     """The numbers in a line, divided by blanks, as float64.
 
     Raises:
@@ -118,6 +118,8 @@ def read_take(
     for number in numbers:
         try:
             joints_of_frame = pose(number)
+            if not np.isfinite(joints_of_frame).all():
+                raise FrameError(f"{labels}: expected finite joints, got NaN or infinity")
             if (nearest := joints_of_frame[:, 2].min()) <= 0:
                 raise FrameError(f"{labels}: expected joints before the camera, got z = {nearest:g} mm")
             if number not in files:
@@ -135,7 +137,7 @@ def read_take(
         return None, [Skipped(key, f"expected at least one frame that can be used, found none{reason}")]
     paths, array = tuple(files[number] for number in kept), np.array(joints, np.float32)
     read = partial(_read_depth, paths, decode)
-    take = HandSequence(key, joints=array, read=read, numbers=np.array(kept), source=(labels, *paths), **about)
+    take = HandSequence(key, joints=array, read=read, numbers=np.array(kept), source=paths, **about)
     return take, skipped
 
 
