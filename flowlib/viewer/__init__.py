@@ -27,7 +27,8 @@ from flowlib.viewer.packing import PackedFrames, as_tracks, fixed_step, pack_fra
 from flowlib.viewer.scene import BACKGROUNDS, COLOURS, COMPARISONS, HIDDEN, View, ViewerScene
 from flowlib.workspace import atomic_write
 
-FOLDER = Path(__file__).parent
+SCRIPT = page.joined("player.js", "raster.js", "viewer.js")
+STYLE = page.joined("viewer.css")
 SETTINGS = ("frame", "colour", "compare", "background", "trail", "point_size", "density", "hidden", "selected")
 PAYLOAD = ("_header", "_frames", "_rebuilt", "_tracks", "_prediction", "_palette")
 SNAPSHOT_WIDTH = 960  # pixels
@@ -88,8 +89,8 @@ class TrajectoryViewer(anywidget.AnyWidget):
     TrajectoryViewer(2 frames of 20x30, 1 point)
     """
 
-    _esm = FOLDER / "viewer.js"
-    _css = FOLDER / "viewer.css"
+    _esm = SCRIPT
+    _css = STYLE
 
     _header = t.Dict().tag(sync=True)
     _frames = t.Bytes().tag(sync=True)
@@ -146,7 +147,9 @@ class TrajectoryViewer(anywidget.AnyWidget):
         state = {name: getattr(self, name) for name in (*SETTINGS, "playing", "speed", "theme", *PAYLOAD)}
         path = Path(path).expanduser()
         with atomic_write(path) as temporary:
-            temporary.write_text(page.build(self._scene.title, state, FOLDER), encoding="utf-8")
+            temporary.write_text(
+                page.build(self._scene.title or "Trajectories", state, SCRIPT, STYLE), encoding="utf-8"
+            )
         return path
 
     def snapshot(self, frame: int | None = None, *, width: int = SNAPSHOT_WIDTH) -> Picture:
