@@ -30,7 +30,7 @@ class Paper:
 
     @classmethod
     def fitting(cls, size: tuple[int, int], panels: int, width: int, title: str) -> Paper:
-        """For panels that show something of `size` (height, width); of whole, even sizes, so that films have them too."""
+        """For panels that show something of `size` (height, width); of whole, even sizes, as films need."""
         columns = min(panels, MOST_COLUMNS)
         across = max(40, (width - GAP) // columns - GAP) // 2 * 2
         high = max(2, round(across * size[0] / size[1] / 2) * 2)
@@ -76,7 +76,7 @@ class Paper:
         self.figure.text(x / width, 1 - y / height, text, parse_math=False, **style)
 
     def bar(self, x: float, width: float, colours: UInt8[np.ndarray, "rows columns 3"], ends: tuple[str, str]) -> float:
-        """A strip or a square of colours with the numbers at its ends, in the legend; the x where the next may begin."""
+        """A strip or a square of colours with the numbers at its ends, in the legend; the x after it."""
         if ends[0]:
             self.text(x, self.legend, ends[0], size=8.5)
             x += 12
