@@ -184,8 +184,8 @@ class HandScene:
         reach = self.reach(view.sequence, view.follow)
         yaw, pitch = np.deg2rad(view.yaw), np.deg2rad(view.pitch)
         x, y, z = np.moveaxis(points - self.middle(view.sequence, view.frame, view.follow), -1, 0)
-        x, z = x * np.cos(yaw) + z * np.sin(yaw), z * np.cos(yaw) - x * np.sin(yaw)
-        y, z = y * np.cos(pitch) + z * np.sin(pitch), z * np.cos(pitch) - y * np.sin(pitch)
+        x, z = x * np.cos(yaw) - z * np.sin(yaw), z * np.cos(yaw) + x * np.sin(yaw)
+        y, z = y * np.cos(pitch) - z * np.sin(pitch), z * np.cos(pitch) + y * np.sin(pitch)
         eye = EYE * reach
         scale = FILL * side / reach * view.zoom * eye / np.maximum(eye + z, eye / 10)
         return np.stack([x * scale, y * scale, z], axis=-1)

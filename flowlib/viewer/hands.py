@@ -161,14 +161,13 @@ class HandViewer(Player):
         joints = [scene.joints(index, which).astype("<f4").tobytes() for index in indices for which in sets]
         seen = [scene.visible(index).ravel() for index in indices]
         likely = [np.round(one.clip(0, 1) * 255).astype(np.uint8).tobytes() for one in scene.actions or ()]
-        skeleton_colours = np.array(list(colours.FINGERS.values()), np.uint8)
         header = {
             "names": list(scene.names),
             "sequences": headers,
             "limit": scene.limit,
             "depth_step": DEPTH_STEP,
             "actions": list(scene.action_names) if scene.actions else [],
-            "fingers": dict(zip(colours.FINGERS, skeleton_colours.tolist())),
+            "fingers": {finger: list(colour) for finger, colour in colours.FINGERS.items()},
             "set_colours": [list(colours.set_colour(which)) for which in sets],
         }
         tables = colours.magnitude_table(), colours.position_table(), colours.direction_table()

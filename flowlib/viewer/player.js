@@ -99,7 +99,7 @@ class Player {
     this.model.on(`change:${name}`, listener);
     this.listeners.push([`change:${name}`, listener]);
   }
-  get last() { return this.header.num_frames - 1; }
+  get last() { return this.header.num_frames - 1; } // a viewer of several clips gives the last frame of the one shown
   /** To the next of a trait's values, in a circle. */
   cycle(name, values) { this.set(name, values[(values.indexOf(this.get(name)) + 1) % values.length], true); }
   aboutFrame() { return ""; }
@@ -121,7 +121,7 @@ class Player {
   showPanels(panels) {
     this.panels = panels;
     this.stage.replaceChildren(...panels.map((panel) => panel.el));
-    this.stage.classList.toggle("tv-two", panels.length === 2);
+    this.stage.style.setProperty("--columns", panels.length <= 4 ? panels.length : Math.ceil(Math.sqrt(panels.length)));
     for (const panel of panels) this.sizes.observe(panel.el);
   }
 
@@ -176,9 +176,9 @@ class Player {
 
   /**
    * The page around the pictures: title and tools above them, time below, then `foot` and the settings.
-   * @param {{kind: string, facts: string, tools: Node[], curve: ?Node, foot: Node[], settings: Node[]}} parts
+   * @param {{kind: string, facts: string, tools: Node[], foot: Node[], settings: Node[]}} parts
    */
-  layOut({ kind, facts, tools, curve, foot, settings }) {
+  layOut({ kind, facts, tools, foot, settings }) {
     const heading = this.header.title || kind;
     this.stage = tag("div", { class: "tv-stage" });
     this.tip = tag("div", { class: "tv-tip", role: "tooltip", hidden: "" });
@@ -196,7 +196,7 @@ class Player {
     this.helpButton.setAttribute("aria-controls", this.helpId);
     const grid = tag("div", { class: "tv-grid" }, ...settings, this.choice("theme", "Theme", Object.entries(THEMES)));
     this.el.append(tag("div", { class: "tv-head" }, title, this.info, toolbar), this.#buildHelp(),
-      tag("div", { class: "tv-frame" }, this.stage, this.hint), this.#buildTransport(curve),
+      tag("div", { class: "tv-frame" }, this.stage, this.hint), this.#buildTransport(),
       tag("div", { class: "tv-foot" }, ...foot),
       tag("details", { class: "tv-settings", open: "" }, tag("summary", {}, "Settings"), grid), this.live, this.tip);
     this.el.setAttribute("role", "group");
@@ -204,21 +204,44 @@ class Player {
     // JupyterLab keeps its one-letter commands to itself while the keys go here
     this.el.dataset.lmSuppressShortcuts = this.el.dataset.pSuppressShortcuts = "true";
   }
-  #buildTransport(curve) {
+  #buildTransport() {
     const jump = (icon, label, to) => button(icon, label, () => this.goTo(to()));
     this.playButton = button("play", "Play", () => this.toggle());
-    const frames = { min: 0, max: this.last, step: 1 };
-    this.slider = tag("input", { type: "range", class: "tv-scrub", "aria-label": "Frame", ...frames });
+    this.slider = tag("input", { type: "range", class: "tv-scrub", "aria-label": "Frame", min: 0, step: 1 });
     this.slider.addEventListener("input", () => this.goTo(Number(this.slider.value)));
     this.counter = tag("output", { class: "tv-counter" });
     const speeds = SPEEDS.map((speed) => [speed, `${speed}×`]);
-    this.time = tag("div", { class: "tv-time" }, ...(curve ? [curve] : []), this.slider);
-    const bar = tag("div", { class: "tv-transport" },
+    this.curve = tag("div", { class: "tv-curve" });
+    this.time = tag("div", { class: "tv-time" }, this.curve, this.slider);
+    this.transport = tag("div", { class: "tv-transport" },
       jump("first", "First frame", () => 0), jump("back", "Step back", () => this.get("frame") - 1), this.playButton,
       jump("next", "Step on", () => this.get("frame") + 1), jump("last", "Last frame", () => this.last),
       this.time, this.counter, this.choice("speed", "Speed", speeds, Number, (value) => `${value}×`));
-    if (this.last === 0) for (const control of bar.querySelectorAll("button, input, select")) control.disabled = true;
-    return bar;
+    this.fitTime();
+    return this.transport;
+  }
+  /** The time bar for as many frames as there are now. */
+  fitTime() {
+    this.slider.max = this.last;
+    for (const control of this.transport.querySelectorAll("button, input, select")) control.disabled = this.last === 0;
+  }
+  /** A number of every frame (null: none), drawn above the slider; `label` says what it is. */
+  drawCurve(values, label) {
+    this.curve.replaceChildren();
+    if (!values || this.last < 1) return;
+    const top = Math.max(...values.filter((value) => value !== null)) || 1;
+    const runs = [[]]; // a gap where there is no number
+    values.forEach((value, s) => {
+      if (value === null) runs.push([]);
+      else runs.at(-1).push([(100 * s) / this.last, 20 - (18 * value) / top]);
+    });
+    const box = { viewBox: "0 0 100 20", preserveAspectRatio: "none" };
+    const lines = runs.filter((run) => run.length).flatMap((run) => {
+      const points = run.map((point) => point.join(",")).join(" ");
+      return [shape("polygon", { points: `${run[0][0]},20 ${points} ${run.at(-1)[0]},20` }),
+        shape("polyline", { points })];
+    });
+    this.curve.append(shape("svg", { role: "img", "aria-label": label, ...box }, ...lines));
   }
   /** A menu for a trait, in the order of `options` ([value, text] each); `spell` says a value that is not among them. */
   choice(name, label, options, parse = String, spell = String) {
@@ -246,6 +269,21 @@ class Player {
     this.on(name, show);
     show();
     return labelled(label, input, value);
+  }
+  /** Ticks for a trait that is a list of numbers; the last one stays. */
+  ticks(name, label, names) {
+    const boxes = names.map(() => tag("input", { type: "checkbox" }));
+    const show = () => boxes.forEach((box, i) => { box.checked = this.get(name).includes(i); });
+    boxes.forEach((box) => box.addEventListener("change", () => {
+      const ticked = boxes.flatMap((one, i) => (one.checked ? [i] : []));
+      if (ticked.length) this.set(name, ticked, true);
+      else show();
+    }));
+    this.on(name, show);
+    show();
+    const marks = names.map((text, i) => tag("label", { class: "tv-tick" }, boxes[i], text));
+    return tag("div", { class: "tv-field tv-ticks", role: "group", "aria-label": label, "data-trait": name },
+      tag("span", {}, label), tag("div", {}, ...marks));
   }
   reset() {
     for (const [name, value] of Object.entries(this.defaults)) this.model.set(name, value);

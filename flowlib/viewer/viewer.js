@@ -442,13 +442,14 @@ class Viewer extends Player {
     this.lassoButton.setAttribute("aria-pressed", "false");
     const facts = [counted(header.num_points, "point"), counted(header.num_frames, "frame"), `${W} × ${H}`];
     this.layOut({
-      kind: "Trajectories", facts: facts.join(" · "), tools: [this.lassoButton], curve: this.#errorCurve(),
+      kind: "Trajectories", facts: facts.join(" · "), tools: [this.lassoButton],
       foot: [this.legend, this.selection], settings: this.#settings(),
     });
+    this.#errorCurve();
   }
   /** The mean error of the visible points, frame by frame, drawn above the slider. */
   #errorCurve() {
-    if (this.sets.length < 2 || this.last < 1 || !this.header.num_points) return null;
+    if (this.sets.length < 2 || this.last < 1 || !this.header.num_points) return;
     const [truth, prediction] = this.sets, means = [];
     for (let s = 0; s <= this.last; s++) {
       let sum = 0, seen = 0;
@@ -456,13 +457,8 @@ class Viewer extends Player {
       means.push(seen ? sum / seen : 0);
     }
     this.meanErrors = means;
-    const top = Math.max(...means) || 1;
-    const points = means.map((mean, s) => `${(100 * s) / this.last},${20 - (18 * mean) / top}`).join(" ");
     const ends = [0, this.last].map((s) => `${means[s].toFixed(1)} px in frame ${s}`).join(", ");
-    const label = `Mean error of visible points: ${ends}`;
-    const box = { viewBox: "0 0 100 20", preserveAspectRatio: "none" };
-    return shape("svg", { class: "tv-curve", role: "img", "aria-label": label, ...box },
-      shape("polygon", { points: `0,20 ${points} 100,20` }), shape("polyline", { points }));
+    this.drawCurve(means, `Mean error of visible points: ${ends}`);
   }
   #settings() {
     const two = this.sets.length === 2, rebuilt = this.rebuilt.parts.length > 0, { names } = this.header;
