@@ -19,7 +19,7 @@ PACKAGE = CLONE / "flowlib"
 # Modules that share a folder may import each other.
 LAYERS = (
     "geometry workspace notebook progress devices weight_files",
-    "camera downloads tracks colours video splits",
+    "camera downloads hdf5 tracks colours video splits",
     "clips flow metrics",
     "shards shots warp plots augmentation synthetic",
     "hands",
