@@ -119,8 +119,8 @@ def motion_classes(
         off = far
         for _ in range(6):
             root = np.sqrt(weight)[:, None]
-            motion = basis @ np.linalg.lstsq(basis * root, displacement * root, rcond=None)[0]
-            off = np.linalg.norm(displacement - motion, axis=-1)
+            fitted: np.ndarray = np.linalg.lstsq(basis * root, displacement * root, rcond=None)[0]
+            off = np.linalg.norm(displacement - basis @ fitted, axis=-1)
             weight = moves / (1 + np.square(off / max(float(np.median(off[moves])), 0.05)))
         follows = moves & (off <= np.maximum(tolerance * far, 1.0))
         if 2 * follows.sum() >= moves.sum() and 2 * moves.sum() >= visible.sum():

@@ -37,7 +37,8 @@ RANK = {room: rank for rank, line in enumerate(LAYERS) for room in line.split()}
 
 # What a script that only labels, reads or measures imports: none of it may load these two.
 LIGHT = "geometry workspace weight_files downloads notebook tracks video trackers trackers.lucas_kanade synthetic"
-LIGHT += " shards metrics sources shots labelling camera hands hands.skeleton hands.sequences hands.crop hands.pca hands.store"
+LIGHT += " shards metrics sources shots labelling camera hands hands.skeleton hands.sequences hands.crop hands.pca"
+LIGHT += " hands.store hands.synthetic"
 HEAVY = ("torch", "matplotlib")
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
