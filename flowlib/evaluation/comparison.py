@@ -11,6 +11,7 @@ import numpy as np
 
 from flowlib.evaluation.statistics import EvalConfig, Ratio, Row, estimate, per_group, ratio, resamples
 from flowlib.models.protocols import Role
+from flowlib.quantities import counted
 from flowlib.tasks.protocol import Estimate, MetricSpec, SeriesSpec, Strip, Task
 
 FEW = 10  # groups below which a bootstrap interval tends to be too narrow
@@ -200,7 +201,7 @@ class Comparison:
 
     def count(self, number: int) -> str:
         """So many groups, in words."""
-        return f"{number} {self.task.group}" + "s" * (number != 1)
+        return counted(number, self.task.group)
 
     def interval_note(self, shown_as: str = "Brackets") -> str:
         """How far the intervals can be trusted."""
