@@ -18,7 +18,9 @@ PACKAGE = CLONE / "flowlib"
 # Every room of the package, from the ground up: a module imports only from lines above its own.
 # Modules that share a folder may import each other.
 LAYERS = (
-    "geometry workspace notebook progress devices weight_files",
+    "quantities geometry workspace notebook weight_files",
+    "devices",
+    "progress",
     "camera downloads hdf5 tracks colours video splits",
     "clips flow metrics",
     "shards shots warp plots augmentation synthetic",
