@@ -82,7 +82,7 @@ FRAME_FAULTS = {
     "no picture": (lambda own: (own / PICTURE).unlink(), "expected a file with its depth, found none"),
     "8 bits": (
         lambda own: write_grey(own / PICTURE, np.zeros((240, 320)), np.uint8),
-        "got one of 320×240 pixels, 8-bit grey",
+        "got one of 320×240 pixels, 8-bit",
     ),
 }
 

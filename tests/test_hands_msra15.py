@@ -70,7 +70,7 @@ def test_the_subject_left_out_is_for_testing(msra):
         assert {take.subject for take in hands.split("test")} == {subject}
         assert subject not in {take.subject for split in ("train", "val") for take in hands.split(split)}
         assert hands.split("val")
-    with pytest.raises(ValueError, match=r"test_subject: expected one of those in .* \(P0, P1, P2\), got 'P9'"):
+    with pytest.raises(ValueError, match="test_subject: expected one of P0, P1, P2 in .*, got 'P9'"):
         read_msra15(msra[0], test_subject="P9")
 
 
@@ -128,9 +128,8 @@ def row(text: str):
 
     def damage(own: Path) -> None:
         lines = (own / LABELS).read_text().splitlines()
-        (own / LABELS).write_text(
-            "\n".join([*lines[:2], text.format(lines[2], lines[2].rsplit(" ", 1)[0]), *lines[3:]])
-        )
+        lines[2] = text.format(lines[2].rsplit(" ", 1)[0])
+        (own / LABELS).write_text("\n".join(lines))
 
     return damage
 
