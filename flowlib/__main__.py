@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal  # no `annotations` of `__future__`: tyro can't evaluate a local class's
 
 import flowlib
+from flowlib.quantities import counted
 from flowlib.workspace import Workspace, atomic_write, check_name
 
 Split = Literal["train", "val", "test", "all"]
@@ -161,7 +162,7 @@ def make_probe() -> type:
             found = find_source(self.source, Workspace(self.root), progress=Progress)
             videos, skipped = probe_all(found, progress=Progress)
             print(describe_videos(videos, skipped))
-            print(f"{len(videos)} videos can be used, {sum(one.is_video for one in skipped)} can't.")
+            print(f"{counted(len(videos), 'video')} can be used, {sum(one.is_video for one in skipped)} can't.")
 
     return Probe
 
@@ -249,7 +250,7 @@ def make_train() -> type:
             folder = run_folder(self.config.name, self.workspace.runs)
             result = fit(model, task, training, splits.get("val"), self.config, folder=folder)
             if first:
-                print(f"{result.step} of {self.config.steps} steps; {result.finished or 'run it again to go on'}")
+                print(result)
                 print(f"Checkpoint: {result.best}")
 
     return Train

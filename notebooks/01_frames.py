@@ -52,6 +52,7 @@ check_parameters(globals())
 
 # %%
 from flowlib.progress import Progress
+from flowlib.quantities import counted
 from flowlib.sources import find_source
 from flowlib.video import describe_videos, probe_all
 from flowlib.workspace import Workspace
@@ -85,6 +86,6 @@ from flowlib.video import write_frames
 written = write_frames(videos, workspace.frames, layout=layout, progress=Progress)
 
 # %%
-print(f"{len(videos)} videos can be used, {sum(one.is_video for one in skipped)} can't.")
+print(f"{counted(len(videos), 'video')} can be used, {sum(one.is_video for one in skipped)} can't.")
 print(f"{len(written)} folders or zips of pictures are in {workspace.frames}.")
 print("Next: 02_pips_dataset follows points through them; give it the same source.")

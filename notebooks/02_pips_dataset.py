@@ -73,6 +73,7 @@ check_parameters(globals())
 from flowlib.labelling import LabelConfig, estimate, label, make_plan
 from flowlib.labelling.plan import check_chunk
 from flowlib.progress import Progress
+from flowlib.quantities import counted
 from flowlib.sources import find_source
 from flowlib.workspace import Workspace
 
@@ -86,7 +87,7 @@ found = find_source(source, workspace, progress=Progress)
 check_chunk(chunk, num_chunks)
 plan = make_plan(found, config, cache=workspace.scans, progress=True)
 print(plan)
-print(f"{len(plan.chunk(chunk, num_chunks))} of them are in chunk {chunk} of {num_chunks}.")
+print(f"{counted(len(plan.chunk(chunk, num_chunks)), 'clip')} of them in chunk {chunk} of {num_chunks}.")
 
 # %% [markdown]
 # ## How long it will take
@@ -94,7 +95,7 @@ print(f"{len(plan.chunk(chunk, num_chunks))} of them are in chunk {chunk} of {nu
 # From a few clips, labelled for timing and thrown away: hours, sessions, room on the disk, and what the time goes to.
 
 # %%
-print(estimate(plan, device=device))
+print(estimate(plan, device=device, chunk=chunk, num_chunks=num_chunks))
 
 # %% [markdown]
 # ## Labelling

@@ -124,7 +124,7 @@ config = TrainConfig(
     trained=trained, learning_rate=learning_rate, schedule=schedule, precision=precision, seed=seed, device=device,
 )  # fmt: skip
 result = fit(model, task, train, splits.get("val"), config, folder=run_folder(run, workspace.runs))
-print(f"{result.step} of {steps} steps; {result.finished or 'run it again to go on'}")
+print(result)
 
 # %%
 curves(result.folder);

@@ -66,6 +66,7 @@ from flowlib.models.baselines import all_baselines
 from flowlib.models.guided import default_methods
 from flowlib.notebook import parse_frames
 from flowlib.notebook_views import error_figure, predict_pictures, prediction_figure, prediction_viewer, save_viewer
+from flowlib.quantities import counted
 from flowlib.tasks.trajectories import ScoringConfig, TrajectoryTask
 from flowlib.training.checkpoints import find_checkpoint, load_checkpoint
 from flowlib.workspace import Workspace
@@ -79,7 +80,7 @@ baselines = all_baselines(
 )
 shipped = default_methods(test.num_frames, parse_frames(input_frames))
 methods = {"model": model} | shipped | baselines
-print(f"{about['path']}: {about['step']} steps; {len(test)} clips of {', '.join(test.videos)}")
+print(f"{about['path']}: {counted(about['step'], 'step')}; {counted(len(test), 'clip')} of {', '.join(test.videos)}")
 
 # %% [markdown]
 # ## Side by side

@@ -16,6 +16,7 @@ from markupsafe import Markup
 
 from flowlib.evaluation import charts
 from flowlib.evaluation.comparison import Comparison
+from flowlib.quantities import counted
 from flowlib.tasks.protocol import MetricSpec
 
 
@@ -60,7 +61,7 @@ def introduce(report: Comparison, name: str) -> str:
     kind = told.get("class", "unknown")
     if not count:
         return f"A method ({kind}){end}"
-    trained = f", trained for {about['step']} steps" if "step" in about else ""
+    trained = f", trained for {counted(about['step'], 'step')}" if "step" in about else ""
     many = f"{count / 1e6:.1f} million" if count >= 50_000 else f"{count:,}"
     return f"A network ({kind}, {many} parameters){trained}{end}"
 
