@@ -212,8 +212,9 @@ def _array(arrays: Mapping[str, Any], name: str, shape: tuple[int | None, ...]) 
     found = np.asarray(arrays[name])
     if found.ndim == len(shape) + 1 and len(found) == 1:
         found = found[0]
-    if None not in shape and [side for side in found.shape if side != 1] == [side for side in shape if side != 1]:
-        found = found.reshape(shape)
+    known = [side for side in shape if side is not None]
+    if len(known) == len(shape) and [n for n in found.shape if n != 1] == [n for n in known if n != 1]:
+        found = found.reshape(known)
     fits = found.ndim == len(shape) and all(side in (None, there) for side, there in zip(shape, found.shape))
     if not fits or found.dtype.kind not in "biuf":
         expected = " ".join("any" if side is None else str(side) for side in shape)
