@@ -394,13 +394,11 @@ def make_convert() -> type:
         height: int = 0  # of the frames in pixels; for tapvid, which has shares of them
         width: int = 0
 
-        def __post_init__(self) -> None:
+        def __call__(self) -> None:
             if bool(self.height) != bool(self.width) or min(self.height, self.width) < 0:
-                raise ValueError(f"height and width: expected both or neither, got {self.height} and {self.width}")
+                raise ValueError(f"height: expected both it and width, or neither, got {self.height} and {self.width}")
             if not self.height and "tapvid" in (self.read_as, self.write_as):
                 raise ValueError("height: expected the frames', for tapvid has shares of them, got none")
-
-        def __call__(self) -> None:
             size = (self.height, self.width) if self.height else None
             tracks = read_tracks(self.source, convention=self.read_as, size=size)
             print(write_tracks(tracks, self.target, convention=self.write_as, size=size))
