@@ -19,9 +19,11 @@ PACKAGE = CLONE / "flowlib"
 # Modules that share a folder may import each other.
 LAYERS = (
     "geometry workspace notebook progress devices weight_files",
-    "downloads tracks colours video splits",
+    "camera downloads hdf5 tracks colours video splits",
     "clips flow metrics",
-    "shards shots warp plots viewer augmentation synthetic",
+    "shards shots warp plots augmentation synthetic",
+    "hands",
+    "viewer",
     "sources",
     "trackers",
     "labelling dataset",
@@ -35,7 +37,7 @@ RANK = {room: rank for rank, line in enumerate(LAYERS) for room in line.split()}
 
 # What a script that only labels, reads or measures imports: none of it may load these two.
 LIGHT = "geometry workspace weight_files downloads notebook tracks video trackers trackers.lucas_kanade synthetic"
-LIGHT += " shards metrics sources shots labelling"
+LIGHT += " shards metrics sources shots labelling camera hands hands.skeleton hands.sequences"
 HEAVY = ("torch", "matplotlib")
 
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -20,6 +20,8 @@ from pathlib import Path
 import papermill
 import pytest
 
+import flowlib
+
 CLONE = Path(__file__).parents[1]
 TOOLS = "awk bash cat cp df dirname find grep id mkdir mktemp rm sed sort tail tee uname"
 PYTHON = os.path.realpath(sys.executable)
@@ -148,6 +150,19 @@ def test_the_first_run_makes_an_environment(settled):
     installed = settled.python("import importlib.metadata as m; print(*[d.name for d in m.distributions()])")
     assert set(requirements()) <= set(installed.split())
     assert not (settled.clone / ".venv/setup").exists()
+
+
+def test_from_the_folder_above_the_clone_flowlib_is_the_package_too(settled):
+    above = settled.path.parent / "above"
+    above.mkdir()
+    (above / "flowlib").symlink_to(settled.clone)  # a folder without __init__.py, where Python looks first
+    script = above / "script.py"
+    script.write_text("import flowlib\nprint(flowlib.__version__)")
+    for arguments in (["-c", script.read_text()], [script], ["-m", "flowlib", "--version"]):
+        command = [settled.clone / ".venv/bin/python", *arguments]
+        done = subprocess.run(command, cwd=above, env=settled.env, capture_output=True, text=True)
+        assert done.returncode == 0 and done.stdout.split()[-1] == flowlib.__version__, done.stderr
+    (above / "flowlib").unlink()
 
 
 def test_the_second_run_is_quiet_and_quick(settled, tmp_path):
