@@ -83,7 +83,8 @@ import hashlib, pathlib, sys
 
 kind, clone, extras = sys.argv[1:]
 digest = hashlib.sha256(repr((kind, clone, extras, sys.version)).encode())
-sources = pathlib.Path(clone, "flowlib").rglob("*") if kind == "colab" else []
+folders = ["flowlib", "notebooks"] if kind == "colab" else []
+sources = [path for folder in folders for path in pathlib.Path(clone, folder).rglob("*")]
 for path in [pathlib.Path(clone, "pyproject.toml"), *sorted(sources)]:
     if path.is_file() and "__pycache__" not in path.parts:
         digest.update(path.as_posix().encode() + path.read_bytes())
@@ -132,7 +133,7 @@ install_in_colab() {
     die "expected Python 3.11 or later, got $("$PYTHON" -V): choose a newer runtime version in the Runtime menu"
   WORK="$(mktemp -d)"
   # From a copy: building in the clone leaves build/, and files deleted since would come back from it.
-  cp -R "$CLONE/flowlib" "$CLONE/pyproject.toml" "$CLONE/README.md" "$CLONE/LICENSE" "$WORK"
+  cp -R "$CLONE/flowlib" "$CLONE/notebooks" "$CLONE/pyproject.toml" "$CLONE/README.md" "$CLONE/LICENSE" "$WORK"
   freeze_kept >"$WORK/keep.txt"
   say "adding to Colab's Python what it lacks"
   install_packages --constraint "$WORK/keep.txt" "${WORK}[$EXTRAS]"

@@ -21,7 +21,7 @@ LAYERS = (
     "quantities geometry workspace notebook weight_files",
     "devices",
     "progress",
-    "downloads tracks colours video splits",
+    "downloads tracks colours video splits notebook_files",
     "clips flow metrics",
     "shards shots warp plots viewer augmentation synthetic",
     "sources",
