@@ -21,9 +21,11 @@ LAYERS = (
     "quantities geometry workspace notebook weight_files",
     "devices",
     "progress",
-    "downloads tracks colours video splits notebook_files",
+    "camera downloads hdf5 notebook_files tracks colours video splits",
     "clips flow metrics",
-    "shards shots warp plots viewer augmentation synthetic",
+    "shards shots warp plots augmentation synthetic",
+    "hands",
+    "viewer",
     "sources",
     "trackers",
     "labelling dataset",
@@ -37,7 +39,8 @@ RANK = {room: rank for rank, line in enumerate(LAYERS) for room in line.split()}
 
 # What a script that only labels, reads or measures imports: none of it may load these two.
 LIGHT = "geometry workspace weight_files downloads notebook tracks video trackers trackers.lucas_kanade synthetic"
-LIGHT += " shards metrics sources shots labelling"
+LIGHT += " shards metrics sources shots labelling camera hands hands.skeleton hands.sequences hands.crop hands.pca"
+LIGHT += " hands.store hands.synthetic"
 HEAVY = ("torch", "matplotlib")
 
 MODULES = sorted(PACKAGE.rglob("*.py"))

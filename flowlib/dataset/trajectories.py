@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import os
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 from torch.utils.data import Dataset
 from torch.utils.data._utils.collate import collate, default_collate_fn_map
@@ -18,6 +17,7 @@ from flowlib.clips import Clip, ClipSample
 from flowlib.dataset.local import copy_shards, local_folder, on_drive, unpack_shards
 from flowlib.dataset.mmap_reader import MmapReader
 from flowlib.dataset.shard_reader import ShardReader
+from flowlib.hdf5 import OpenFiles
 from flowlib.quantities import counted
 from flowlib.shards import find_shards
 from flowlib.splits import SPLITS, load_splits, name_videos
@@ -231,37 +231,6 @@ def describe_splits(splits: dict[str, TrajectoryDataset]) -> str:
     ]
     missing = [f"{name}: none; label more videos, or edit splits.json" for name in SPLITS if name not in splits]
     return "\n".join(lines + missing)
-
-
-class OpenFiles(Generic[Reader]):
-    """Opens files when they are asked for and keeps the last few open.
-
-    A forked process starts with none, because it must not read through its parent's handles, and so does one that got
-    this object sent. What falls out is dropped, not closed, so that a thread that is just reading it can finish.
-
-    Args:
-        open_file: path -> reader; the reader closes its file when it is dropped.
-        limit: how many to keep: 64 shards are up to 32 GB, and far from the 1,024 files a process may have.
-    """
-
-    def __init__(self, open_file: Callable[[Path], Reader], limit: int = 64) -> None:
-        self.open_file, self.limit = open_file, limit
-        self._owner, self._readers = os.getpid(), {}
-
-    def __getitem__(self, path: Path) -> Reader:
-        if self._owner != os.getpid():
-            self._owner, self._readers = os.getpid(), {}
-        reader = self._readers.pop(path, None) or self.open_file(path)
-        self._readers[path] = reader  # the last one is the one used last
-        while len(self._readers) > self.limit:
-            self._readers.pop(next(iter(self._readers)), None)
-        return reader
-
-    def __len__(self) -> int:
-        return len(self._readers) if self._owner == os.getpid() else 0
-
-    def __getstate__(self) -> dict:
-        return self.__dict__ | {"_owner": 0, "_readers": {}}
 
 
 def _check_split(split: str) -> None:

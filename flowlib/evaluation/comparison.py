@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from flowlib.evaluation.statistics import EvalConfig, Row, estimate, per_group, resamples
+from flowlib.evaluation.statistics import EvalConfig, Ratio, Row, estimate, per_group, ratio, resamples
 from flowlib.models.protocols import Role
 from flowlib.quantities import counted
 from flowlib.tasks.protocol import Estimate, MetricSpec, SeriesSpec, Strip, Task
@@ -134,6 +134,19 @@ class Comparison:
     def differences(self) -> dict[str, dict[str, Estimate]]:
         """Other method -> number -> the main method's minus the other's, paired group by group."""
         return {name: {m: self.difference(self.main, name, m) for m in self.specs} for name in self.methods[1:]}
+
+    @cached_property
+    def ratios(self) -> dict[str, Ratio]:
+        """Other method, oracles aside -> the score of the main method over its; {} where large scores are good ones."""
+        score = self.score
+        if score is None or score.better != "low":
+            return {}
+        own = self.values(self.main, score.name)
+        found = {
+            name: ratio(own, self.values(name, score.name), self._draws, self.config.confidence)
+            for name in self.baselines
+        }
+        return {name: one for name, one in found.items() if one.pooled.videos}
 
     def estimate(self, method: str, metric: str) -> Estimate:
         """A method's mean of a number."""
