@@ -17,6 +17,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -46,11 +47,14 @@ def rendering(args: argparse.Namespace) -> dict:
         middle = 127 / 2
         return render(joints, radii, Camera(focal, focal, middle - focal * x / z, middle - focal * y / z, (128, 128)))
 
+    def picture(joints: np.ndarray, radii: np.ndarray) -> np.ndarray:
+        return render(joints, radii, FPHA_DEPTH)
+
     contenders: dict[str, Callable[[np.ndarray, np.ndarray], object]] = {
         "crop 128×128": crop,
-        "crop 128×128, sensor": lambda *hand: sense(crop(*hand), np.random.default_rng(0)),
-        "picture 640×480": lambda *hand: render(*hand, FPHA_DEPTH),
-        "picture 640×480, sensor": lambda *hand: sense(render(*hand, FPHA_DEPTH), np.random.default_rng(0)),
+        "crop 128×128, sensor": lambda joints, radii: sense(crop(joints, radii), np.random.default_rng(0)),
+        "picture 640×480": picture,
+        "picture 640×480, sensor": lambda joints, radii: sense(picture(joints, radii), np.random.default_rng(0)),
     }
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for turn in range(args.rounds + 1):
@@ -90,7 +94,7 @@ def design(args: argparse.Namespace) -> dict:
         kept = (other - centre) @ basis[:30].T @ basis[:30] + centre
         floor = np.linalg.norm((kept - other).reshape(test.shape), axis=-1).mean()
         share = (singular[:30] ** 2).sum() / (singular**2).sum()
-        visible = np.concatenate([sequence.visible for sequence in hands.sequences])
+        visible = np.concatenate([np.asarray(sequence.visible) for sequence in hands.sequences])
         rows.append(
             {
                 "seed": seed,
@@ -164,7 +168,8 @@ def train_lstm(hands: SyntheticHands, epochs: int, seed: int, *, blind: bool) ->
         if blind:
             mean = np.concatenate(relative(hands, "train")[0]).mean(axis=0)
             for pose, sequence in zip(poses, hands.split(split)):
-                pose[np.ix_(hands.occluded(sequence.key), list(HIDDEN_JOINTS))] = mean[list(HIDDEN_JOINTS)]
+                for joint in HIDDEN_JOINTS:
+                    pose[hands.occluded(sequence.key), joint] = mean[joint]
         inputs[split] = [torch.from_numpy(pose.reshape(len(pose), -1) / (CUBE / 2)).float() for pose in poses]
         targets[split] = torch.from_numpy(actions)
     lstm, head = nn.LSTM(63, 100, batch_first=True), nn.Linear(100, len(hands.actions))
@@ -190,8 +195,8 @@ def train_lstm(hands: SyntheticHands, epochs: int, seed: int, *, blind: bool) ->
 
 
 def config(args: argparse.Namespace, seed: int) -> SyntheticConfig:
-    changes = json.loads(args.actions)
-    changes = {name: tuple(value) if isinstance(value, list) else value for name, value in changes.items()}
+    given = json.loads(args.actions)
+    changes: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in given.items()}
     return SyntheticConfig(seed=seed, subjects=args.subjects, actions=ActionConfig(**changes))
 
 

@@ -87,8 +87,8 @@ def check_png(size: Size, kind: str, path: Path) -> None:
     except (OSError, ValueError) as error:
         raise FrameError(str(error)) from error
     if found != (size, kind):
-        expected = f"a {kind} PNG of {size[1]}×{size[0]} pixels"
-        raise FrameError(f"{path}: expected {expected}, got a {found[1]} one of {found[0][1]}×{found[0][0]}")
+        (expected, is_kind), (got, was_kind) = ((f"{s[1]}×{s[0]} pixels", k) for s, k in ((size, kind), found))
+        raise FrameError(f"{path}: expected a PNG of {expected}, {is_kind}, got one of {got}, {was_kind}")
 
 
 def read_take(

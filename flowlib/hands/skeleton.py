@@ -138,7 +138,7 @@ def handedness(joints: Float[np.ndarray, "*n J 3"], skeleton: Skeleton) -> Float
         raise ValueError(f"skeleton: expected one with knuckles or sides of the wrist, got {skeleton.name}")
     tails, heads = (joints[..., [skeleton.index(bone[end]) for bone in bones], :] for end in (0, 1))
     sides = heads - tails
-    return np.linalg.det(sides / np.maximum(np.linalg.norm(sides, axis=-1, keepdims=True), 1e-6))
+    return np.asarray(np.linalg.det(sides / np.maximum(np.linalg.norm(sides, axis=-1, keepdims=True), 1e-6)))
 
 
 def _check_joints(joints: np.ndarray, skeleton: Skeleton) -> None:
