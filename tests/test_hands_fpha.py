@@ -91,6 +91,13 @@ def test_the_order_of_a_listing_changes_nothing(fpha, monkeypatch):
         assert all((take.depth(frame) == same.depth(frame)).all() for frame in range(len(take)))
 
 
+def test_a_take_of_one_frame_is_a_take(tmp_path):
+    truth = write_fpha(tmp_path, {"Subject_1/put_salt/1": "test", "Subject_1/put_salt/2": "train"}, frames=1)
+    hands = read_fpha(tmp_path)
+    assert [len(take) for take in hands.sequences] == [1, 1] and "val" not in hands.splits.values()
+    np.testing.assert_array_equal(hands.sequences[0].depth(0), truth["Subject_1/put_salt/1"][1][0])
+
+
 def test_protocols(fpha):
     root, _ = fpha
     tested = {protocol: {take.key for take in read_fpha(root, protocol=protocol).split("test")} for protocol in

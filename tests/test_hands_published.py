@@ -59,9 +59,8 @@ def test_figures_that_others_stand_on():
 
 
 def test_a_conditioned_pose_never_stands_without_its_control():
-    true, uniform = figures("pose given the true action", "conditioning"), figures(
-        "pose given the uniform action", "conditioning"
-    )  # fmt: skip
+    true, uniform = (figures(f"pose given the {action} action", "conditioning") for action in ("true", "uniform"))
+    assert len(uniform) == 6
     assert {of.removesuffix(", uniform action") for of in uniform} <= {of.removesuffix(", true action") for of in true}
     two_pass = next(entry for entry in CONTENT["entries"] if entry["name"] == "two-pass")
     assert "the average of two networks" in two_pass["caveat"]
