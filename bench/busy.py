@@ -1,8 +1,8 @@
 """What a training step costs beside other work: CPU seconds with none and with four busy processes on the same cores.
 
-Threads that wait for one another by spinning burn the cores that the others hold up. Three ways are compared, each in a
-process of its own, in turn: as `import flowlib` sets it (waiting threads sleep), as torch has it by itself, and with one
-thread. The step is notebook 03's in the demo.
+Threads that wait for one another by spinning burn the cores that the others hold up. Three ways are compared, in turn,
+each in a process of its own: as `import flowlib` sets it (waiting threads sleep), as torch has it by itself, and with
+one thread. The step is notebook 03's in the demo.
 
     python bench/busy.py --rounds 3
 """

@@ -82,8 +82,8 @@ def test_visibility_is_what_the_pictures_show(hands):
 def test_the_seed_decides_and_the_order_of_reading_does_not(hands):
     again = SyntheticHands(SMALL)
     backwards = {s.key: [s.depth(frame) for frame in (9, 2)] for s in again.sequences[::-1]}
-    noisy = [SyntheticHands(replace(SMALL, sensor=SensorConfig())).sequences[5].depth(7) for _ in range(2)]
-    np.testing.assert_array_equal(*noisy)
+    first, second = (SyntheticHands(replace(SMALL, sensor=SensorConfig())).sequences[5].depth(7) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
     for sequence in hands.sequences:
         np.testing.assert_array_equal(sequence.depth(2), backwards[sequence.key][1])
         assert sequence.fingerprint() == again.sequences[hands.sequences.index(sequence)].fingerprint()
@@ -101,9 +101,8 @@ def test_more_takes_or_people_leave_the_others_as_they_are(hands):
 def test_these_bytes_on_every_machine():
     digest = hashlib.sha256()
     for sequence in SyntheticHands(replace(SMALL, sensor=SensorConfig())).sequences[::5]:
-        digest.update(
-            sequence.joints.tobytes() + sequence.visible.tobytes() + sequence.depth(len(sequence) // 2).tobytes()
-        )
+        for array in (sequence.joints, np.asarray(sequence.visible), sequence.depth(len(sequence) // 2)):
+            digest.update(array.tobytes())
     assert digest.hexdigest()[:16] == "b79c758534cec899"
 
 
@@ -112,7 +111,7 @@ def test_left_hands_are_the_mirror_image_of_right_ones(hands):
     camera = replace(MSRA15, ux=159.5)
     assert left.sequences[0].skeleton.right is False
     for mine, other in zip(hands.sequences[::3], left.sequences[::3]):
-        np.testing.assert_array_equal(other.joints, mine.joints * np.float32((-1, 1, 1)))
+        np.testing.assert_array_equal(other.joints, mine.joints * np.array((-1, 1, 1), np.float32))
         np.testing.assert_array_equal(other.visible, mine.visible)
     both = [SyntheticHands(replace(SMALL, right=side, camera=camera)).sequences[4].depth(10) for side in (True, False)]
     np.testing.assert_array_equal(both[0], both[1][:, ::-1])

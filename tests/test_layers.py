@@ -21,7 +21,7 @@ LAYERS = (
     "quantities geometry workspace notebook weight_files",
     "devices",
     "progress",
-    "camera downloads hdf5 tracks colours video splits",
+    "camera downloads hdf5 notebook_files tracks colours video splits",
     "clips flow metrics",
     "shards shots warp plots augmentation synthetic",
     "hands",

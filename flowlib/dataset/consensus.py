@@ -139,7 +139,7 @@ def agreed(first: Tracks, second: Tracks, tolerance: float, name: str = "clip") 
     ahead = np.arange(first.num_frames)[:, None] >= start
     lost_after = np.logical_or.accumulate(~agree & ahead, axis=0)
     lost_before = np.logical_or.accumulate((~agree & ~ahead)[::-1], axis=0)[::-1]
-    both = first.confidence is not None and second.confidence is not None
-    confidence = np.minimum(first.confidence, second.confidence) if both else None
+    one, other = first.confidence, second.confidence
+    confidence = None if one is None or other is None else np.minimum(one, other)
     seen = agree & ~lost_after & ~lost_before
     return Tracks((first.tracks + second.tracks) / 2, seen, first.queries, confidence)

@@ -61,6 +61,11 @@ class Comparison:
         """The methods that the main one has to beat: all others but oracles."""
         return [name for name in self.methods[1:] if self.role(name) != "oracle"]
 
+    @property
+    def data(self) -> Mapping[str, Any]:
+        """What is known of the samples."""
+        return self.run.get("data", {})
+
     def told(self, method: str) -> dict[str, Any]:
         """What the run says of a method; empty if nothing."""
         return self.run.get("methods", {}).get(method, {})
@@ -156,6 +161,13 @@ class Comparison:
         """`first` minus `second` in one number, paired group by group, with its interval."""
         return self._estimate(self.values(first, metric) - self.values(second, metric))
 
+    def pooled(self, method: str, metric: str, weight: str) -> float:
+        """A method's mean of a number over all samples, whatever their group, each as often as another number says: so
+        many frames, so many points. NaN where no sample has both."""
+        rows = np.array([[row.scores.get(name, np.nan) for name in (metric, weight)] for row in self.rows[method]])
+        values, weights = rows[np.isfinite(rows).all(axis=1)].T
+        return float((values * weights).sum() / weights.sum()) if weights.any() else np.nan
+
     def values(self, method: str, metric: str) -> np.ndarray:
         """One number of one method for each of `groups`; NaN where there is none."""
         if method not in self.rows:
@@ -169,8 +181,8 @@ class Comparison:
         return sorted(int(end) for end in ends if end.isdecimal())
 
     def at_places(self, series: SeriesSpec) -> list[MetricSpec]:
-        """The metrics of all places where a series was measured."""
-        return [self.specs[f"{series.name}_{place}"] for place in self.places(series)]
+        """The metrics of the places where a series was measured, of those that tables have."""
+        return [self.specs[f"{series.name}_{place}"] for place in series.shown(self.places(series))]
 
     def _have(self, methods: Sequence[str]) -> set[str]:
         rows = [row for name in methods for row in self.per_group[name].values()]

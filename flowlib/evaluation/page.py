@@ -69,7 +69,7 @@ def introduce(report: Comparison, name: str) -> str:
 def provenance(report: Comparison) -> list[tuple[str, str]]:
     """Data, settings and methods that made the numbers, as pairs of a word and a line."""
     run, config = report.run, report.config
-    data: Mapping[str, Any] = run.get("data", {})
+    data = report.data
     samples = f"{len(report.rows[report.main])} {report.task.unit}s of {report.count(len(report.groups))}"
     versions = ", ".join(f"{name} {number}" for name, number in run.get("versions", {}).items())
     source = f"split {data.get('split') or '–'}, fingerprint {data.get('fingerprint', '')[:16] or '–'}"
@@ -88,7 +88,7 @@ def _origin(told: Mapping[str, Any]) -> str:
 
 
 def _facts(report: Comparison) -> list[str]:
-    data = report.run.get("data", {})
+    data = report.data
     facts = [
         report.count(len(report.groups)),
         f"{len(report.rows[report.main])} {report.task.unit}s",
@@ -97,7 +97,7 @@ def _facts(report: Comparison) -> list[str]:
         f"data {data.get('fingerprint', '')[:8] or '–'}",
         str(report.run.get("time", "")),
     ]
-    return [fact for fact in facts if fact]
+    return list(dict.fromkeys(fact for fact in facts if fact))
 
 
 def _charted(report: Comparison) -> list[MetricSpec]:

@@ -198,7 +198,7 @@ class SyntheticHands(HandCollection):
         """Joints relative to the middle knuckle, and actions, of all frames of a split where fingers are covered."""
         sequences = self.split(split)
         joints = [sequence.joints[self.occluded(sequence.key)] for sequence in sequences]
-        actions = np.repeat([sequence.action for sequence in sequences], [len(part) for part in joints])
+        actions = np.concatenate([np.full(len(part), sequence.action) for sequence, part in zip(sequences, joints)])
         together = np.concatenate(joints)
         return together - together[:, FPHA_21.centre, None], actions
 

@@ -122,7 +122,7 @@ class Store:
         path = temporary_path(self._journal_path(clip))
         try:
             with open(path, "wb") as file:
-                np.savez(file, **tracks.arrays())
+                np.savez(file, **tracks.arrays())  # pyright: ignore[reportArgumentType]
             path.replace(self._journal_path(clip))
         except OSError:
             path.unlink(missing_ok=True)

@@ -1,4 +1,6 @@
-"""The trajectory viewer: a live widget in notebooks, a picture in saved ones, one HTML file anywhere else.
+"""The viewers: a live widget in notebooks, a picture in saved ones, one HTML file anywhere else.
+
+`TrajectoryViewer` is here, `HandViewer` in `hands`; what they share is in `player`, `page` and `paper`.
 
 In: a clip, its trajectories, optionally a second set of the same points. Out: something to look at, and what a person
 picked. Frames and tracks travel once; playing, colouring and picking happen in the browser (`viewer.js`).
@@ -15,9 +17,12 @@ import traitlets as t
 
 from flowlib import colours
 from flowlib.viewer import page, raster
+from flowlib.viewer.hands import HandViewer
 from flowlib.viewer.packing import PackedFrames, as_tracks, fixed_step, pack_frames, pack_tracks
 from flowlib.viewer.player import Choice, Numbers, Player, within
 from flowlib.viewer.scene import BACKGROUNDS, COLOURS, COMPARISONS, HIDDEN, View, ViewerScene
+
+__all__ = ["HandViewer", "TrajectoryViewer"]
 
 
 class TrajectoryViewer(Player):

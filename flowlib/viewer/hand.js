@@ -6,7 +6,7 @@ const COLOURS = { finger: "Finger", error: "Error", set: "Set" };
 const COMPARISONS = { "side by side": "Side by side", overlay: "Overlay", errors: "Error lines" };
 const HIDDEN = { hollow: "Hollow", off: "Not shown" };
 const CLOUDS = { shaded: "Shaded", faint: "Faint", off: "Not shown" };
-const FOLLOW = [[true, "The hand stays in the middle"], [false, "The camera stays"]];
+const FOLLOW = [[true, "Hand centred"], [false, "As filmed"]];
 const ASPECT = 4 / 3;
 const FILL = 0.4; // as in hand_scene.py
 const EYE = 5;
@@ -106,17 +106,26 @@ class Take {
     }
     return { xyz, count, light: this.#light(grid, xyz, columns, count), spread: stride / fx };
   }
-  /** How bright the light makes each point, 0 to 1: from the neighbours on the right and below. */
+  /** How bright the light makes each point, 0 to 1; two cells to each side count (see `_beside` in hand_scene.py). */
   #light(grid, xyz, columns, count) {
-    const light = new Float32Array(count).fill(0.5), [lx, ly, lz] = LIGHT;
+    const light = new Float32Array(count).fill(0.5), [lx, ly, lz] = LIGHT, rows = grid.length / columns;
+    const beside = (p, row, column, down, across) => {
+      for (const step of [2, 1]) {
+        const r = row + step * down, c = column + step * across;
+        const q = r < 0 || c < 0 || r >= rows || c >= columns ? -1 : grid[r * columns + c];
+        if (q >= 0 && Math.abs(xyz[3 * q + 2] - xyz[3 * p + 2]) < STEEP) return 3 * q;
+      }
+      return 3 * p;
+    };
     for (let cell = 0; cell < grid.length; cell++) {
-      const p = grid[cell], r = (cell + 1) % columns ? grid[cell + 1] : -1, b = grid[cell + columns] ?? -1;
-      if (p < 0 || r < 0 || b < 0) continue;
-      const ax = xyz[3 * b] - xyz[3 * p], ay = xyz[3 * b + 1] - xyz[3 * p + 1], az = xyz[3 * b + 2] - xyz[3 * p + 2];
-      const bx = xyz[3 * r] - xyz[3 * p], by = xyz[3 * r + 1] - xyz[3 * p + 1], bz = xyz[3 * r + 2] - xyz[3 * p + 2];
-      if (Math.abs(az) >= STEEP || Math.abs(bz) >= STEEP) continue;
-      const nx = ay * bz - az * by, ny = az * bx - ax * bz, nz = ax * by - ay * bx;
-      light[p] = Math.min(1, Math.max(0, (nx * lx + ny * ly + nz * lz) / Math.hypot(nx, ny, nz)));
+      const p = grid[cell], row = Math.floor(cell / columns), column = cell % columns;
+      if (p < 0) continue;
+      const r = beside(p, row, column, 0, 1), l = beside(p, row, column, 0, -1);
+      const b = beside(p, row, column, 1, 0), t = beside(p, row, column, -1, 0);
+      const ax = xyz[b] - xyz[t], ay = xyz[b + 1] - xyz[t + 1], az = xyz[b + 2] - xyz[t + 2];
+      const bx = xyz[r] - xyz[l], by = xyz[r + 1] - xyz[l + 1], bz = xyz[r + 2] - xyz[l + 2];
+      const nx = ay * bz - az * by, ny = az * bx - ax * bz, nz = ax * by - ay * bx, length = Math.hypot(nx, ny, nz);
+      if (length > 0) light[p] = Math.min(1, Math.max(0, (nx * lx + ny * ly + nz * lz) / length));
     }
     return light;
   }
@@ -266,7 +275,11 @@ class HandViewer extends Player {
   /** Every joint of a set on a panel: [x, y, mm behind the middle]. */
   places(which, panel) {
     const { take, frame } = this, project = this.#projection(panel);
-    return take.joints.map((_, j) => { const out = [0, 0, 0]; project(...take.joint(which, frame, j), out); return out; });
+    return take.joints.map((_, j) => {
+      const out = [0, 0, 0];
+      project(...take.joint(which, frame, j), out);
+      return out;
+    });
   }
   jointColours(which) {
     const { take, frame, header } = this, colour = this.get("colour");
@@ -274,7 +287,8 @@ class HandViewer extends Player {
     if (colour === "error" && which) {
       return take.joints.map((_, j) => cssColour(this.palette.magnitude(take.error(which, frame, j) / header.limit)));
     }
-    return take.fingers.map((finger) => `rgb(${this.fingerColours[finger].join(" ")})`);
+    const ofFinger = (finger) => `rgb(${this.fingerColours[finger].join(" ")})`;
+    return take.fingers.map((finger) => ofFinger(colour === "error" ? "palm" : finger)); // the truth has no error
   }
 
   // -- drawing
@@ -393,7 +407,8 @@ class HandViewer extends Player {
     this.drawCurve(this.meanErrors, `Mean error of ${this.header.names[which]} over time`);
   }
   aboutFrame(frame) {
-    return this.meanErrors ? `mean error of ${this.header.names[this.predicted]} ${this.meanErrors[frame].toFixed(1)} mm` : "";
+    const mean = this.meanErrors?.[frame];
+    return mean === undefined ? "" : `mean error of ${this.header.names[this.predicted]} ${mean.toFixed(1)} mm`;
   }
   frameShown() {
     const { take, frame, header } = this, hidden = take.joints.filter((_, j) => !take.visible(frame, j)).length;
@@ -409,7 +424,8 @@ class HandViewer extends Player {
     this.actions.replaceChildren();
     this.actionTime = [];
     if (!take.likely) return;
-    const sums = header.actions.map((_, k) => { let sum = 0; for (let s = 0; s < S; s++) sum += take.likely[s * K + k]; return sum; });
+    const sums = new Float64Array(K);
+    take.likely.forEach((likely, i) => { sums[i % K] += likely; });
     const order = [...sums.keys()].sort((a, b) => sums[b] - sums[a]), truth = header.actions.indexOf(take.action);
     const rows = order.slice(0, Math.min(K, ROWS));
     if (truth >= 0 && !rows.includes(truth)) rows[rows.length - 1] = truth;
@@ -448,7 +464,8 @@ class HandViewer extends Player {
       this.legend.replaceChildren(unit("Error"), "0", bar, `≥ ${header.limit} mm`);
       return;
     }
-    const key = (rgb, name) => tag("span", { class: "tv-key" }, tag("i", { class: "tv-disc", style: `background:${rgb}` }), name);
+    const disc = (rgb) => tag("i", { class: "tv-disc", style: `background:${rgb}` });
+    const key = (rgb, name) => tag("span", { class: "tv-key" }, disc(rgb), name);
     const keys = colour === "set" ? this.get("shown").map((which) => key(this.setColours[which], header.names[which]))
       : Object.entries(this.fingerColours).map(([finger, rgb]) => key(`rgb(${rgb.join(" ")})`, finger));
     this.legend.replaceChildren(...keys, unit("hollow = hidden"));
@@ -457,15 +474,17 @@ class HandViewer extends Player {
   // -- keys and pointers
 
   keys() {
-    const two = this.header.names.length > 1;
+    const two = this.header.names.length > 1, colours = Object.keys(COLOURS).filter((name) => two || name === "finger");
+    const comparison = () => this.cycle("compare", Object.keys(COMPARISONS));
+    const sequence = () => this.cycle("sequence", [...this.takes.keys()]);
     return [
       ["1 2 3", "from the front, the side, above",
         { 1: () => this.look(0, 0), 2: () => this.look(90, 0), 3: () => this.look(0, 90) }],
-      ["C", "next colours", { c: () => this.cycle("colour", Object.keys(COLOURS).filter((name) => two || name === "finger")) }],
-      ...(two ? [["A", "side by side, overlay, error lines", { a: () => this.cycle("compare", Object.keys(COMPARISONS)) }]] : []),
+      ["C", "next colours", { c: () => this.cycle("colour", colours) }],
+      ...(two ? [["A", "side by side, overlay, error lines", { a: comparison }]] : []),
       ["P", "depth points", { p: () => this.cycle("cloud", Object.keys(CLOUDS)) }],
       ["H", "show hidden joints or not", { h: () => this.cycle("hidden", Object.keys(HIDDEN)) }],
-      ...(this.takes.length > 1 ? [["N", "next sequence", { n: () => this.cycle("sequence", [...this.takes.keys()]) }]] : []),
+      ...(this.takes.length > 1 ? [["N", "next sequence", { n: sequence }]] : []),
     ];
   }
   gestures() {
@@ -503,14 +522,16 @@ class HandViewer extends Player {
     this.redraw();
   }
   #fillTip() {
-    const { take, frame, hover: j, header } = this, sets = this.get("shown"), cells = (of) => sets.map((which) => tag("td", {}, of(which)));
+    const { take, frame, hover: j, header } = this, sets = this.get("shown");
+    const cells = (of) => sets.map((which) => tag("td", {}, of(which)));
+    const error = (which) => (which ? `${take.error(which, frame, j).toFixed(1)} mm` : "");
     const place = (which) => take.joint(which, frame, j).map((value) => value.toFixed(1)).join(", ");
     const names = header.names.length > 1 ? sets.map((which) => tag("th", {}, header.names[which])) : [];
     const rows = [tag("tr", {}, tag("th", {}, take.joints[j]), ...names),
       tag("tr", {}, tag("td", {}, "x, y, z in mm"), ...cells(place)),
       tag("tr", {}, tag("td", {}, "visible"), tag("td", {}, take.visible(frame, j) ? "yes" : "no"))];
     if (header.names.length > 1) {
-      rows.push(tag("tr", {}, tag("td", {}, "error"), ...cells((which) => (which ? `${take.error(which, frame, j).toFixed(1)} mm` : ""))));
+      rows.push(tag("tr", {}, tag("td", {}, "error"), ...cells(error)));
     }
     this.tip.replaceChildren(tag("table", {}, ...rows));
   }

@@ -23,7 +23,7 @@ CLOUDS = ("shaded", "faint", "off")
 FILL = 0.40  # share of a panel's shorter side that the farthest joint is drawn from its middle, at zoom 1
 EYE = 5.0  # distance of the eye from the middle, in farthest joints' distances: how strong the perspective is
 LIGHT = np.array([-0.3, -0.55, -0.78])  # where it comes from: above the camera's left shoulder
-STEEP = 20.0  # mm between neighbours beyond which they aren't one surface
+STEEP = 20.0  # mm in depth beyond which neighbours aren't one surface
 
 
 @dataclass(frozen=True)
@@ -68,15 +68,28 @@ class DepthGrid:
         known = self.depth > 0
         pixels = np.stack([x, y, np.where(known, self.depth, 1)], axis=-1).astype(np.float32)
         xyz = sequence.camera.unproject(pixels)
-        right, below = np.full_like(xyz, np.nan), np.full_like(xyz, np.nan)
-        right[:, :-1], below[:-1] = xyz[:, 1:] - xyz[:, :-1], xyz[1:] - xyz[:-1]
-        right[:, :-1][~known[:, 1:]] = below[:-1][~known[1:]] = np.nan
-        normal = np.cross(below, right)  # towards the camera
-        steep = (np.abs(right[..., 2]) < STEEP) & (np.abs(below[..., 2]) < STEEP)
+        across = _beside(xyz, known, 1, 1) - _beside(xyz, known, 1, -1)
+        down = _beside(xyz, known, 0, 1) - _beside(xyz, known, 0, -1)
+        normal = np.cross(down, across)  # towards the camera
         length = np.linalg.norm(normal, axis=-1)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            light = np.where(steep & (length > 0), np.clip((normal @ LIGHT) / length, 0, 1), 0.5)
+        light = np.where(length > 0, np.clip(normal @ LIGHT / np.maximum(length, 1e-9), 0, 1), 0.5)
         return xyz[known], light[known]
+
+
+def _beside(xyz: np.ndarray, known: np.ndarray, axis: int, sign: int) -> np.ndarray:
+    """For every cell [rows columns 3] the point two cells on (then one, then its own) that is on the same surface.
+
+    Two, because between next neighbours the sensor's noise is as large as the slope.
+    """
+    found, open_ = xyz.copy(), np.ones(known.shape, bool)
+    for step in (2, 1):
+        there, is_known = np.roll(xyz, -sign * step, axis), np.roll(known, -sign * step, axis)
+        edge = [slice(None), slice(None)]
+        edge[axis] = slice(-step, None) if sign > 0 else slice(step)
+        is_known[tuple(edge)] = False
+        usable = open_ & is_known & (np.abs(there[..., 2] - xyz[..., 2]) < STEEP)
+        found[usable], open_ = there[usable], open_ & ~usable
+    return found
 
 
 def depth_grid(sequence: HandSequence, frame: int, cube: float, most: int) -> DepthGrid:
@@ -92,7 +105,7 @@ def depth_grid(sequence: HandSequence, frame: int, cube: float, most: int) -> De
     if nearest <= 0:
         return DepthGrid(np.zeros((0, 0), np.float32))
     depth = sequence.depth(frame)
-    x, y, _ = camera.project(centre)
+    x, y, _ = camera.project(centre[None])[0]
     H, W = camera.size
     across, down = cube / 2 * camera.fx / nearest, cube / 2 * camera.fy / nearest
     left, top = max(0, int(x - across)), max(0, int(y - down))
@@ -200,8 +213,9 @@ class HandScene:
         fingers = self.sequences[view.sequence].skeleton.fingers
         if view.colour == "set":
             return np.tile(np.array(set_colour(which), np.uint8), (len(fingers), 1))
-        if view.colour == "error" and which:
-            return magnitude_colours(self.errors(view.sequence, which)[view.frame], self.limit)
+        if view.colour == "error":  # the truth, which has none, is grey
+            errors = magnitude_colours(self.errors(view.sequence, which)[view.frame], self.limit)
+            return errors if which else np.tile(np.array(FINGERS["palm"], np.uint8), (len(fingers), 1))
         return np.array([FINGERS[finger] for finger in fingers], np.uint8)
 
 

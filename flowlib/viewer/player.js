@@ -121,7 +121,8 @@ class Player {
   showPanels(panels) {
     this.panels = panels;
     this.stage.replaceChildren(...panels.map((panel) => panel.el));
-    this.stage.style.setProperty("--columns", panels.length <= 4 ? panels.length : Math.ceil(Math.sqrt(panels.length)));
+    const columns = panels.length <= 4 ? panels.length : Math.ceil(Math.sqrt(panels.length));
+    this.stage.style.setProperty("--columns", columns);
     for (const panel of panels) this.sizes.observe(panel.el);
   }
 

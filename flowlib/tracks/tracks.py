@@ -1,8 +1,5 @@
 # pyright: strict
-"""`Tracks`: where points go in a clip, and when they can be seen; checks of what a tracker is given.
-
-The type that trackers, shards and metrics share. NumPy only. Knows nothing of images, files or networks.
-"""
+"""The type `Tracks`, and checks of what a tracker is given. Knows nothing of files."""
 
 from __future__ import annotations
 
