@@ -211,6 +211,8 @@ def _fit(parts, components: int, distinct: int | None = None) -> PosePCA:
         flat = np.asarray(poses, np.float64).reshape(len(poses), -1)
         if not np.isfinite(flat).all():
             raise ValueError("poses: expected finite ones, got NaN or infinity")
+        if not len(flat):
+            raise ValueError("poses: expected at least one, got none")
         if count == 0:
             origin = flat.mean(axis=0)  # near the mean, so that nothing cancels out
         flat = flat - origin
