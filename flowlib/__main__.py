@@ -1,4 +1,4 @@
-"""The command line: `flowlib probe | label | train | evaluate | predict | view | export`, also as `python -m flowlib`.
+"""The command line: `flowlib probe | label | train | …` (`flowlib --help` lists all), also as `python -m flowlib`.
 
 A command is a frozen dataclass whose fields tyro makes options of, with their comments as help; shared ones are
 inherited. Settings are the notebooks' dataclasses, so either goes on with what the other began. What a command needs
@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal  # no `annotations` of `__future__`: tyro can't evaluate a local class's
 
 import flowlib
-from flowlib.workspace import Workspace, atomic_write, check_name
+from flowlib.quantities import counted
+from flowlib.workspace import Workspace, atomic_write, check_name, find_clone
 
 Split = Literal["train", "val", "test", "all"]
+Conventions = Literal["flowlib", "cotracker", "pips", "tapnet", "tapvid"]
 USAGE, INTERRUPTED = 2, 130  # exit codes, beside 0 and 1
 OPTIONS = """
   flowlib COMMAND --help     lists its options
@@ -161,7 +163,7 @@ def make_probe() -> type:
             found = find_source(self.source, Workspace(self.root), progress=Progress)
             videos, skipped = probe_all(found, progress=Progress)
             print(describe_videos(videos, skipped))
-            print(f"{len(videos)} videos can be used, {sum(one.is_video for one in skipped)} can't.")
+            print(f"{counted(len(videos), 'video')} can be used, {sum(one.is_video for one in skipped)} can't.")
 
     return Probe
 
@@ -249,7 +251,7 @@ def make_train() -> type:
             folder = run_folder(self.config.name, self.workspace.runs)
             result = fit(model, task, training, splits.get("val"), self.config, folder=folder)
             if first:
-                print(f"{result.step} of {self.config.steps} steps; {result.finished or 'run it again to go on'}")
+                print(result)
                 print(f"Checkpoint: {result.best}")
 
     return Train
@@ -357,34 +359,93 @@ class View(WithModel, OnClip):
 
 @dataclass(frozen=True)
 class Export(OnClip):
-    """write a labelled clip's tracks as NPZ and CSV (frame, point, x, y, visible), and the clip as a video"""
+    """write a labelled clip's tracks as NPZ and CSV (frame, point, x, y, visible, confidence), and as a video"""
 
     clip: str = "0"  # number or key of a clip; "" for the one with the highest motion
     report: str = "export"  # name of the folder in reports/ that the files go to
     video: bool = True  # write the mp4, too
+    formats: tuple[Literal["npz", "csv", "parquet"], ...] = ("npz", "csv")  # what to write the tracks as
+    convention: Conventions = "flowlib"  # whose arrays, and where (0, 0) is: see flowlib.tracks.conventions
 
     def __call__(self) -> None:
-        import numpy as np
-
         from flowlib.notebook_views import clip_viewer
+        from flowlib.tracks import write_tracks
 
         clips, index = self.find()
         folder, tracks = self.workspace.report(self.report), clips.tracks(index)
-        with atomic_write(folder / "tracks.npz") as temporary, temporary.open("wb") as file:
-            np.savez_compressed(file, tracks=tracks.tracks, visibility=tracks.visibility, queries=tracks.queries)
-        numbers = np.indices(tracks.visibility.shape).reshape(2, -1).T
-        rows = np.column_stack([numbers, tracks.tracks.reshape(-1, 2), tracks.visibility.ravel()])
-        with atomic_write(folder / "tracks.csv") as temporary:
-            kinds = ("%d", "%d", "%.4f", "%.4f", "%d")
-            np.savetxt(temporary, rows, kinds, delimiter=",", header="frame,point,x,y,visible", comments="")
-        print(f"{folder / 'tracks.npz'}\n{folder / 'tracks.csv'}")
+        for suffix in self.formats:
+            path = folder / f"tracks.{suffix}"
+            print(write_tracks(tracks, path, convention=self.convention, size=clips.size))
         if self.video:
             print(clip_viewer(clips, index).to_video(folder / "clip.mp4"))
 
 
+def make_convert() -> type:
+    """carry a file of tracks (.npz, .csv, .parquet) over to another format, or another program's convention"""
+    import tyro
+
+    from flowlib.tracks import read_tracks, write_tracks
+
+    @dataclass(frozen=True)
+    class Convert:
+        source: tyro.conf.Positional[Path]  # the file to read
+        target: tyro.conf.Positional[Path]  # the file to write
+        read_as: Literal[Conventions, ""] = ""  # whose convention source is in; "": an NPZ's names tell, else flowlib's
+        write_as: Conventions = "flowlib"  # whose convention target is in
+        height: int = 0  # of the frames in pixels; for tapvid, which has shares of them
+        width: int = 0
+
+        def __call__(self) -> None:
+            if bool(self.height) != bool(self.width) or min(self.height, self.width) < 0:
+                raise ValueError(f"height: expected both it and width, or neither, got {self.height} and {self.width}")
+            if not self.height and "tapvid" in (self.read_as, self.write_as):
+                raise ValueError("height: expected the frames', for tapvid has shares of them, got none")
+            size = (self.height, self.width) if self.height else None
+            tracks = read_tracks(self.source, convention=self.read_as, size=size)
+            print(write_tracks(tracks, self.target, convention=self.write_as, size=size))
+
+    return Convert
+
+
+@dataclass(frozen=True)
+class Notebooks:
+    """copy the notebooks into a folder; what is there already stays"""
+
+    folder: Path  # where to
+
+    def __call__(self) -> None:
+        from flowlib.notebook_files import copy_notebooks
+
+        for path, copied in copy_notebooks(self.folder).items():
+            print(path if copied else f"{path} is there already, and stays")
+
+
+@dataclass(frozen=True)
+class Badges:
+    """write the address of a clone's remote into its notebooks' Colab badges and set-up cells, and into README.md"""
+
+    repository: str = ""  # another address than that of the remote called origin
+    ref: str = "main"  # the branch, tag or commit that badges open
+    remove: bool = False  # take all addresses out
+
+    def __call__(self) -> None:
+        from flowlib.notebook_files import remote_address, web_address, write_address
+
+        clone = find_clone()
+        if clone is None:
+            raise ValueError(f"expected to be called in a clone of flowlib, got {Path.cwd()}")
+        address = web_address(self.repository) if self.repository else "" if self.remove else remote_address(clone)
+        if not address and not self.remove:
+            raise ValueError(f"repository: {clone} has no remote called origin; expected the address of your copy")
+        changed = write_address(clone, address, self.ref)
+        print(*changed, sep="\n")
+        print(f"{counted(len(changed), 'file')} changed; flowlib comes from {address or 'no address'}")
+
+
 COMMANDS: dict[str, type | Callable[[], type]] = {
     **{"probe": make_probe, "label": make_label, "train": make_train, "evaluate": make_evaluate},
-    **{"predict": Predict, "view": View, "export": Export},
+    **{"predict": Predict, "view": View, "export": Export, "convert": make_convert},
+    **{"notebooks": Notebooks, "badges": Badges},
 }
 
 if __name__ == "__main__":

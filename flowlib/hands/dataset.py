@@ -10,6 +10,7 @@ all but `action`, `length`, `key` and `subject`):
     visible   bool [J]: whether the camera sees the joint; all true where that isn't known
     centre    float32 [3] in mm, rotation float32 [3 3], cube float32 [] in mm: of the crop;
               joints = crop.restore(pose, centre, rotation, cube), for a batch, too
+    intrinsics  float32 [4]: (fx, fy, ux, uy) of the crop's camera, in its pixels, for points that rotation has turned
     frame     int64 []: the frame's number in the source
     action    int64 []: the class of what the hand does; -1 where there are none
     length    int64 [] (sequences): S
@@ -44,7 +45,8 @@ from flowlib.hands.store import HandStore, StoredSequence, UnpackedDepth, store_
 from flowlib.hdf5 import OpenFiles
 from flowlib.splits import SPLITS
 
-FRAME = ("crop", "pose", "joints", "visible", "centre", "rotation", "cube", "frame", "action", "key", "subject")
+FRAME = ("crop", "pose", "joints", "visible", "centre", "rotation", "cube", "intrinsics", "frame", "action")
+FRAME += ("key", "subject")
 SEQUENCE = (*FRAME, "length")
 
 
@@ -101,7 +103,7 @@ class HandSample(Mapping[str, Any]):
                 return torch.from_numpy(pose.astype(np.float32))
             case "joints" | "visible":
                 return torch.from_numpy((take.joints if name == "joints" else take.visible)[rows].copy())
-            case "centre" | "rotation" | "cube":
+            case "centre" | "rotation" | "cube" | "intrinsics":
                 return torch.from_numpy(np.array(getattr(seen, name), np.float32))
             case "frame":
                 return torch.from_numpy(np.array(take.numbers[rows]))
