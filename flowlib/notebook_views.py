@@ -235,15 +235,15 @@ def _own_picture(path: Path, size: Size | None) -> np.ndarray:
         raise ValueError(f"pictures: expected a picture (JPEG, PNG, WebP, BMP), {path} is none") from error
 
 
-def curves(folder: str | Path) -> Axes:
-    """The mean error (ADE) of a run's steps and of its validations, by step, from the run's folder."""
+def curves(folder: str | Path, key: str = "ade", label: str = "ADE on visible points, px") -> Axes:
+    """A number of a run's steps and of its validations, by step, from the run's folder; the mean error if not said."""
     lines = read_metrics(folder)
     drawn = {}
-    for name, key in (("training", "ade"), ("validation", "validation_ade")):
-        points = [(line["step"], line[key]) for line in lines if key in line]
+    for name, logged in (("training", key), ("validation", f"validation_{key}")):
+        points = [(line["step"], line[logged]) for line in lines if logged in line]
         if points:
             drawn[name] = tuple(zip(*points))
-    return learning_curves(drawn, label="ADE on visible points, px")
+    return learning_curves(drawn, label=label)
 
 
 def save_viewer(viewer: TrajectoryViewer, folder: str | Path, name: str) -> Path:
