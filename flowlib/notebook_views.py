@@ -37,7 +37,7 @@ from flowlib.tracks import Tracks
 from flowlib.training.runs import read_metrics
 from flowlib.video import decode_image, read_frames, resize_frame
 from flowlib.video.images import is_picture
-from flowlib.viewer import TrajectoryViewer
+from flowlib.viewer import HandViewer, TrajectoryViewer
 from flowlib.warp import Fill, rebuild
 from flowlib.workspace import check_name
 
@@ -246,7 +246,7 @@ def curves(folder: str | Path, key: str = "ade", label: str = "ADE on visible po
     return learning_curves(drawn, label=label)
 
 
-def save_viewer(viewer: TrajectoryViewer, folder: str | Path, name: str) -> Path:
+def save_viewer(viewer: TrajectoryViewer | HandViewer, folder: str | Path, name: str) -> Path:
     """Write a viewer as `<folder>/<name>.html`, one page that plays anywhere, and print where it is."""
     path = viewer.to_html(Path(folder).expanduser() / f"{check_name('page', name)}.html")
     print(f"a viewer that plays: {path}")

@@ -13,20 +13,20 @@ def batch(frames, indices) -> torch.Tensor:
     return torch.stack([frames[i]["crop"] for i in indices])
 
 
-def test_the_mean_pose_is_the_mean_whatever_is_shown(hand_frames):  # noqa: F811
+def test_the_mean_pose_is_the_mean_whatever_is_shown(hand_frames):
     fitted = MeanPose.fit(hand_frames)
     mean = torch.stack([sample["pose"] for sample in hand_frames]).mean(dim=0)
     answer = fitted(torch.rand(3, 1, 32, 32)).joints
     assert answer.shape == (3, 21, 3) and all(torch.allclose(one, mean, atol=1e-6) for one in answer)
 
 
-def test_a_training_crop_is_its_own_nearest(hand_frames):  # noqa: F811
+def test_a_training_crop_is_its_own_nearest(hand_frames):
     fitted, indices = NearestCrop.fit(hand_frames), [4, 0, 11]
     expected = torch.stack([hand_frames[i]["pose"] for i in indices])
     assert torch.equal(fitted(batch(hand_frames, indices)).joints, expected)
 
 
-def test_the_nearest_crop_is_the_one_that_differs_least(hand_frames):  # noqa: F811
+def test_the_nearest_crop_is_the_one_that_differs_least(hand_frames):
     fitted = NearestCrop.fit(hand_frames)
     asked = batch(hand_frames, [3]) + 0.2 * torch.randn(1, 1, 32, 32, generator=torch.Generator().manual_seed(0))
     known = torch.stack([sample["crop"] for sample in hand_frames])
@@ -35,7 +35,7 @@ def test_the_nearest_crop_is_the_one_that_differs_least(hand_frames):  # noqa: F
     assert torch.equal(fitted(asked).joints[0], hand_frames[nearest]["pose"])
 
 
-def test_they_say_what_they_are_and_what_they_saw(hand_frames):  # noqa: F811
+def test_they_say_what_they_are_and_what_they_saw(hand_frames):
     mean, nearest = MeanPose.fit(hand_frames), NearestCrop.fit(hand_frames)
     assert (role_of(mean), role_of(nearest)) == ("null", "baseline")
     for method in (mean, nearest):
