@@ -182,3 +182,4 @@ predict_pictures(model, pictures, test.size, dataset=test);
 # %%
 print(f"Table, figures and a page to read: {workspace.report(report)}")
 print("Next: more videos in 02, more steps in 04, or another model; the report compares them all.")
+print("Or hands: 06_hand_pose finds their joints in depth videos.")

@@ -216,15 +216,24 @@ def test_demo_runs_the_five_notebooks_and_says_where_they_are(settled):
     del settled.env["FLOWLIB_ROOT"]
     assert result.returncode == 0, result.stderr
     ran = re.findall(r"papermill \['notebooks/(\w+)\.ipynb', '([^']+)'", result.stdout)
-    assert [name for name, _ in ran] == sorted(path.stem for path in (CLONE / "notebooks").glob("*.ipynb"))
+    assert [name for name, _ in ran] == sorted(path.stem for path in (CLONE / "notebooks").glob("0[1-5]_*.ipynb"))
     folder = Path(re.search(r"executed notebooks: (.*)", result.stdout)[1])
     assert folder.is_relative_to(root) and all((folder / Path(out).name).is_file() for _, out in ran)
     assert f"table of metrics: {root}/reports/demo/table.md\n" in result.stdout
     assert f"to look at in a browser: {root}/index.html\n" in result.stdout
 
 
-def test_the_parameters_of_the_demo_exist():
-    body = re.search(r"^demo\(\) \{\n(.*?)^\}", (CLONE / "colab_setup.sh").read_text(), re.M | re.S)[1]
+def test_the_demo_of_hands_runs_their_notebook_alone(settled):
+    settled.env["FLOWLIB_ROOT"] = str(settled.clone.parent / "hands")
+    result = settled.run("demo", "hands")
+    del settled.env["FLOWLIB_ROOT"]
+    assert result.returncode == 0, result.stderr
+    assert re.findall(r"papermill \['notebooks/(\w+)\.ipynb'", result.stdout) == ["06_hand_pose"]
+
+
+@pytest.mark.parametrize("demo", ["demo", "demo_hands"])
+def test_the_parameters_of_the_demo_exist(demo):
+    body = re.search(rf"^{demo}\(\) \{{\n(.*?)^\}}", (CLONE / "colab_setup.sh").read_text(), re.M | re.S)[1]
     calls = [line.split() for line in body.replace("\\\n", " ").splitlines()]
     for _, name, *options in calls:
         declared = papermill.inspect_notebook(CLONE / f"notebooks/{name}.ipynb")
@@ -349,7 +358,7 @@ def test_without_a_network_it_says_so_and_later_goes_on(machine):
 
 def test_an_unknown_job_is_refused(machine):
     one_sentence(machine.run("tset"), "expected nothing, demo or test, got: tset")
-    one_sentence(machine.run("demo", "now"), 'expected nothing after "demo", got: now')
+    one_sentence(machine.run("demo", "now"), 'expected nothing or hands after "demo", got: now')
 
 
 # ------------------------------------------------------------------------------------------------------------ Colab

@@ -51,6 +51,10 @@ class Report(Comparison):
         made = "\n".join(f"- {what}: {value}" for what, value in page.provenance(self))
         return "\n\n".join(part for part in [*parts, "## What made these numbers", made] if part) + "\n"
 
+    def table(self) -> str:
+        """The headline numbers with their intervals as a Markdown table, and what the intervals are."""
+        return f"{self._grid(self.headline())}\n\n{self.interval_note()}"
+
     def latex(self) -> str:
         """The headline numbers with their intervals as a LaTeX table; needs the package booktabs."""
         metrics = self.headline()
