@@ -34,6 +34,12 @@ CELLS = [
     "viewer = TrajectoryViewer(*example(), title='in a notebook')",
     "viewer",
 ]
+HAND_CELLS = [
+    "from fixtures.hand_example import hand_example\nfrom flowlib.viewer import HandViewer\n"
+    "take = hand_example()\nhands = HandViewer(take, take.joints + 2)",
+    "hands",
+]
+HAND = "document.querySelector('.tv-hand').viewer"
 
 
 @pytest.fixture(scope="module")
@@ -286,11 +292,12 @@ def test_everything_has_a_name_and_fits(opened, width):
 
 
 def check_in_jupyterlab(lab, page) -> None:
-    """The widget loads quietly, plays without the kernel, and both sides hear of what the other does."""
+    """The widgets load quietly, play without the kernel, and both sides hear of what the other does."""
     watched = Watched(page, lab.url)
-    lab.write_notebook("live.ipynb", CELLS)
+    lab.write_notebook("live.ipynb", [*CELLS, *HAND_CELLS])
     lab.run_all(page, "live.ipynb")
     page.wait_for_selector(".tv[data-ready]")
+    page.wait_for_selector(".tv-hand[data-ready]")
     with lab.python("live.ipynb") as python:
         python("viewer.frame = 5")
         until(page, "document.querySelector('.tv-counter').textContent === '5 / 7'")
@@ -308,9 +315,15 @@ def check_in_jupyterlab(lab, page) -> None:
         page.evaluate(f"{GET}.set('playing', true)")
         until(page, f"{GET}.get('frame') === 6")
         assert page.evaluate("window.saves") <= 1, "playing told the kernel of more than that it plays"
+        python("hands.yaw = 25")
+        until(page, f"{HAND}.get('yaw') === 25")
+        page.evaluate(f"{HAND}.turnBy(10, 5)")
+        page.evaluate(f"{HAND}.goTo(3)")
+        page.wait_for_timeout(400)
+        assert python("[hands.frame, hands.yaw, hands.pitch]") == [3, 35, 5]
     # the picture that a saved notebook shows is put away while the widget is there
-    picture = page.locator("img[class^=flowlib-snapshot]")
-    assert picture.count() == 1 and not picture.is_visible()
+    pictures = page.locator("img[class^=flowlib-snapshot]")
+    assert pictures.count() == 2 and not any(picture.is_visible() for picture in pictures.all())
     watched.assert_clean()
 
 
@@ -324,30 +337,6 @@ def lab(tmp_path_factory):
 def test_the_widget_in_jupyterlab(lab, browser):
     page = browser.new_page()
     check_in_jupyterlab(lab, page)
-    page.close()
-
-
-HAND_CELLS = [
-    "from fixtures.hand_example import hand_example\nfrom flowlib.viewer import HandViewer\n"
-    "take = hand_example()\nhands = HandViewer(take, take.joints + 2)",
-    "hands",
-]
-
-
-def test_the_hand_viewer_in_jupyterlab(lab, browser):
-    page = browser.new_page()
-    watched = Watched(page, lab.url)
-    lab.write_notebook("hand.ipynb", HAND_CELLS)
-    lab.run_all(page, "hand.ipynb")
-    page.wait_for_selector(".tv-hand[data-ready]")
-    with lab.python("hand.ipynb") as python:
-        python("hands.yaw = 25")
-        until(page, f"{GET}.get('yaw') === 25")
-        page.evaluate(f"{GET}.turnBy(10, 5)")
-        page.fill(".tv-scrub", "3")
-        page.wait_for_timeout(400)
-        assert python("[hands.frame, hands.yaw, hands.pitch]") == [3, 35, 5]
-    watched.assert_clean()
     page.close()
 
 
