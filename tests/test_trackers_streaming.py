@@ -9,7 +9,8 @@ from flowlib.synthetic import synthetic_clip
 from flowlib.trackers import FrameToFrame
 from flowlib.trackers.benchmark import StillTracker
 from flowlib.trackers.lucas_kanade import LucasKanadeTracker
-from flowlib.trackers.streaming import track_stream
+from flowlib.trackers.streaming import track_stream, track_video
+from flowlib.video import probe, write_video
 
 S, SIZE = 14, (48, 64)
 FRAMES, _ = synthetic_clip(S, SIZE, seed=5, motion="wander", camera="wander", num_sprites=6)
@@ -92,3 +93,53 @@ def test_a_video_that_ends_early_and_wrong_queries_are_refused(tracker, refuses)
         track_stream(tracker, reader(FRAMES), S + 3, queries_of(0), piece=5)
     with refuses("frame from 0 to 13"):
         track_stream(tracker, reader(FRAMES), S, np.array([[S, 0.0, 0.0]]))
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory):
+    path = tmp_path_factory.mktemp("video") / "clip.mkv"
+    return probe(write_video(path, FRAMES, fps=12, lossless=True))
+
+
+def test_a_videos_points_are_followed_in_its_own_pixels(video):
+    queries = queries_of(3)[:10]
+    queries[:, 1:] = queries[:, 1:].clip(0, 47)
+    tracker = LucasKanadeTracker()
+    found = track_video(tracker, video, queries)
+    whole = tracker(FRAMES, queries)
+    np.testing.assert_array_equal(found.tracks, whole.tracks)
+    part = track_video(tracker, video, queries * [0, 1, 1], num_frames=5)
+    assert part.num_frames == 5
+
+
+def test_tracking_at_another_size_keeps_pixel_centres(video):
+    """A still point at half the size: its place in the video's own pixels doesn't move by half a pixel."""
+    queries = np.array([[0, 0.0, 0.0], [3, 63.0, 47.0], [2, 10.25, 20.5]])
+    found = track_video(StillTracker(), video, queries, longest=32)
+    np.testing.assert_allclose(found.tracks, np.broadcast_to(queries[:, 1:], found.tracks.shape), atol=1e-5)
+    assert (found.tracks[[0, 3, 2], [0, 1, 2]] == queries[:, 1:].astype(np.float32)).all()
+    assert [f.shape for f in _seen_by(video, 32)] == [(24, 32, 3)] * S
+
+
+def _seen_by(video, longest):
+    seen = []
+
+    class Spy(StillTracker):
+        def __call__(self, frames, queries):
+            seen.extend(frames)
+            return super().__call__(frames, queries)
+
+    track_video(Spy(), video, np.array([[0, 1.0, 1.0]]), longest=longest)
+    return seen
+
+
+def test_what_a_video_does_not_have_is_refused(video, refuses):
+    point = np.array([[0, 1.0, 1.0]])
+    with refuses(f"num_frames: expected up to {S}, as clip has, got 99"):
+        track_video(StillTracker(), video, point, num_frames=99)
+    with refuses("points: expected places on frames of 64×48, got 70,1"):
+        track_video(StillTracker(), video, point * 70 + [[0, 0, -69]])
+    with refuses("longest: expected a number of pixels"):
+        track_video(StillTracker(), video, point, longest=-1)
+    with refuses("frame from 0 to 4"):
+        track_video(StillTracker(), video, point + [[7, 0, 0]], num_frames=5)

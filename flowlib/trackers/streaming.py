@@ -6,17 +6,74 @@ A tracker that goes from frame to frame (`FrameToFrame`) gives the same tracks a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import chain, islice
 
 import numpy as np
 
+from flowlib.geometry import inside, rescale_points
 from flowlib.trackers import FrameToFrame, Tracker
 from flowlib.tracks import Tracks, check_queries
+from flowlib.video import Video, iterate_frames, resize_frame
 
 PIECE = 24  # steps from frame to frame
 MOST_BYTES = 4_000_000_000  # of frames, for a tracker that sees them all
 
+SMALLEST_SIDE = 16  # pixels, of frames made smaller
+
 Read = Callable[[int, int], Iterator[np.ndarray]]  # (start, stop) -> these frames uint8 [H W 3], in order
+
+
+def track_video(
+    tracker: Tracker,
+    video: Video,
+    queries: np.ndarray,
+    *,
+    num_frames: int = 0,
+    longest: int = 0,
+    progress: Callable[[int], object] = lambda count: None,
+) -> Tracks:
+    """Follow points through a video, of which few frames are in memory where the tracker allows it.
+
+    Args:
+        tracker: of any kind.
+        video: as `video.probe` gives it.
+        queries: [N 3] (t, x, y) in the video's own pixels.
+        num_frames: from its first on; 0 for all.
+        longest: pixels of the longer side while tracking, aspect kept to a pixel; 0, or more than it has: as it is.
+        progress: called with a number of frames that are done, again and again.
+
+    Returns:
+        Tracks in the video's own pixels.
+
+    Raises:
+        ValueError: more frames than it has, a point outside its frames, or as `track_stream`.
+    """
+    if not 0 <= num_frames <= video.num_frames:
+        raise ValueError(f"num_frames: expected up to {video.num_frames}, as {video.name} has, got {num_frames}")
+    if longest < 0:
+        raise ValueError(f"longest: expected a number of pixels, or 0, got {longest}")
+    num_frames, queries = num_frames or video.num_frames, np.asarray(queries, np.float32)
+    check_queries(queries, num_frames)
+    outside = ~inside(queries[:, 1:], video.size)
+    if outside.any():
+        _, x, y = queries[outside][0]
+        raise ValueError(f"points: expected places on frames of {video.size[1]}×{video.size[0]}, got {x:g},{y:g}")
+    scale = min(1.0, longest / max(video.size)) if longest else 1.0
+    height, width = (max(min(side, SMALLEST_SIDE), round(side * scale)) for side in video.size)
+    size = (height, width)
+
+    def read(start: int, stop: int) -> Iterator[np.ndarray]:
+        return (resize_frame(frame, size, "stretch") for frame in iterate_frames(video, start, stop))
+
+    if size == video.size:
+        return track_stream(tracker, read, num_frames, queries, advance=progress)
+    small = queries.copy()
+    small[:, 1:] = rescale_points(queries[:, 1:], video.size, size)
+    found = track_stream(tracker, read, num_frames, small, advance=progress)
+    tracks = rescale_points(found.tracks, size, video.size)
+    tracks[queries[:, 0].astype(int), np.arange(len(queries))] = queries[:, 1:]
+    return replace(found, tracks=tracks, queries=queries)
 
 
 def track_stream(
