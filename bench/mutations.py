@@ -51,6 +51,7 @@ class Module:
 
 M = Mutation
 BATCH, TASK = "tasks/trajectories/batch.py", "tasks/trajectories/task.py"
+FPHA, MSRA, ICVL, NYU = (f"hands/{name}.py" for name in ("fpha", "msra15", "icvl", "nyu"))
 MODULES = {
     "metrics": Module(
         "metrics.py",
@@ -233,6 +234,63 @@ MODULES = {
             M("> 3 * usual.get", "> 30 * usual.get"),
             M('< 1.5 * same[-1]["loss"]', '< 15 * same[-1]["loss"]'),
             M("<= factor * usual", "< factor * usual"),
+        ),
+    ),
+    "camera": Module(
+        "camera.py",
+        ("test_camera.py",),
+        (
+            M("y * (self.fy / z) + self.uy", "y * (self.fx / z) + self.uy"),
+            M("(y - self.uy) * (z / self.fy)", "(y - self.uy) * (z / self.fx)"),
+            M("(x - self.ux) * (z / self.fx)", "(y - self.ux) * (z / self.fx)"),
+            M("y * (self.fy / z) + self.uy, z]", "self.uy - y * (self.fy / z), z]"),
+            M("return before & inside(xy, self.size)", "return inside(xy, self.size)"),
+            M("if (z <= 0).any():", "if (z < -1e9).any():"),
+        ),
+    ),
+    # What went wrong in readers of hands before: frames by their place in a listing, x for y, y up, the wrong line.
+    "hand_readers": Module(
+        "hands/reading.py",
+        tuple(f"test_hands_{name}.py" for name in ("reading", "msra15", "icvl", "nyu", "fpha")),
+        (
+            M("sorted((int(match[1]), path) for match, path in found if match)", "enumerate(p for m, p in found if m)"),
+            M(
+                "sorted((int(match[1]), path) for match, path in found if match)",
+                "enumerate(sorted(p for m, p in found if m))",
+            ),
+            M("tuple(files[number] for number in kept)", "tuple(files.values())"),
+            M("numbers=np.array(kept), ", ""),
+            M("seen[:, 2] - shown", "shown - seen[:, 2]"),
+            M("(shown > 0) & (behind >= BEHIND[0])", "(behind >= BEHIND[0])", "no joint is within 80 mm of a camera"),
+            M("(behind >= BEHIND[0]) & ", ""),
+            M(" & (behind <= BEHIND[1])", ""),
+            M(".sum() / len(joints)", ".mean()"),
+            M("if check.near < LEAST_NEAR:", "if check.near < 0.1:"),
+            M("np.array(telling) > 0", "np.array(telling) < 0"),
+            M("<= 0:\n                raise FrameError", "<= -9e9:\n                raise FrameError"),
+            M("if not np.isfinite(joints_of_frame).all():", "if False:"),
+            M("if not np.isfinite(numbers).all():", "if False:"),
+            M("if len(words) != count:", "if len(words) < count:", "a longer line breaks when it is shaped"),
+            M("key=lambda key: hashlib.sha256(key.encode()).digest()", "reverse=True"),
+            M("[1:].reshape(-1, 3)", "[1:].reshape(-1, 3)[:, [1, 0, 2]]", file=FPHA),
+            M("[1:].reshape(-1, 3)", "[1:].reshape(-1, 3) * [1, -1, 1]", file=FPHA),
+            M("if _frame_number(line) != row:", "if False:", file=FPHA),
+            M("if take.is_dir()), key=natural", "if take.is_dir())", file=FPHA),
+            M("reshape(-1, 4, 4).swapaxes(1, 2)", "reshape(-1, 4, 4)", file=FPHA),
+            M("if take.subject not in TRAINING_SUBJECTS", "if take.subject in TRAINING_SUBJECTS", file=FPHA),
+            M("TO_OPENCV = np.array([1, -1, -1])", "TO_OPENCV = np.array([1, 1, -1])", file=MSRA),
+            M("TO_OPENCV = np.array([1, -1, -1])", "TO_OPENCV = np.array([-1, -1, -1])", file=MSRA),
+            M("reshape(-1, 3) * TO_OPENCV", "reshape(-1, 3)[:, [1, 0, 2]] * TO_OPENCV", file=MSRA),
+            M("lines[1 + number]", "lines[number]", file=MSRA),
+            M("depth[top:bottom, left:right]", "depth[left:right, top:bottom]", file=MSRA),
+            M("range(345, 355)", "range(345, 354)", file=MSRA),
+            M("return ICVL.unproject(pixels)", "return pixels", file=ICVL),
+            M("UNMEASURED = 32000", "UNMEASURED = 65000", file=ICVL),
+            M("<= LONGEST_ANGLE", "< 3", file=ICVL),
+            M("dict(sorted(lines.items()))", "lines", file=ICVL),
+            M("TO_OPENCV = np.array([1, -1, 1])", "TO_OPENCV = np.array([1, 1, 1])", file=NYU),
+            M("256 * rgb[..., 1] + rgb[..., 2]", "256 * rgb[..., 2] + rgb[..., 1]", file=NYU),
+            M("joints[number - 1]", "joints[number % len(joints)]", file=NYU),
         ),
     ),
     "highest_motion": Module(

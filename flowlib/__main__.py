@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal  # no `annotations` of `__future__`: tyro can't evaluate a local class's
 
 import flowlib
-from flowlib.workspace import Workspace, atomic_write, check_name
+from flowlib.quantities import counted
+from flowlib.workspace import Workspace, atomic_write, check_name, find_clone
 
 Split = Literal["train", "val", "test", "all"]
 Conventions = Literal["flowlib", "cotracker", "pips", "tapnet", "tapvid"]
@@ -163,7 +164,7 @@ def make_probe() -> type:
             found = find_source(self.source, Workspace(self.root), progress=Progress)
             videos, skipped = probe_all(found, progress=Progress)
             print(describe_videos(videos, skipped))
-            print(f"{len(videos)} videos can be used, {sum(one.is_video for one in skipped)} can't.")
+            print(f"{counted(len(videos), 'video')} can be used, {sum(one.is_video for one in skipped)} can't.")
 
     return Probe
 
@@ -251,7 +252,7 @@ def make_train() -> type:
             folder = run_folder(self.config.name, self.workspace.runs)
             result = fit(model, task, training, splits.get("val"), self.config, folder=folder)
             if first:
-                print(f"{result.step} of {self.config.steps} steps; {result.finished or 'run it again to go on'}")
+                print(result)
                 print(f"Checkpoint: {result.best}")
 
     return Train
@@ -463,10 +464,45 @@ def parse_points(words: Sequence[str]) -> Any:
     return np.array([(int(one[3] or 0), float(one[1]), float(one[2])) for one in found if one], np.float32)
 
 
+@dataclass(frozen=True)
+class Notebooks:
+    """copy the notebooks into a folder; what is there already stays"""
+
+    folder: Path  # where to
+
+    def __call__(self) -> None:
+        from flowlib.notebook_files import copy_notebooks
+
+        for path, copied in copy_notebooks(self.folder).items():
+            print(path if copied else f"{path} is there already, and stays")
+
+
+@dataclass(frozen=True)
+class Badges:
+    """write the address of a clone's remote into its notebooks' Colab badges and set-up cells, and into README.md"""
+
+    repository: str = ""  # another address than that of the remote called origin
+    ref: str = "main"  # the branch, tag or commit that badges open
+    remove: bool = False  # take all addresses out
+
+    def __call__(self) -> None:
+        from flowlib.notebook_files import remote_address, web_address, write_address
+
+        clone = find_clone()
+        if clone is None:
+            raise ValueError(f"expected to be called in a clone of flowlib, got {Path.cwd()}")
+        address = web_address(self.repository) if self.repository else "" if self.remove else remote_address(clone)
+        if not address and not self.remove:
+            raise ValueError(f"repository: {clone} has no remote called origin; expected the address of your copy")
+        changed = write_address(clone, address, self.ref)
+        print(*changed, sep="\n")
+        print(f"{counted(len(changed), 'file')} changed; flowlib comes from {address or 'no address'}")
+
+
 COMMANDS: dict[str, type | Callable[[], type]] = {
     **{"probe": make_probe, "label": make_label, "train": make_train, "evaluate": make_evaluate},
     **{"predict": Predict, "view": View, "export": Export, "convert": make_convert},
-    "track": make_track,
+    **{"track": make_track, "notebooks": Notebooks, "badges": Badges},
 }
 
 if __name__ == "__main__":

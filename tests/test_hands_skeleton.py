@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from fixtures.hands_files import right_hand
 
 from flowlib.hands import FPHA_21, ICVL_16, MSRA_21, NYU_14, Skeleton, bone_lengths, reorder
+from flowlib.hands.skeleton import handedness
 
 FPHA_NAMES = "Wrist TMCP IMCP MMCP RMCP PMCP TPIP TDIP TTIP IPIP IDIP ITIP MPIP MDIP MTIP RPIP RDIP RTIP PPIP PDIP PTIP"
 
@@ -57,3 +59,25 @@ def test_what_is_no_skeleton_or_not_its_joints_is_refused():
         reorder(np.zeros((5, 21, 3)), FPHA_21, ICVL_16)
     with pytest.raises(ValueError, match="expected one of its joints .*, got 'Palm'"):
         FPHA_21.index("Palm")
+
+
+def test_handedness_tells_right_from_left_whichever_way_the_hand_is_turned():
+    hand = right_hand(5)
+    axes, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(9, 3, 3)))
+    turned = np.stack([hand @ (turn * np.sign(np.linalg.det(turn))).T for turn in axes])
+    found = handedness(turned.astype(np.float32), FPHA_21)
+    assert found.shape == (9, 5) and (found > 0.1).all()
+    np.testing.assert_allclose(found, np.broadcast_to(handedness(hand, FPHA_21), (9, 5)), atol=1e-4)
+    for mirror in ([-1, 1, 1], [1, -1, 1], [1, 1, -1]):
+        np.testing.assert_allclose(
+            handedness(hand * np.float32(mirror), FPHA_21), -handedness(hand, FPHA_21), atol=1e-6
+        )
+    with pytest.raises(ValueError, match="skeleton: expected one with knuckles or sides of the wrist, got stick"):
+        handedness(np.zeros((2, 3)), Skeleton("stick", ("A", "B"), (-1, 0), 0, True))
+
+
+def test_straight_fingers_tell_nothing():
+    hand = right_hand(1)[0]
+    up = hand[3] - hand[0]
+    hand[14] = hand[3] + 0.9 * up
+    assert abs(handedness(hand, FPHA_21)) < 0.05

@@ -70,7 +70,7 @@ def test_the_second_run_finds_the_work_done(videos, tmp_path):
     label(plan, workspace, tracker=tracker, progress=False)
     again = label(plan, workspace, tracker=tracker, progress=False)
     assert (tracker.calls, again.found, again.labelled) == (6, 6, 0)
-    assert "6 were there, 0 labelled now" in str(again)
+    assert "6 there before, 0 labelled now" in str(again)
 
 
 def test_after_an_interrupt_only_the_clip_at_work_is_done_again(videos, tmp_path):
@@ -221,8 +221,8 @@ def test_no_clip_straddles_a_cut_or_shows_nothing(film):
     assert [(one.name, one.reason) for one in plan.skipped_clips] == [
         ("film, frames 21 to 24", "frozen"), ("film, frames 27 to 30", "black"),
     ]  # fmt: skip
-    assert "cuts: 2, no clip straddles one" in str(plan) and "film: 1 clips are black" in str(plan)
-    assert "2 clips that are black or frozen" in str(label(plan, Workspace(film.parent), tracker=DriftTracker()))
+    assert "cuts: 2, no clip straddles one" in str(plan) and "film: 1 clip, black" in str(plan)
+    assert "2 clips, black or frozen" in str(label(plan, Workspace(film.parent), tracker=DriftTracker()))
 
 
 def test_cuts_and_stills_can_be_kept(film):

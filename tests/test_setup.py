@@ -220,7 +220,7 @@ def test_demo_runs_the_five_notebooks_and_says_where_they_are(settled):
     folder = Path(re.search(r"executed notebooks: (.*)", result.stdout)[1])
     assert folder.is_relative_to(root) and all((folder / Path(out).name).is_file() for _, out in ran)
     assert f"table of metrics: {root}/reports/demo/table.md\n" in result.stdout
-    assert f"page: {root}/reports/demo/report.html\n" in result.stdout
+    assert f"to look at in a browser: {root}/index.html\n" in result.stdout
 
 
 def test_the_parameters_of_the_demo_exist():
@@ -320,6 +320,23 @@ def test_what_pip_stumbles_over_becomes_one_sentence(machine, output, sentence):
     machine.add("failing", script)
     (machine.path / "failing").rename(binaries / "python")
     one_sentence(machine.run(), sentence)
+
+
+def test_while_pip_unpacks_without_a_word_what_is_there_is_said(machine):
+    script = machine.clone / "colab_setup.sh"
+    script.write_text(re.sub("(?m)^TELL_EVERY=.*", "TELL_EVERY=1", script.read_text()))
+    binaries, packages = machine.clone / ".venv/bin", machine.clone / "packages"
+    (packages / "old.dist-info").mkdir(parents=True)
+    (packages / "old.dist-info/INSTALLER").touch()
+    binaries.mkdir(parents=True)
+    (binaries / "pip").write_text(f"#!{binaries}/python")
+    unpack = f"import pathlib as p, time; a = p.Path('{packages}/a.dist-info'); a.mkdir(); (a / 'INSTALLER').touch()"
+    pip = f"""printf "Installing collected packages: a, b-c, d\n"; "{PYTHON}" -c "{unpack}; time.sleep(2.5)"; exit 1"""
+    where = f'case "$*" in *purelib*) echo "{packages}"; exit ;; "-m pip"*) {pip} ;; esac'
+    machine.add("unpacking", f'{where}\nexec "{PYTHON}" "$@"')
+    (machine.path / "unpacking").rename(binaries / "python")
+    said = [line for line in machine.run().stdout.splitlines() if "npacking" in line]
+    assert said[0] == "  Unpacking 3 packages" and set(said[1:]) == {"  Unpacking: 1 of 3 packages"}
 
 
 def test_without_a_network_it_says_so_and_later_goes_on(machine):

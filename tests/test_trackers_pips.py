@@ -14,8 +14,9 @@ import flowlib.trackers.pips.tracker as tracker_module
 from flowlib.downloads import DownloadError
 from flowlib.trackers.pips import PIPs, PIPsTracker, load_pips
 from flowlib.trackers.pips.chain import FeatureCache, restart_frames
-from flowlib.trackers.pips.fast import Convolution, Fast, OneDNN, Plain, choose_path, onednn_works
+from flowlib.trackers.pips.fast import Fast
 from flowlib.trackers.pips.network import Published, pyramid, sample_map
+from flowlib.trackers.products import Convolution, OneDNN, Plain, choose_path, onednn_works
 
 CPU = torch.device("cpu")
 
@@ -175,7 +176,7 @@ def test_every_kernel_computes_the_same_product(path):
         pytest.skip("this torch has no packed product")
     x, layer = torch.randn(16, 8, 519), torch.nn.Linear(519, 64)
     expected = torch.nn.functional.gelu(layer(x)).detach()
-    got = path.product(x, path.prepare(layer.weight.detach()), layer.bias.detach(), gelu=True)
+    got = path.product(x, path.prepare(layer.weight.detach()), layer.bias.detach(), "gelu")
     assert (got - expected).abs().max() < 1e-5
 
 

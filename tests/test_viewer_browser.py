@@ -153,6 +153,28 @@ def test_a_page_plays_pauses_and_steps(opened):
     assert trait(page, "playing") is True
 
 
+def test_the_speed_menu_rises_and_keeps_what_python_set(opened):
+    page = opened(TrajectoryViewer(*example(), speed=3))
+    speeds = "[...document.querySelectorAll('[data-trait=speed] option')].map(option => option.textContent)"
+    assert page.evaluate(speeds) == ["0.1×", "0.25×", "0.5×", "1×", "2×", "4×", "3×"]
+    page.select_option("[data-trait=speed]", "0.25")
+    assert trait(page, "speed") == 0.25
+
+
+def test_the_question_mark_lists_the_keys_for_everyone(opened):
+    page = opened(TrajectoryViewer(*example()))
+    assert not page.is_visible(".tv-keys")
+    page.click(".tv-help")
+    listed = page.inner_text(".tv-keys")
+    for words in ("Space", "play or pause", "draw a lasso", "Shift + drag", "Wheel"):
+        assert words in listed
+    page.focus(".tv-panel")
+    page.keyboard.press("Escape")
+    assert not page.is_visible(".tv-keys")
+    page.keyboard.press("?")
+    assert page.is_visible(".tv-keys") and page.get_attribute(".tv-help", "aria-expanded") == "true"
+
+
 def test_every_control_changes_the_picture(opened):
     frames, truth, prediction = example()
     page = opened(TrajectoryViewer(frames, truth, prediction, rebuilt=frames[::-1], frame=6))
@@ -225,9 +247,11 @@ def test_zoom_keeps_the_place_below_the_pointer_and_links_both_panels(opened):
     page.mouse.move(x, y)
     page.mouse.wheel(0, -600)  # not clicked into yet: the wheel belongs to the page
     assert page.evaluate(f"{GET}.camera.zoom") == 1
+    assert "Click the picture first" in page.inner_text(".tv-hint")
     page.focus(".tv-panel")
     page.mouse.wheel(0, -600)
     until(page, f"{GET}.camera.zoom > 2")
+    assert not page.is_visible(".tv-hint")
     np.testing.assert_allclose(on_screen(page, 40), (x, y), atol=1.5)  # a pointer's place is told in whole pixels
     first, second = on_screen(page, 40), on_screen(page, 40, which=1)
     np.testing.assert_allclose(second[1], first[1], atol=0.5)

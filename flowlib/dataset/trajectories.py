@@ -18,6 +18,7 @@ from flowlib.dataset.local import copy_shards, local_folder, on_drive, unpack_sh
 from flowlib.dataset.mmap_reader import MmapReader
 from flowlib.dataset.shard_reader import ShardReader
 from flowlib.hdf5 import OpenFiles
+from flowlib.quantities import counted
 from flowlib.shards import find_shards
 from flowlib.splits import SPLITS, load_splits, name_videos
 from flowlib.tracks import Tracks
@@ -224,7 +225,7 @@ def open_splits(
 def describe_splits(splits: dict[str, TrajectoryDataset]) -> str:
     """A line for each split: clips, videos and their names."""
     lines = [
-        f"{name}: {len(split)} clips of {len(split.videos)} videos ({', '.join(split.videos[:8])}"
+        f"{name}: {counted(len(split), 'clip')} of {counted(len(split.videos), 'video')} ({', '.join(split.videos[:8])}"
         f"{', …' if len(split.videos) > 8 else ''})"
         for name, split in splits.items()
     ]

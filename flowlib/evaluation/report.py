@@ -36,6 +36,8 @@ class Report(Comparison):
         parts += ["## Side by side", self._grid(headline), self.interval_note(), self.left_out_note()]
         if self.differences:
             parts += [f"## {self.main} minus the others, {group} by {group}", self._paired(headline)]
+        if self.score and self.ratios:
+            parts += [f"## {self.score.label} of {self.main} over that of the others", self._ratios()]
         for series in self.task.series:
             places, unit = self.at_places(series), f" ({series.unit})" if series.unit else ""
             parts += [f"## {series.title}{unit}", self._grid(places, arrows=False)] if places else []
@@ -74,6 +76,7 @@ class Report(Comparison):
             "summary": self.summary(),
             "overall": _plain(self.overall),
             f"differences_of_{self.main}": _plain(self.differences),
+            f"ratios_of_{self.main}": {name: _plain(asdict(one)) for name, one in self.ratios.items()},
             f"per_{self.task.group}": _plain(self.per_group),
             f"per_{self.task.unit}": {name: [_plain(asdict(row)) for row in rows] for name, rows in self.rows.items()},
         }
@@ -97,6 +100,15 @@ class Report(Comparison):
     def _grid(self, metrics: Sequence[MetricSpec], *, arrows: bool = True) -> str:
         rows = [[name, *(_cell(self.estimate(name, m.name), m.show) for m in metrics)] for name in self.methods]
         return _table(["method", *(f"{m.heading} {m.arrow}" if arrows else m.label for m in metrics)], rows)
+
+    def _ratios(self) -> str:
+        group, show = self.task.group, "{:.2f}".format
+        cells = {
+            name: [_cell(value, show) for value in (one.pooled, one.geometric)] for name, one in self.ratios.items()
+        }
+        worst = {name: f"{show(one.worst[0])} {self.groups[one.worst[1]]}" for name, one in self.ratios.items()}
+        rows = [[f"/ {name}", *cells[name], worst[name]] for name in self.ratios]
+        return _table([self.main, f"mean over {group}s", "geometric mean of ratios", f"worst {group}"], rows)
 
     def _paired(self, metrics: Sequence[MetricSpec]) -> str:
         others = self.differences.items()

@@ -164,27 +164,29 @@ class View:
         """One of n."""
         return View(*(np.asarray(getattr(self, part.name)[index]) for part in fields(self)))
 
-    def read(self, depth: Num[np.ndarray, "h w"], origin: tuple[int, int] = (0, 0), *, size: int) -> np.ndarray:
-        """The picture, float32 [size size], that one view has of depth in mm.
+    def read(
+        self, depth: Num[np.ndarray, "h w"], origin: tuple[int, int] = (0, 0), *, size: int, unit: float = 1.0
+    ) -> Float[np.ndarray, "size size"]:
+        """The picture that one view has of a depth picture, or of a window of it: see `Crop.image`.
 
         Args:
-            depth: of the whole picture, or of a window of it.
+            depth: float32 or uint16, 0 where nothing was measured.
             origin: the window's top left pixel (x, y) in the picture.
             size: of the crop in pixels.
+            unit: mm of one step of depth.
         """
         to_window = self.homography.copy()
         to_window[:2] -= np.array(origin)[:, None] * to_window[2]
         seen = cv2.warpPerspective(depth, to_window, (size, size), flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP)
-        x, y, one = to_window[2]
+        x, y, one = to_window[2] * (self.cube / (2 * unit))
         steps = np.arange(size)
-        # A depth is along the picture's axis; along the crop's axis it is this many times as far.
-        along = ((x * steps)[None, :] + (y * steps + one)[:, None]).astype(np.float32)
-        image = seen / along
-        centre = self.rotation[2] @ self.centre
-        image -= np.float32(centre)
-        image *= np.float32(2 / self.cube)
+        # A depth is along the picture's axis; along the crop's it is z, the last row of the homography times less.
+        image = seen / ((x * steps)[None, :] + (y * steps + one)[:, None]).astype(np.float32)
+        image -= np.float32(2 / self.cube * (self.rotation[2] @ self.centre))
         np.clip(image, -1, 1, out=image)
-        image[(seen == 0) | (seen > self.far) if np.isfinite(self.far) else seen == 0] = 1
+        image[seen == 0] = 1
+        if np.isfinite(self.far):
+            image[seen > self.far / unit] = 1
         return image
 
 
@@ -210,10 +212,7 @@ def view(
     centre = np.asarray(centre, np.float64) + motion.offset
     if not (centre[..., 2] > 0).all():
         raise ValueError(f"centre: expected one before the camera (z > 0 mm), got z = {centre[..., 2].min():g}")
-    cube = config.cube * np.broadcast_to(motion.factor, centre.shape[:-1])
-    rotation = motion.turn @ facing(centre) if config.method == "virtual" else np.broadcast_to(
-        motion.turn, (*centre.shape[:-1], 3, 3)
-    )  # fmt: skip
+    rotation, cube = axes(config, centre, motion), config.cube * np.broadcast_to(motion.factor, centre.shape[:-1])
     x, y, z = np.moveaxis(np.squeeze(rotation @ centre[..., None], -1), -1, 0)
     half, far = (cube / 2 * camera.fx / z, cube / 2 * camera.fy / z), np.full(z.shape, np.inf)
     if config.method == "padded_box":
@@ -230,6 +229,12 @@ def view(
     away[..., 2, 2] = 1
     homography = _intrinsics(camera) @ rotation.swapaxes(-1, -2) @ away
     return View(*map(np.asarray, (rotation, centre, cube, homography, np.stack([fx, fy, ux, uy], -1), far)))
+
+
+def axes(config: CropConfig, centre: Float[np.ndarray, "*n 3"], motion: Motion = STILL) -> Float[np.ndarray, "*n 3 3"]:
+    """The rotation of crops around `centre`, the motion's offset included in it."""
+    still = facing(centre) if config.method == "virtual" else np.broadcast_to(np.eye(3), (*centre.shape[:-1], 3, 3))
+    return motion.turn @ still
 
 
 def facing(centre: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n 3 3"]:
@@ -330,7 +335,7 @@ def estimate_centre(
     if blob is None:
         return None
     centre = _points(depth, camera, blob).mean(axis=0)
-    rows, columns = np.nonzero(np.abs(depth - centre[2]) <= 3 * cube)  # more than five means can drift
+    rows, columns = np.nonzero((depth > 0) & (np.abs(depth - centre[2]) <= 3 * cube))  # more than five means can drift
     points = _points(depth, camera, (rows, columns))
     for _ in range(5):
         inside = (np.abs(points - centre) <= cube / 2).all(axis=1)

@@ -110,6 +110,31 @@ class Skipped:
     reason: str
 
 
+@dataclass(frozen=True)
+class DepthCheck:
+    """Whether joints and depth belong together, measured on some frames of a data set.
+
+    Attributes:
+        near: share of joints whose pixel shows depth where the hand must be.
+        worst: lowest such share of any sequence that was looked at, and its key.
+        right: share of frames that show a right hand, of those whose fingers are curled enough to tell; None if none.
+        frames: how many were looked at.
+        unread: how many more could not be read.
+    """
+
+    near: float
+    worst: tuple[float, str]
+    right: float | None
+    frames: int
+    unread: int = 0
+
+    def __str__(self) -> str:
+        hand = "no frame tells left from right" if self.right is None else f"{self.right:.0%} of poses are right hands"
+        unread = f", {self.unread} could not be read" if self.unread else ""
+        worst = f"worst {self.worst[1]}: {self.worst[0]:.0%}"
+        return f"{self.near:.0%} of joints lie in the hand ({self.frames} frames{unread}; {worst}), {hand}"
+
+
 @dataclass(frozen=True, eq=False)
 class HandCollection:
     """A data set of hands, as a reader found it.
@@ -119,6 +144,7 @@ class HandCollection:
         splits: "train", "val" or "test" of each sequence by its key.
         actions: name of each class; empty where the data set has none.
         skipped: what is there and isn't used.
+        check: what its reader found of joints and depth; None where there is nothing to doubt.
 
     Raises:
         ValueError: keys that aren't unique, splits of other keys, unknown classes, or several skeletons.
@@ -128,6 +154,7 @@ class HandCollection:
     splits: dict[str, str]
     actions: tuple[str, ...] = ()
     skipped: tuple[Skipped, ...] = ()
+    check: DepthCheck | None = None
 
     def __post_init__(self) -> None:
         keys = Counter(sequence.key for sequence in self.sequences)
@@ -157,3 +184,13 @@ class HandCollection:
         if name not in SPLITS:
             raise ValueError(f"split: expected one of {', '.join(SPLITS)}, got {name!r}")
         return tuple(sequence for sequence in self.sequences if self.splits[sequence.key] == name)
+
+    def __str__(self) -> str:
+        """What a notebook prints: how much there is, what the check found, and what is skipped."""
+        lines = []
+        for name in SPLITS:
+            takes = self.split(name)
+            subjects = len({take.subject for take in takes})
+            lines.append(f"{name}: {len(takes)} sequences, {sum(map(len, takes))} frames, {subjects} subjects")
+        lines += [str(self.check)] if self.check else []
+        return "\n".join([*lines, *(f"skipped {skipped.name}: {skipped.reason}" for skipped in self.skipped)])

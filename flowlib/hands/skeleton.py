@@ -12,6 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+# (from, to) of the palm's thumb side, of its other side, and of the middle finger; from the palm, the wrist lies below.
+PALMS = (
+    (("Wrist", "IMCP"), ("Wrist", "PMCP"), ("MMCP", "MTIP")),
+    (("Palm", "IROOT"), ("Palm", "PROOT"), ("MROOT", "MTIP")),
+    (("Palm", "WristPinkySide"), ("Palm", "WristThumbSide"), ("Palm", "MTIP")),
+)
 FINGERS = {"T": "thumb", "I": "index", "M": "middle", "R": "ring", "P": "pinky"}
 
 
@@ -115,6 +121,24 @@ def bone_lengths(joints: Float[np.ndarray, "*n J 3"], skeleton: Skeleton) -> Flo
     _check_joints(joints, skeleton)
     parents, children = np.array(skeleton.bones).T
     return np.linalg.norm(joints[..., children, :] - joints[..., parents, :], axis=-1)
+
+
+def handedness(joints: Float[np.ndarray, "*n J 3"], skeleton: Skeleton) -> Float[np.ndarray, "*n"]:
+    """How right a hand is: above 0 for a right one, below for a left one, near 0 while its fingers are straight.
+
+    det[thumb side of the palm, its other side, which way the middle finger curls], each of length 1, in a frame whose
+    axes are right-handed, as the camera's are. A mirrored axis turns the sign.
+
+    Raises:
+        ValueError: not as many joints as the skeleton has, or a skeleton of which it isn't known how to tell.
+    """
+    _check_joints(joints, skeleton)
+    bones = next((bones for bones in PALMS if all(name in skeleton.joints for bone in bones for name in bone)), None)
+    if bones is None:
+        raise ValueError(f"skeleton: expected one with knuckles or sides of the wrist, got {skeleton.name}")
+    tails, heads = (joints[..., [skeleton.index(bone[end]) for bone in bones], :] for end in (0, 1))
+    sides = heads - tails
+    return np.asarray(np.linalg.det(sides / np.maximum(np.linalg.norm(sides, axis=-1, keepdims=True), 1e-6)))
 
 
 def _check_joints(joints: np.ndarray, skeleton: Skeleton) -> None:

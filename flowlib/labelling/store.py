@@ -24,6 +24,7 @@ import numpy as np
 
 from flowlib.clips import Clip, ClipSample
 from flowlib.progress import Progress
+from flowlib.quantities import counted
 from flowlib.shards import (
     Shard,
     ShardError,
@@ -235,7 +236,7 @@ class Store:
                 continue
             if stale:
                 names = ", ".join(sorted({clip.video for clip in stale}))
-                sentences.append(f"{path}: {len(stale)} clips were of another content of {names}")
+                sentences.append(f"{path}: {counted(len(stale), 'clip')} of another content of {names}")
         return sentences
 
     def _without(self, path: Path, is_stale: Callable[[Clip], bool]) -> list[Clip]:

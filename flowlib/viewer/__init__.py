@@ -1,4 +1,6 @@
-"""The trajectory viewer: a live widget in notebooks, a picture in saved ones, one HTML file anywhere else.
+"""The viewers: a live widget in notebooks, a picture in saved ones, one HTML file anywhere else.
+
+`TrajectoryViewer` is here, `HandViewer` in `hands`; what they share is in `player`, `page` and `paper`.
 
 In: a clip, its trajectories, optionally a second set of the same points. Out: something to look at, and what a person
 picked. Frames and tracks travel once; playing, colouring and picking happen in the browser (`viewer.js`).
@@ -7,54 +9,23 @@ Knows nothing of models, datasets or networks; what it draws it is handed.
 
 from __future__ import annotations
 
-import base64
-import html
-import uuid
-from collections.abc import Iterable, Iterator
-from functools import partial
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any
 
-import anywidget
 import numpy as np
 import traitlets as t
 
 from flowlib import colours
-from flowlib.progress import Progress
-from flowlib.video import write_video
 from flowlib.viewer import page, raster
+from flowlib.viewer.hands import HandViewer
 from flowlib.viewer.packing import PackedFrames, as_tracks, fixed_step, pack_frames, pack_tracks
+from flowlib.viewer.player import Choice, Numbers, Player, within
 from flowlib.viewer.scene import BACKGROUNDS, COLOURS, COMPARISONS, HIDDEN, View, ViewerScene
-from flowlib.workspace import atomic_write
 
-FOLDER = Path(__file__).parent
-SETTINGS = ("frame", "colour", "compare", "background", "trail", "point_size", "density", "hidden", "selected")
-PAYLOAD = ("_header", "_frames", "_rebuilt", "_tracks", "_prediction", "_palette")
-SNAPSHOT_WIDTH = 960  # pixels
+__all__ = ["HandViewer", "TrajectoryViewer"]
 
 
-class Picture(bytes):
-    """A PNG file's bytes, which a notebook shows as a picture."""
-
-    def _repr_png_(self) -> bytes:
-        return bytes(self)
-
-
-class _Indices(t.List):
-    """Point numbers: any sequence of them, an array, or a boolean mask; kept sorted, each once."""
-
-    def validate(self, obj: Any, value: Any) -> list[int]:
-        points = np.asarray(value)
-        if points.dtype == bool and points.shape == (obj.num_points,):
-            points = np.flatnonzero(points)
-        if points.ndim != 1 or (points.size and points.dtype.kind not in "iu"):
-            raise ValueError(f"selected: expected point numbers or a mask of {obj.num_points}, got {value!r}")
-        if points.size and not 0 <= points.min() <= points.max() < obj.num_points:
-            raise ValueError(f"selected: expected points from 0 to {obj.num_points - 1}, got {value!r}")
-        return sorted({int(point) for point in points})
-
-
-class TrajectoryViewer(anywidget.AnyWidget):
+class TrajectoryViewer(Player):
     """Look at trajectories: play, scrub, zoom, colour, compare, pick.
 
     Args:
@@ -88,28 +59,25 @@ class TrajectoryViewer(anywidget.AnyWidget):
     TrajectoryViewer(2 frames of 20x30, 1 point)
     """
 
-    _esm = FOLDER / "viewer.js"
-    _css = FOLDER / "viewer.css"
+    _esm = page.joined("player.js", "raster.js", "viewer.js")
+    _css = page.joined("viewer.css")
+    SETTINGS = ("frame", "colour", "compare", "background", "trail", "point_size", "density", "hidden", "selected")
+    PAYLOAD = ("_frames", "_rebuilt", "_tracks", "_prediction", "_palette")
 
-    _header = t.Dict().tag(sync=True)
     _frames = t.Bytes().tag(sync=True)
     _rebuilt = t.Bytes().tag(sync=True)
     _tracks = t.Bytes().tag(sync=True)
     _prediction = t.Bytes().tag(sync=True)
     _palette = t.Bytes().tag(sync=True)
 
-    frame = t.Int(0).tag(sync=True)
-    playing = t.Bool(False).tag(sync=True)
-    speed = t.Float(1.0).tag(sync=True, range=(0.01, 100))
-    selected = _Indices().tag(sync=True)
-    colour = t.Unicode("position").tag(sync=True, choices=COLOURS)
-    compare = t.Unicode("side by side").tag(sync=True, choices=COMPARISONS)
-    background = t.Unicode("video").tag(sync=True, choices=BACKGROUNDS)
+    selected = Numbers("point", "num_points")
+    colour = Choice("position", COLOURS)
+    compare = Choice("side by side", COMPARISONS)
+    background = Choice("video", BACKGROUNDS)
     trail = t.Int(7).tag(sync=True, range=(0, 100_000))
     point_size = t.Float(0.0).tag(sync=True, range=(0, 40))
     density = t.Float(1.0).tag(sync=True, range=(0, 1))
-    hidden = t.Unicode("hollow").tag(sync=True, choices=HIDDEN)
-    theme = t.Unicode("auto").tag(sync=True, choices=("auto", "light", "dark"))
+    hidden = Choice("hollow", HIDDEN)
 
     def __init__(
         self,
@@ -124,13 +92,9 @@ class TrajectoryViewer(anywidget.AnyWidget):
         quality: int = 80,
         **settings: Any,
     ) -> None:
-        unknown = set(settings) - {*SETTINGS, "playing", "speed", "theme"}
-        if unknown:
-            raise TypeError(f"unknown settings: {', '.join(sorted(unknown))}; see the traits of TrajectoryViewer")
-        if not fps > 0:
-            raise ValueError(f"fps: expected more than 0, got {fps}")
+        self._check_settings(settings, fps)
         self._scene = _gather(frames, tracks, prediction, rebuilt, tuple(map(str, names)), str(title), quality)
-        self._fps = float(fps)
+        self._fps, self._title = float(fps), self._scene.title
         super().__init__(**self._payload(), **settings)
 
     @property
@@ -141,43 +105,12 @@ class TrajectoryViewer(anywidget.AnyWidget):
     def num_frames(self) -> int:
         return len(self._scene.frames)
 
-    def to_html(self, path: str | Path) -> Path:
-        """Write one self-contained page, as the viewer stands now; it needs neither a network nor a kernel."""
-        state = {name: getattr(self, name) for name in (*SETTINGS, "playing", "speed", "theme", *PAYLOAD)}
-        path = Path(path).expanduser()
-        with atomic_write(path) as temporary:
-            temporary.write_text(page.build(self._scene.title, state, FOLDER), encoding="utf-8")
-        return path
-
-    def snapshot(self, frame: int | None = None, *, width: int = SNAPSHOT_WIDTH) -> Picture:
-        """A picture of `frame` (default: the one shown), drawn as the viewer is set: PNG bytes that notebooks show."""
-        frame = self.frame if frame is None else self._check_frame(frame)
-        return Picture(raster.draw_png(self._scene, self._view(frame), width))
-
-    def to_video(
-        self, path: str | Path, *, fps: float | None = None, width: int = SNAPSHOT_WIDTH, progress: bool = True
-    ) -> Path:
-        """Write all frames, drawn as the viewer is set, as .mp4 or .gif."""
-        bar = partial(Progress, title=Path(path).name, total=self.num_frames, unit="frame", disable=not progress)
-        return write_video(path, self._drawn_frames(width), fps=fps or self._fps, progress=bar)
-
     def __repr__(self) -> str:
         points = f"{self.num_points} point{'' if self.num_points == 1 else 's'}"
         height, width = self._scene.size
         second = "" if self._scene.prediction is None else ", two sets"
         frames = f"{self.num_frames} frame{'' if self.num_frames == 1 else 's'}"
         return f"TrajectoryViewer({frames} of {height}x{width}, {points}{second})"
-
-    def _ipython_display_(self, **kwargs: Any) -> None:
-        """Show a picture first, then the widget; the live widget hides the picture, a saved notebook keeps it."""
-        from IPython.display import display
-
-        alt, name = html.escape(f"{self!r}, frame {self.frame}"), self._header["snapshot"]
-        source = f"data:image/png;base64,{base64.b64encode(self.snapshot()).decode()}"
-        picture = f'<img class="{name}" alt="{alt}" style="max-width: 100%" src="{source}">'
-        display({"text/html": picture, "text/plain": repr(self)}, raw=True)
-        bundle, metadata = self._repr_mimebundle_(**kwargs)  # pyright: ignore[reportGeneralTypeIssues]
-        display(bundle, metadata=metadata, raw=True)
 
     def _payload(self) -> dict[str, Any]:
         """What travels once: the header and the packed frames, tracks and colours."""
@@ -196,7 +129,7 @@ class TrajectoryViewer(anywidget.AnyWidget):
 
     def _make_header(self, step: float) -> dict[str, Any]:
         scene = self._scene
-        return {
+        return self._shared_header() | {
             "size": list(scene.size),
             "num_frames": len(scene.frames),
             "num_points": scene.truth.num_points,
@@ -205,46 +138,28 @@ class TrajectoryViewer(anywidget.AnyWidget):
             "rebuilt_bytes": [len(image) for image in scene.rebuilt.images] if scene.rebuilt else [],
             "limits": scene.limits,
             "names": list(scene.names),
-            "title": scene.title,
-            "fps": self._fps,
             "set_colours": [list(colours.TRUTH), list(colours.PREDICTION), list(colours.NEVER)],
-            "snapshot": f"flowlib-snapshot-{uuid.uuid4().hex}",
         }
 
     def _view(self, frame: int) -> View:
-        settings = {name: getattr(self, name) for name in SETTINGS}
+        settings = {name: getattr(self, name) for name in self.SETTINGS}
         return View(**(settings | {"frame": frame, "selected": tuple(self.selected)}))
 
-    def _drawn_frames(self, width: int) -> Iterator[np.ndarray]:
-        for frame in range(self.num_frames):
-            yield raster.draw(self._scene, self._view(frame), width)
+    def _draw(self, frame: int, width: int) -> np.ndarray:
+        return raster.draw(self._scene, self._view(frame), width)
 
-    def _check_frame(self, frame: int) -> int:
-        if not 0 <= frame < self.num_frames:
-            raise ValueError(f"frame: expected 0 to {self.num_frames - 1}, got {frame}")
-        return int(frame)
-
-    @t.validate("frame")
-    def _validate_frame(self, proposal: Any) -> int:
-        return self._check_frame(proposal["value"])
-
-    @t.validate("colour", "compare", "background", "hidden", "theme")
-    def _validate_choice(self, proposal: Any) -> str:
-        name, value, choices = proposal["trait"].name, proposal["value"], proposal["trait"].metadata["choices"]
-        if value not in choices:
-            raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")
+    @t.validate("colour", "background")
+    def _validate_what_it_takes(self, proposal: Any) -> str:
+        name, value = proposal["trait"].name, proposal["value"]
         missing = self._scene.prediction is None if value == "error" else self._scene.rebuilt is None
         if value in ("error", "rebuilt", "difference") and missing:
             needed = "prediction" if value == "error" else "rebuilt"
             raise ValueError(f"{name}: {value!r} needs the argument {needed}, which this viewer was not given")
         return value
 
-    @t.validate("speed", "trail", "point_size", "density")
+    @t.validate("trail", "point_size", "density")
     def _validate_range(self, proposal: Any) -> float:
-        low, high = proposal["trait"].metadata["range"]
-        if not low <= proposal["value"] <= high:
-            raise ValueError(f"{proposal['trait'].name}: expected {low} to {high}, got {proposal['value']}")
-        return proposal["value"]
+        return within(proposal)
 
 
 def _gather(frames, tracks, prediction, rebuilt, names: tuple, title: str, quality: int) -> ViewerScene:

@@ -5,20 +5,16 @@ In: a `ViewerScene` and a `View`. Out: uint8 [height width 3]. Drawn with matplo
 
 from __future__ import annotations
 
-import io
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import UInt8
 
 from flowlib.colours import PREDICTION, TRUTH, direction_table, magnitude_table, position_table
 from flowlib.geometry import frame_extent
+from flowlib.viewer.paper import DPI, GAP, QUIET, Paper, name_panel, plain
 from flowlib.viewer.scene import View, ViewerScene, shown_points
 
-DPI = 100
-GAP = 8  # pixels between panels, and around the page
-TITLE, LEGEND = 28, 40  # heights in pixels
-PAPER, INK, QUIET = "#ffffff", "#1c2024", "#60646c"
 CAPTIONS = {
     "position": "start position (left to right, darker downwards)",
     "displacement": "displacement, px",
@@ -29,80 +25,15 @@ CAPTIONS = {
 }
 
 
-@dataclass(frozen=True)
-class _Page:
-    """Where things go, in pixels of the picture."""
-
-    panel: tuple[int, int]  # (height, width)
-    columns: int
-    title: int
-
-    @property
-    def size(self) -> tuple[int, int]:
-        height, width = self.panel
-        return self.title + height + LEGEND + 2 * GAP, self.columns * (width + GAP) + GAP
-
-
 def draw(scene: ViewerScene, view: View, width: int = 960) -> UInt8[np.ndarray, "height width 3"]:
     """The viewer's picture of one frame, `width` pixels wide (to within a few), with title, names and legend."""
-    figure = _figure(scene, view, width)
-    figure.canvas.draw()
-    pixels = figure.canvas.buffer_rgba()  # pyright: ignore[reportAttributeAccessIssue]
-    return np.asarray(pixels)[..., :3].copy()
-
-
-def draw_png(scene: ViewerScene, view: View, width: int = 960) -> bytes:
-    """The same as the bytes of a PNG file."""
-    buffer = io.BytesIO()
-    _figure(scene, view, width).savefig(buffer, format="png", dpi=DPI, facecolor=PAPER)
-    return buffer.getvalue()
-
-
-def _figure(scene: ViewerScene, view: View, width: int):
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     panels = scene.panels(view.compare)
-    page = _page(scene, len(panels), width)
-    height, width = page.size
-    figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor=PAPER)
-    FigureCanvasAgg(figure)
-    if scene.title:
-        _text(figure, page, GAP, page.title / 2 + GAP / 2, _plain(scene.title), size=11, weight="bold")
+    paper = Paper.fitting(scene.size, len(panels), width, scene.title)
     limits = scene.limits
     for column, sets in enumerate(panels):
-        left = GAP + column * (page.panel[1] + GAP)
-        axes = _axes(figure, page, left, page.title + GAP, page.panel[1], page.panel[0])
-        _draw_panel(axes, scene, view, sets, limits)
-    _draw_legend(figure, page, scene, view, limits)
-    return figure
-
-
-def _page(scene: ViewerScene, columns: int, width: int) -> _Page:
-    """Panels of whole, even sizes, so that a film of them has them too."""
-    H, W = scene.size
-    across = max(40, (width - GAP) // columns - GAP) // 2 * 2
-    return _Page((max(2, round(across * H / W / 2) * 2), across), columns, TITLE if scene.title else 0)
-
-
-def _axes(figure, page: _Page, left: float, top: float, width: float, height: float):
-    page_height, page_width = page.size
-    box = left / page_width, 1 - (top + height) / page_height, width / page_width, height / page_height
-    axes = figure.add_axes(box)
-    axes.set_axis_off()
-    return axes
-
-
-def _text(figure, page: _Page, x: float, y: float, text: str, **style) -> None:
-    height, width = page.size
-    style = {"color": INK, "va": "center", "family": "sans-serif"} | style
-    figure.text(x / width, 1 - y / height, text, parse_math=False, **style)
-
-
-def _plain(text: str) -> str:
-    """A title on one line, short enough to stay on the page."""
-    text = " ".join(text.split())
-    return text if len(text) <= 90 else text[:89] + "…"
+        _draw_panel(paper.panel_axes(column), scene, view, sets, limits)
+    _draw_legend(paper, scene, view, limits)
+    return paper.pixels()
 
 
 def _draw_panel(axes, scene: ViewerScene, view: View, sets: tuple[int, ...], limits: dict[str, float]) -> None:
@@ -120,9 +51,7 @@ def _draw_panel(axes, scene: ViewerScene, view: View, sets: tuple[int, ...], lim
     axes.axis(frame_extent(scene.size))
     name = " and ".join(scene.names[which] for which in sets) if scene.prediction is not None else ""
     if name:
-        chip = {"facecolor": "#000000", "alpha": 0.55, "edgecolor": "none", "boxstyle": "round,pad=0.35"}
-        style = {"color": "white", "size": 8, "va": "top", "bbox": chip, "parse_math": False}
-        axes.text(0.012, 0.978, _plain(name), transform=axes.transAxes, **style)
+        name_panel(axes, name)
 
 
 def _fitting_size(axes, scene: ViewerScene, view: View) -> float:
@@ -198,15 +127,15 @@ def _draw_errors(axes, scene: ViewerScene, view: View, colours: np.ndarray) -> N
     axes.scatter(*ends[:, 0].T, c=rgba, s=(view.point_size * 0.6 * 72 / DPI) ** 2, linewidths=0)
 
 
-def _draw_legend(figure, page: _Page, scene: ViewerScene, view: View, limits: dict[str, float]) -> None:
-    top, middle = page.title + page.panel[0] + 2 * GAP, page.title + page.panel[0] + 2 * GAP + LEGEND / 2 - GAP / 2
+def _draw_legend(paper: Paper, scene: ViewerScene, view: View, limits: dict[str, float]) -> None:
+    middle = paper.legend
     paired = len(scene.panels(view.compare)[0]) == 2
     x = GAP
     if paired and view.compare == "overlay":
         for name, colour, marker in zip(scene.names, (TRUTH, PREDICTION), "●◆"):
-            _text(figure, page, x, middle, marker, size=9, color=np.array(colour) / 255, family="DejaVu Sans")
-            _text(figure, page, x + 16, middle, _plain(name), size=8.5)
-            x += 40 + 7 * len(_plain(name))
+            paper.text(x, middle, marker, size=9, color=np.array(colour) / 255, family="DejaVu Sans")
+            paper.text(x + 16, middle, plain(name), size=8.5)
+            x += 40 + 7 * len(plain(name))
     else:
         colour = "error" if paired else view.colour
         bar = {"position": position_table(), "direction": direction_table()}.get(colour, magnitude_table()[None])
@@ -214,23 +143,7 @@ def _draw_legend(figure, page: _Page, scene: ViewerScene, view: View, limits: di
         start, end = {"occlusion": ("1", f"{scene.truth.num_frames - 1}"), "position": ("", "")}.get(
             colour, ("0", f"{limits.get(colour, limits['displacement']):g}")
         )
-        x = _legend_bar(figure, page, (x, top, wide, middle), bar, (start, end))
-        _text(figure, page, x, middle, CAPTIONS[colour], size=8.5, color=QUIET)
+        x = paper.bar(x, wide, bar, (start, end))
+        paper.text(x, middle, CAPTIONS[colour], size=8.5, color=QUIET)
     counter = f"frame {view.frame} of {scene.truth.num_frames - 1}"
-    _text(figure, page, page.size[1] - GAP, middle, counter, size=8.5, color=QUIET, ha="right")
-
-
-def _legend_bar(figure, page: _Page, box: tuple, bar: np.ndarray, ends: tuple[str, str]) -> float:
-    """A strip or a square of colours with the numbers at its ends; the x where the next thing may begin."""
-    x, _, wide, middle = box
-    if ends[0]:
-        _text(figure, page, x, middle, ends[0], size=8.5)
-        x += 12
-    high = 10 if len(bar) == 1 else LEGEND - 12
-    axes = _axes(figure, page, x, middle - high / 2, wide, high)
-    axes.imshow(bar, aspect="auto", interpolation="nearest")
-    x += wide + 6
-    if ends[1]:
-        _text(figure, page, x, middle, ends[1], size=8.5)
-        x += 8 + 7 * len(ends[1])
-    return x + 4
+    paper.text(paper.size[1] - GAP, middle, counter, size=8.5, color=QUIET, ha="right")

@@ -1,10 +1,5 @@
-"""Compute the network's operations fast: matrix products on the kernel that wins on the device at hand, local lookups.
+"""Compute the network's operations fast: products by `products`, instance norms and lookups for channels-last maps.
 
-The rule (deterministic, so that every machine of a kind computes the same; figures in bench/LOG.md):
-- CPU: oneDNN products on weights packed once, GELU in the same kernel. On the 2 cores measured this is 2.4 times as
-  fast as `F.linear` in float32, which takes MKL's path, and 1.2 times in bfloat16.
-- CPU without these operators (torch builds differ): channels-last 1×1 convolutions in float32, `F.linear` in bfloat16.
-- CUDA: `F.linear` in the dtype asked for; "tf32" lets float32 products use tensor cores. Written, not yet measured.
 Whatever the dtype of the products, coordinates stay float64, and features, norms and sums float32.
 """
 
@@ -14,13 +9,11 @@ import copy
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from flowlib.trackers.pips.network import BORDER, LEVELS, RADIUS, SCALE, Mix, PIPs, Pyramid
-
-DTYPES = ("float32", "bfloat16", "float16", "tf32", "float64")
+from flowlib.trackers.pips.network import BORDER, LEVELS, RADIUS, SCALE, Mix, PIPs, Pyramid, instance_norm
+from flowlib.trackers.products import check_dtype, choose_path
 
 
 class Fast:
@@ -36,13 +29,9 @@ class Fast:
     """
 
     def __init__(self, net: PIPs, dtype: str, device: torch.device) -> None:
-        if dtype not in DTYPES:
-            raise ValueError(f"dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}")
-        if dtype in ("float16", "tf32") and device.type != "cuda":
-            raise ValueError(f"dtype: {dtype} pays on CUDA alone, expected float32 or bfloat16 on {device.type}")
+        check_dtype(dtype, device)
         self.device = device
-        self.tf32 = dtype == "tf32"
-        self.product = torch.float32 if self.tf32 else getattr(torch, dtype)
+        self.product = torch.float32 if dtype == "tf32" else getattr(torch, dtype)
         self.stream: torch.dtype = torch.float64 if dtype == "float64" else torch.float32
         here = net.norm.weight.device == device and net.norm.weight.dtype == self.stream
         self.net = net if here else copy.deepcopy(net).to(device, self.stream)
@@ -56,14 +45,7 @@ class Fast:
         return self.fnet((2 * (image / 255) - 1).to(self.product), net.cells(frame), self)[0].to(self.stream)
 
     def instance_norm(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
-        # instance_norm and var_mean are 20 and more times slower on channels-last maps. A group norm of one group a
-        # channel is not, but takes the variance as E[x²] - E[x]², which in float32 triples the error of the tracks.
-        if x.dtype in (torch.bfloat16, torch.float16):
-            return F.group_norm(x, x.shape[1])
-        rows = x.permute(0, 2, 3, 1).flatten(1, 2)  # B H·W C
-        centred = rows - rows.mean(dim=1, keepdim=True)
-        centred *= torch.rsqrt(centred.square().mean(dim=1, keepdim=True) + 1e-5)
-        return centred.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
+        return instance_norm(x)
 
     def dense(self, layer: nn.Linear | nn.Conv1d, x: Tensor, gelu: bool = False) -> Tensor:
         return self._product(layer, x, gelu).to(self.stream)
@@ -79,7 +61,9 @@ class Fast:
         if key not in self._weights:
             self._weights[key] = self.path.prepare(layer.weight.detach().flatten(1).to(self.device, self.product))
             self._weights[-key] = layer.bias.detach().to(self.device, self.product)  # pyright: ignore
-        return self.path.product(x.to(self.product), self._weights[key], self._weights[-key], gelu)
+        return self.path.product(
+            x.to(self.product), self._weights[key], self._weights[-key], "gelu" if gelu else "none"
+        )
 
     def correlation(
         self, pyramids: Sequence[Pyramid], features: Float[Tensor, "N S 128"], coords: Float[Tensor, "N S 2"]
@@ -114,64 +98,3 @@ def window_rows(corner: Float[Tensor, "N 2"], size: tuple[int, int]) -> Tensor:
     span = torch.arange(2 * RADIUS + 2, device=corner.device)
     x, y = first[:, 0, None, None] + span[:, None], first[:, 1, None, None] + span
     return (y * (W + 2 * BORDER) + x).reshape(-1)
-
-
-class OneDNN:
-    """oneDNN on weights laid out for it once; the operators are those that torch's own compiler emits."""
-
-    @staticmethod
-    def prepare(weight: Float[Tensor, "out in"]) -> Tensor:
-        return torch.ops.mkldnn._reorder_linear_weight(weight)
-
-    @staticmethod
-    def product(x: Tensor, weight: Tensor, bias: Tensor, gelu: bool) -> Tensor:
-        attribute, algorithm = ("gelu", "none") if gelu else ("none", "")
-        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, attribute, [], algorithm)
-
-
-class Convolution:
-    """A channels-last 1×1 convolution, which torch gives to oneDNN where it gives `F.linear` to MKL."""
-
-    @staticmethod
-    def prepare(weight: Float[Tensor, "out in"]) -> Tensor:
-        return weight[:, :, None, None].contiguous(memory_format=torch.channels_last)
-
-    @staticmethod
-    def product(x: Tensor, weight: Tensor, bias: Tensor, gelu: bool) -> Tensor:
-        image = x.reshape(1, -1, 1, x.shape[-1]).permute(0, 3, 1, 2)
-        y = F.conv2d(image, weight, bias).permute(0, 2, 3, 1).reshape(*x.shape[:-1], -1)
-        return F.gelu(y) if gelu else y
-
-
-class Plain:
-    """`F.linear`."""
-
-    @staticmethod
-    def prepare(weight: Float[Tensor, "out in"]) -> Tensor:
-        return weight.contiguous()
-
-    @staticmethod
-    def product(x: Tensor, weight: Tensor, bias: Tensor, gelu: bool) -> Tensor:
-        y = F.linear(x, weight, bias)
-        return F.gelu(y) if gelu else y
-
-
-Kernel = type[OneDNN] | type[Convolution] | type[Plain]
-
-
-def choose_path(dtype: torch.dtype, device: torch.device) -> Kernel:
-    """The kernel for matrix products of `dtype` on `device`, by the rule at the head of this file."""
-    if device.type != "cpu" or dtype == torch.float64 or not torch.backends.mkldnn.is_available():
-        return Plain
-    if onednn_works(dtype):
-        return OneDNN
-    return Convolution if dtype == torch.float32 else Plain
-
-
-def onednn_works(dtype: torch.dtype) -> bool:
-    """Whether this torch has the packed product, with the arguments used here and the right answer."""
-    weight, x, bias = torch.eye(32, dtype=dtype), torch.ones(4, 32, dtype=dtype), torch.zeros(32, dtype=dtype)
-    try:
-        return torch.equal(OneDNN.product(x, OneDNN.prepare(weight), bias, gelu=False), x)
-    except (AttributeError, RuntimeError):
-        return False

@@ -302,6 +302,18 @@ class Mix(nn.Module):
         self.norm = nn.LayerNorm(WIDTH)
 
 
+def instance_norm(x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+    """Each channel of each image to mean 0 and variance 1, fast for maps whose channels are last in memory."""
+    # instance_norm and var_mean are 20 and more times slower on channels-last maps. A group norm of one group a
+    # channel is not, but takes the variance as E[x²] - E[x]², which in float32 triples the error of the tracks.
+    if x.dtype in (torch.bfloat16, torch.float16):
+        return F.group_norm(x, x.shape[1])
+    rows = x.permute(0, 2, 3, 1).flatten(1, 2)  # B H·W C
+    centred = rows - rows.mean(dim=1, keepdim=True)
+    centred *= torch.rsqrt(centred.square().mean(dim=1, keepdim=True) + 1e-5)
+    return centred.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
+
+
 def pyramid(features: Float[Tensor, "128 h w"]) -> Pyramid:
     """Four levels of a feature map, each the 2 × 2 means of the one before, as rows with zeros around."""
     maps, sizes = [], []

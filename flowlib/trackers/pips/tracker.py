@@ -10,7 +10,6 @@ from __future__ import annotations
 import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -23,6 +22,7 @@ from flowlib.trackers.pips.chain import Chain, FeatureCache, Particles
 from flowlib.trackers.pips.fast import Fast
 from flowlib.trackers.pips.loading import load_pips
 from flowlib.trackers.pips.network import FRAMES, PIPs, Pyramid, pyramid
+from flowlib.trackers.products import tensor_cores
 from flowlib.tracks import Tracks, check_clip
 
 # Measured on 2 cores (bench/LOG.md): smaller blocks read the weights too often, larger ones outgrow the cache.
@@ -137,7 +137,7 @@ class PIPsTracker:
             later = np.arange(N)
         tracks = np.repeat(queries[None, :, 1:].astype(np.float64), S, axis=0)
         visibility = np.zeros((S, N), bool)
-        with self._product_mode():
+        with tensor_cores(self.dtype, self.device):
             chain = Chain(self, FeatureCache(frames, self._pyramid), len(later) + len(earlier), progress)
             # Backwards first, so that where both directions meet, in the query's frame, the forward one has its say.
             for points, step in ((earlier, -1), (later, 1)):
@@ -146,19 +146,6 @@ class PIPsTracker:
         tracks = tracks.astype(np.float32)
         tracks[start_frame, np.arange(N)] = queries[:, 1:]
         return Tracks(tracks, visibility & inside(tracks, frames.shape[1:3]), queries)
-
-    @contextmanager
-    def _product_mode(self):
-        """float32 products on tensor cores if and only if they were asked for."""
-        if self.device.type != "cuda":
-            yield
-            return
-        before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = self.arithmetic.tf32
-        try:
-            yield
-        finally:
-            torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
     def _pyramid(self, frame: np.ndarray) -> Pyramid:
         image = torch.tensor(frame, device=self.device).permute(2, 0, 1)

@@ -1,0 +1,5 @@
+"""Hand poses: the joints of a hand in millimetres, from a depth crop."""
+
+from flowlib.tasks.hand_pose.task import PoseTask
+
+__all__ = ["PoseTask"]
