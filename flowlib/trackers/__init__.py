@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from flowlib.clips import Clip
 from flowlib.geometry import Fit
 from flowlib.tracks import Tracks, check_clip
 
-__all__ = ["NAMES", "NeedsClip", "Tracker", "check_clip", "check_no_weights", "make_tracker"]
+__all__ = ["NAMES", "FrameToFrame", "NeedsClip", "Tracker", "check_clip", "check_no_weights", "make_tracker"]
 
 # name -> a function `make(weights, device) -> Tracker`; its module is loaded when it is asked for
 MAKERS = {
@@ -55,6 +55,17 @@ class NeedsClip(Protocol):
             fit: how the video's frames were brought to the size of the frames that are tracked.
         """
         ...
+
+
+@runtime_checkable
+class FrameToFrame(Protocol):
+    """A tracker that knows nothing but each frame and the next, so that a video can be tracked piece by piece.
+
+    A lost point must stay where it was seen last, as `chaining.chain` has it.
+    """
+
+    @property
+    def frame_to_frame(self) -> Literal[True]: ...
 
 
 def make_tracker(name: str, *, weights: str = "", device: str = "auto") -> Tracker:

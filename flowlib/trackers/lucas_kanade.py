@@ -9,7 +9,7 @@ Takes a clip and queries, gives `Tracks`. Knows nothing of videos or shards.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -54,6 +54,8 @@ class LucasKanadeTracker:
     >>> tracker(np.zeros((8, 36, 64, 3), np.uint8), np.array([[0, 40.0, 30.0]])).tracks.shape
     (8, 1, 2)
     """
+
+    frame_to_frame: Literal[True] = True
 
     def __init__(self, window: int = 9, levels: int = 4, max_error: float = 1.0, max_difference: float = 12.0) -> None:
         for name, number, least in (("window", window, 3), ("levels", levels, 1)):
