@@ -1,5 +1,5 @@
-"""The command line, also as `python -m flowlib`: probe, label, train, evaluate, predict, view, export, and the files
-of notebooks and their badges.
+"""The command line, also as `python -m flowlib`: probe, label, train, evaluate, predict, view, export, and what
+is about files: contents, notebooks, badges.
 
 A command is a frozen dataclass whose fields tyro makes options of, with their comments as help; shared ones are
 inherited. Settings are the notebooks' dataclasses, so either goes on with what the other began. What a command needs
@@ -398,6 +398,16 @@ class Notebooks:
 
 
 @dataclass(frozen=True)
+class Contents(InWorkspace):
+    """write index.html into the workspace: one page that opens reports, viewers, notebooks, runs and datasets"""
+
+    def __call__(self) -> None:
+        from flowlib.contents import write_contents
+
+        print(write_contents(self.workspace))
+
+
+@dataclass(frozen=True)
 class Badges:
     """write the address of a clone's remote into its notebooks' Colab badges and set-up cells, and into README.md"""
 
@@ -422,7 +432,7 @@ class Badges:
 COMMANDS: dict[str, type | Callable[[], type]] = {
     **{"probe": make_probe, "label": make_label, "train": make_train, "evaluate": make_evaluate},
     **{"predict": Predict, "view": View, "export": Export},
-    **{"notebooks": Notebooks, "badges": Badges},
+    **{"contents": Contents, "notebooks": Notebooks, "badges": Badges},
 }
 
 if __name__ == "__main__":
