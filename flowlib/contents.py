@@ -94,18 +94,21 @@ def _dataset(root: Path, folder: Path) -> Entry:
 def _notebook(root: Path, path: Path) -> Entry:
     content = _json(path)
     cells = [cell for cell in content.get("cells", []) if isinstance(cell, dict)]
-    text = next((_text(cell) for cell in cells if cell.get("cell_type") == "markdown"), "")
-    found = re.search(r"^# (.*)", text, re.M)
-    links, page = {"notebook": _link(root, path)}, notebook_page(path)
-    if page:
-        _write(path.with_suffix(".html"), page)
-        links = {"read": _link(root, path.with_suffix(".html"))} | links
+    told = next((_text(cell) for cell in cells if cell.get("cell_type") == "markdown"), "")
+    found = re.search(r"^# (.*)", told, re.M)
+    links, page = {"notebook": _link(root, path)}, path.with_suffix(".html")
+    if not page.exists() or page.stat().st_mtime < path.stat().st_mtime:
+        text = notebook_page(path)
+        if text:
+            _write(page, text)
+    if page.exists():
+        links = {"read": _link(root, page)} | links
     failed = any(output.get("output_type") == "error" for cell in cells for output in cell.get("outputs", []))
     return Entry(found[1] if found else path.stem, "It ended with an error." * failed, links, _picture(cells))
 
 
 def notebook_page(path: Path) -> str:
-    """An executed notebook as a page that stands alone, light or dark; "" where nbconvert is not installed.
+    """An executed notebook as a page that stands alone, light or dark; "" if it is none, or without nbconvert.
 
     Cells that only set up are left out, and so are widgets, which need a kernel: their still picture stays.
     """
@@ -115,7 +118,10 @@ def notebook_page(path: Path) -> str:
         from pygments.formatters import HtmlFormatter
     except ImportError:
         return ""
-    notebook = nbformat.read(path, as_version=4)
+    try:
+        notebook = nbformat.read(path, as_version=4)
+    except (ValueError, KeyError, AttributeError, TypeError):  # one that papermill is writing, say
+        return ""
     notebook.cells = [cell for cell in notebook.cells if "setup" not in cell.metadata.get("tags", [])]
     for cell in notebook.cells:
         if "outputs" in cell:
