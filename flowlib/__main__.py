@@ -480,6 +480,16 @@ class Notebooks:
 
 
 @dataclass(frozen=True)
+class Contents(InWorkspace):
+    """write index.html into the workspace: one page that opens reports, viewers, notebooks, runs and datasets"""
+
+    def __call__(self) -> None:
+        from flowlib.contents import write_contents
+
+        print(write_contents(self.workspace))
+
+
+@dataclass(frozen=True)
 class Badges:
     """write the address of a clone's remote into its notebooks' Colab badges and set-up cells, and into README.md"""
 
@@ -646,8 +656,8 @@ class ViewHands(WithPoseNet):
 
 COMMANDS: dict[str, type | Callable[[], type]] = {
     **{"probe": make_probe, "label": make_label, "train": make_train, "evaluate": make_evaluate},
-    **{"predict": Predict, "view": View, "export": Export, "convert": make_convert},
-    **{"track": make_track, "notebooks": Notebooks, "badges": Badges},
+    **{"predict": Predict, "view": View, "export": Export, "convert": make_convert, "track": make_track},
+    **{"contents": Contents, "notebooks": Notebooks, "badges": Badges},
     **{"hands collect": make_hands_collect, "hands train": make_hands_train},
     **{"hands evaluate": make_hands_evaluate, "hands view": ViewHands},
 }
