@@ -199,7 +199,8 @@ def find_dataset(root: str | Path) -> Path:
         there = ", ".join(sorted(path.parent.name for path in root.parent.glob("*/shards"))) or "none"
         raise FileNotFoundError(
             f"dataset: expected one that is labelled in {root.parent} ({there}), got {root.name!r}: run "
-            f"02_pips_dataset first, or `flowlib label sample --dataset {root.name}` for one of the two clips that come with flowlib"
+            f"02_pips_dataset first, or `flowlib label sample --dataset {root.name}` for the two clips that come with "
+            "flowlib"
         )
     if not found:
         raise FileNotFoundError(f"root: expected a dataset's folder (with shards/ in it) or a workspace, got {root}")
