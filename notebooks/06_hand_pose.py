@@ -116,7 +116,15 @@ from IPython.display import Markdown
 
 from flowlib.evaluation import evaluate
 from flowlib.hand_views import (
-    centre_cost, hand_sheet, hand_viewer, open_hands, outside_table, parse_augment, pose_methods, prior_figure, try_settings,
+    centre_cost,
+    hand_sheet,
+    hand_viewer,
+    open_hands,
+    outside_table,
+    parse_augment,
+    pose_methods,
+    prior_figure,
+    try_settings,
 )  # fmt: skip
 from flowlib.hands.crop import CropConfig
 from flowlib.hands.published import published_table
