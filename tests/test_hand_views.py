@@ -4,6 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from fixtures.hands import CROP, hand_frames, hand_sequences, hand_store  # noqa: F401
+from fixtures.pose import tiny_pose_net
 
 from flowlib import hand_views
 from flowlib.hands.augment import HandAugment
@@ -11,8 +13,6 @@ from flowlib.hands.crop import CropConfig
 from flowlib.hands.dataset import HandSequences
 from flowlib.tasks.hand_pose import PoseTask
 from flowlib.training import TrainConfig
-from tests.fixtures.hands import CROP, hand_frames, hand_sequences, hand_store  # noqa: F401
-from tests.fixtures.pose import tiny_pose_net
 
 TASK = PoseTask(pca_draws=500)
 
