@@ -485,9 +485,9 @@ def _encode(sequence: HandSequence, config: StoreConfig) -> tuple[dict[str, np.n
     for frame, centre in enumerate(truths):
         number = int(sequence.numbers[frame])
         try:
-            depth = _check_depth(sequence.depth(frame))
             if centre[2] <= 0:
                 raise ValueError(f"expected its centre before the camera, got z = {centre[2]:g} mm")
+            depth = _check_depth(sequence.depth(frame))
         except (ValueError, OSError) as error:
             logger.warning("%s, frame %d: %s", sequence.key, number, error)
             skipped.append((number, str(error)))
