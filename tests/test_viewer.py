@@ -253,8 +253,8 @@ def test_every_setting_changes_the_picture():
     before = picture_of(viewer)
     steps = [
         {"colour": "displacement"}, {"colour": "direction"}, {"colour": "speed"}, {"colour": "error"},
-        {"colour": "occlusion"}, {"compare": "overlay"}, {"compare": "errors"}, {"compare": "prediction"},
-        {"compare": "truth"}, {"background": "first frame"}, {"background": "rebuilt"}, {"background": "difference"},
+        {"colour": "occlusion"}, {"compare": "overlay"}, {"compare": "errors"}, {"compare": "truth"},
+        {"compare": "prediction"}, {"background": "first frame"}, {"background": "rebuilt"}, {"background": "difference"},
         {"background": "none"}, {"hidden": "off"}, {"hidden": "hollow", "point_size": 9}, {"density": 0.4},
         {"trail": 1}, {"selected": [0, 7]}, {"frame": 1},
     ]  # fmt: skip

@@ -109,7 +109,7 @@ class TrajectoryViewer(Player):
     TrajectoryViewer(2 frames of 20x30, 1 point)
     """
 
-    _esm = page.joined("player.js", "raster.js", "viewer.js")
+    _esm = page.joined("player.js", "raster.js", "export.js", "viewer.js")
     _css = page.joined("viewer.css")
     SETTINGS = (
         "clip", "frame", "shown", "colour", "compare", "background", "trail", "path", "point_size", "density", "hidden",
@@ -338,13 +338,13 @@ def _gather(clips: Sequence[ViewedClip], truth: str, title: str, quality: int) -
 def _scene(clip: ViewedClip, names: tuple[str, ...], title: str, quality: int, where: str) -> ViewerScene:
     frames = pack_frames(clip.frames, quality, f"{where}frames")
     truth = as_tracks(clip.tracks, frames.size, len(frames), f"{where}tracks")
-    for what, extra in (("rebuilt", clip.rebuilt), ("confidence", clip.confidence), ("futures", clip.futures)):
-        if strays := [
-            name for name in extra if name not in clip.predictions and not (what == "rebuilt" and _alone(clip))
-        ]:
+    # a prediction without labels stands in the truth's place, and what it rebuilds goes with it
+    alone = next(iter(clip.rebuilt.values()), None) if not clip.predictions else None
+    extras = {"confidence": clip.confidence, "futures": clip.futures}
+    for what, extra in (extras if alone is not None else extras | {"rebuilt": clip.rebuilt}).items():
+        if strays := [name for name in extra if name not in clip.predictions]:
             known = ", ".join(clip.predictions) or "none"
             raise ValueError(f"{where}{what}: expected names of predictions ({known}), got {strays[0]!r}")
-    alone = next(iter(clip.rebuilt.values()), None) if _alone(clip) else None
     sets = [ViewerSet(truth, _pack_rebuilt(alone, frames, quality, where))]
     for name, prediction in clip.predictions.items():
         called = f"{where}{'prediction' if len(clip.predictions) == 1 else name}"
