@@ -5,10 +5,12 @@ const GIF_WIDTH = 960; // pixels; wider films are shrunk, since a GIF of them we
 const STRIP = 24; // pixels of the page below the panels, for the title and the frame's number
 const CODECS = ["avc1.640033", "avc1.4d0033", "avc1.420033", "vp09.00.51.08"]; // players know H.264 better than VP9
 const BITS = 0.2; // per pixel and frame
+const BAYER = [0, 8, 2, 10, 12, 4, 14, 6, 3, 11, 1, 9, 15, 7, 13, 5].map((rank) => rank / 2 - 3.75); // 4 × 4
 
 /** The panels as they stand, on one canvas of even sides, at most `most` pixels wide. */
 function composed(viewer, most = Infinity) {
-  const stage = viewer.stage.getBoundingClientRect(), boxes = viewer.panels.map((one) => one.el.getBoundingClientRect());
+  const stage = viewer.stage.getBoundingClientRect();
+  const boxes = viewer.panels.map((panel) => panel.el.getBoundingClientRect());
   const left = Math.min(...boxes.map((box) => box.left)), right = Math.max(...boxes.map((box) => box.right));
   const ratio = Math.min(Math.max(...viewer.panels.map((panel) => panel.ratio)), most / (right - left));
   const even = (length) => Math.max(2, Math.round((length * ratio) / 2) * 2);
@@ -73,7 +75,7 @@ async function* film(viewer, kind, most) {
   }
 }
 function fileName(title) {
-  return (title || "flowlib").normalize("NFKD").replace(/[^\w.-]+/g, "-").replace(/^[-.]+|-+$/g, "").slice(0, 60) || "flowlib";
+  return title.normalize("NFKD").replace(/[^\w.-]+/g, "-").replace(/^[-.]+|-+$/g, "").slice(0, 60) || "flowlib";
 }
 function offer(blob, name) {
   const link = tag("a", { href: URL.createObjectURL(blob), download: name });
@@ -104,13 +106,17 @@ function encodeGif(frames, width, height, rate) {
   parts.push(Uint8Array.from([0x21, 0xff, 11, ...bytesOf("NETSCAPE2.0"), 3, 1, 0, 0, 0]));
   for (const data of frames) {
     const indices = new Uint8Array(width * height);
+    const coarse = (value, shift) => Math.min(255, Math.max(0, value + shift)) >> 3;
     for (let i = 0; i < indices.length; i++) {
-      const r = data[4 * i] >> 3, g = data[4 * i + 1] >> 3, b = data[4 * i + 2] >> 3, key = (r << 10) | (g << 5) | b;
+      const shift = BAYER[4 * (Math.floor(i / width) & 3) + ((i % width) & 3)]; // so that gradients have no edges
+      const r = coarse(data[4 * i], shift), g = coarse(data[4 * i + 1], shift), b = coarse(data[4 * i + 2], shift);
+      const key = (r << 10) | (g << 5) | b;
       if (nearest[key] < 0) nearest[key] = closest(palette, 8 * r + 4, 8 * g + 4, 8 * b + 4);
       indices[i] = nearest[key];
     }
     parts.push(Uint8Array.from([0x21, 0xf9, 4, 0, ...word(delay), 0, 0]));
-    parts.push(Uint8Array.from([0x2c, 0, 0, 0, 0, ...word(width), ...word(height), 0, 8]), lzw(indices), Uint8Array.of(0));
+    parts.push(Uint8Array.from([0x2c, 0, 0, 0, 0, ...word(width), ...word(height), 0, 8]));
+    parts.push(lzw(indices), Uint8Array.of(0));
   }
   return joinBytes([...parts, Uint8Array.of(0x3b)]);
 }
@@ -127,7 +133,9 @@ function medianCut(frames, most) {
   const counts = new Uint32Array(32768), step = Math.max(1, Math.floor(frames.length / 12));
   for (let f = 0; f < frames.length; f += step) {
     const data = frames[f];
-    for (let i = 0; i < data.length; i += 4) counts[(data[i] >> 3 << 10) | (data[i + 1] >> 3 << 5) | (data[i + 2] >> 3)]++;
+    for (let i = 0; i < data.length; i += 4) {
+      counts[((data[i] >> 3) << 10) | ((data[i + 1] >> 3) << 5) | (data[i + 2] >> 3)]++;
+    }
   }
   const channel = (key, axis) => (key >> (10 - 5 * axis)) & 31;
   const boxOf = (keys) => {
@@ -135,7 +143,10 @@ function medianCut(frames, most) {
     for (const key of keys) weight += counts[key];
     for (let a = 0; a < 3; a++) {
       let low = 31, high = 0;
-      for (const key of keys) { const value = channel(key, a); low = Math.min(low, value); high = Math.max(high, value); }
+      for (const key of keys) {
+        low = Math.min(low, channel(key, a));
+        high = Math.max(high, channel(key, a));
+      }
       if (high - low > spread) { spread = high - low; axis = a; }
     }
     return { keys, weight, axis, spread };
@@ -151,8 +162,9 @@ function medianCut(frames, most) {
     while (half < keys.length - 1 && seen < widest.weight / 2) seen += counts[keys[half++]];
     boxes.splice(boxes.indexOf(widest), 1, boxOf(keys.slice(0, half)), boxOf(keys.slice(half)));
   }
-  return boxes.map(({ keys, weight }) => [0, 1, 2].map((axis) =>
-    Math.min(255, Math.round(keys.reduce((sum, key) => sum + counts[key] * (8 * channel(key, axis) + 4), 0) / weight))));
+  const mean = ({ keys, weight }, axis) => (
+    keys.reduce((sum, key) => sum + counts[key] * (8 * channel(key, axis) + 4), 0) / weight);
+  return boxes.map((box) => [0, 1, 2].map((axis) => Math.min(255, Math.round(mean(box, axis)))));
 }
 /** Indices of 8 bits as LZW codes in blocks of up to 255 bytes. */
 function lzw(indices) {
@@ -183,7 +195,10 @@ function lzw(indices) {
   put(END);
   if (held) out.push(bits & 255);
   const blocks = [];
-  for (let i = 0; i < out.length; i += 255) blocks.push(Uint8Array.from([Math.min(255, out.length - i), ...out.slice(i, i + 255)]));
+  for (let i = 0; i < out.length; i += 255) {
+    const block = out.slice(i, i + 255);
+    blocks.push(Uint8Array.from([block.length, ...block]));
+  }
   return joinBytes(blocks);
 }
 
@@ -208,7 +223,7 @@ async function filmMp4(viewer, rate) {
       encoder.configure(config);
     }
     if (fault) throw fault;
-    const frame = new VideoFrame(canvas, { timestamp: Math.round((s * 1e6) / rate), duration: Math.round(1e6 / rate) });
+    const duration = Math.round(1e6 / rate), frame = new VideoFrame(canvas, { timestamp: s * duration, duration });
     encoder.encode(frame, { keyFrame: s % 30 === 0 });
     frame.close();
     s++;
@@ -234,7 +249,7 @@ async function encoding(width, height, rate) {
 function muxMp4(chunks, { codec, width, height }, setup, rate) {
   const scale = 90_000, step = Math.round(scale / rate), length = step * chunks.length, h264 = codec.startsWith("avc1");
   const word = (...values) => values.flatMap((value) => [(value >>> 8) & 255, value & 255]);
-  const long = (...values) => values.flatMap((value) => [value >>> 24, (value >>> 16) & 255, (value >>> 8) & 255, value & 255]);
+  const long = (...values) => values.flatMap((value) => [...word(value >>> 16), ...word(value)]);
   const box = (type, ...parts) => {
     const content = joinBytes(parts.map((part) => (part instanceof Uint8Array ? part : Uint8Array.from(part))));
     return joinBytes([Uint8Array.from([...long(content.length + 8), ...bytesOf(type)]), content]);
@@ -246,13 +261,14 @@ function muxMp4(chunks, { codec, width, height }, setup, rate) {
     ? box("avcC", description instanceof ArrayBuffer ? new Uint8Array(description)
       : new Uint8Array(description.buffer, description.byteOffset, description.byteLength))
     : full("vpcC", 1, 0, [0, 51, (8 << 4) | (1 << 1), 1, 1, 1, 0, 0]);
-  const entry = box(h264 ? "avc1" : "vp09", zeros(6), word(1), zeros(16), word(width, height), long(0x480000, 0x480000, 0),
-    word(1), zeros(32), word(24, 0xffff), setupBox);
+  const entry = box(h264 ? "avc1" : "vp09", zeros(6), word(1), zeros(16), word(width, height),
+    long(0x480000, 0x480000, 0), word(1), zeros(32), word(24, 0xffff), setupBox);
   const keys = chunks.flatMap(({ key }, i) => (key ? [i + 1] : []));
   const sizes = chunks.map(({ data }) => data.length);
   const index = (offset) => box("moov",
     full("mvhd", 0, 0, long(0, 0, scale, length, 0x10000), word(0x100, 0), zeros(8), matrix, zeros(24), long(2)),
-    box("trak", full("tkhd", 0, 3, long(0, 0, 1, 0, length), zeros(8), word(0, 0, 0, 0), matrix, long(width << 16, height << 16)),
+    box("trak",
+      full("tkhd", 0, 3, long(0, 0, 1, 0, length), zeros(8), word(0, 0, 0, 0), matrix, long(width << 16, height << 16)),
       box("mdia", full("mdhd", 0, 0, long(0, 0, scale, length), word(0x55c4, 0)), // of no language
         full("hdlr", 0, 0, long(0), bytesOf("vide"), zeros(12), bytesOf("video\0")),
         box("minf", full("vmhd", 0, 1, zeros(8)), box("dinf", full("dref", 0, 0, long(1), full("url ", 0, 1))),

@@ -249,7 +249,7 @@ class Player {
     });
     this.curve.append(shape("svg", { role: "img", "aria-label": label, ...box }, ...lines));
   }
-  /** A menu for a trait, in the order of `options` ([value, text] each); `spell` says a value that is not among them. */
+  /** A menu for a trait, in the order of `options` ([value, text] each); `spell` says a value not among them. */
   choice(name, label, options, parse = String, spell = String) {
     const select = tag("select", { "data-trait": name });
     for (const [value, text] of options) select.append(tag("option", { value }, text));

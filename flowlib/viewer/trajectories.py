@@ -195,7 +195,7 @@ class TrajectoryViewer(Player):
     def _begin(self, clips: Sequence[ViewedClip], truth: str, title: str, fps: float, quality: int, settings) -> None:
         self._check_settings(settings, fps)
         self._scenes = _gather(clips, truth, str(title), quality)
-        self._fps, self._title = float(fps), str(title)
+        self._fps, self._title, self._clip_titles = float(fps), str(title), [str(clip.title) for clip in clips]
         first = {"clip": settings.get("clip", 0), "shown": range(min(2, len(self._scenes[0].sets)))}
         super().__init__(**self._payload(), **(first | settings))
 
@@ -226,7 +226,7 @@ class TrajectoryViewer(Player):
     def _payload(self) -> dict[str, Any]:
         """What travels once: the header and the packed frames, tracks and colours."""
         clips, tracks, frames, rebuilt = [], [], [], []
-        for scene in self._scenes:
+        for scene, title in zip(self._scenes, self._clip_titles):
             step = fixed_step([track for one in scene.sets for track in (one.tracks, *one.futures)], scene.size)
             sets = []
             for name, one in zip(scene.names, scene.sets):
@@ -244,7 +244,7 @@ class TrajectoryViewer(Player):
                 tracks += [*packed, sure]
                 rebuilt += images
             frames += scene.frames.images
-            clips.append(self._clip_header(scene, step) | {"sets": sets})
+            clips.append(self._clip_header(scene, step) | {"title": title, "sets": sets})
         header = {
             "clips": clips,
             "names": list(self._scenes[0].names),
@@ -262,7 +262,6 @@ class TrajectoryViewer(Player):
 
     def _clip_header(self, scene: ViewerScene, step: float) -> dict[str, Any]:
         return {
-            "title": scene.title,
             "size": list(scene.size),
             "num_frames": len(scene.frames),
             "num_points": scene.truth.num_points,
@@ -331,7 +330,7 @@ def _gather(clips: Sequence[ViewedClip], truth: str, title: str, quality: int) -
             raise ValueError(f"{where}predictions: expected {expected} as of the first clip, got {got}")
         if len(set(names)) < len(names):
             raise ValueError(f"{where}predictions: expected another name than {truth!r}, which the tracks have")
-        scenes.append(_scene(clip, names, title if len(clips) == 1 else str(clip.title), quality, where))
+        scenes.append(_scene(clip, names, " · ".join(filter(None, (title, str(clip.title)))), quality, where))
     return tuple(scenes)
 
 

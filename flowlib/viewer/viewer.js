@@ -274,7 +274,8 @@ class Panel extends Surface {
     const { viewer, raster } = this, how = viewer.get("future"), { futures, weights } = viewer.clip.tracks[which];
     const frame = viewer.get("frame"), selected = viewer.get("selected"), K = futures.length;
     if (!["all", "weighted"].includes(how) || !K || !frame) return;
-    const all = selected.length ? selected : viewer.shown, stride = Math.max(1, Math.ceil((all.length * K) / MOST_FUTURES));
+    const all = selected.length ? selected : viewer.shown;
+    const stride = Math.max(1, Math.ceil((all.length * K) / MOST_FUTURES));
     const points = all.filter((_, i) => i % stride === 0), colours = viewer.colours(which, this.sets);
     const likeliest = Math.max(...weights), half = Math.max(0.5, this.radius() * 0.2);
     const { ends, inks, alphas } = raster.batch(points.length);
@@ -406,7 +407,8 @@ class Viewer extends Player {
   /** The sets as they go: the way of a sampled future where that is asked for. */
   #chooseSets() {
     const one = this.get("future") === "one", sample = this.get("sample");
-    this.sets = this.clip.tracks.map((set) => (one && set.futures.length ? set.futures[sample % set.futures.length] : set));
+    this.sets = this.clip.tracks.map(
+      (set) => (one && set.futures.length ? set.futures[sample % set.futures.length] : set));
     this.coloursKept.clear();
   }
   get occlusions() { return this.sets.map((set) => set.occlusions); }
@@ -492,7 +494,8 @@ class Viewer extends Player {
     return this.coloursKept.get(key);
   }
   #colourer(name, which, frame) {
-    const set = this.sets[which], other = this.sets[which ? 0 : this.against], { palette, clip } = this, [H, W] = clip.size;
+    const set = this.sets[which], other = this.sets[which ? 0 : this.against];
+    const { palette, clip } = this, [H, W] = clip.size;
     const limit = clip.limits[name === "direction" ? "displacement" : name];
     return {
       position: (n) => { const [x, y] = set.start(n); return palette.position((x + 0.5) / W, (y + 0.5) / H); },
@@ -592,7 +595,8 @@ class Viewer extends Player {
   /** A point's numbers, as rows of [name, value per set that is shown]. */
   numbers(n) {
     const frame = this.get("frame"), fixed = (value, digits = 1) => value.toFixed(digits), [truth] = this.sets;
-    const shown = this.get("shown").filter((which) => which < this.sets.length), sets = shown.map((which) => this.sets[which]);
+    const shown = this.get("shown").filter((which) => which < this.sets.length);
+    const sets = shown.map((which) => this.sets[which]);
     const occlusion = (first) => (first > this.last ? "never" : `frame ${first}`);
     const errors = shown.map((which) => (which ? `${fixed(truth.error(frame, n, this.sets[which]), 2)} px` : ""));
     const rows = [
@@ -650,7 +654,9 @@ class Viewer extends Player {
     if (which && truth.N) {
       this.meanErrors = Array.from({ length: this.last + 1 }, (_, s) => {
         let sum = 0, seen = 0;
-        for (let n = 0; n < truth.N; n++) if (truth.visible(s, n)) { sum += truth.error(s, n, this.sets[which]); seen++; }
+        for (let n = 0; n < truth.N; n++) {
+          if (truth.visible(s, n)) { sum += truth.error(s, n, this.sets[which]); seen++; }
+        }
         return seen ? sum / seen : null;
       });
     }
@@ -677,7 +683,8 @@ class Viewer extends Player {
       style: `stroke:${cssColour(this.setColours[which])}`,
     }));
     const who = selected.length === 1 ? `point ${selected[0]}` : `${selected.length} points, mean`;
-    const what = shown.length ? "Error" : "Displacement", label = `${what} of ${who} over time, up to ${top.toFixed(1)} px`;
+    const what = shown.length ? "Error" : "Displacement";
+    const label = `${what} of ${who} over time, up to ${top.toFixed(1)} px`;
     const picture = { viewBox: "0 0 100 40", preserveAspectRatio: "none", role: "img", "aria-label": label };
     const keys = lines.map(([which, name]) => this.#key(this.setColours[which], "tv-disc", name));
     this.plot.replaceChildren(shape("svg", picture, ...unseen, ...drawn, this.now),
@@ -764,7 +771,7 @@ class Viewer extends Player {
     }
     const text = (value) => tag("span", { class: "tv-number" }, value), title = unit(COLOURS[name]);
     if (name === "position") {
-      this.legend.replaceChildren(swatch(palette.positions, 64, "tv-square"), title, unit("in the frame"));
+      this.legend.replaceChildren(swatch(palette.positions, 64, "tv-places"), title, unit("in the frame"));
     } else if (name === "direction") {
       this.legend.replaceChildren(swatch(palette.directions, 33, "tv-wheel"), title,
         text(`rim = ${clip.limits.displacement} px`), unit("grey = still"));
@@ -838,7 +845,12 @@ class Viewer extends Player {
     this.on("density", () => { this.#choosePoints(); this.redraw(); });
     this.on("colour", () => { this.#drawLegend(); this.redraw(); });
     for (const name of ["compare", "shown"]) {
-      this.on(name, () => { this.hover = null; this.tip.hidden = true; this.arrange(); this.showFrame(this.get("frame")); });
+      this.on(name, () => {
+        this.hover = null;
+        this.tip.hidden = true;
+        this.arrange();
+        this.showFrame(this.get("frame"));
+      });
     }
     this.on("background", () => { this.#namePanels(); this.showFrame(this.get("frame")); });
     this.on("clip", () => this.#changeClip());
@@ -851,7 +863,7 @@ class Viewer extends Player {
   }
   #setTool(tool) {
     this.tool = tool;
-    for (const [name, made] of Object.entries(this.toolButtons)) made.setAttribute("aria-pressed", String(name === tool));
+    for (const name of ["lasso", "box"]) this.toolButtons[name].setAttribute("aria-pressed", String(name === tool));
     this.el.classList.toggle("tv-lassoing", tool !== null);
   }
 
