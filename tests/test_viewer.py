@@ -19,7 +19,7 @@ from flowlib.tracks import Tracks
 from flowlib.video import decode_image, iterate_frames
 from flowlib.viewer import TrajectoryViewer, ViewedClip
 from flowlib.viewer.packing import as_tracks, fixed_step, pack_tracks, sample_bilinear
-from flowlib.viewer.scene import GOLDEN, ViewerScene, ViewerSet, shown_points
+from flowlib.viewer.scene import GOLDEN, ViewerScene, ViewerSet, future_opacities, shown_points
 from flowlib.viewer.trajectories import _pack_confidence
 
 SIZE = (36, 64)
@@ -360,8 +360,8 @@ def test_every_setting_changes_the_picture():
     steps = [
         {"colour": "displacement"}, {"colour": "direction"}, {"colour": "speed"}, {"colour": "error"},
         {"colour": "occlusion"}, {"compare": "overlay"}, {"compare": "errors"}, {"compare": "truth"},
-        {"compare": "prediction"}, {"background": "first frame"}, {"background": "rebuilt"}, {"background": "difference"},
-        {"background": "none"}, {"hidden": "off"}, {"hidden": "hollow", "point_size": 9}, {"density": 0.4},
+        {"compare": "prediction"}, {"background": "first frame"}, {"background": "rebuilt"},
+        {"background": "difference"}, {"background": "none"}, {"hidden": "off"}, {"hidden": "hollow", "point_size": 9}, {"density": 0.4},
         {"trail": 1}, {"selected": [0, 7]}, {"path": False}, {"frame": 1},
     ]  # fmt: skip
     for step in steps:

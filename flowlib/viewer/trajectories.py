@@ -196,7 +196,8 @@ class TrajectoryViewer(Player):
         self._check_settings(settings, fps)
         self._scenes = _gather(clips, truth, str(title), quality)
         self._fps, self._title, self._clip_titles = float(fps), str(title), [str(clip.title) for clip in clips]
-        first = {"clip": settings.get("clip", 0), "shown": range(min(2, len(self._scenes[0].sets)))}
+        self._check_clip(settings.get("clip", 0))  # before anything asks for the points of that clip
+        first = {"clip": 0, "shown": range(min(2, len(self._scenes[0].sets)))}
         super().__init__(**self._payload(), **(first | settings))
 
     @property
@@ -277,11 +278,14 @@ class TrajectoryViewer(Player):
     def _draw(self, frame: int, width: int) -> np.ndarray:
         return raster.draw(self._scene, self._view(frame), width)
 
+    def _check_clip(self, clip: int) -> int:
+        if not 0 <= clip < len(self._scenes):
+            raise ValueError(f"clip: expected 0 to {len(self._scenes) - 1}, got {clip}")
+        return clip
+
     @t.validate("clip")
     def _validate_clip(self, proposal: Any) -> int:
-        if not 0 <= proposal["value"] < len(self._scenes):
-            raise ValueError(f"clip: expected 0 to {len(self._scenes) - 1}, got {proposal['value']}")
-        return proposal["value"]
+        return self._check_clip(proposal["value"])
 
     @t.observe("clip")
     def _stay_within(self, change: Any) -> None:
