@@ -121,8 +121,10 @@ class Player {
     if (this.timings.length > 1000) this.timings.shift();
   }
   showPanels(panels) {
+    const focused = this.stage.contains(this.el.getRootNode().activeElement);
     this.panels = panels;
     this.stage.replaceChildren(...panels.map((panel) => panel.el));
+    if (focused) panels[0].el.focus({ preventScroll: true }); // keys still go here
     const columns = panels.length <= 4 ? panels.length : Math.ceil(Math.sqrt(panels.length));
     this.stage.style.setProperty("--columns", columns);
     for (const panel of panels) this.sizes.observe(panel.el);
@@ -324,7 +326,7 @@ class Player {
       mp4.disabled = true;
       mp4.title = "This browser cannot encode video; a GIF works everywhere";
     }
-    this.savePanel = tag("div", { id: `${this.helpId}-save`, class: "tv-keys tv-save-as", hidden: "" },
+    this.savePanel = tag("div", { id: `${this.helpId}-save`, class: "tv-drop tv-save-as", hidden: "" },
       tag("span", {}, "Save what is shown:"), offer("png", "PNG, this frame"), offer("gif", "GIF, all frames"), mp4);
     return this.savePanel;
   }
@@ -346,7 +348,7 @@ class Player {
   #buildHelp() {
     const rows = [...this.#allKeys(), ...this.gestures()];
     const list = rows.map(([shown, words]) => tag("div", {}, tag("dt", {}, shown), tag("dd", {}, words)));
-    this.help = tag("div", { id: this.helpId, class: "tv-keys", hidden: "" }, tag("dl", {}, ...list));
+    this.help = tag("div", { id: this.helpId, class: "tv-drop tv-keys", hidden: "" }, tag("dl", {}, ...list));
     return this.help;
   }
   toggleHelp(open = this.help.hidden) {
