@@ -361,7 +361,8 @@ def test_every_setting_changes_the_picture():
         {"colour": "displacement"}, {"colour": "direction"}, {"colour": "speed"}, {"colour": "error"},
         {"colour": "occlusion"}, {"compare": "overlay"}, {"compare": "errors"}, {"compare": "truth"},
         {"compare": "prediction"}, {"background": "first frame"}, {"background": "rebuilt"},
-        {"background": "difference"}, {"background": "none"}, {"hidden": "off"}, {"hidden": "hollow", "point_size": 9}, {"density": 0.4},
+        {"background": "difference"}, {"background": "none"},
+        {"hidden": "off"}, {"hidden": "hollow", "point_size": 9}, {"density": 0.4},
         {"trail": 1}, {"selected": [0, 7]}, {"path": False}, {"frame": 1},
     ]  # fmt: skip
     for step in steps:
