@@ -61,6 +61,25 @@ class Encoded:
         return self.levels[: self.grids[0][0] * self.grids[0][1]]
 
 
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """The estimate of some frames, on the grid of cells.
+
+    Attributes:
+        start: the first of them, counted from the anchor.
+        size: (height, width) of the frames, in pixels.
+        hidden: [F cells 128], from which the upsampling is made.
+        flow: [F cells 2] in cells.
+        logits: [F cells 2] visibility and confidence, before the factor of the upsampling.
+    """
+
+    start: int
+    size: tuple[int, int]
+    hidden: Float[Tensor, "F cells 128"]
+    flow: Float[Tensor, "F cells 2"]
+    logits: Float[Tensor, "F cells 2"]
+
+
 class Dense:
     """A linear layer over rows, and its activation."""
 
@@ -130,6 +149,8 @@ class Arithmetic:
 
     def _pyramid(self, level: Float[Tensor, "1 C h w"]) -> Encoded:
         levels, grids = [], []
+        # From rows, however the map lies in memory, so that kept rows give the same bits.
+        level = as_image(as_rows(level).contiguous(), (level.shape[2], level.shape[3]))
         for i in range(LEVELS):
             # Bins that overlap where a side is odd, as in the published network.
             level = F.adaptive_avg_pool2d(level, (level.shape[2] // 2, level.shape[3] // 2)) if i else level
@@ -221,24 +242,20 @@ class Arithmetic:
         product = Dense(self, frame.levels / self.channels**0.5, None)
         return (product(cells) for cells in anchor.rows.split(LOOKUP_CELLS))
 
-    def upsample(self, seen, cells: Int[Tensor, " n"]) -> Iterator[Float[Tensor, "n 64 4"]]:
+    def upsample(self, estimate: Estimate, cells: Int[Tensor, " n"]) -> Iterator[Float[Tensor, "n 64 4"]]:
         """Frame after frame, the pixels of some cells: flow (x, y) in pixels, visibility and confidence logits."""
-        grid = tuple(padded(side) // CELL for side in seen.size)
+        grid = tuple(padded(side) // CELL for side in estimate.size)
         with tensor_cores(self.dtype, self.device):
-            for hidden, flow, logits in zip(seen.hidden, seen.flow, seen.logits, strict=True):
+            for hidden, flow, logits in zip(estimate.hidden, estimate.flow, estimate.logits, strict=True):
                 yield self.upsampling(hidden, torch.cat([flow, logits], dim=1), grid, cells)
 
-    def dense(self, seen) -> tuple[Float[Tensor, "F 2 H W"], Float[Tensor, "F 2 H W"]]:
-        """Every pixel: flow (x, y) in pixels, and logits of visibility and confidence."""
-        (H, W), h, w = seen.size, *(padded(side) // CELL for side in seen.size)
-        (top, _), (left, _) = (margins(side) for side in seen.size)
-        cells = torch.arange(h * w, device=self.device)
-        fields = []
-        for values in self.upsample(seen, cells):
+    def fields(self, estimate: Estimate) -> Iterator[Float[Tensor, "4 H W"]]:
+        """Frame after frame, every pixel: flow (x, y) in pixels, visibility and confidence logits."""
+        (H, W), (h, w) = estimate.size, (padded(side) // CELL for side in estimate.size)
+        (top, _), (left, _) = margins(H), margins(W)
+        for values in self.upsample(estimate, torch.arange(h * w, device=self.device)):
             field = values.reshape(h, w, CELL, CELL, 4).permute(4, 0, 2, 1, 3).reshape(4, h * CELL, w * CELL)
-            fields.append(field[:, top : top + H, left : left + W])
-        field = torch.stack(fields)
-        return field[:, :2], field[:, 2:]
+            yield field[:, top : top + H, left : left + W]
 
 
 def margins(side: int) -> tuple[int, int]:
