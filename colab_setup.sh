@@ -3,6 +3,7 @@
 #
 #   bash colab_setup.sh          in Colab, add to the running Python what it lacks; elsewhere, make .venv in the clone
 #   bash colab_setup.sh demo     ... then run notebooks 01 to 05 on the sample and say where the results are
+#   bash colab_setup.sh demo hands   ... then run notebook 06 on synthetic hands, likewise
 #   bash colab_setup.sh test     ... then run the tests; what follows "test" goes to pytest
 #
 # Written for bash 3.2 and later, with nothing else but a Python, df, tee, grep and the like.
@@ -12,6 +13,7 @@ CLONE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)"
 VENV="$CLONE/.venv"
 EXTRAS="notebooks,ray,test,timm"
 CANDIDATES="python3.13 python3.12 python3.11 python3"
+TELL_EVERY=10 # seconds between two lines while pip is silent
 NEEDED_GB=10 # on Linux: 6.6 for .venv with the CUDA libraries that PyTorch brings, 2.7 for downloads while unpacking
 # Colab's running kernel has these loaded, or speaks to the browser through them: another version asks for a restart.
 KEEP_IN_COLAB="torch torchvision torchaudio numpy ipywidgets ipykernel"
@@ -29,11 +31,18 @@ demo() {
   run_notebook 05_evaluate -p dataset demo -p run demo_two_frames -p report demo
 }
 
+# The hands' demo: six people who do each of twelve actions twice.
+demo_hands() {
+  run_notebook 06_hand_pose -p dataset demo_hands -p run demo_hand_pose -p report demo_hands -p subjects 6 -p takes 2 \
+    -p steps 600 -p validate_every 100
+}
+
 main() {
   local job="${1:-setup}"
   [ $# -eq 0 ] || shift
   case "$job" in
-    setup | demo) [ $# -eq 0 ] || die "expected nothing after \"$job\", got: $*" ;;
+    setup) [ $# -eq 0 ] || die "expected nothing after \"$job\", got: $*" ;;
+    demo) [ "${*:-hands}" = hands ] || die "expected nothing or hands after \"$job\", got: $*" ;;
     test) ;;
     -h | --help) usage && return ;;
     *) die "expected nothing, demo or test, got: $job" ;;
@@ -41,8 +50,9 @@ main() {
   set_up "$job"
   cd "$CLONE"
   case "$job" in
-    demo) run_demo ;;
-    test) "$PYTHON" -m pytest "$@" ;;
+    demo) run_demo "demo${1:+_$1}" ;;
+    # Two processes, a file's tests in one of them, in the files' order: the long files lie in its middle.
+    test) "$PYTHON" -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder "$@" ;;
   esac
 }
 
@@ -83,7 +93,8 @@ import hashlib, pathlib, sys
 
 kind, clone, extras = sys.argv[1:]
 digest = hashlib.sha256(repr((kind, clone, extras, sys.version)).encode())
-sources = pathlib.Path(clone, "flowlib").rglob("*") if kind == "colab" else []
+folders = ["flowlib", "notebooks"] if kind == "colab" else []
+sources = [path for folder in folders for path in pathlib.Path(clone, folder).rglob("*")]
 for path in [pathlib.Path(clone, "pyproject.toml"), *sorted(sources)]:
     if path.is_file() and "__pycache__" not in path.parts:
         digest.update(path.as_posix().encode() + path.read_bytes())
@@ -132,7 +143,7 @@ install_in_colab() {
     die "expected Python 3.11 or later, got $("$PYTHON" -V): choose a newer runtime version in the Runtime menu"
   WORK="$(mktemp -d)"
   # From a copy: building in the clone leaves build/, and files deleted since would come back from it.
-  cp -R "$CLONE/flowlib" "$CLONE/pyproject.toml" "$CLONE/README.md" "$CLONE/LICENSE" "$WORK"
+  cp -R "$CLONE/flowlib" "$CLONE/notebooks" "$CLONE/pyproject.toml" "$CLONE/README.md" "$CLONE/LICENSE" "$WORK"
   freeze_kept >"$WORK/keep.txt"
   say "adding to Colab's Python what it lacks"
   install_packages --constraint "$WORK/keep.txt" "${WORK}[$EXTRAS]"
@@ -216,15 +227,35 @@ install_packages() {
   "$PYTHON" -m pip install "$@" 2>&1 | tee "$WORK/log" | show_progress || explain_failure "$WORK/log"
 }
 
-# Of pip's hundreds of lines those on which it stays for a while.
+# Of pip's hundreds of lines those on which it stays for a while; while it unpacks, which is silent, what is there so far.
 show_progress() {
-  local line
-  while IFS= read -r line; do
+  local line status packages before total
+  packages="$("$PYTHON" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+  while true; do
+    status=0
+    IFS= read -r -t "$TELL_EVERY" line || status=$?
+    if [ "$status" -gt 128 ]; then
+      [ -z "${total:-}" ] || printf '  Unpacking: %s of %s packages\n' $(($(count_packages) - before)) "$total"
+      continue
+    fi
+    [ "$status" -eq 0 ] || break
     case "$line" in
       *[Dd]ownloading*" GB)" | *[Dd]ownloading*"("[0-9][0-9][0-9].[0-9]" MB)") printf '  %s\n' "${line#"${line%%[![:space:]]*}"}" ;;
-      "Installing collected packages"*) printf '  Unpacking\n' ;;
+      "Installing collected packages: "*)
+        # shellcheck disable=SC2086 # names, divided by commas
+        set -- ${line#*: }
+        total=$# before="$(count_packages)"
+        printf '  Unpacking %s packages\n' "$total"
+        ;;
     esac
   done
+}
+
+# How many packages are whole among the installed ones, see `drop_half_installed`.
+count_packages() {
+  set -- "$packages"/*.dist-info/INSTALLER
+  [ -e "$1" ] || shift
+  printf '%s' $#
 }
 
 explain_failure() {
@@ -257,17 +288,20 @@ run_demo() {
   EXECUTED="$ROOT/notebooks"
   mkdir -p "$EXECUTED"
   export JUPYTER_PREFER_ENV_PATH=1 # else a "python3" kernel of the user's own would be taken before this one
-  demo
+  "$1"
   say "executed notebooks: $EXECUTED"
   find "$ROOT/reports" -name '*.md' | sort | while IFS= read -r file; do say "table of metrics: $file"; done
-  find "$ROOT/reports" -name '*.html' | sort | while IFS= read -r file; do say "page: $file"; done
+  "$PYTHON" -m flowlib contents --root "$ROOT" >/dev/null
+  say "all of it, to look at in a browser: $ROOT/index.html"
 }
 
 run_notebook() {
   local name="$1"
   shift
   say "notebook $name $*"
-  "$PYTHON" -m papermill "notebooks/$name.ipynb" "$EXECUTED/$name.ipynb" -p root "$ROOT" "$@"
+  # A kernel warns that whoever is on this machine could listen: true of every notebook, and nothing to do about here.
+  "$PYTHON" -m papermill "notebooks/$name.ipynb" "$EXECUTED/$name.ipynb" -p root "$ROOT" "$@" \
+    2> >(grep -v 'running over TCP without encryption' >&2)
 }
 
 main "$@"

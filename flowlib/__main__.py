@@ -1,4 +1,4 @@
-"""The command line: `flowlib probe | label | train | evaluate | predict | view | export`, also as `python -m flowlib`.
+"""The command line: `flowlib probe | label | train | …` (`flowlib --help` lists all), also as `python -m flowlib`.
 
 A command is a frozen dataclass whose fields tyro makes options of, with their comments as help; shared ones are
 inherited. Settings are the notebooks' dataclasses, so either goes on with what the other began. What a command needs
@@ -8,6 +8,7 @@ is imported, and its class made, when it is called: `flowlib --help` loads no li
 import argparse
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, is_dataclass, replace
@@ -15,9 +16,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal  # no `annotations` of `__future__`: tyro can't evaluate a local class's
 
 import flowlib
-from flowlib.workspace import Workspace, atomic_write, check_name
+from flowlib.quantities import counted
+from flowlib.workspace import Workspace, atomic_write, check_name, find_clone
 
 Split = Literal["train", "val", "test", "all"]
+Conventions = Literal["flowlib", "cotracker", "pips", "tapnet", "tapvid"]
 USAGE, INTERRUPTED = 2, 130  # exit codes, beside 0 and 1
 OPTIONS = """
   flowlib COMMAND --help     lists its options
@@ -34,18 +37,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options, rest = parser.parse_known_args(sys.argv[1:] if arguments is None else list(arguments))
     if not rest or rest[0] in ("-h", "--help", "help"):
         print("usage: flowlib COMMAND [options]\n")
-        print("\n".join(f"  {name:10}{make.__doc__}" for name, make in COMMANDS.items()), OPTIONS, sep="\n")
+        print("\n".join(f"  {name:16}{make.__doc__}" for name, make in COMMANDS.items()), OPTIONS, sep="\n")
         return 0 if rest else USAGE
     if rest[0] == "--version":
         print(f"flowlib {flowlib.__version__}")
         return 0
-    if rest[0] not in COMMANDS:
-        print(f"flowlib: expected one of {', '.join(COMMANDS)}, got {rest[0]!r}", file=sys.stderr)
+    words = 2 if any(name.startswith(f"{rest[0]} ") for name in COMMANDS) else 1  # "hands train" is one command
+    name = " ".join(rest[:words])
+    if name not in COMMANDS:
+        print(f"flowlib: expected one of {', '.join(COMMANDS)}, got {name!r}", file=sys.stderr)
         return USAGE
     logging.basicConfig(level=options.log_level.upper(), format="%(levelname)s %(name)s: %(message)s", force=True)
     logging.captureWarnings(True)
     try:
-        run_command(rest[0], rest[1:])
+        run_command(name, rest[words:])
     except KeyboardInterrupt:
         print("flowlib: interrupted; run the same command again to go on", file=sys.stderr)
         return INTERRUPTED
@@ -161,7 +166,7 @@ def make_probe() -> type:
             found = find_source(self.source, Workspace(self.root), progress=Progress)
             videos, skipped = probe_all(found, progress=Progress)
             print(describe_videos(videos, skipped))
-            print(f"{len(videos)} videos can be used, {sum(one.is_video for one in skipped)} can't.")
+            print(f"{counted(len(videos), 'video')} can be used, {sum(one.is_video for one in skipped)} can't.")
 
     return Probe
 
@@ -249,7 +254,7 @@ def make_train() -> type:
             folder = run_folder(self.config.name, self.workspace.runs)
             result = fit(model, task, training, splits.get("val"), self.config, folder=folder)
             if first:
-                print(f"{result.step} of {self.config.steps} steps; {result.finished or 'run it again to go on'}")
+                print(result)
                 print(f"Checkpoint: {result.best}")
 
     return Train
@@ -357,34 +362,304 @@ class View(WithModel, OnClip):
 
 @dataclass(frozen=True)
 class Export(OnClip):
-    """write a labelled clip's tracks as NPZ and CSV (frame, point, x, y, visible), and the clip as a video"""
+    """write a labelled clip's tracks as NPZ and CSV (frame, point, x, y, visible, confidence), and as a video"""
 
     clip: str = "0"  # number or key of a clip; "" for the one with the highest motion
     report: str = "export"  # name of the folder in reports/ that the files go to
     video: bool = True  # write the mp4, too
+    formats: tuple[Literal["npz", "csv", "parquet"], ...] = ("npz", "csv")  # what to write the tracks as
+    convention: Conventions = "flowlib"  # whose arrays, and where (0, 0) is: see flowlib.tracks.conventions
 
     def __call__(self) -> None:
-        import numpy as np
-
         from flowlib.notebook_views import clip_viewer
+        from flowlib.tracks import write_tracks
 
         clips, index = self.find()
         folder, tracks = self.workspace.report(self.report), clips.tracks(index)
-        with atomic_write(folder / "tracks.npz") as temporary, temporary.open("wb") as file:
-            np.savez_compressed(file, tracks=tracks.tracks, visibility=tracks.visibility, queries=tracks.queries)
-        numbers = np.indices(tracks.visibility.shape).reshape(2, -1).T
-        rows = np.column_stack([numbers, tracks.tracks.reshape(-1, 2), tracks.visibility.ravel()])
-        with atomic_write(folder / "tracks.csv") as temporary:
-            kinds = ("%d", "%d", "%.4f", "%.4f", "%d")
-            np.savetxt(temporary, rows, kinds, delimiter=",", header="frame,point,x,y,visible", comments="")
-        print(f"{folder / 'tracks.npz'}\n{folder / 'tracks.csv'}")
+        for suffix in self.formats:
+            path = folder / f"tracks.{suffix}"
+            print(write_tracks(tracks, path, convention=self.convention, size=clips.size))
         if self.video:
             print(clip_viewer(clips, index).to_video(folder / "clip.mp4"))
 
 
+def make_convert() -> type:
+    """carry a file of tracks (.npz, .csv, .parquet) over to another format, or another program's convention"""
+    import tyro
+
+    from flowlib.tracks import read_tracks, write_tracks
+
+    @dataclass(frozen=True)
+    class Convert:
+        source: tyro.conf.Positional[Path]  # the file to read
+        target: tyro.conf.Positional[Path]  # the file to write
+        read_as: Literal[Conventions, ""] = ""  # whose convention source is in; "": an NPZ's names tell, else flowlib's
+        write_as: Conventions = "flowlib"  # whose convention target is in
+        height: int = 0  # of the frames in pixels; for tapvid, which has shares of them
+        width: int = 0
+
+        def __call__(self) -> None:
+            if bool(self.height) != bool(self.width) or min(self.height, self.width) < 0:
+                raise ValueError(f"height: expected both it and width, or neither, got {self.height} and {self.width}")
+            if not self.height and "tapvid" in (self.read_as, self.write_as):
+                raise ValueError("height: expected the frames', for tapvid has shares of them, got none")
+            size = (self.height, self.width) if self.height else None
+            tracks = read_tracks(self.source, convention=self.read_as, size=size)
+            print(write_tracks(tracks, self.target, convention=self.write_as, size=size))
+
+    return Convert
+
+
+def make_track() -> type:
+    """follow points that you choose through a video; leaves a table of them and the video with them on it"""
+    import tyro
+
+    from flowlib.progress import Progress
+    from flowlib.trackers import make_tracker
+    from flowlib.trackers.streaming import track_video
+    from flowlib.tracks import write_tracks
+    from flowlib.video import iterate_frames, probe, write_video
+    from flowlib.viewer.overlay import draw_points
+
+    @dataclass(frozen=True, kw_only=True)
+    class Track(InWorkspace):
+        video: tyro.conf.Positional[Path]  # a file, or a folder of pictures
+        points: tuple[str, ...] = ()  # x,y or x,y,t each: pixels, (0, 0) the middle of the first, and a frame from 0 on
+        tracker: str = "lucas_kanade"  # or raft, pips
+        weights: str = ""  # "": the published ones; else a path, URL or gdown id
+        device: str = "auto"  # auto, cpu, cuda
+        num_frames: int = 0  # from the video's first on; 0: all
+        longest: int = 0  # pixels of the longer side while tracking; 0: as it is
+        formats: tuple[Literal["npz", "csv", "parquet"], ...] = ("csv",)  # what to write the tracks as
+        convention: Conventions = "flowlib"  # whose arrays, and where (0, 0) is in what is written
+        overlay: bool = True  # write the video with the points on it, too
+        report: str = "track"  # name of the folder in reports/ that the files go to
+
+        def __call__(self) -> None:
+            queries = parse_points(self.points)
+            tracker = make_tracker(self.tracker, weights=self.weights, device=self.device)
+            video, folder = probe(self.video.expanduser()), self.workspace.report(self.report)
+            options: dict[str, Any] = {"num_frames": self.num_frames, "longest": self.longest}
+            with Progress(title=self.tracker, total=self.num_frames or video.num_frames, unit="frame") as bar:
+                tracks = track_video(tracker, video, queries, **options, progress=bar.update)
+            for suffix in self.formats:
+                path = folder / f"tracks.{suffix}"
+                print(write_tracks(tracks, path, convention=self.convention, size=video.size))
+            if self.overlay:
+                frames = draw_points(iterate_frames(video, 0, tracks.num_frames), tracks)
+                print(write_video(folder / "tracks.mp4", frames, fps=video.fps or 25.0))
+            seen = tracks.visibility.sum(axis=0).tolist()
+            print("\n".join(f"point {i}: seen in {n} of {tracks.num_frames} frames" for i, n in enumerate(seen[:30])))
+
+    return Track
+
+
+def parse_points(words: Sequence[str]) -> Any:
+    """Points as they are typed, "x,y" or "x,y,t", as queries [N 3] (t, x, y)."""
+    import numpy as np
+
+    number = r"\s*([-+]?\d+(?:\.\d*)?|[-+]?\.\d+)\s*"
+    found = [re.fullmatch(rf"{number},{number}(?:,\s*(\d+)\s*)?", word) for word in words]
+    if None in found or not words:
+        got = repr(words[found.index(None)]) if words else "none"
+        raise ValueError(f"points: expected x,y or x,y,t (t a frame's number), got {got}")
+    return np.array([(int(one[3] or 0), float(one[1]), float(one[2])) for one in found if one], np.float32)
+
+
+@dataclass(frozen=True)
+class Notebooks:
+    """copy the notebooks into a folder; what is there already stays"""
+
+    folder: Path  # where to
+
+    def __call__(self) -> None:
+        from flowlib.notebook_files import copy_notebooks
+
+        for path, copied in copy_notebooks(self.folder).items():
+            print(path if copied else f"{path} is there already, and stays")
+
+
+@dataclass(frozen=True)
+class Contents(InWorkspace):
+    """write index.html into the workspace: one page that opens reports, viewers, notebooks, runs and datasets"""
+
+    def __call__(self) -> None:
+        from flowlib.contents import write_contents
+
+        print(write_contents(self.workspace))
+
+
+@dataclass(frozen=True)
+class Badges:
+    """write the address of a clone's remote into its notebooks' Colab badges and set-up cells, and into README.md"""
+
+    repository: str = ""  # another address than that of the remote called origin
+    ref: str = "main"  # the branch, tag or commit that badges open
+    remove: bool = False  # take all addresses out
+
+    def __call__(self) -> None:
+        from flowlib.notebook_files import remote_address, web_address, write_address
+
+        clone = find_clone()
+        if clone is None:
+            raise ValueError(f"expected to be called in a clone of flowlib, got {Path.cwd()}")
+        address = web_address(self.repository) if self.repository else "" if self.remove else remote_address(clone)
+        if not address and not self.remove:
+            raise ValueError(f"repository: {clone} has no remote called origin; expected the address of your copy")
+        changed = write_address(clone, address, self.ref)
+        print(*changed, sep="\n")
+        print(f"{counted(len(changed), 'file')} changed; flowlib comes from {address or 'no address'}")
+
+
+@dataclass(frozen=True)
+class OnHands(InWorkspace):
+    dataset: str = "hands"  # name of the store of hands; other hands want another name
+
+
+def make_hands_collect() -> type:
+    """put hands into a store: synthetic ones, or FPHA, MSRA15, ICVL or NYU; run again, it goes on"""
+    import tyro
+
+    from flowlib.hands.sources import describe_hands, find_hands
+    from flowlib.hands.store import StoreConfig, write_hands
+
+    @dataclass(frozen=True)
+    class Collect(OnHands):
+        source: tyro.conf.Positional[str] = "synthetic"  # synthetic, fpha, msra15, icvl or nyu
+        folder: str = ""  # where the published data set lies
+        protocol: str = ""  # what is tested: cross-subject, within (synthetic), 1:1 (fpha), P0 to P8 (msra15), …
+        subjects: int = 10  # people of the synthetic hand
+        takes: int = 4  # of each of its actions by each of them
+        families: int = 6  # of its actions, two each
+        seed: int = 0  # of the synthetic hand
+        config: Annotated[StoreConfig, tyro.conf.arg(name="")] = StoreConfig()
+
+        def __call__(self) -> None:
+            made = {name: vars(self)[name] for name in ("protocol", "subjects", "takes", "families", "seed")}
+            collection = find_hands(self.source, self.folder, **made)
+            store = self.workspace.dataset(self.dataset)
+            print(describe_hands(collection, write_hands(store, collection, self.config, progress=True)))
+
+    return Collect
+
+
+def make_hands_train() -> type:
+    """train a network to find the joints of a hand; run again, it goes on where it was"""
+    import tyro
+
+    from flowlib.hand_views import open_hands, parse_augment
+    from flowlib.hands.crop import CropConfig
+    from flowlib.models.pose import PoseNet
+    from flowlib.tasks.hand_pose import PoseTask
+    from flowlib.training import TrainConfig, fit
+    from flowlib.training.runs import run_folder
+
+    quick = TrainConfig(
+        "hand_pose", steps=1500, batch_size=64, optimizer="adam", weight_decay=0.0, learning_rate=1e-3,
+        validate_every=150, save_every=150,
+    )  # fmt: skip
+
+    @dataclass(frozen=True)
+    class TrainHands(OnHands):
+        net: Literal["small", "deepprior++"] = "small"  # the published plan, or one for two CPU cores
+        components: int = 30  # of the pose prior
+        augment: str = "none,rot,trans"  # changes of training crops, one for each: none, rot, scale, trans; "" for none
+        crop: Annotated[CropConfig, tyro.conf.arg(name="")] = CropConfig(size=64)
+        config: Annotated[TrainConfig, tyro.conf.arg(name="")] = quick
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            check_name("name", self.config.name)
+
+        def __call__(self) -> None:
+            import torch
+
+            train, validation, _ = open_hands(self.workspace.dataset(self.dataset), self.crop)
+            torch.manual_seed(self.config.seed)
+            joints = train.skeleton.num_joints
+            model = PoseNet.named(self.net, size=self.crop.size, components=self.components, joints=joints)
+            augment = parse_augment(self.augment)
+            task = PoseTask(augment=augment, pca_augment=augment, skeleton=train.skeleton.name)
+            folder = run_folder(self.config.name, self.workspace.runs)
+            result = fit(model, task, train, validation, self.config, folder=folder)
+            print(f"{result.step} of {self.config.steps} steps; {result.finished or 'run it again to go on'}")
+            print(f"Checkpoint: {result.best}")
+
+    return TrainHands
+
+
+@dataclass(frozen=True)
+class WithPoseNet(WithModel, OnHands):
+    run: str = "hand_pose"  # name of the run that was trained
+    split: Split = "test"  # whose hands
+    centre: Literal["", "truth", "estimated"] = ""  # of the crops; "" for that of the training
+
+    def open_hands(self) -> tuple[Any, Any, dict[str, Any], Any]:
+        """The trained network, its task, what its checkpoint says, and the sequences, cropped as in training."""
+        from flowlib.hands.crop import CropConfig
+        from flowlib.hands.dataset import HandSequences
+        from flowlib.training.checkpoints import load_task
+
+        model, about = self.model()
+        crop = {key: value for key, value in about["data"]["train"]["crop"].items() if key != "truth"}
+        crop = CropConfig(**crop | ({"centre": self.centre, "centre_noise": 0.0} if self.centre else {}))
+        sequences = HandSequences(self.workspace.dataset(self.dataset), self.split, crop)
+        return model, load_task(about["path"]), about, sequences
+
+
+def make_hands_evaluate() -> type:
+    """measure a network for hands beside the mean pose and the nearest crop, and write a report"""
+    import tyro
+
+    from flowlib.evaluation import EvalConfig, evaluate
+    from flowlib.hand_views import pose_methods
+    from flowlib.hands.dataset import HandFrames
+
+    @dataclass(frozen=True)
+    class EvaluateHands(WithPoseNet):
+        config: Annotated[EvalConfig, tyro.conf.arg(name="")] = EvalConfig()
+        report: str = "hand_pose"  # name of the report's folder
+        intervals: Literal["sequence", "subject"] = "sequence"  # what means and intervals are over
+        allow_leak: bool = False  # evaluate on hands the checkpoint was trained on, and say so in the report
+
+        def __call__(self) -> None:
+            model, task, about, sequences = self.open_hands()
+            train = HandFrames(sequences.root, "train", sequences.config)
+            folder, task = self.workspace.report(self.report), replace(task, intervals=self.intervals)
+            options: dict[str, Any] = {"config": self.config, "allow_leak": self.allow_leak, "about": {"model": about}}
+            report = evaluate(pose_methods(model, train), task, sequences, folder=folder, **options)
+            print(report.markdown(), f"Report: {report.save(folder)}", sep="\n")
+
+    return EvaluateHands
+
+
+@dataclass(frozen=True)
+class ViewHands(WithPoseNet):
+    """write a sequence of a hand in 3D, with a network's joints, as an HTML page that plays anywhere"""
+
+    sequence: str = "0"  # number or key of a sequence
+    report: str = "hands_view"  # name of the folder in reports/ that the page goes to
+
+    def __call__(self) -> None:
+        from flowlib.hand_views import hand_viewer
+        from flowlib.notebook_views import save_viewer
+
+        model, task, _, sequences = self.open_hands()
+        keys = sequences.videos
+        known = {name: number for number, key in enumerate(keys) for name in (str(number), key)}
+        if self.sequence not in known:
+            got = repr(self.sequence)
+            raise ValueError(f"sequence: expected 0 to {len(keys) - 1} or a key such as {keys[0]!r}, got {got}")
+        viewer = hand_viewer({"model": model}, sequences, known[self.sequence], task)
+        save_viewer(viewer, self.workspace.report(self.report), "viewer")
+
+
 COMMANDS: dict[str, type | Callable[[], type]] = {
     **{"probe": make_probe, "label": make_label, "train": make_train, "evaluate": make_evaluate},
-    **{"predict": Predict, "view": View, "export": Export},
+    **{"predict": Predict, "view": View, "export": Export, "convert": make_convert, "track": make_track},
+    **{"contents": Contents, "notebooks": Notebooks, "badges": Badges},
+    **{"hands collect": make_hands_collect, "hands train": make_hands_train},
+    **{"hands evaluate": make_hands_evaluate, "hands view": ViewHands},
 }
 
 if __name__ == "__main__":

@@ -20,10 +20,8 @@ from torch import Tensor
 
 from flowlib.clips import ClipSample
 from flowlib.geometry import Size, check_size, inside, rescale_points
-from flowlib.tracks import Tracks
 
 GREY = (0.299, 0.587, 0.114)  # of Rec. 601
-TRUTH = ("tracks", "visibility", "queries")
 
 Sample = ClipSample | Mapping[str, Any]
 
@@ -134,7 +132,8 @@ def reverse(sample: Sample) -> ClipSample:
     mirrored = replace(sample.clip, kept=tuple(last - frame for frame in reversed(sample.clip.kept)))
     area = None if sample.area is None else sample.area[::-1]
     sample = replace(sample, clip=mirrored, frames=sample.frames[::-1].copy(), area=area)
-    return _changed(sample, tracks=tracks, visibility=visibility, queries=queries)
+    turned = {"confidence": sample["confidence"].flip(0)} if "confidence" in sample else {}
+    return _changed(sample, tracks=tracks, visibility=visibility, queries=queries, **turned)
 
 
 def resize(sample: Sample, size: Size) -> ClipSample:
@@ -210,7 +209,7 @@ def _moved(sample: ClipSample, frames: Tensor, move: Callable[[Tensor], Tensor])
 
 
 def _changed(sample: ClipSample, **parts: Tensor) -> ClipSample:
-    """The sample with some of `frames`, `tracks`, `visibility` and `queries` replaced."""
-    arrays = {name: parts[name].numpy() if name in parts else getattr(sample.truth, name) for name in TRUTH}
-    frames = parts["frames"].numpy() if "frames" in parts else sample.frames
-    return replace(sample, frames=frames, truth=Tracks(**arrays))
+    """The sample with some of `frames`, `tracks`, `visibility`, `queries` and `confidence` replaced."""
+    arrays = {name: part.numpy() for name, part in parts.items()}
+    frames = arrays.pop("frames", sample.frames)
+    return replace(sample, frames=frames, truth=replace(sample.truth, **arrays))

@@ -92,7 +92,8 @@ class ClipSample(Mapping[str, Any]):
     """A clip, its pictures and where its points truly go.
 
     As a mapping it has the keys `frames` uint8 [K H W 3], `tracks` float32 [S N 2], `visibility` bool [S N], `queries`
-    float32 [N 3] (torch tensors, sharing the arrays' memory), and the names `video` and `clip`.
+    float32 [N 3] (torch tensors, sharing the arrays' memory), and the names `video` and `clip`; where the tracks have
+    a confidence, `confidence` float32 [S N], too.
 
     Attributes:
         clip: which frames of which video.
@@ -158,7 +159,8 @@ class ClipSample(Mapping[str, Any]):
         name = str(sample.get("clip", number))
         try:
             frames, tracks, visibility, queries = (np.asarray(sample[key]) for key in KEYS[:4])
-            truth = Tracks(tracks, visibility, queries)
+            confidence = sample.get("confidence")
+            truth = Tracks(tracks, visibility, queries, None if confidence is None else np.asarray(confidence))
         except (TypeError, ValueError) as error:
             raise ValueError(f"{name}: expected arrays, or tensors on the CPU, as of a ClipSample: {error}") from error
         (K, H, W), S = (*frames.shape, 0, 0, 0)[:3], truth.num_frames
@@ -218,7 +220,9 @@ class ClipSample(Mapping[str, Any]):
         if self.query_mode == "strided":
             places = np.moveaxis(self.truth.tracks[:, seen], 1, 0).reshape(len(seen), -1)
             seen = seen[np.sort(np.unique(places, axis=0, return_index=True)[1])]
-        tracks, visibility = self.truth.tracks[frames][:, seen], self.truth.visibility[frames][:, seen]
+        truth = self.truth
+        tracks, visibility = truth.tracks[frames][:, seen], truth.visibility[frames][:, seen]
+        confidence = None if truth.confidence is None else truth.confidence[frames][:, seen]
         kept = tuple(i for i, frame in enumerate(frames) if frame in self.clip.kept)
         step = self.clip.frame_step
         clip = replace(
@@ -234,7 +238,7 @@ class ClipSample(Mapping[str, Any]):
             self,
             clip=clip,
             frames=self.pictures([frames[i] for i in kept]),
-            truth=Tracks(tracks, visibility, np.insert(tracks[0], 0, 0, axis=1)),
+            truth=Tracks(tracks, visibility, np.insert(tracks[0], 0, 0, axis=1), confidence),
             query_mode="first",
             area=None if self.area is None else self.area[frames],
         )
@@ -246,18 +250,22 @@ class ClipSample(Mapping[str, Any]):
     def __getitem__(self, key: str) -> Any:
         if key in ("video", "clip"):
             return self.clip.video if key == "video" else self.clip.key
-        if key not in KEYS:
-            raise KeyError(f"expected one of {', '.join(KEYS)}, got {key!r}")
+        if key not in self._keys:
+            raise KeyError(f"expected one of {', '.join(self._keys)}, got {key!r}")
         import torch
 
         array = self.frames if key == "frames" else getattr(self.truth, key)
         return torch.from_numpy(array)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(KEYS)
+        return iter(self._keys)
 
     def __len__(self) -> int:
-        return len(KEYS)
+        return len(self._keys)
+
+    @property
+    def _keys(self) -> tuple[str, ...]:
+        return KEYS if self.truth.confidence is None else (*KEYS, "confidence")
 
 
 class HoldsClips:
@@ -353,10 +361,12 @@ def fingerprint_of(samples: Sequence[ClipSample]) -> str:
 
 
 def content_hash(sample: ClipSample) -> str:
-    """SHA-256 of a clip's pictures, tracks, visibility and queries, whatever it is called."""
+    """SHA-256 of a clip's pictures, tracks, visibility, queries and confidence if any, whatever it is called."""
     digest = hashlib.sha256()
     truth = sample.truth
     arrays = {"frames": sample.frames, "tracks": truth.tracks, "visibility": truth.visibility, "queries": truth.queries}
+    if truth.confidence is not None:
+        arrays["confidence"] = truth.confidence
     for name, array in arrays.items():
         digest.update(f"{name} {array.dtype} {array.shape}".encode())
         digest.update(np.ascontiguousarray(array).data)

@@ -14,10 +14,20 @@ from flowlib.geometry import Size, to_shares
 
 TRUTH = (64, 169, 236)  # the sets, where colour tells them apart: blue against orange
 PREDICTION = (255, 148, 44)
+SETS = (TRUTH, PREDICTION, (92, 190, 118), (222, 112, 178), (226, 201, 72), (146, 124, 240))  # any number, in a circle
+FINGERS = {  # of hands: orange to violet by way of green and blue (Okabe and Ito 2008, lightened), the palm grey
+    "palm": (168, 172, 182), "thumb": (224, 108, 40), "index": (234, 172, 30), "middle": (32, 172, 128),
+    "ring": (64, 150, 226), "pinky": (206, 122, 178),
+}  # fmt: skip
 NEVER = (214, 216, 222)  # points that are never hidden, when the colour is the frame of the first occlusion
 NICE_STEPS = (1, 1.5, 2, 3, 4, 5, 6, 8, 10)
 
 Colours = UInt8[np.ndarray, "... 3"]
+
+
+def set_colour(which: int) -> tuple[int, int, int]:
+    """The colour of set number `which` where colour tells sets apart: 0 the truth, 1 the first prediction."""
+    return SETS[which % len(SETS)]
 
 
 def oklab_to_rgb(lightness: np.ndarray, a: np.ndarray, b: np.ndarray) -> Colours:

@@ -110,6 +110,23 @@ def from_shares(shares: Points, size: Size) -> Points:
     return rescale_points(shares - 0.5, (1, 1), size)  # in a frame of one pixel the centre of that pixel is the origin
 
 
+def to_corner(xy: Points) -> Points:
+    """Points [... 2] counted from the outer corner of the first pixel, whose centre is then at (0.5, 0.5).
+
+    So TAP-Vid counts, Kubric and whoever calls them raster coordinates.
+    """
+    return xy + 0.5
+
+
+def from_corner(xy: Points) -> Points:
+    """Points [... 2] that are counted as `to_corner` does, in the package's own convention.
+
+    >>> from_corner(np.array([7.5, 5.5])).tolist()
+    [7.0, 5.0]
+    """
+    return xy - 0.5
+
+
 def rescale_points(xy: Points, source: Size, target: Size) -> Points:
     """Carry points from a frame of size `source` to the same frame resized to `target`.
 

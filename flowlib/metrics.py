@@ -93,6 +93,41 @@ def displacement_metrics(
     }
 
 
+def motion_classes(
+    displacement: np.ndarray, xy: np.ndarray, visible: np.ndarray, *, moving: float = 1.0, tolerance: float = 0.2
+) -> np.ndarray:
+    """How each point moves: 0 hardly, 1 with the camera, 2 on its own; int [N], -1 where it can't be told.
+
+    The camera's motion is the affine one that most moving points follow in the last frame: least squares, weighted anew
+    in each of six rounds by how well a point agrees (Cauchy's weights at the median error). A point follows it if it is
+    less than `tolerance` of its way, or a pixel, off. Where fewer than half of the points that move follow it there is
+    no camera motion, and all that move do so on their own.
+
+    Args:
+        displacement: [N 2] pixels, in the frame that decides.
+        xy: [N 2] where the points start.
+        visible: bool [N], whether the displacement is known.
+        moving: pixels from which on a point moves.
+        tolerance: share of a point's way.
+    """
+    far = np.linalg.norm(displacement, axis=-1)
+    classes = np.where(far > moving, 2, 0)
+    moves = visible & (far > moving)
+    if moves.sum() >= 6:  # twice the unknowns of an affine motion in one direction
+        basis = np.column_stack([np.ones(len(xy)), xy - xy.mean(axis=0)])
+        weight = moves.astype(float)
+        off = far
+        for _ in range(6):
+            root = np.sqrt(weight)[:, None]
+            fitted: np.ndarray = np.linalg.lstsq(basis * root, displacement * root, rcond=None)[0]
+            off = np.linalg.norm(displacement - basis @ fitted, axis=-1)
+            weight = moves / (1 + np.square(off / max(float(np.median(off[moves])), 0.05)))
+        follows = moves & (off <= np.maximum(tolerance * far, 1.0))
+        if 2 * follows.sum() >= moves.sum() and 2 * moves.sum() >= visible.sum():
+            classes[follows] = 1
+    return np.where(visible, classes, -1)
+
+
 def epe_per_frame(true: np.ndarray, predicted: np.ndarray, visible: np.ndarray) -> np.ndarray:
     """Mean end-point error in pixels for each frame ahead, 1 to S-1, on visible points: float64 [S-1]."""
     errors = point_errors(true, predicted, visible)

@@ -224,29 +224,62 @@ def error_by_frame(
     *,
     intervals: Mapping[str, tuple[Sequence[float], Sequence[float]]] | None = None,
     label: str = "error, px",
+    axis: str = "frames ahead",
     ax: Axes | None = None,
 ) -> Axes:
-    """Errors against how many frames ahead they were made.
+    """Errors against how many frames ahead they were made, or another number from 0 up.
 
     Args:
         errors: name -> one value per frame ahead, from frame 0 on.
         intervals: name -> (lower, upper) of the same length, shaded.
         label: what the values are, with their unit.
+        axis: what they are drawn against.
     """
     ax = _line_axes(ax)
     for (name, values), colour in zip(errors.items(), _line_colours(len(errors))):
         ahead = range(len(values))
-        ax.plot(ahead, values, color=colour, label=_plain(name), marker="o", markersize=3.5, linewidth=1.6)
+        marker = "o" if len(values) < 25 else None
+        ax.plot(ahead, values, color=colour, label=_plain(name), marker=marker, markersize=3.5, linewidth=1.6)
         if intervals and name in intervals:
             lower, upper = intervals[name]
             _check_lengths(name, values, lower)
             _check_lengths(name, values, upper)
             ax.fill_between(ahead, lower, upper, color=colour, alpha=0.16, linewidth=0)
-    ax.set_xlabel("frames ahead")
+    ax.set_xlabel(axis, parse_math=False)
     ax.set_ylabel(label, parse_math=False)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_ylim(bottom=0)
     return _finish_lines(ax, len(errors))
+
+
+def bars(
+    values: Mapping[str, Sequence[float]],
+    names: Sequence[str],
+    *,
+    intervals: Mapping[str, tuple[Sequence[float], Sequence[float]]] | None = None,
+    label: str = "error, px",
+    ax: Axes | None = None,
+) -> Axes:
+    """A group of bars for each thing, one bar for each series.
+
+    Args:
+        values: name of a series -> one value for each thing; NaN leaves its place empty.
+        names: of the things.
+        intervals: name of a series -> (lower, upper), drawn as whiskers.
+        label: what the values are, with their unit.
+    """
+    ax = ax or plt.subplots(figsize=(max(6.4, 0.5 * len(names) + 1), 3.6), layout="constrained")[1]
+    width, places = 0.8 / max(len(values), 1), np.arange(len(names))
+    for index, ((name, heights), colour) in enumerate(zip(values.items(), _line_colours(len(values)))):
+        _check_lengths(name, heights, names)
+        x = places + (index - (len(values) - 1) / 2) * width
+        ax.bar(x, heights, width, color=colour, label=_plain(name))
+        if intervals and name in intervals:
+            _check_lengths(name, heights, intervals[name][0])
+            ax.vlines(x, *intervals[name], color="#17181c", linewidth=1)
+    ax.set_xticks(places, [_shortened(name, 14) for name in names], rotation=45 if len(names) > 8 else 0, fontsize=8)
+    ax.set_ylabel(label, parse_math=False)
+    return _finish_lines(ax, len(values))
 
 
 def contact_sheet(

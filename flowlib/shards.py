@@ -20,14 +20,12 @@ Knows the format; knows nothing of trackers, plans or torch.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import math
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
@@ -38,17 +36,23 @@ import numpy as np
 
 from flowlib import __version__
 from flowlib.clips import Clip, ClipSample
+from flowlib.hdf5 import (
+    CHECKED,
+    DAMAGE,
+    PACKED,
+    content_sha256,
+    new_file,
+    read_array,
+    read_attribute,
+    system_error,
+)
 from flowlib.tracks import Tracks
 from flowlib.video import decode_image, encode_image
-from flowlib.workspace import ForgivingFile, atomic_write
+from flowlib.workspace import atomic_write
 
 FORMAT, VERSION = "flowlib-shard", 1
 UNIT = 64  # steps a pixel: rounding costs at most 1/128 px, an eighth of what float32 costs inside PIPs
 QUALITIES = (95, 92, 89, 86, 83, 80)  # of JPEGs; the first that is small enough
-CHECKED = {"fletcher32": True}
-PACKED = {"compression": "gzip", "compression_opts": 4, "shuffle": True} | CHECKED
-DAMAGE = (OSError, RuntimeError, ValueError, KeyError, TypeError)  # what reading a damaged HDF5 file may end in
-DEFLATED = 1032  # bytes that one byte of gzip holds at most
 MOST_FRAMES = 1_000_000  # of a clip; an index that says more is wrong
 
 
@@ -78,7 +82,7 @@ def write_shard(
     Raises:
         ValueError: no clips, or one that is known by name alone.
     """
-    with atomic_write(path, make_folder=make_folder) as temporary, _new_file(temporary) as file:
+    with atomic_write(path, make_folder=make_folder) as temporary, new_file(temporary) as file:
         clips = [_write_clip(file, sample, encoding) for sample in samples]
         _finish(file, clips, {"tracker": json.dumps(tracker), "config": json.dumps(config)})
     return Path(path)
@@ -103,7 +107,7 @@ def merge_shards(
         ShardError: one of them is no whole shard, or they were made with different settings.
         OSError: one can't be read, see `Shard`, or `target` can't be written.
     """
-    with atomic_write(target, make_folder=make_folder) as temporary, _new_file(temporary) as merged:
+    with atomic_write(target, make_folder=make_folder) as temporary, new_file(temporary) as merged:
         clips, settings = [], {}
         for path in paths:
             with Shard(path) as shard:
@@ -160,20 +164,21 @@ class Shard:
 
     def _read_head(self) -> None:
         """Attributes and index, their types and ranges checked: what comes later counts on them."""
-        if _attribute(self.file, "format") != FORMAT or int(_attribute(self.file, "version")) > VERSION:
+        if read_attribute(self.file, "format") != FORMAT or int(read_attribute(self.file, "version")) > VERSION:
             raise ShardError(f"{self.path}: expected {FORMAT} up to version {VERSION}")
-        self.settings = {name: str(_attribute(self.file, name)) for name in ("tracker", "config")}
+        self.settings = {name: str(read_attribute(self.file, name)) for name in ("tracker", "config")}
         # HDF5 has no checksum for long attributes. Shards of flowlib before 0.1 have no hash for them, either.
         digest = _hash_of_settings(self.settings).hexdigest()
-        if "settings_sha256" in self.file.attrs and _attribute(self.file, "settings_sha256") != digest:
+        if "settings_sha256" in self.file.attrs and read_attribute(self.file, "settings_sha256") != digest:
             raise ShardError(f"{self.path}: the tracker's name or the config differ from the hash stored with them")
         self.tracker, self.config = (json.loads(self.settings[name]) for name in ("tracker", "config"))
-        self.content_sha256 = str(_attribute(self.file, "content_sha256"))
+        self.content_sha256 = str(read_attribute(self.file, "content_sha256"))
         if not isinstance(self.tracker, dict) or not isinstance(self.config, dict):
             raise ShardError(f"{self.path}: expected JSON objects as tracker and config, got other values")
         if not re.fullmatch("[0-9a-f]{64}", self.content_sha256):
             raise ShardError(f"{self.path}: expected a SHA-256 as content_sha256, got {self.content_sha256[:80]!r}")
-        self.clips = [_clip_of(entry, self.path) for entry in json.loads(_array(self.file, "index", "u1").tobytes())]
+        entries = json.loads(read_array(self.file, "index", "u1").tobytes())
+        self.clips = [_clip_of(entry, self.path) for entry in entries]
 
     def __enter__(self) -> Shard:
         return self
@@ -188,9 +193,9 @@ class Shard:
         """The tracks of one of its clips, in pixels of the working size."""
         group, S, N = f"clips/{clip.key}", clip.num_frames, clip.num_points
         with self._reading(clip):
-            queries = _array(self.file, f"{group}/queries", "f4", (N, 3))
-            steps = _array(self.file, f"{group}/steps", "i2 i4", (S, N, 2))
-            packed = _array(self.file, f"{group}/visibility", "u1", (S, -(-N // 8)))
+            queries = read_array(self.file, f"{group}/queries", "f4", (N, 3))
+            steps = read_array(self.file, f"{group}/steps", "i2 i4", (S, N, 2))
+            packed = read_array(self.file, f"{group}/visibility", "u1", (S, -(-N // 8)))
             positions = steps.astype(np.float32)
             for before, after in pairwise(positions):
                 after += before  # whole numbers below 2^24, so the sums are exact
@@ -206,7 +211,7 @@ class Shard:
 
     def picture(self, clip: Clip, index: int) -> np.ndarray:
         """The bytes, as uint8, of the picture of frame `index` of a clip."""
-        return _array(self.file, _frame_name(clip, index), "u1")
+        return read_array(self.file, _frame_name(clip, index), "u1")
 
     def read(self, clip: Clip) -> ClipSample:
         """One of its clips, whole."""
@@ -222,23 +227,6 @@ class Shard:
         except DAMAGE as error:
             what = f"clip {clip.key} is damaged; label again with verify=True, which does its clips anew"
             raise _broken(self.path, error, what) from error
-
-
-def system_error(path: Path, error: BaseException) -> OSError | None:
-    """What kept a file from being read, as an `OSError` that names it; None where it was read and found wrong.
-
-    HDF5 tells its errors by text alone once a file is open.
-    """
-    said = re.search(r"errno = (\d+), error message", str(error))
-    number = (error.errno if isinstance(error, OSError) else None) or (int(said[1]) if said else None)
-    if not os.path.lexists(path):  # HDF5 takes two looks at a file, which may be removed between them
-        return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
-    if number in (None, errno.EINVAL):  # the latter is what damaged offsets may end in
-        return None
-    if number == errno.ENOENT:  # no FileNotFoundError, which says that a shard was removed
-        return OSError(f"{path}: expected a shard, got a link that leads nowhere")
-    advice = "it couldn't be read, so nothing is known to be wrong with it; see to that and run again"
-    return OSError(number, f"{os.strerror(number)}; {advice}", str(path))
 
 
 def _broken(path: Path, error: BaseException, what: str = "expected a whole shard, got a damaged one") -> Exception:
@@ -316,13 +304,6 @@ def verify_shards(
     return bad
 
 
-@contextmanager
-def _new_file(path: Path) -> Iterator[h5py.File]:
-    """An HDF5 file to be written; a disk that refuses is an `OSError` at the end. Format 1.10 checks metadata, too."""
-    with closing(ForgivingFile(path)) as file, h5py.File(file, "w", libver="v110") as content:
-        yield content
-
-
 def _write_clip(file: h5py.File, sample: ClipSample, encoding: str) -> Clip:
     clip, tracks = replace(sample.clip, num_points=sample.truth.num_points), sample.truth
     if clip.name or not clip.fingerprint:
@@ -335,29 +316,6 @@ def _write_clip(file: h5py.File, sample: ClipSample, encoding: str) -> Clip:
     for name, array in _encode_tracks(tracks).items():
         _add(group, name, array, PACKED if array.size else {})
     return clip
-
-
-def _array(file: h5py.File, name: str, types: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
-    """The whole of a dataset in a file, if it is of one of the types ("u1 i2") and the shape (None: one axis).
-
-    Refused before it is read, since a header may claim terabytes. The low level of h5py takes half the time.
-    """
-    item = h5py.h5d.open(file.id, name.encode())
-    there, dtype, packed = item.shape, item.dtype, 1 if shape is None else DEFLATED
-    fits = len(there) == 1 if shape is None else there == shape
-    if not fits or dtype.str[1:] not in types or math.prod(there) * dtype.itemsize > packed * item.get_storage_size():
-        raise ValueError(f"{name}: expected {types}{list(shape or [-1])}, got {dtype}{list(there)}, stored or claimed")
-    array = np.empty(there, dtype)
-    if array.size:
-        item.read(h5py.h5s.ALL, h5py.h5s.ALL, array)
-    return array
-
-
-def _attribute(file: h5py.File, name: str) -> Any:
-    """An attribute that is a single value."""
-    if shape := file.attrs.get_id(name).shape:
-        raise ValueError(f"{name}: expected a single value, got {shape}")
-    return file.attrs[name]
 
 
 def _clip_of(entry: Any, path: Path) -> Clip:
@@ -442,14 +400,4 @@ def _hash_of_settings(settings: Mapping[str, str]):
 
 
 def _content_sha256(file: h5py.File) -> str:
-    """A hash of everything a reader gets to see, whatever the layout of the file."""
-    digest = _hash_of_settings(file.attrs)
-
-    def add(name: str, item: h5py.HLObject) -> None:
-        if isinstance(item, h5py.Dataset):
-            if item.dtype.kind not in "uif" or item.nbytes > DEFLATED * item.id.get_storage_size():
-                raise ValueError(f"{name}: expected numbers, as many as are stored, got {item}")
-            digest.update(f"{name} {item.dtype} {item.shape}\n".encode() + item[()].tobytes())
-
-    file.visititems(add)
-    return digest.hexdigest()
+    return content_sha256(file, *(str(file.attrs[name]) for name in ("tracker", "config")))

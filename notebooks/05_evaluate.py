@@ -14,7 +14,7 @@
 # %% [markdown]
 # # 5 · Evaluate: is it any good?
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/flowlib/flowlib/blob/main/notebooks/05_evaluate.ipynb)
+# To open it in Colab, upload it there; the next cell says where flowlib comes from.
 #
 # **In:** a checkpoint and videos it has not seen. **Out:** a table, a report as a page, and pictures: the model beside
 # predictors that need no training. With one video only there is none left to test on: label a second one in 02, or see
@@ -28,12 +28,45 @@
 # - *the tracks themselves*: the labels; how good a rebuilt frame can get.
 
 # %% tags=["setup"]
-# In Colab: fetch flowlib once and add what the runtime lacks. Anywhere else this cell does nothing.
+# In Colab: fetch flowlib and add what the runtime lacks. Anywhere else this cell does nothing.
+repository = ""  # its address, or a folder or .zip of it on your Drive; "" for $FLOWLIB_REPO, or what is found
+ref = ""  # branch, tag or commit; "" for $FLOWLIB_REF, or the newest
 import sys
 
 if "google.colab" in sys.modules:
-    get_ipython().system("test -d /content/flowlib || git clone --quiet https://github.com/flowlib/flowlib /content/flowlib")
-    get_ipython().system("bash /content/flowlib/colab_setup.sh")
+    import subprocess
+
+    class NotSetUp(Exception):
+        def _render_traceback_(self):
+            return [f"flowlib is not set up: {self}"]
+
+    script = r"""
+    from="${FLOWLIB_REPO:-$1}" ref="${FLOWLIB_REF:-$2}" clone=/content/flowlib
+    die() { echo "$*" >&2; exit 1; }
+    if [ -z "$from" ]; then
+      for from in . .. /content/flowlib* /content/drive/MyDrive/flowlib* ""; do
+        case "$from" in *.zip) grep -q colab_setup.sh "$from" && break ;; *) [ ! -f "$from/colab_setup.sh" ] || break ;; esac
+      done
+    fi
+    case "$from" in
+      "") die "set repository in this cell to the address of flowlib's repository, or put its folder or .zip, named flowlib…, on your Drive" ;;
+      *://* | git@*)
+        said=$(git init -q "$clone" 2>&1 && cd "$clone" && GIT_TERMINAL_PROMPT=0 git fetch -q --depth 1 "$from" "${ref:-HEAD}" 2>&1 &&
+          git checkout -qf FETCH_HEAD 2>&1) || die "$from${ref:+, $ref,} can't be fetched ($said)" ;;
+      *.zip)
+        rm -rf "$clone.zip.d" && python3 -m zipfile -e "$from" "$clone.zip.d" 2>/dev/null || die "there is no .zip at $from; is your Drive mounted?"
+        for clone in "$clone.zip.d" "$clone.zip.d"/*; do [ ! -f "$clone/colab_setup.sh" ] || break; done ;;
+      *) clone="$from" ;;
+    esac
+    [ -f "$clone/colab_setup.sh" ] || die "expected flowlib at $from, found no colab_setup.sh there; is your Drive mounted?"
+    echo "flowlib comes from $from"
+    exec bash "$clone/colab_setup.sh"
+    """
+    running = subprocess.Popen(["bash", "-c", script, "set-up", repository, ref], stdout=-1, stderr=-1, text=True)
+    for line in running.stdout:
+        print(line, end="")
+    if running.wait():
+        raise NotSetUp(" ".join(running.stderr.read().split()))
 
 # %% tags=["parameters"]
 root: str = ""  # the workspace; "" finds it: $FLOWLIB_ROOT, the mounted Drive, or workspace/ in the clone
@@ -60,12 +93,14 @@ check_parameters(globals())
 # %%
 from IPython.display import Markdown
 
+from flowlib.contents import write_contents
 from flowlib.dataset import TrajectoryDataset
 from flowlib.evaluation import evaluate
 from flowlib.models.baselines import all_baselines
 from flowlib.models.guided import default_methods
 from flowlib.notebook import parse_frames
 from flowlib.notebook_views import error_figure, predict_pictures, prediction_figure, prediction_viewer, save_viewer
+from flowlib.quantities import counted
 from flowlib.tasks.trajectories import ScoringConfig, TrajectoryTask
 from flowlib.training.checkpoints import find_checkpoint, load_checkpoint
 from flowlib.workspace import Workspace
@@ -79,7 +114,7 @@ baselines = all_baselines(
 )
 shipped = default_methods(test.num_frames, parse_frames(input_frames))
 methods = {"model": model} | shipped | baselines
-print(f"{about['path']}: {about['step']} steps; {len(test)} clips of {', '.join(test.videos)}")
+print(f"{about['path']}: {counted(about['step'], 'step')}; {counted(len(test), 'clip')} of {', '.join(test.videos)}")
 
 # %% [markdown]
 # ## Side by side
@@ -97,7 +132,8 @@ result = evaluate(
     about={"model": about},
     allow_leak=allow_leak,
 )
-page = result.save(workspace.report(report))
+links = {"play it in the viewer": "viewer.html", "notebooks, pictures and all the rest": "../../index.html"}
+page = result.save(workspace.report(report), links=links)
 Markdown(result.markdown())
 
 # %% [markdown]
@@ -147,4 +183,6 @@ predict_pictures(model, pictures, test.size, dataset=test);
 
 # %%
 print(f"Table, figures and a page to read: {workspace.report(report)}")
+print(f"One page that opens everything: {write_contents(workspace)}")
 print("Next: more videos in 02, more steps in 04, or another model; the report compares them all.")
+print("Or hands: 06_hand_pose finds their joints in depth videos.")

@@ -10,7 +10,7 @@ import pytest
 from fixtures.dataset_shards import assert_equal, write_dataset
 
 from flowlib.dataset import TrajectoryDataset, local
-from flowlib.dataset.trajectories import OpenFiles
+from flowlib.hdf5 import OpenFiles
 
 
 @pytest.fixture

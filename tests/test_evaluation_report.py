@@ -85,6 +85,24 @@ def test_the_summary_follows_the_numbers(main, still, other, answer):
     assert "few to judge" not in " ".join(said) and "few to judge" in " ".join(made_up(1.0, 3.0, 2.0, 4).summary())
 
 
+def test_the_error_is_told_as_a_share_of_the_others():
+    """Twelve videos in which the main method has about half of one baseline's error and a third of the other's."""
+    report = made_up(1.0, 3.0, 2.0)
+    assert list(report.ratios) == ["zero motion", "other"]
+    for name, expected in {"zero motion": 1 / 3, "other": 1 / 2}.items():
+        found = report.ratios[name]
+        assert found.pooled.mean == pytest.approx(expected, abs=0.03) == found.geometric.mean
+        assert found.pooled.low < found.pooled.mean < found.pooled.high < 0.6
+    table = report.markdown().split("## ADE of mine over that of the others")[1].split("##")[0]
+    assert "/ zero motion | 0.3" in table and report.groups[report.ratios["other"].worst[1]] in table
+    assert "divided by" in report.html() and "ratios_of_mine" in report.to_dict()
+
+
+def test_what_is_better_the_larger_has_no_ratio():
+    rows = {name: [SampleRow("a", "v0", {"accuracy": 0.5}), SampleRow("b", "v1", {"accuracy": 0.7})] for name in "xy"}
+    assert Report(SignTask(), rows, {}).ratios == {}
+
+
 def test_a_clip_that_shows_little_does_not_stand_for_others():
     visible = [0.9, 0.02, 0.8, 0.7]
     rows = [SampleRow(f"{i}", f"v{i}", {"ade": 5.0 - i, "visible": visible[i]}) for i in range(4)]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flowlib.evaluation.statistics import estimate, nan_mean, per_group, resamples
+from flowlib.evaluation.statistics import estimate, nan_mean, per_group, ratio, resamples
 
 numbers = st.one_of(st.just(float("nan")), st.integers(-20, 20).map(float))
 
@@ -102,3 +102,38 @@ def test_a_mean_of_nothing_is_nan_without_a_warning(values, mean):
         nan_mean(np.full((2, 3), np.nan), axis=1)
     np.testing.assert_equal(found, mean)
     assert not said
+
+
+positive = st.one_of(st.just(float("nan")), st.just(0.0), st.floats(0.1, 20))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(positive, positive), max_size=6), st.sampled_from([0.5, 0.95]), st.integers(0, 100))
+def test_a_ratio_is_what_slow_loops_find(pairs, confidence, seed):
+    draws = resamples(len(pairs), 60, seed)
+    above, below = (np.array([pair[k] for pair in pairs], np.float64) for k in (0, 1))
+    found = ratio(above, below, draws, confidence)
+    known = [(a, b) for a, b in pairs if a > 0 and b > 0]
+    assert found.pooled.videos == found.geometric.videos == len(known)
+    if not known:
+        assert np.isnan(found.pooled.mean) and found.worst[1] == -1
+        return
+    assert found.pooled.mean == pytest.approx(sum(a for a, _ in known) / sum(b for _, b in known))
+    assert found.geometric.mean == pytest.approx(np.prod([a / b for a, b in known]) ** (1 / len(known)))
+    assert found.worst[0] == pytest.approx(max(a / b for a, b in known))
+    assert above[found.worst[1]] / below[found.worst[1]] == pytest.approx(found.worst[0])
+    if len(known) >= 2:
+        drawn = []
+        for draw in draws:
+            taken = [pairs[i] for i in draw if pairs[i][0] > 0 and pairs[i][1] > 0]
+            drawn += [sum(a for a, _ in taken) / sum(b for _, b in taken)] if taken else []
+        tail = (1 - confidence) / 2 * 100
+        assert found.pooled.low == pytest.approx(slow_percentile(drawn, tail))
+        assert found.pooled.high == pytest.approx(slow_percentile(drawn, 100 - tail))
+
+
+def test_twice_the_error_everywhere_is_a_ratio_of_two_without_doubt():
+    below = np.array([1.0, 5.0, 0.2, 30.0])
+    found = ratio(2 * below, below, resamples(4, 500, seed=0), 0.95)
+    for part in (found.pooled, found.geometric):
+        assert (part.mean, part.low, part.high) == pytest.approx((2, 2, 2))

@@ -70,7 +70,7 @@ def test_the_second_run_finds_the_work_done(videos, tmp_path):
     label(plan, workspace, tracker=tracker, progress=False)
     again = label(plan, workspace, tracker=tracker, progress=False)
     assert (tracker.calls, again.found, again.labelled) == (6, 6, 0)
-    assert "6 were there, 0 labelled now" in str(again)
+    assert "6 there before, 0 labelled now" in str(again)
 
 
 def test_after_an_interrupt_only_the_clip_at_work_is_done_again(videos, tmp_path):
@@ -183,6 +183,12 @@ def test_the_estimate_counts_the_whole_job(videos):
     assert "6 clips" in text and "1 session of 12 h" in text and "kB" in text
 
 
+def test_the_estimate_tells_the_chunk_beside_the_whole_and_the_load(videos):
+    text = estimate(make_plan(videos, CONFIG), chunk=1, num_chunks=3)
+    assert re.search(r"^chunk 1 of 3, 2 clips: .*\nall 6 clips: .*\nload [\d.]+ on \d+ cores?", text, re.M)
+    assert "1 clip: " in estimate(make_plan(videos, CONFIG), chunk=5, num_chunks=6)
+
+
 def test_the_estimate_follows_from_the_slowest_stage(videos):
     class Slow(DriftTracker):
         def __call__(self, frames, queries):
@@ -221,8 +227,8 @@ def test_no_clip_straddles_a_cut_or_shows_nothing(film):
     assert [(one.name, one.reason) for one in plan.skipped_clips] == [
         ("film, frames 21 to 24", "frozen"), ("film, frames 27 to 30", "black"),
     ]  # fmt: skip
-    assert "cuts: 2, no clip straddles one" in str(plan) and "film: 1 clips are black" in str(plan)
-    assert "2 clips that are black or frozen" in str(label(plan, Workspace(film.parent), tracker=DriftTracker()))
+    assert "cuts: 2, no clip straddles one" in str(plan) and "film: 1 clip, black" in str(plan)
+    assert "2 clips, black or frozen" in str(label(plan, Workspace(film.parent), tracker=DriftTracker()))
 
 
 def test_cuts_and_stills_can_be_kept(film):

@@ -18,24 +18,29 @@ PACKAGE = CLONE / "flowlib"
 # Every room of the package, from the ground up: a module imports only from lines above its own.
 # Modules that share a folder may import each other.
 LAYERS = (
-    "geometry workspace notebook progress devices weight_files",
-    "downloads tracks colours video splits",
-    "clips flow metrics",
-    "shards shots warp plots viewer augmentation synthetic",
+    "quantities geometry workspace notebook weight_files",
+    "devices",
+    "progress",
+    "camera downloads hdf5 notebook_files tracks colours video splits",
+    "clips contents flow metrics",
+    "shards shots warp plots augmentation synthetic",
+    "hands",
+    "viewer",
     "sources",
     "trackers",
     "labelling dataset",
     "models",
     "tasks",
     "training evaluation",
-    "notebook_views",
+    "notebook_views hand_views",
     "__main__",
 )
 RANK = {room: rank for rank, line in enumerate(LAYERS) for room in line.split()}
 
 # What a script that only labels, reads or measures imports: none of it may load these two.
 LIGHT = "geometry workspace weight_files downloads notebook tracks video trackers trackers.lucas_kanade synthetic"
-LIGHT += " shards metrics sources shots labelling"
+LIGHT += " shards metrics sources shots labelling camera hands hands.skeleton hands.sequences hands.crop hands.pca"
+LIGHT += " hands.store hands.synthetic hands.fpha hands.msra15 hands.icvl hands.nyu"
 HEAVY = ("torch", "matplotlib")
 
 MODULES = sorted(PACKAGE.rglob("*.py"))

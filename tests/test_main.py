@@ -68,11 +68,57 @@ def test_export_writes_the_tracks_that_are_in_the_dataset(root, capsys):
         assert np.array_equal(arrays["tracks"], tracks.tracks) and np.array_equal(arrays["queries"], tracks.queries)
     with (folder / "tracks.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["frame", "point", "x", "y", "visible"] and len(rows) == tracks.visibility.size
+    assert list(rows[0])[:6] == ["frame", "point", "x", "y", "visible", "confidence"]
+    assert len(rows) == tracks.visibility.size
     last = rows[-1]
-    assert np.allclose([float(last["x"]), float(last["y"])], tracks.tracks[-1, -1], atol=1e-4)
+    assert np.array_equal(np.array([last["x"], last["y"]], np.float32), tracks.tracks[-1, -1])
     assert sum(int(row["visible"]) for row in rows) == tracks.visibility.sum()
     assert (folder / "clip.mp4").stat().st_size > 1000
+
+
+def test_convert_carries_tracks_to_another_programs_convention(tmp_path, capsys):
+    table, tapnet, back = (tmp_path / name for name in ("a.csv", "b.npz", "c.csv"))
+    table.write_text("frame,point,x,y,visible,confidence\n0,0,7.0,5.0,1,0.5\n1,0,0.1,2.0,0,1.0\n")
+    assert main(["convert", str(table), str(tapnet), "--write-as", "tapnet"]) == 0
+    with np.load(tapnet) as arrays:
+        assert arrays["query_points"].tolist() == [[0, 5.5, 7.5]] and arrays["tracks"][0, 0].tolist() == [7.5, 5.5]
+    assert main(["convert", str(tapnet), str(back)]) == 0
+    assert back.read_text() == table.read_text()
+    capsys.readouterr()
+    assert main(["convert", str(table), str(tapnet), "--write-as", "tapvid"]) == 2
+    assert capsys.readouterr().err.startswith("flowlib: height: expected the frames', for tapvid has")
+    assert main(["convert", str(table), str(tapnet), "--height", "4"]) == 2
+    assert main(["convert", str(tmp_path / "bad.csv"), str(tapnet)]) == 1
+    table.write_text("no table")
+    capsys.readouterr()
+    assert main(["convert", str(table), str(tapnet)]) == 1
+    assert capsys.readouterr().err.startswith(f"flowlib: {table}: expected the columns frame, point, x, y")
+
+
+def test_track_follows_chosen_points_into_a_table_and_a_video(tmp_path, capsys):
+    from flowlib.synthetic import random_scene
+    from flowlib.tracks import read_tracks
+    from flowlib.video import probe, write_video
+
+    scene = random_scene(12, (64, 96), 3, motion="wander", camera="wander")
+    video = write_video(tmp_path / "scene.mkv", scene.clip(), lossless=True)
+    command = ["track", str(video), "--root", str(tmp_path)]
+    assert main([*command, "--points", "40,30", "20.5, 33.25,6", "--formats", "csv", "npz"]) == 0
+    folder = tmp_path / "reports" / "track"
+    tracks, truth = read_tracks(folder / "tracks.csv"), scene.tracks(np.array([[0, 40, 30], [6, 20.5, 33.25]]))
+    assert tracks.queries.tolist() == truth.queries.tolist()
+    assert np.linalg.norm(tracks.tracks - truth.tracks, axis=-1)[tracks.visibility & truth.visibility].max() < 2
+    assert np.array_equal(read_tracks(folder / "tracks.npz").tracks, tracks.tracks)
+    assert probe(folder / "tracks.mp4").num_frames == 12
+    assert "point 1: seen in" in capsys.readouterr().out
+    for points in ("40", "40,30,2.5", "40,30,-1", "a,b", "nan,3"):
+        assert main([*command, "--points", points]) == 2
+        assert capsys.readouterr().err.startswith("flowlib: points: expected x,y or x,y,t (t a frame's number), got '")
+    assert main(command) == 2
+    assert main([*command, "--points", "96,3"]) == 2
+    assert "points: expected places on frames of 96×64, got 96,3" in capsys.readouterr().err
+    assert main([*command, "--points", "3,3", "--num-frames", "13"]) == 2
+    assert main([*command, "--points", "3,3,12"]) == 1
 
 
 def test_view_writes_a_page(root):
@@ -184,4 +230,5 @@ def test_help_and_version_are_quick_and_load_nothing_heavy(capsys):
 def test_every_command_says_what_it_takes(name, capsys):
     with pytest.raises(SystemExit) as stopped:
         main([name, "--help"])
-    assert stopped.value.code == 0 and "--root" in capsys.readouterr().out
+    expected = {"convert": "--write-as"}.get(name, "--root")
+    assert stopped.value.code == 0 and expected in capsys.readouterr().out

@@ -453,3 +453,37 @@ def test_field_metrics_equal_their_definitions(fields, visible, spacing):
     for name in ("divergence", "curl"):
         expected = slow_mean(abs(a - b) for a, b in zip(ours[name], truth[name]))
         np.testing.assert_allclose(result[f"{name}_error"], expected, atol=1e-12, err_msg=name)
+
+
+def points_on_a_grid(rows=10, columns=16):
+    y, x = np.mgrid[:rows, :columns]
+    return np.column_stack([x.ravel(), y.ravel()]).astype(np.float64) * 20
+
+
+SLIGHT = st.floats(-0.1, 0.1)
+
+
+@given(SLIGHT, SLIGHT, st.floats(3, 30), st.floats(0, 6.28), st.integers(0, 39), st.integers(0, 9))
+def test_a_camera_moves_all_but_what_moves_on_its_own(zoom, turn, speed, direction, others, seed):
+    """An affine motion of 160 points, of which up to 39 go their own way, opposite to the camera's."""
+    xy, rng = points_on_a_grid(), np.random.default_rng(seed)
+    centred = (xy - xy.mean(axis=0)) / 10
+    motion = speed * np.array([np.cos(direction), np.sin(direction)]) + zoom * centred
+    motion += turn * centred[:, ::-1] * [1, -1]
+    own = rng.permutation(len(xy))[:others]
+    moved = motion.copy()
+    moved[own] *= -1
+    found = metrics.motion_classes(moved, xy, np.ones(len(xy), bool))
+    far, away = np.linalg.norm(moved, axis=-1) > 1.0, np.isin(np.arange(len(xy)), own)
+    assert (found[~far] == 0).all() and (found[far & ~away] == 1).all()
+    apart = np.linalg.norm(2 * motion, axis=-1) > np.maximum(0.2 * np.linalg.norm(moved, axis=-1), 1.0)
+    assert (found[far & away & apart] == 2).all()
+
+
+def test_a_few_that_move_are_no_camera():
+    xy = points_on_a_grid()
+    moved = np.zeros_like(xy)
+    moved[:40] = [5, 0]
+    seen = np.arange(len(xy)) % 10 > 0
+    found = metrics.motion_classes(moved, xy, seen)
+    assert (found[~seen] == -1).all() and (found[:40][seen[:40]] == 2).all() and (found[40:][seen[40:]] == 0).all()

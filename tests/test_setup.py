@@ -20,6 +20,8 @@ from pathlib import Path
 import papermill
 import pytest
 
+import flowlib
+
 CLONE = Path(__file__).parents[1]
 TOOLS = "awk bash cat cp df dirname find grep id mkdir mktemp rm sed sort tail tee uname"
 PYTHON = os.path.realpath(sys.executable)
@@ -150,6 +152,19 @@ def test_the_first_run_makes_an_environment(settled):
     assert not (settled.clone / ".venv/setup").exists()
 
 
+def test_from_the_folder_above_the_clone_flowlib_is_the_package_too(settled):
+    above = settled.path.parent / "above"
+    above.mkdir()
+    (above / "flowlib").symlink_to(settled.clone)  # a folder without __init__.py, where Python looks first
+    script = above / "script.py"
+    script.write_text("import flowlib\nprint(flowlib.__version__)")
+    for arguments in (["-c", script.read_text()], [script], ["-m", "flowlib", "--version"]):
+        command = [settled.clone / ".venv/bin/python", *arguments]
+        done = subprocess.run(command, cwd=above, env=settled.env, capture_output=True, text=True)
+        assert done.returncode == 0 and done.stdout.split()[-1] == flowlib.__version__, done.stderr
+    (above / "flowlib").unlink()
+
+
 def test_the_second_run_is_quiet_and_quick(settled, tmp_path):
     def spent() -> float:
         usage = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -201,15 +216,24 @@ def test_demo_runs_the_five_notebooks_and_says_where_they_are(settled):
     del settled.env["FLOWLIB_ROOT"]
     assert result.returncode == 0, result.stderr
     ran = re.findall(r"papermill \['notebooks/(\w+)\.ipynb', '([^']+)'", result.stdout)
-    assert [name for name, _ in ran] == sorted(path.stem for path in (CLONE / "notebooks").glob("*.ipynb"))
+    assert [name for name, _ in ran] == sorted(path.stem for path in (CLONE / "notebooks").glob("0[1-5]_*.ipynb"))
     folder = Path(re.search(r"executed notebooks: (.*)", result.stdout)[1])
     assert folder.is_relative_to(root) and all((folder / Path(out).name).is_file() for _, out in ran)
     assert f"table of metrics: {root}/reports/demo/table.md\n" in result.stdout
-    assert f"page: {root}/reports/demo/report.html\n" in result.stdout
+    assert f"to look at in a browser: {root}/index.html\n" in result.stdout
 
 
-def test_the_parameters_of_the_demo_exist():
-    body = re.search(r"^demo\(\) \{\n(.*?)^\}", (CLONE / "colab_setup.sh").read_text(), re.M | re.S)[1]
+def test_the_demo_of_hands_runs_their_notebook_alone(settled):
+    settled.env["FLOWLIB_ROOT"] = str(settled.clone.parent / "hands")
+    result = settled.run("demo", "hands")
+    del settled.env["FLOWLIB_ROOT"]
+    assert result.returncode == 0, result.stderr
+    assert re.findall(r"papermill \['notebooks/(\w+)\.ipynb'", result.stdout) == ["06_hand_pose"]
+
+
+@pytest.mark.parametrize("demo", ["demo", "demo_hands"])
+def test_the_parameters_of_the_demo_exist(demo):
+    body = re.search(rf"^{demo}\(\) \{{\n(.*?)^\}}", (CLONE / "colab_setup.sh").read_text(), re.M | re.S)[1]
     calls = [line.split() for line in body.replace("\\\n", " ").splitlines()]
     for _, name, *options in calls:
         declared = papermill.inspect_notebook(CLONE / f"notebooks/{name}.ipynb")
@@ -307,6 +331,25 @@ def test_what_pip_stumbles_over_becomes_one_sentence(machine, output, sentence):
     one_sentence(machine.run(), sentence)
 
 
+def test_while_pip_unpacks_without_a_word_what_is_there_is_said(machine):
+    script = machine.clone / "colab_setup.sh"
+    script.write_text(re.sub("(?m)^TELL_EVERY=.*", "TELL_EVERY=1", script.read_text()))
+    binaries, packages = machine.clone / ".venv/bin", machine.path.parent / "packages"
+    (packages / "old.dist-info").mkdir(parents=True)
+    (packages / "old.dist-info/INSTALLER").touch()
+    binaries.mkdir(parents=True)
+    (binaries / "pip").write_text(f"#!{binaries}/python")
+    unpack = f"import pathlib as p, time; a = p.Path('{packages}/a.dist-info'); a.mkdir(); (a / 'INSTALLER').touch()"
+    pip = f"""printf "Installing collected packages: a, b-c, d\n"; "{PYTHON}" -c "{unpack}; time.sleep(2.5)"; exit 1"""
+    where = f'case "$*" in *purelib*) echo "{packages}"; exit ;; "-m pip"*) {pip} ;; esac'
+    machine.add("unpacking", f'{where}\nexec "{PYTHON}" "$@"')
+    (machine.path / "unpacking").rename(binaries / "python")
+    result = machine.run()
+    said = [line for line in result.stdout.splitlines() if "npacking" in line]
+    assert said[0] == "  Unpacking 3 packages", result.stderr
+    assert set(said[1:]) == {"  Unpacking: 1 of 3 packages"}, result.stdout + result.stderr
+
+
 def test_without_a_network_it_says_so_and_later_goes_on(machine):
     lonely = {"PIP_NO_INDEX": "0", "PIP_FIND_LINKS": "", "PIP_INDEX_URL": "http://127.0.0.1:9/", "PIP_RETRIES": "1"}
     online, machine.env = machine.env, machine.env | lonely
@@ -317,7 +360,7 @@ def test_without_a_network_it_says_so_and_later_goes_on(machine):
 
 def test_an_unknown_job_is_refused(machine):
     one_sentence(machine.run("tset"), "expected nothing, demo or test, got: tset")
-    one_sentence(machine.run("demo", "now"), 'expected nothing after "demo", got: now')
+    one_sentence(machine.run("demo", "now"), 'expected nothing or hands after "demo", got: now')
 
 
 # ------------------------------------------------------------------------------------------------------------ Colab

@@ -60,6 +60,25 @@ def test_numbers_are_those_of_the_metrics():
     )
 
 
+def test_only_the_frames_that_count_are_measured(refuses):
+    """Right up to frame 3, from then on 2 px too far: the error of frames 4 to 7 is 2, of all 8/7."""
+    sample = sample_of()
+    truth = sample.truth
+    tracks = truth.tracks[:1].repeat(8, axis=0) + np.array([1.0, 0]) * np.arange(8)[:, None, None]
+    still = replace(sample, truth=replace(truth, tracks=tracks, visibility=np.ones_like(truth.visibility)))
+    prediction = moved_by(0, 0)
+    prediction.displacement[0, :, 0] = torch.tensor([0.0, 1, 2, 3, 6, 7, 8, 9])[:, None, None]
+    all_of_them, later = (
+        numbers(prediction, still, TrajectoryTask(scoring=ScoringConfig(frames=frames))) for frames in (None, (4, 7))
+    )
+    assert all_of_them["ade"] == pytest.approx(8 / 7, abs=1e-5) and later["ade"] == pytest.approx(2, abs=1e-5)
+    assert later["ade_camera"] == pytest.approx(2, abs=1e-5) and np.isnan(later["ade_own"])
+    with refuses("frames: expected a first and a last frame"):
+        ScoringConfig(frames=(0, 7))
+    with refuses(r"frames: expected some of those predicted of scene_0/0 \(8 frames\), got 9 to 12"):
+        numbers(prediction, still, TrajectoryTask(scoring=ScoringConfig(frames=(9, 12))))
+
+
 def test_holes_are_what_nothing_is_moved_to():
     """All moves 16 px to the right of 64: the left quarter is empty."""
     found = numbers(moved_by(16, 0), sample_of())

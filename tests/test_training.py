@@ -74,7 +74,7 @@ def test_a_finished_run_is_recognised_and_returns_at_once(finished, capsys):
     config = TrainConfig(**json.loads((run.folder / "config.json").read_text())["config"])
     other, before = tiny(seed=5, input_frames=(0, 3)), (run.folder / "metrics.jsonl").read_bytes()
     again = fit(other, AUGMENTED, CLIPS, Subset(CLIPS, [0, 1, 2]), config, folder=run.folder)
-    assert "The work is done: 6 steps" in capsys.readouterr().out
+    assert ": 6 of 6 steps: done." in capsys.readouterr().out
     assert again == run and same_weights(other, model)
     assert (run.folder / "metrics.jsonl").read_bytes() == before
 

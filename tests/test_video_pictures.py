@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from flowlib.synthetic import random_scene
-from flowlib.video import VideoError, decode_image, encode_image, probe, probe_all, read_frames
+from flowlib.video import VideoError, decode_depth, decode_image, encode_image, probe, probe_all, probe_png, read_frames
 from flowlib.video.headers import claimed_pixels
 from flowlib.video.pictures import decode_whole, without_masks
 
@@ -232,3 +232,41 @@ def test_fewer_bits_than_16_are_not_shown_as_black(tmp_path, kind, bits, dark, f
             VideoError, match=rf"got pictures that use {bits} of 16; multiply them by {2 ** (16 - bits)}, or"
         ):
             probe(path)
+
+
+def depth_png(depth: np.ndarray) -> bytes:
+    return cv2.imencode(".png", depth)[1].tobytes()
+
+
+def test_depth_of_16_bits_comes_back_exactly(tmp_path):
+    depth = np.random.default_rng(0).integers(0, 2**16, (48, 80), np.uint16)
+    depth[0, :2] = 0, 65535
+    read = decode_depth(depth_png(depth))
+    assert read.dtype == np.uint16
+    np.testing.assert_array_equal(read, depth)
+    (tmp_path / "depth.png").write_bytes(depth_png(depth))
+    assert probe_png(tmp_path / "depth.png") == ((48, 80), "16-bit grey")
+    (tmp_path / "colour.png").write_bytes(depth_png(np.zeros((4, 6, 3), np.uint8)))
+    assert probe_png(tmp_path / "colour.png") == ((4, 6), "8-bit RGB")
+
+
+@pytest.mark.parametrize("shape, kind", [((4, 6), np.uint8), ((4, 6, 3), np.uint8), ((4, 6, 3), np.uint16)])
+def test_what_holds_no_depth_is_refused(shape, kind):
+    other = np.zeros(shape, kind)
+    with pytest.raises(ValueError, match=rf"expected depth as a grey picture of 16 bits.*got {other.dtype} \[4, 6"):
+        decode_depth(depth_png(other))
+
+
+def test_damaged_depth_is_refused(tmp_path):
+    whole = depth_png(np.random.default_rng(0).integers(0, 2**16, (48, 80), np.uint16))
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 1
+    ends = (0, 7, 20, 33, 100, len(whole) // 2, len(whole) - 13, len(whole) - 12, len(whole) - 1)
+    cuts = [whole[:end] for end in ends]
+    for broken in (*cuts[:-2], bytes(flipped), b"depth" * 99):
+        with pytest.raises(ValueError, match="expected"):
+            decode_depth(broken)
+    for broken in (*cuts, whole + b"\0", b"depth" * 99):
+        (tmp_path / "depth.png").write_bytes(broken)
+        with pytest.raises(ValueError, match=r"depth.png: expected a (whole )?PNG, got"):
+            probe_png(tmp_path / "depth.png")

@@ -126,7 +126,7 @@ class Consensus(HoldsClips, Dataset):
 
 def agreed(first: Tracks, second: Tracks, tolerance: float, name: str = "clip") -> Tracks:
     """The mean of two trackers' tracks; visible where both see the point within `tolerance` pixels of each other, in
-    this frame and in all between it and the query's.
+    this frame and in all between it and the query's. Its confidence is the lower of the two where both have one.
 
     Raises:
         ValueError: they followed other points.
@@ -139,4 +139,7 @@ def agreed(first: Tracks, second: Tracks, tolerance: float, name: str = "clip") 
     ahead = np.arange(first.num_frames)[:, None] >= start
     lost_after = np.logical_or.accumulate(~agree & ahead, axis=0)
     lost_before = np.logical_or.accumulate((~agree & ~ahead)[::-1], axis=0)[::-1]
-    return Tracks((first.tracks + second.tracks) / 2, agree & ~lost_after & ~lost_before, first.queries)
+    one, other = first.confidence, second.confidence
+    confidence = None if one is None or other is None else np.minimum(one, other)
+    seen = agree & ~lost_after & ~lost_before
+    return Tracks((first.tracks + second.tracks) / 2, seen, first.queries, confidence)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import os
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 from torch.utils.data import Dataset
 from torch.utils.data._utils.collate import collate, default_collate_fn_map
@@ -18,6 +17,8 @@ from flowlib.clips import Clip, ClipSample
 from flowlib.dataset.local import copy_shards, local_folder, on_drive, unpack_shards
 from flowlib.dataset.mmap_reader import MmapReader
 from flowlib.dataset.shard_reader import ShardReader
+from flowlib.hdf5 import OpenFiles
+from flowlib.quantities import counted
 from flowlib.shards import find_shards
 from flowlib.splits import SPLITS, load_splits, name_videos
 from flowlib.tracks import Tracks
@@ -195,8 +196,12 @@ def find_dataset(root: str | Path) -> Path:
         return root
     found = sorted(path.parent for path in (root / "datasets").glob("*/shards"))
     if not found and root.parent.name == "datasets":  # of a workspace
-        there = ", ".join(sorted(path.parent.name for path in root.parent.glob("*/shards"))) or "none; label some first"
-        raise FileNotFoundError(f"dataset: expected one that is labelled in {root.parent} ({there}), got {root.name!r}")
+        there = ", ".join(sorted(path.parent.name for path in root.parent.glob("*/shards"))) or "none"
+        raise FileNotFoundError(
+            f"dataset: expected one that is labelled in {root.parent} ({there}), got {root.name!r}: run "
+            f"02_pips_dataset first, or `flowlib label sample --dataset {root.name}` for the two clips that come with "
+            "flowlib"
+        )
     if not found:
         raise FileNotFoundError(f"root: expected a dataset's folder (with shards/ in it) or a workspace, got {root}")
     if len(found) > 1:
@@ -224,43 +229,12 @@ def open_splits(
 def describe_splits(splits: dict[str, TrajectoryDataset]) -> str:
     """A line for each split: clips, videos and their names."""
     lines = [
-        f"{name}: {len(split)} clips of {len(split.videos)} videos ({', '.join(split.videos[:8])}"
+        f"{name}: {counted(len(split), 'clip')} of {counted(len(split.videos), 'video')} ({', '.join(split.videos[:8])}"
         f"{', …' if len(split.videos) > 8 else ''})"
         for name, split in splits.items()
     ]
     missing = [f"{name}: none; label more videos, or edit splits.json" for name in SPLITS if name not in splits]
     return "\n".join(lines + missing)
-
-
-class OpenFiles(Generic[Reader]):
-    """Opens files when they are asked for and keeps the last few open.
-
-    A forked process starts with none, because it must not read through its parent's handles, and so does one that got
-    this object sent. What falls out is dropped, not closed, so that a thread that is just reading it can finish.
-
-    Args:
-        open_file: path -> reader; the reader closes its file when it is dropped.
-        limit: how many to keep: 64 shards are up to 32 GB, and far from the 1,024 files a process may have.
-    """
-
-    def __init__(self, open_file: Callable[[Path], Reader], limit: int = 64) -> None:
-        self.open_file, self.limit = open_file, limit
-        self._owner, self._readers = os.getpid(), {}
-
-    def __getitem__(self, path: Path) -> Reader:
-        if self._owner != os.getpid():
-            self._owner, self._readers = os.getpid(), {}
-        reader = self._readers.pop(path, None) or self.open_file(path)
-        self._readers[path] = reader  # the last one is the one used last
-        while len(self._readers) > self.limit:
-            self._readers.pop(next(iter(self._readers)), None)
-        return reader
-
-    def __len__(self) -> int:
-        return len(self._readers) if self._owner == os.getpid() else 0
-
-    def __getstate__(self) -> dict:
-        return self.__dict__ | {"_owner": 0, "_readers": {}}
 
 
 def _check_split(split: str) -> None:

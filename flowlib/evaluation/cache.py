@@ -291,7 +291,7 @@ class Samples:
     def __init__(self, task: Task, dataset: Any, folder: Path | None = None) -> None:
         self.task, self.dataset = task, dataset
         content = content_of(dataset) and _sha256([content_of(dataset), _file_times(dataset)])
-        name = f"samples_{VERSION}_{task.name}_{content[:16]}.jsonl"
+        name = f"samples_{VERSION}_{task.name}_{task.group}_{content[:16]}.jsonl"  # a task's group may be a setting
         self.cache = Cache(folder / name if folder and content else None)
 
     def __contains__(self, index: int) -> bool:

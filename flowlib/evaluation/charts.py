@@ -27,7 +27,7 @@ def figures(report: Comparison) -> dict[str, str]:
     score = report.score
     if score and report.differences:
         made[f"differences_{score.name}"] = differences(report, score)
-    made |= {series.name: course(report, series) for series in report.task.series if report.places(series)}
+    made |= {series.name: along(report, series) for series in report.task.series if report.places(series)}
     if score:
         made[f"per_{report.task.group}_{score.name}"] = groups(report, score)
     return made
@@ -61,6 +61,35 @@ def differences(report: Comparison, metric: MetricSpec) -> str:
     return _whiskers(rows, metric, title, from_zero=True, signs=True)
 
 
+def along(report: Comparison, series: SeriesSpec) -> str:
+    """A series: along its axis, or, where its places have names, place by place."""
+    return by_name(report, series) if series.names else course(report, series)
+
+
+def by_name(report: Comparison, series: SeriesSpec) -> str:
+    """A series whose places have names: a row for each, a dot for each method, the main one's interval as a bar."""
+    metrics, paint = report.at_places(series), colours(report)
+    means = {(name, m.name): report.estimate(name, m.name) for name in report.methods for m in metrics}
+    known = [number for value in means.values() for number in (value.mean, value.high) if number == number]
+    ticks = _ticks(0, max(known, default=1.0) or 1.0)
+    row, top, right = 22, 30, WIDTH - 30
+    across, height = _scale(ticks[0], ticks[-1], LABELS, right), top + row * len(metrics) + 30
+    title = f"{series.title}, {series.unit}" if series.unit else series.title
+    parts = [_text(LABELS, 14, title, "start"), *_upright(ticks, across, top, height)]
+    for index, metric in enumerate(metrics):
+        y, own = top + row * index + row / 2, means[report.main, metric.name]
+        parts += [_text(LABELS - 10, y + 4, metric.label, "end"), _line(LABELS, y, right, y)]
+        if own.has_interval:
+            bar = "stroke-width='7' opacity='.3' stroke-linecap='round'"
+            parts.append(_line(across(own.low), y, across(own.high), y, paint[report.main], bar))
+        for name in reversed(report.methods):  # the main one on top
+            if (value := means[name, metric.name].mean) == value:
+                tip = f"<title>{escape(name)}, {escape(metric.label)}: {metric.show(value)}</title>"
+                place = f"cx='{across(value):.1f}' cy='{y:.1f}' r='{6 if name == report.main else 4.5}'"
+                parts.append(f"<circle {place} fill='{paint[name]}' opacity='.9'>{tip}</circle>")
+    return _svg(WIDTH, height, parts, series.title)
+
+
 def course(report: Comparison, series: SeriesSpec) -> str:
     """A series along its axis; a band for the interval of the main method and of the best baseline.
 
@@ -78,7 +107,8 @@ def course(report: Comparison, series: SeriesSpec) -> str:
     parts = [_text(left - 8, 16, f"{series.label.lower()} in {series.unit}" if series.unit else series.label, "start")]
     for tick in ticks:
         parts += [_line(left, down(tick), right, down(tick)), _text(left - 8, down(tick) + 4, f"{tick:g}", "end")]
-    parts += [_text(across(place), bottom + 18, str(place), "middle") for place in shown]
+    marked = [place for place in shown if place in series.shown(places) or place not in places]
+    parts += [_text(across(place), bottom + 18, str(place), "middle") for place in marked]
     parts.append(_text((left + right) / 2, height - 8, series.axis, "middle"))
     ends = []
     banded = [report.main, report.best_baseline(report.task.score)]

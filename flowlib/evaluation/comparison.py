@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from flowlib.evaluation.statistics import EvalConfig, Row, estimate, per_group, resamples
+from flowlib.evaluation.statistics import EvalConfig, Ratio, Row, estimate, per_group, ratio, resamples
 from flowlib.models.protocols import Role
+from flowlib.quantities import counted
 from flowlib.tasks.protocol import Estimate, MetricSpec, SeriesSpec, Strip, Task
 
 FEW = 10  # groups below which a bootstrap interval tends to be too narrow
@@ -59,6 +60,11 @@ class Comparison:
     def baselines(self) -> list[str]:
         """The methods that the main one has to beat: all others but oracles."""
         return [name for name in self.methods[1:] if self.role(name) != "oracle"]
+
+    @property
+    def data(self) -> Mapping[str, Any]:
+        """What is known of the samples."""
+        return self.run.get("data", {})
 
     def told(self, method: str) -> dict[str, Any]:
         """What the run says of a method; empty if nothing."""
@@ -134,6 +140,19 @@ class Comparison:
         """Other method -> number -> the main method's minus the other's, paired group by group."""
         return {name: {m: self.difference(self.main, name, m) for m in self.specs} for name in self.methods[1:]}
 
+    @cached_property
+    def ratios(self) -> dict[str, Ratio]:
+        """Other method, oracles aside -> the score of the main method over its; {} where large scores are good ones."""
+        score = self.score
+        if score is None or score.better != "low":
+            return {}
+        own = self.values(self.main, score.name)
+        found = {
+            name: ratio(own, self.values(name, score.name), self._draws, self.config.confidence)
+            for name in self.baselines
+        }
+        return {name: one for name, one in found.items() if one.pooled.videos}
+
     def estimate(self, method: str, metric: str) -> Estimate:
         """A method's mean of a number."""
         return self.overall[method].get(metric, NOTHING)
@@ -141,6 +160,13 @@ class Comparison:
     def difference(self, first: str, second: str, metric: str) -> Estimate:
         """`first` minus `second` in one number, paired group by group, with its interval."""
         return self._estimate(self.values(first, metric) - self.values(second, metric))
+
+    def pooled(self, method: str, metric: str, weight: str) -> float:
+        """A method's mean of a number over all samples, whatever their group, each as often as another number says: so
+        many frames, so many points. NaN where no sample has both."""
+        rows = np.array([[row.scores.get(name, np.nan) for name in (metric, weight)] for row in self.rows[method]])
+        values, weights = rows[np.isfinite(rows).all(axis=1)].T
+        return float((values * weights).sum() / weights.sum()) if weights.any() else np.nan
 
     def values(self, method: str, metric: str) -> np.ndarray:
         """One number of one method for each of `groups`; NaN where there is none."""
@@ -155,8 +181,8 @@ class Comparison:
         return sorted(int(end) for end in ends if end.isdecimal())
 
     def at_places(self, series: SeriesSpec) -> list[MetricSpec]:
-        """The metrics of all places where a series was measured."""
-        return [self.specs[f"{series.name}_{place}"] for place in self.places(series)]
+        """The metrics of the places where a series was measured, of those that tables have."""
+        return [self.specs[f"{series.name}_{place}"] for place in series.shown(self.places(series))]
 
     def _have(self, methods: Sequence[str]) -> set[str]:
         rows = [row for name in methods for row in self.per_group[name].values()]
@@ -187,7 +213,7 @@ class Comparison:
 
     def count(self, number: int) -> str:
         """So many groups, in words."""
-        return f"{number} {self.task.group}" + "s" * (number != 1)
+        return counted(number, self.task.group)
 
     def interval_note(self, shown_as: str = "Brackets") -> str:
         """How far the intervals can be trusted."""
@@ -242,3 +268,19 @@ class Comparison:
 
     def _estimate(self, values: np.ndarray) -> Estimate:
         return estimate(values, self._draws, self.config.confidence)
+
+
+def difference_between(first: Comparison, second: Comparison, method: str, metric: str) -> Estimate:
+    """A method's number in one comparison minus its number in another, paired over the groups that both have.
+
+    For what the same method costs under other conditions: another input, another rule of scoring.
+
+    Raises:
+        ValueError: no group is in both, or a comparison without the method.
+    """
+    one, other = (dict(zip(each.groups, each.values(method, metric))) for each in (first, second))
+    shared = [group for group in one if group in other]
+    if not shared:
+        raise ValueError(f"second: expected a comparison on the same {first.task.group}s, got others")
+    draws = resamples(len(shared), first.config.resamples, first.config.seed)
+    return estimate(np.array([one[group] - other[group] for group in shared]), draws, first.config.confidence)

@@ -31,6 +31,7 @@ from flowlib.evaluation.report import Report
 from flowlib.evaluation.statistics import EvalConfig
 from flowlib.models.protocols import Predictor, description_of, role_of
 from flowlib.progress import Progress
+from flowlib.quantities import counted
 from flowlib.tasks.protocol import Strip, Task
 
 logger = logging.getLogger(__name__)
@@ -90,9 +91,8 @@ def evaluate(
     if unknown:
         raise ValueError(f"about: expected names of methods ({', '.join(methods)}), got {unknown[0]!r}")
     if not methods or len(dataset) == 0:
-        raise ValueError(
-            f"expected methods and {task.unit}s, got {len(methods)} methods and {len(dataset)} {task.unit}s"
-        )
+        got = f"{counted(len(methods), 'method')} and {counted(len(dataset), task.unit)}"
+        raise ValueError(f"expected methods and {task.unit}s, got {got}")
     warnings = _check_leaks(methods, task, dataset, train, allow_leak, folder / "scores", progress)
     prints = {name: method_fingerprint(method) for name, method in methods.items()}
     scores = {name: Scores(folder / "scores", prints[name], task) for name in methods}

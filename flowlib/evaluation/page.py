@@ -16,16 +16,18 @@ from markupsafe import Markup
 
 from flowlib.evaluation import charts
 from flowlib.evaluation.comparison import Comparison
+from flowlib.quantities import counted
 from flowlib.tasks.protocol import MetricSpec
 
 
-def page(report: Comparison, summary: Sequence[str]) -> str:
-    """The whole page, with a summary in sentences at its top."""
+def page(report: Comparison, summary: Sequence[str], links: Mapping[str, str]) -> str:
+    """The whole page, with links (word -> address) and a summary in sentences at its top."""
     template = _template()
     return template.render(
         report=report,
         task=report.task,
         summary=summary,
+        links=links,
         facts=_facts(report),
         charted=_charted(report),
         score=report.score,
@@ -60,7 +62,7 @@ def introduce(report: Comparison, name: str) -> str:
     kind = told.get("class", "unknown")
     if not count:
         return f"A method ({kind}){end}"
-    trained = f", trained for {about['step']} steps" if "step" in about else ""
+    trained = f", trained for {counted(about['step'], 'step')}" if "step" in about else ""
     many = f"{count / 1e6:.1f} million" if count >= 50_000 else f"{count:,}"
     return f"A network ({kind}, {many} parameters){trained}{end}"
 
@@ -68,7 +70,7 @@ def introduce(report: Comparison, name: str) -> str:
 def provenance(report: Comparison) -> list[tuple[str, str]]:
     """Data, settings and methods that made the numbers, as pairs of a word and a line."""
     run, config = report.run, report.config
-    data: Mapping[str, Any] = run.get("data", {})
+    data = report.data
     samples = f"{len(report.rows[report.main])} {report.task.unit}s of {report.count(len(report.groups))}"
     versions = ", ".join(f"{name} {number}" for name, number in run.get("versions", {}).items())
     source = f"split {data.get('split') or '–'}, fingerprint {data.get('fingerprint', '')[:16] or '–'}"
@@ -87,7 +89,7 @@ def _origin(told: Mapping[str, Any]) -> str:
 
 
 def _facts(report: Comparison) -> list[str]:
-    data = report.run.get("data", {})
+    data = report.data
     facts = [
         report.count(len(report.groups)),
         f"{len(report.rows[report.main])} {report.task.unit}s",
@@ -96,7 +98,7 @@ def _facts(report: Comparison) -> list[str]:
         f"data {data.get('fingerprint', '')[:8] or '–'}",
         str(report.run.get("time", "")),
     ]
-    return [fact for fact in facts if fact]
+    return list(dict.fromkeys(fact for fact in facts if fact))
 
 
 def _charted(report: Comparison) -> list[MetricSpec]:

@@ -36,6 +36,8 @@ class Report(Comparison):
         parts += ["## Side by side", self._grid(headline), self.interval_note(), self.left_out_note()]
         if self.differences:
             parts += [f"## {self.main} minus the others, {group} by {group}", self._paired(headline)]
+        if self.score and self.ratios:
+            parts += [f"## {self.score.label} of {self.main} over that of the others", self._ratios()]
         for series in self.task.series:
             places, unit = self.at_places(series), f" ({series.unit})" if series.unit else ""
             parts += [f"## {series.title}{unit}", self._grid(places, arrows=False)] if places else []
@@ -48,6 +50,10 @@ class Report(Comparison):
         parts += ["## What the columns mean", "\n".join(meant)] if meant else []
         made = "\n".join(f"- {what}: {value}" for what, value in page.provenance(self))
         return "\n\n".join(part for part in [*parts, "## What made these numbers", made] if part) + "\n"
+
+    def table(self) -> str:
+        """The headline numbers with their intervals as a Markdown table, and what the intervals are."""
+        return f"{self._grid(self.headline())}\n\n{self.interval_note()}"
 
     def latex(self) -> str:
         """The headline numbers with their intervals as a LaTeX table; needs the package booktabs."""
@@ -62,9 +68,9 @@ class Report(Comparison):
             lines.append(" & ".join([_escape(name), *cells]) + r" \\")
         return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
-    def html(self) -> str:
-        """The self-contained page."""
-        return page.page(self, self.summary())
+    def html(self, links: Mapping[str, str] | None = None) -> str:
+        """The self-contained page; `links` (word -> address) stand at its top."""
+        return page.page(self, self.summary(), links or {})
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the pictures as plain JSON values; numbers that do not exist are null."""
@@ -74,18 +80,24 @@ class Report(Comparison):
             "summary": self.summary(),
             "overall": _plain(self.overall),
             f"differences_of_{self.main}": _plain(self.differences),
+            f"ratios_of_{self.main}": {name: _plain(asdict(one)) for name, one in self.ratios.items()},
             f"per_{self.task.group}": _plain(self.per_group),
             f"per_{self.task.unit}": {name: [_plain(asdict(row)) for row in rows] for name, rows in self.rows.items()},
         }
 
-    def save(self, folder: str | Path) -> Path:
-        """Write report.json, table.md, table.tex, report.html and figures/*.svg into `folder`; returns the page."""
+    def save(self, folder: str | Path, *, links: Mapping[str, str] | None = None) -> Path:
+        """Write report.json, table.md, table.tex, report.html and figures/*.svg into `folder`; returns the page.
+
+        Args:
+            folder: where.
+            links: word -> address of what the page is to link to, seen from the folder, such as a viewer beside it.
+        """
         folder = Path(folder).expanduser()
         texts = {
             "report.json": json.dumps(self.to_dict(), indent=1, allow_nan=False),
             "table.md": self.markdown(),
             "table.tex": self.latex(),
-            "report.html": self.html(),
+            "report.html": self.html(links),
             **{f"figures/{_file_name(name)}.svg": svg for name, svg in charts.figures(self).items()},
         }
         for name, text in texts.items():
@@ -97,6 +109,15 @@ class Report(Comparison):
     def _grid(self, metrics: Sequence[MetricSpec], *, arrows: bool = True) -> str:
         rows = [[name, *(_cell(self.estimate(name, m.name), m.show) for m in metrics)] for name in self.methods]
         return _table(["method", *(f"{m.heading} {m.arrow}" if arrows else m.label for m in metrics)], rows)
+
+    def _ratios(self) -> str:
+        group, show = self.task.group, "{:.2f}".format
+        cells = {
+            name: [_cell(value, show) for value in (one.pooled, one.geometric)] for name, one in self.ratios.items()
+        }
+        worst = {name: f"{show(one.worst[0])} {self.groups[one.worst[1]]}" for name, one in self.ratios.items()}
+        rows = [[f"/ {name}", *cells[name], worst[name]] for name in self.ratios]
+        return _table([self.main, f"mean over {group}s", "geometric mean of ratios", f"worst {group}"], rows)
 
     def _paired(self, metrics: Sequence[MetricSpec]) -> str:
         others = self.differences.items()

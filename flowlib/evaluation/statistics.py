@@ -65,6 +65,46 @@ def estimate(values: Float[np.ndarray, " V"], draws: Int[np.ndarray, "R V"], con
     return Estimate(nan_mean(values), float(low), float(high), known, left_out)
 
 
+@dataclass(frozen=True)
+class Ratio:
+    """One method's number over another's, where both are positive.
+
+    Attributes:
+        pooled: ratio of the means over groups; what is hard rules it.
+        geometric: geometric mean of the groups' ratios; every group counts alike.
+        worst: the largest ratio of a group, and its index.
+    """
+
+    pooled: Estimate
+    geometric: Estimate
+    worst: tuple[float, int]
+
+
+def ratio(
+    above: Float[np.ndarray, " V"], below: Float[np.ndarray, " V"], draws: Int[np.ndarray, "R V"], confidence: float
+) -> Ratio:
+    """A number of two methods for each group, divided; groups without both, or with one that isn't positive, are left
+    out. Intervals are percentile bootstraps over the same draws as `estimate`'s."""
+    known = np.isfinite(above) & np.isfinite(below) & (above > 0) & (below > 0)
+    over, under = np.where(known, above, np.nan), np.where(known, below, np.nan)
+    logs = np.full(len(above), np.nan)
+    logs[known] = np.log(over[known] / under[known])
+    geometric = estimate(logs, draws, confidence)
+    pooled, low, high = nan_mean(over) / nan_mean(under), np.nan, np.nan
+    if geometric.has_interval:
+        tail = (1 - confidence) / 2 * 100
+        drawn = nan_mean(over[draws], axis=1) / nan_mean(under[draws], axis=1)
+        low, high = np.percentile(drawn[np.isfinite(drawn)], [tail, 100 - tail])
+    counts = geometric.videos, geometric.left_out
+    in_ratios = (float(np.exp(value)) for value in (geometric.mean, geometric.low, geometric.high))
+    worst = int(np.nanargmax(logs)) if known.any() else -1
+    return Ratio(
+        Estimate(pooled, float(low), float(high), *counts),
+        Estimate(*in_ratios, *counts),
+        (float(np.exp(logs[worst])) if known.any() else np.nan, worst),
+    )
+
+
 @overload
 def nan_mean(values: np.ndarray, axis: None = None) -> float: ...
 @overload

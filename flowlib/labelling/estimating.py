@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from flowlib.clips import Clip, ClipSample
+from flowlib.devices import describe_load
 from flowlib.labelling.pipeline import Clock, track, tracker_of
 from flowlib.labelling.plan import Plan
+from flowlib.quantities import counted, duration, file_size
 from flowlib.shards import write_shard
 from flowlib.trackers import Tracker
 from flowlib.video import iterate_frames, resize_frame
@@ -19,8 +21,9 @@ SESSION_HOURS = 12  # what Colab gives at most
 
 
 def estimate(
-    plan: Plan, *, device: str = "auto", clips: int = 2, found: int = 0, tracker: Tracker | None = None
-) -> str:
+    plan: Plan, *, device: str = "auto", clips: int = 2, found: int = 0, tracker: Tracker | None = None,
+    chunk: int = 0, num_chunks: int = 1,
+) -> str:  # fmt: skip
     """Label a few clips of the plan for timing, keep nothing, and say what the whole job will take.
 
     Args:
@@ -29,18 +32,24 @@ def estimate(
         clips: how many to time, after one to warm up.
         found: clips that are done already.
         tracker: used instead of the one the config names.
+        chunk, num_chunks: the part of the job that is to be done here, said beside the whole.
     """
     clock, size, timed = _label_sample(plan, tracker or tracker_of(plan, device), clips)
-    left = len(plan.clips) - found
     # Decoding and writing have threads of their own; whatever is slowest decides.
-    seconds = max(clock.values()) / timed
-    sessions = max(1, math.ceil(left * seconds / 3600 / SESSION_HOURS))
-    counted = f"{sessions} session{'s' if sessions > 1 else ''} of {SESSION_HOURS} h"
+    seconds, stored = max(clock.values()) / timed, size / timed
     stages = ", ".join(f"{stage} {spent / timed:.2f} s" for stage, spent in clock.items())
-    return (
-        f"a clip: {stages}, beside one another; {size / timed / 1000:.0f} kB\n"
-        f"{left} clips: {_duration(left * seconds)}, {counted}, {_bytes(left * size / timed)}"
-    )
+    lines = [f"a clip: {stages}, beside one another; {file_size(stored)}"]
+    here = len(plan.chunk(chunk, num_chunks))
+    lines += [f"chunk {chunk} of {num_chunks}, {_taken(here, seconds, stored)}"] * (num_chunks > 1)
+    lines += [("all " if num_chunks > 1 else "") + _taken(len(plan.clips) - found, seconds, stored)]
+    return "\n".join(filter(None, [*lines, describe_load()]))
+
+
+def _taken(clips: int, seconds: float, stored: float) -> str:
+    """What so many clips take, of so many seconds and bytes each."""
+    sessions = counted(max(1, math.ceil(clips * seconds / 3600 / SESSION_HOURS)), "session")
+    spent = f"{duration(clips * seconds)}, {sessions} of {SESSION_HOURS} h, {file_size(clips * stored)}"
+    return f"{counted(clips, 'clip')}: {spent}"
 
 
 def _label_sample(plan: Plan, tracker: Tracker, clips: int) -> tuple[Clock, int, int]:
@@ -68,14 +77,3 @@ def _label_one(plan: Plan, clip: Clip, tracker: Tracker, clock: Clock, path: Pat
         sample = ClipSample(clip.labelled(tracks.num_points), np.stack(frames), tracks)
         write_shard(path, [sample], tracker={}, config={}, encoding=plan.config.encoding)
     return path.stat().st_size
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-def _bytes(number: float) -> str:
-    power = max(1, min(4, int(math.log10(max(number, 1)) // 3)))
-    return f"{number / 1000**power:.3g} {('kB', 'MB', 'GB', 'TB')[power - 1]}"

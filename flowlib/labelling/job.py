@@ -17,6 +17,7 @@ from flowlib.labelling.pipeline import Clock, label_clips, tracker_of
 from flowlib.labelling.plan import Plan
 from flowlib.labelling.store import Store
 from flowlib.progress import Progress
+from flowlib.quantities import counted
 from flowlib.trackers import Tracker
 from flowlib.video import Skipped
 from flowlib.workspace import Workspace
@@ -58,17 +59,18 @@ class LabelReport:
 
     def __str__(self) -> str:
         lines = [
-            f"{self.folder}: {self.planned} clips in this chunk, {self.found} were there, {self.labelled} labelled now"
+            f"{self.folder}: {counted(self.planned, 'clip')} in this chunk, {self.found} there before, "
+            f"{self.labelled} labelled now"
         ]
         if self.labelled:
             lines += [f"{self.seconds / self.labelled:.2f} s a clip; of the tracker's time: {self.clock}"]
         lines += [f"skipped: {one.name}: {one.reason}" for one in self.skipped]
-        lines += [f"skipped: {len(self.skipped_clips)} clips that are black or frozen"] if self.skipped_clips else []
+        lines += [f"skipped: {counted(len(self.skipped_clips), 'clip')}, black or frozen"] if self.skipped_clips else []
         lines += [f"renamed: {one}" for one in self.renamed[:8]]
         lines += [f"renamed: {len(self.renamed) - 8} more, see videos.json"] if len(self.renamed) > 8 else []
         lines += [f"quarantined, labelled again: {reason}" for reason in self.damaged]
         lines += [f"quarantined: {reason}" for reason in self.stale]
-        return "\n".join(lines + [f"{len(self.skipped)} videos skipped"] if self.skipped else lines)
+        return "\n".join(lines + [f"{counted(len(self.skipped), 'video')} skipped"] if self.skipped else lines)
 
 
 def label(

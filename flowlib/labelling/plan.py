@@ -10,6 +10,7 @@ from pathlib import Path
 from flowlib.clips import Clip
 from flowlib.labelling.config import LabelConfig, check_at_least
 from flowlib.progress import Progress
+from flowlib.quantities import counted
 from flowlib.shots import Scan, scan_all
 from flowlib.video import Skipped, Video
 
@@ -56,16 +57,17 @@ class Plan:
     def __str__(self) -> str:
         points = self.config.num_points
         lines = [
-            f"{len(self.videos)} videos, {len(self.clips)} clips of {self.config.frames} frames, "
+            f"{counted(len(self.videos), 'video')}, {counted(len(self.clips), 'clip')} of {self.config.frames} frames, "
             f"{points} points each: {len(self.clips) * points:,} trajectories"
         ]
         if self.num_cuts:
             lines += [f"cuts: {self.num_cuts}, no clip straddles one" if self.config.split_shots else "cuts: not kept"]
         counts = Counter((one.name.rpartition(", ")[0], one.reason) for one in self.skipped_clips)
-        lines += [f"skipped: {name}: {number} clips are {reason}" for (name, reason), number in counts.items()]
+        lines += [f"skipped: {name}: {counted(number, 'clip')}, {reason}" for (name, reason), number in counts.items()]
         lines += [SLOW] if any(one.reason == "frozen" for one in self.skipped_clips) else []
         lines += [f"skipped: {one.name}: {one.reason}" for one in self.skipped]
-        others = f"left out: {self.num_others} files and folders that are no videos; `flowlib probe` names them"
+        what = counted(self.num_others, "file or folder that is no video", "files and folders that are no videos")
+        others = f"left out: {what}; `flowlib probe` tells more"
         return "\n".join(lines + [others] * bool(self.num_others))
 
 

@@ -24,6 +24,7 @@ import numpy as np
 
 from flowlib.clips import Clip, ClipSample
 from flowlib.progress import Progress
+from flowlib.quantities import counted
 from flowlib.shards import (
     Shard,
     ShardError,
@@ -121,7 +122,7 @@ class Store:
         path = temporary_path(self._journal_path(clip))
         try:
             with open(path, "wb") as file:
-                np.savez(file, tracks=tracks.tracks, visibility=tracks.visibility, queries=tracks.queries)
+                np.savez(file, **tracks.arrays())  # pyright: ignore[reportArgumentType]
             path.replace(self._journal_path(clip))
         except OSError:
             path.unlink(missing_ok=True)
@@ -130,8 +131,8 @@ class Store:
         """The tracks that `journal` has kept; None if there are none, or their checksums tell of damage."""
         try:
             with np.load(self._journal_path(clip), allow_pickle=False) as content:
-                return Tracks(content["tracks"], content["visibility"], content["queries"])
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+                return Tracks(**content)
+        except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile):
             return None
 
     def write(self, clip: Clip, sample: ClipSample | None) -> None:
@@ -235,7 +236,7 @@ class Store:
                 continue
             if stale:
                 names = ", ".join(sorted({clip.video for clip in stale}))
-                sentences.append(f"{path}: {len(stale)} clips were of another content of {names}")
+                sentences.append(f"{path}: {counted(len(stale), 'clip')} of another content of {names}")
         return sentences
 
     def _without(self, path: Path, is_stale: Callable[[Clip], bool]) -> list[Clip]:

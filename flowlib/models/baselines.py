@@ -24,6 +24,7 @@ from flowlib.flow import DISFlow, OpticalFlow, RAFTFlow
 from flowlib.geometry import Size, cell_grid, cell_index, inside, pixel_grid, resize_field
 from flowlib.models.protocols import Predictor, Role, TrajectoryPrediction, description_of
 from flowlib.models.protocols import trained_on as _trained_on
+from flowlib.quantities import counted
 from flowlib.warp import dense_field
 
 SURE = 4.0  # logit of a visibility that is known: sigmoid(4) = 0.98
@@ -160,7 +161,7 @@ class NearestNeighbour:
     def describe(self) -> dict[str, Any]:
         content = hashlib.sha256(np.ascontiguousarray(self.pictures).tobytes()).hexdigest()
         summary = "Looks for the training clip whose pictures are most alike, and repeats how it moved."
-        about = {"name": f"nearest neighbour of {len(self.pictures)} clips", "summary": summary}
+        about = {"name": f"nearest neighbour of {counted(len(self.pictures), 'clip')}", "summary": summary}
         return about | {"input_frames": list(self.input_frames), "sha256": content, "fitted_on": self.source}
 
 

@@ -17,13 +17,14 @@ from torch import Tensor, nn
 from flowlib.geometry import check_size, resize_field
 from flowlib.models.backbones import make_backbone
 from flowlib.models.heads import CoarseHead, FineHead
+from flowlib.models.norms import POLICIES, set_statistics, use_group_norm
 from flowlib.models.protocols import TrajectoryPrediction
 
 CHOICES = {
     "head": ("torchvision", "fine"),
     "conv1": ("duplicate", "mean", "zero", "difference"),
     "output": ("all", "last"),
-    "batch_norm": ("train", "frozen", "group"),
+    "batch_norm": POLICIES,
     "stride_in": ("3x3", "1x1"),
 }
 MOST_FRAMES = 10_000  # beyond it, a damaged config would fill the memory before a shape is looked at
@@ -100,7 +101,7 @@ class TrajectoryFCN(nn.Module):
         self.stem, self.stages = made.stem, made.parts
         _widen_stem(self.backbone, self.stem, len(self.input_frames), conv1)
         if batch_norm == "group":
-            _use_group_norm(self)
+            use_group_norm(self)
         _start_near_zero(self.head)
         self.register_buffer("mean", torch.tensor(made.mean).reshape(3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(made.std).reshape(3, 1, 1) * 255, persistent=False)
@@ -159,9 +160,7 @@ class TrajectoryFCN(nn.Module):
         """Training or evaluation mode. Batch norm uses and updates statistics of the batch only where it is trained:
         with `batch_norm="frozen"`, and in layers whose parameters are held, it keeps the running ones."""
         super().train(mode)
-        for module in self.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.train(mode and self.batch_norm == "train" and module.weight.requires_grad)
+        set_statistics(self, mode, self.batch_norm)
         return self
 
     def extra_repr(self) -> str:
@@ -223,19 +222,6 @@ def widen(weight: Tensor, n: int, rule: str) -> Tensor:
     if rule == "difference" and n > 1:
         repeated[1::2, 3:] /= 1 - n
     return repeated / n if rule == "mean" else repeated
-
-
-def _use_group_norm(network: nn.Module) -> None:
-    """Replace every batch norm by a group norm that starts with its scale and shift."""
-    for module in list(network.modules()):
-        for name, child in list(module.named_children()):
-            if isinstance(child, nn.BatchNorm2d):
-                channels = child.num_features
-                groups = max(g for g in range(1, 33) if channels % g == 0)
-                norm = nn.GroupNorm(groups, channels, eps=child.eps)
-                norm.load_state_dict({"weight": child.weight, "bias": child.bias})
-                after = list(child.children())  # timm's batch norms have their activation inside
-                setattr(module, name, nn.Sequential(norm, *after) if after else norm)
 
 
 def _start_near_zero(head: CoarseHead | FineHead) -> None:

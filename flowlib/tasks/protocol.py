@@ -92,6 +92,8 @@ class SeriesSpec:
         axis: what the places are, such as "frames ahead".
         function: place -> number, from the task's `Answer`.
         origin: the value at place 0, where lines begin; None where there is none.
+        names: of the places, where they are things (joints, classes) rather than a scale; no line joins these.
+        tabled: the places that tables have and an axis is marked at, of many; () for all.
     """
 
     name: str
@@ -106,6 +108,8 @@ class SeriesSpec:
     digits: int = 2
     meaning: str = ""
     origin: float | None = None
+    names: tuple[str, ...] = ()
+    tabled: tuple[int, ...] = ()
 
     def at(self, place: int) -> MetricSpec:
         """The metric of one place."""
@@ -114,7 +118,12 @@ class SeriesSpec:
             return self.function(answer).get(place, float("nan"))
 
         known = self.better, one, self.needs, self.version, self.digits
-        return MetricSpec(f"{self.name}_{place}", str(place), "", *known, meaning=self.meaning)
+        label = self.names[place] if self.names else str(place)
+        return MetricSpec(f"{self.name}_{place}", label, "", *known, meaning=self.meaning)
+
+    def shown(self, places: Sequence[int]) -> list[int]:
+        """Those of `places` that tables have, and that an axis is marked at."""
+        return [place for place in places if not self.tabled or place in self.tabled]
 
 
 @dataclass(frozen=True)
@@ -153,10 +162,12 @@ class Results(Protocol):
         methods: all methods, the main one first.
         baselines: those that the main one has to beat: all others but oracles.
         groups: the videos (subjects, …) that the means are over.
+        data: what is known of the samples, `Task.describe_data` among it.
         role: what a method is.
         has: whether the main method has a number in some group.
         estimate: a method's mean of a number.
         difference: `first` minus `second` in a number, paired group by group.
+        pooled: a method's mean of a number over all samples as one, each as often as another number says.
         best_baseline: which of the baselines has the best mean; None where none has any.
     """
 
@@ -168,10 +179,13 @@ class Results(Protocol):
     def baselines(self) -> list[str]: ...
     @property
     def groups(self) -> list[str]: ...
+    @property
+    def data(self) -> Mapping[str, Any]: ...
     def role(self, method: str) -> Role: ...
     def has(self, metric: str) -> bool: ...
     def estimate(self, method: str, metric: str) -> Estimate: ...
     def difference(self, first: str, second: str, metric: str) -> Estimate: ...
+    def pooled(self, method: str, metric: str, weight: str) -> float: ...
     def best_baseline(self, metric: str) -> str | None: ...
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import Subset
 
 from flowlib.models.protocols import device_of
+from flowlib.quantities import counted
 from flowlib.tasks.protocol import Task
 from flowlib.training.config import TrainConfig
 from flowlib.training.loop import fit
@@ -104,9 +105,9 @@ def overfit(
     if curve:
         told, asked = f"{metric.label} {metric.show(score)}{unit}{over}", f"the asked {target * metric.scale:g}{unit}"
         side = "below" if reached == (metric.better != "high") else "above"
-        summary = f"{'Overfitted' if reached else 'Not overfitted'}: {told}, {side} {asked}, after {run.step} steps "
+        summary = f"{'Overfitted' if reached else 'Not overfitted'}: {told}, {side} {asked}, after "
         hints = [] if reached else _hints(lines, score, config, task, model)
-        summary = " ".join([f"{summary}({minutes:.1f} minutes).", *hints])
+        summary = " ".join([f"{summary}{counted(run.step, 'step')} ({minutes:.1f} minutes).", *hints])
     else:
         looked = over.replace(" on ", " at ", 1)
         summary = f"Not judged: no look{looked} in {run.step} of {config.steps} steps; call again to go on."

@@ -89,7 +89,7 @@ def fit(
             if not session.whole and accelerator.is_main_process:
                 save(session, "last.pt")
             if session.finished:
-                accelerator.print(f"The work is done: {session.step} steps in {folder} (ended by {session.finished}).")
+                accelerator.print(f"{folder}: {session.run()}.")
             else:
                 _train(session)
         except torch.cuda.OutOfMemoryError as error:

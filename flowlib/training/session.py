@@ -22,6 +22,7 @@ from torch.utils.data import Subset
 
 from flowlib.dataset.about import fingerprint_of, videos_of
 from flowlib.models.protocols import HasProvenance, check_trainable
+from flowlib.quantities import counted
 from flowlib.tasks.protocol import Task
 from flowlib.training import checkpoints
 from flowlib.training.config import FREE, TrainConfig
@@ -41,12 +42,22 @@ class TrainingRun:
         step: optimiser steps done in all.
         finished: why it is done ("steps", "patience" or "stop_at"), or "" if the next call goes on.
         best_score: the validation's best score so far, None without validation.
+        steps: how many were asked for.
     """
 
     folder: Path
     step: int
     finished: str
     best_score: float | None
+    steps: int
+
+    def __str__(self) -> str:
+        reasons = {
+            "steps": "done",
+            "patience": "done, for validation got no better",
+            "stop_at": "done, the goal is reached",
+        }
+        return f"{self.step} of {counted(self.steps, 'step')}: {reasons.get(self.finished, 'run it again to go on')}"
 
     @property
     def last(self) -> Path:
@@ -92,7 +103,7 @@ class Session:
         return self.averaged.module if self.averaged else self.model
 
     def run(self) -> TrainingRun:
-        return TrainingRun(self.folder, self.step, self.finished, self.best)
+        return TrainingRun(self.folder, self.step, self.finished, self.best, self.config.steps)
 
 
 def make_accelerator(config: TrainConfig) -> Accelerator:

@@ -4,7 +4,9 @@ A video is a file that FFmpeg reads, a folder `<name>/frames/` of numbered pictu
 All three give uint8 RGB frames [H W 3], upright, with square pixels. Knows nothing of clips, trackers or shards.
 """
 
+from flowlib.video.headers import probe_png
 from flowlib.video.images import decode_image, encode_image, resize_frame
+from flowlib.video.pictures import decode_depth, decode_whole
 from flowlib.video.reading import VideoError
 from flowlib.video.videos import (
     Skipped,
@@ -25,7 +27,9 @@ __all__ = [
     "Skipped",
     "Video",
     "VideoError",
+    "decode_depth",
     "decode_image",
+    "decode_whole",
     "describe_videos",
     "encode_image",
     "find_all",
@@ -35,6 +39,7 @@ __all__ = [
     "middle_frames",
     "probe",
     "probe_all",
+    "probe_png",
     "read_frames",
     "resize_frame",
     "write_frames",

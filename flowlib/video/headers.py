@@ -5,9 +5,14 @@ from __future__ import annotations
 import os
 import re
 import struct
+from pathlib import Path
+
+from flowlib.geometry import Size
 
 FIXED = ((b"\x89PNG", ">II", 16), (b"BM", "<ii", 18), (b"GIF8", "<HH", 6), (b"\x59\xa6\x6a\x95", ">II", 4))
 FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # JPEG's markers that are followed by the picture's size
+PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
+PNG_COLOURS = {0: "grey", 2: "RGB", 3: "palette", 4: "grey and alpha", 6: "RGB and alpha"}
 NETPBM = re.compile(rb"P[1-6](?:\s|#[^\n]*\n)+(\d{1,9})(?:\s|#[^\n]*\n)+(\d{1,9})\s")
 BOXES = re.compile(rb"ihdr(.{8})|ispe.{4}(.{8})", re.DOTALL)  # of JPEG 2000, of AVIF
 
@@ -56,6 +61,25 @@ def claimed_pixels(data: memoryview) -> int:
         return int(found[1]) * int(found[2]) if found else 0
     except (struct.error, IndexError):  # it ends within its header
         return 0
+
+
+def probe_png(path: str | Path) -> tuple[Size, str]:
+    """(height, width) of a PNG and its kind, as in "16-bit grey"; only its first and last bytes are read.
+
+    Raises:
+        ValueError: it is no PNG, or ends before its end.
+        OSError: it can't be read.
+    """
+    with Path(path).open("rb") as file:
+        start = file.read(33)
+        file.seek(max(0, file.seek(0, os.SEEK_END) - len(PNG_END)))
+        end = file.read()
+    if len(start) < 33 or not start.startswith(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR") or start[25] not in PNG_COLOURS:
+        raise ValueError(f"{path}: expected a PNG, got something else")
+    if end != PNG_END:
+        raise ValueError(f"{path}: expected a whole PNG, got one that breaks off")
+    width, height, bits, colours = struct.unpack_from(">IIBB", start, 16)
+    return (height, width), f"{bits}-bit {PNG_COLOURS[colours]}"
 
 
 def _jpeg(data: memoryview) -> int:

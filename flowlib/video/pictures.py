@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 
 import cv2
 import numpy as np
+from jaxtyping import UInt16
 
 from flowlib.video.images import Frame, decode
 
@@ -60,6 +61,23 @@ def decode_whole(data: bytes) -> tuple[Frame, int | None]:
     if said:
         raise ValueError(f"expected a whole picture, got a damaged one ({said[0]})")
     return frame, int(deep.max()) if deep.dtype == np.uint16 else None
+
+
+def decode_depth(data: bytes) -> UInt16[np.ndarray, "H W"]:
+    """The numbers that a grey picture of 16 bits holds, as depth cameras store millimetres.
+
+    Raises:
+        ValueError: they are no such picture (of 8 bits, in colour), it is damaged, or has more pixels than
+            `headers.max_pixels`.
+    """
+    with _complaints() as said:
+        image = decode(data, cv2.IMREAD_UNCHANGED)
+    if image.dtype != np.uint16 or image.ndim != 2:
+        got = f"{image.dtype} {list(image.shape)}"
+        raise ValueError(f"expected depth as a grey picture of 16 bits, uint16 [H W], got {got}")
+    if said:
+        raise ValueError(f"expected a whole picture, got a damaged one ({said[0]})")
+    return image
 
 
 @contextmanager

@@ -37,6 +37,7 @@ from av.stream import Disposition
 from av.video.reformatter import Colorspace
 
 from flowlib.geometry import Size
+from flowlib.quantities import counted
 from flowlib.video import hdr
 from flowlib.video.headers import limit, max_pixels
 from flowlib.video.images import in_order, is_picture, resize_frame
@@ -416,7 +417,7 @@ class PictureReader:
             raise VideoError(f"{path}: expected pictures, found none among {len(entries)} files; unpack it")
         self.path, self.entries, self.names = path, entries, in_order(pictures)
         masks = len(all_pictures) - len(pictures)
-        self.notes = [f"has {masks} masks beside its pictures, by their names; they are left out"] * bool(masks)
+        self.notes = [f"has {counted(masks, 'mask')} beside its pictures, by the names; left out"] * bool(masks)
         self.damaged: list[tuple[float, float]] = []
 
     def __iter__(self) -> Iterator[DecodedFrame]:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from flowlib.geometry import FitRule, Size, fit_frame
+from flowlib.quantities import counted
 from flowlib.video.images import Frame, Frames, is_hidden, is_picture, resize_frame
 from flowlib.video.reading import FileReader, PictureReader, VideoError, open_video, printable
 
@@ -204,7 +205,7 @@ def _timing(times: list[float | None], reader: FileReader | PictureReader) -> tu
         )
     if not whole.all():
         notes.append(
-            f"misses data; {len(whole) - whole.sum()} frames that are damaged by it are in no clip. Get it whole"
+            f"misses data; {counted(len(whole) - whole.sum(), 'frame')} damaged by it in no clip. Get it whole"
         )
     if reader.duration and (ends := float(known[-1])) < 0.9 * reader.duration - 1:
         notes.append(f"has pictures for {ends:.1f} of {reader.duration:.1f} s: it is cut short, or only sound goes on")
@@ -305,13 +306,14 @@ def describe_videos(
     """
     videos, skipped = list(videos), list(skipped)
     lines = [
-        f"{video.name}: {video.size[1]}×{video.size[0]}, {video.fps:.4g} frames/s, {video.num_frames} frames"
+        f"{video.name}: {video.size[1]}×{video.size[0]}, {video.fps:.4g} frames/s, {counted(video.num_frames, 'frame')}"
         for video in videos
     ]
     unusual = [f"note: {video.name} {note}" for video in videos for note in (*video.notes, *_lost(video, size, fit))]
     bad = sum(one.is_video for one in skipped)
-    others = f", {len(skipped) - bad} other files and folders" if len(skipped) > bad else ""
-    return "\n".join([*lines, *unusual, *_describe_skipped(skipped), f"{len(lines)} videos, {bad} skipped{others}"])
+    others = counted(len(skipped) - bad, "other file or folder", "other files and folders")
+    total = f"{counted(len(lines), 'video')}, {bad} skipped" + (f", {others}" if len(skipped) > bad else "")
+    return "\n".join([*lines, *unusual, *_describe_skipped(skipped), total])
 
 
 def _lost(video: Video, size: Size | None, fit: FitRule) -> list[str]:
@@ -349,7 +351,7 @@ def _walk(source: Path) -> tuple[list[Path], list[Skipped]]:
 
     def leave(path: Path, reason: str, is_video: bool = False) -> None:
         inside = sum(len(files) for *_, files in os.walk(path)) if is_hidden(path.name) and not path.is_symlink() else 0
-        name = printable(path.relative_to(source)) + (f" ({inside} files)" if inside else "")
+        name = printable(path.relative_to(source)) + (f" ({counted(inside, 'file')})" if inside else "")
         others.append(Skipped(name, reason, is_video))
 
     while folders or linked:  # linked ones last: what is both in the source and linked to keeps its own name

@@ -159,7 +159,7 @@ def _centre(size: Size) -> np.ndarray:
 
 
 def pack_tracks(tracks: Tracks, size: Size, step: float, name: str = "tracks") -> bytes:
-    """Queries, positions and visibility as deflated bytes (layout: see the module and `unpack` in viewer.js).
+    """Queries, positions and visibility as deflated bytes (layout: see the module and `TrackSet` in viewer.js).
 
     Rows of int16: the queries' t, x, y; then x and y of frame 0, of frame 1, … Each of the latter is told as its
     difference from two rows above (frame 0 from the query), and every value as its difference from its left neighbour.

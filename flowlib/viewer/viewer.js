@@ -1,7 +1,5 @@
-// The trajectory viewer in the browser: the whole of it, without a library and without a request to anywhere.
-// `render({ model, el })` is what a notebook calls (anywidget); `openPage(el, state)` is what an exported page calls.
-// Points and trails are drawn into pixels by hand (`Raster`): 20,000 of them take a few milliseconds on any machine,
-// with or without a graphics card, which no path of the canvas API does.
+// The trajectory viewer in the browser: clips and their points, over the player (player.js) and the raster (raster.js),
+// which are put in front of this file.
 
 const COLOURS = {
   position: "Start position", displacement: "Displacement", direction: "Direction", speed: "Speed",
@@ -15,34 +13,16 @@ const BACKGROUNDS = {
   video: "True frame", "first frame": "Frame 0", rebuilt: "Rebuilt frame", difference: "Difference ×4", none: "None",
 };
 const HIDDEN = { hollow: "Hollow", off: "Not shown" };
-const THEMES = { auto: "Auto", light: "Light", dark: "Dark" };
-const SPEEDS = [0.1, 0.25, 0.5, 1, 2, 4];
 const RESET = {
   colour: "position", compare: "side by side", background: "video", trail: 7, point_size: 0, density: 1,
   hidden: "hollow", selected: [], speed: 1,
 };
 const GOLDEN = 0.6180339887498949; // as in scene.py: the same density shows the same points
-const SETTLE = 120; // ms without a further change before Python is told
 const CACHE = 96e6; // bytes of decoded frames kept at once
-const MOST_PIXELS = 2.5e6; // of one panel's canvas, whatever the screen's pixel ratio
 const HIDDEN_TRAIL = 0.4; // opacity of the part of a trail where the point is hidden
 const PASSIVE = 0.3; // opacity of points that are not selected, once some are
-const ICONS = {
-  first: "M6 5v14M19 5 9 12l10 7z", back: "M17 5 7 12l10 7z", play: "M7 4.5v15L19.5 12z",
-  pause: "M8 5v14M16 5v14", next: "M7 5l10 7L7 19z", last: "M18 5v14M5 5l10 7-10 7z", plus: "M12 5v14M5 12h14",
-  minus: "M5 12h14",
-  lasso: "M12 4c5 0 8.5 2.2 8.5 5.3S17 14.5 12 14.5s-8.5-2-8.5-5.2S7 4 12 4zM8 14.2c.6 2.6.2 4.6-2 5.8",
-  reset: "M4.5 12a7.5 7.5 0 1 0 2.3-5.4L4.5 9M4.5 4v5h5",
-};
-const HELP = "Space plays, arrow keys step, Home and End jump, plus and minus zoom, 0 shows all, L draws a lasso, "
-  + "C changes the colours, H hides hidden points, Escape clears the selection.";
 
 // ---- Luggage ---------------------------------------------------------------------------------------------------
-
-async function inflate(view) {
-  const stream = new Blob([view]).stream().pipeThrough(new DecompressionStream("deflate"));
-  return new Uint8Array(await new Response(stream).arrayBuffer());
-}
 
 /** One set of trajectories; the layout is told at `pack_tracks` in packing.py. */
 class TrackSet {
@@ -122,183 +102,24 @@ class FrameStore {
 
 // ---- Drawing ---------------------------------------------------------------------------------------------------
 
-const SHAPES = { // signed distance from the edge of a shape of radius 1 at (x, y), in units of r
-  disc: (x, y, r) => Math.hypot(x, y) - r,
-  ring: (x, y, r) => Math.abs(Math.hypot(x, y) - r + 0.5) - 0.6,
-  diamond: (x, y, r) => (Math.abs(x) + Math.abs(y) - r * 1.25) * Math.SQRT1_2,
-  frame: (x, y, r) => Math.abs((Math.abs(x) + Math.abs(y) - r * 1.25) * Math.SQRT1_2 + 0.5) - 0.6,
-};
-const HOLLOW = { disc: "ring", diamond: "frame" };
-
-/** Lay a colour (r, g, b, alpha: 0 to 255) over pixel k; alpha is not premultiplied, as ImageData wants it. */
-function blend(pixels, k, r, g, b, alpha) {
-  const under = pixels[k];
-  if (under === 0 || alpha === 255) {
-    pixels[k] = (alpha << 24) | (b << 16) | (g << 8) | r;
-    return;
-  }
-  const below = under >>> 24, out = below === 255 ? 255 : alpha + (((255 - alpha) * below * 257) >> 16);
-  const share = ((alpha << 8) / out) | 0, r0 = under & 255, g0 = (under >> 8) & 255, b0 = (under >> 16) & 255;
-  pixels[k] = (out << 24) | ((b0 + ((b - b0) * share >> 8)) << 16) | ((g0 + ((g - g0) * share >> 8)) << 8)
-    | (r0 + ((r - r0) * share >> 8));
-}
-
-/** A transparent picture that antialiased dots and lines are blended into. Colours are 0xBBGGRR, opacity is 0 to 1. */
-class Raster {
-  constructor() { this.stamps = new Map(); }
-  resize(width, height) {
-    this.width = width;
-    this.height = height;
-    this.image = new ImageData(width, height);
-    this.pixels = new Uint32Array(this.image.data.buffer);
-  }
-  clear() { this.pixels.fill(0); }
-
-  /** A shape at (x, y), with a thin dark rim that keeps it apart from a bright frame. */
-  dot(shape, radius, x, y, colour, opacity) {
-    const left = Math.floor(x), top = Math.floor(y), W = this.width, H = this.height;
-    const stamp = this.#stamp(shape, radius)[((y - top) * 4 << 2) | ((x - left) * 4)];
-    const reach = stamp.reach, whole = left >= reach && top >= reach && left < W - reach && top < H - reach;
-    if (left < -reach || top < -reach || left >= W + reach || top >= H + reach) return;
-    const { dx, dy, alpha, shade } = stamp, r = colour & 255, g = (colour >> 8) & 255, b = (colour >> 16) & 255;
-    const dim = (opacity * 256) | 0, { pixels } = this;
-    for (let i = 0; i < dx.length; i++) {
-      const px = left + dx[i], py = top + dy[i];
-      if (!whole && (px < 0 || py < 0 || px >= W || py >= H)) continue;
-      const light = shade[i], a = (alpha[i] * dim) >> 8;
-      if (a) blend(pixels, py * W + px, (r * light) >> 8, (g * light) >> 8, (b * light) >> 8, a);
-    }
-  }
-
-  /** Pixels of a shape for 4 × 4 places of its centre within a pixel. */
-  #stamp(shape, radius) {
-    const key = `${shape}${radius}`;
-    if (!this.stamps.has(key)) {
-      if (this.stamps.size > 32) this.stamps.clear();
-      const phases = [];
-      for (let phase = 0; phase < 16; phase++) {
-        phases.push(shapePixels(SHAPES[shape], radius, ((phase & 3) + 0.5) / 4, ((phase >> 2) + 0.5) / 4));
-      }
-      this.stamps.set(key, phases);
-    }
-    return this.stamps.get(key);
-  }
-
-  /** Room for a batch of lines: x0, y0, x1, y1 of each, its colour and its opacity. */
-  batch(most) {
-    if (!(this.lines?.inks.length >= most)) {
-      this.lines = { ends: new Float32Array(4 * most), inks: new Uint32Array(most), alphas: new Float32Array(most) };
-    }
-    return this.lines;
-  }
-
-  /**
-   * Draw the first `count` lines of the batch; the far end of each belongs to the line that follows. Where lines
-   * cross, the more opaque one is seen, and the later of two alike. They come in a batch, not one by one, because
-   * 140,000 calls with five numbers each cost more than the pixels.
-   */
-  drawLines(count, half) {
-    const { pixels, width, height, lines: { ends, inks, alphas } } = this;
-    for (let i = 0; i < count; i++) {
-      const x0 = ends[4 * i], y0 = ends[4 * i + 1], x1 = ends[4 * i + 2], y1 = ends[4 * i + 3];
-      const steep = Math.abs(y1 - y0) > Math.abs(x1 - x0), turned = steep ? y0 > y1 : x0 > x1;
-      const a0 = steep ? (turned ? y1 : y0) : turned ? x1 : x0, a1 = steep ? (turned ? y0 : y1) : turned ? x0 : x1;
-      const b0 = steep ? (turned ? x1 : x0) : turned ? y1 : y0, b1 = steep ? (turned ? x0 : x1) : turned ? y0 : y1;
-      const along = steep ? height : width, across = steep ? width : height;
-      const strideA = steep ? width : 1, strideB = steep ? 1 : width, full = alphas[i] * 255, ink = inks[i];
-      const slope = a1 > a0 ? (b1 - b0) / (a1 - a0) : 0, reach = half * Math.sqrt(1 + slope * slope);
-      // "| 0" keeps the loops in integers
-      const start = a0 > 0 ? Math.ceil(a0 - 0.5) | 0 : 0, stop = a1 < along ? Math.ceil(a1 - 0.5) | 0 : along;
-      let low = b0 + (start + 0.5 - a0) * slope - reach;
-      for (let a = start; a < stop; a++, low += slope) {
-        const high = low + 2 * reach, end = high < across ? Math.floor(high) | 0 : across - 1;
-        for (let b = low > 0 ? low | 0 : 0; b <= end; b++) {
-          const alpha = (full * ((high < b + 1 ? high : b + 1) - (low > b ? low : b))) | 0;
-          const k = a * strideA + b * strideB;
-          if (alpha > 3 && alpha >= pixels[k] >>> 24) pixels[k] = (alpha << 24) | ink;
-        }
-      }
-    }
-  }
-}
-
-function shapePixels(distance, radius, x, y) {
-  const rim = Math.min(1, radius / 3), reach = Math.ceil(radius * 1.3 + rim + 1);
-  const found = { dx: [], dy: [], alpha: [], shade: [] };
-  for (let dy = -reach; dy <= reach; dy++) {
-    for (let dx = -reach; dx <= reach; dx++) {
-      const d = distance(dx + 0.5 - x, dy + 0.5 - y, radius);
-      const inner = Math.min(1, Math.max(0, 0.5 - d)), outer = Math.min(1, Math.max(0, 0.5 - d + rim)) * 0.45;
-      const alpha = inner + (1 - inner) * outer;
-      if (alpha < 0.02) continue;
-      found.dx.push(dx); found.dy.push(dy);
-      found.alpha.push(Math.round(alpha * 255)); found.shade.push(Math.round(255 * inner / alpha));
-    }
-  }
-  return {
-    reach, dx: Int8Array.from(found.dx), dy: Int8Array.from(found.dy),
-    alpha: Uint8Array.from(found.alpha), shade: Uint8Array.from(found.shade),
-  };
-}
-
-/** The three maps of colours.py, as tables of 0xBBGGRR. */
-class Palette {
-  constructor(view) {
-    const bytes = new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
-    const table = (first, count) => Uint32Array.from({ length: count }, (_, i) => packColour(bytes, 3 * (first + i)));
-    this.magnitudes = table(0, 256);
-    this.positions = table(256, 64 * 64);
-    this.directions = table(256 + 64 * 64, 33 * 33);
-  }
-  magnitude(share) { return this.magnitudes[Math.min(255, Math.max(0, Math.round(share * 255)))]; }
-  position(across, down) {
-    const cell = (share) => Math.min(63, Math.max(0, Math.floor(share * 64)));
-    return this.positions[cell(down) * 64 + cell(across)];
-  }
-  direction(x, y) {
-    const shrink = 16 / Math.max(1, Math.hypot(x, y));
-    return this.directions[Math.round(y * shrink + 16) * 33 + Math.round(x * shrink + 16)];
-  }
-}
-
-function packColour(bytes, at = 0) { return bytes[at] | (bytes[at + 1] << 8) | (bytes[at + 2] << 16); }
-function cssColour(colour) { return `rgb(${colour & 255} ${(colour >> 8) & 255} ${(colour >> 16) & 255})`; }
-
 /** One picture with points on it. Two canvases: the frame below, changed when the frame does; the points above. */
-class Panel {
+class Panel extends Surface {
   constructor(viewer, sets) {
-    this.viewer = viewer;
-    this.sets = sets;
-    this.back = tag("canvas", { class: "tv-back", "aria-hidden": "true" });
-    this.front = tag("canvas", { class: "tv-front", "aria-hidden": "true" });
-    this.chip = tag("div", { class: "tv-chip" });
-    const hint = { role: "application", tabindex: "0", "aria-describedby": viewer.helpId };
-    this.el = tag("div", { class: "tv-panel", ...hint }, this.back, this.front, this.chip);
-    this.raster = new Raster();
     const [H, W] = viewer.header.size;
-    this.el.style.aspectRatio = `${W} / ${H}`;
-    this.el.style.setProperty("--aspect", W / H);
+    super(viewer, W / H, "back", "front");
+    [this.back, this.front] = this.canvases;
+    this.sets = sets;
+    this.raster = new Raster();
   }
-  resize() {
-    const box = this.el.getBoundingClientRect();
-    if (!box.width || !box.height) return false;
-    const ratio = Math.min(window.devicePixelRatio || 1, Math.sqrt(MOST_PIXELS / (box.width * box.height)));
-    const width = Math.max(1, Math.round(box.width * ratio)), height = Math.max(1, Math.round(box.height * ratio));
-    this.ratio = width / box.width;
-    if (this.front.width === width && this.front.height === height && this.raster.image) return true;
-    for (const canvas of [this.back, this.front]) { canvas.width = width; canvas.height = height; }
-    this.raster.resize(width, height);
-    return true;
-  }
+  resized(width, height) { this.raster.resize(width, height); }
   /** Canvas pixels per pixel of the frame, and where the frame's top left corner lies. */
   transform() {
     const { zoom, x, y } = this.viewer.camera, scale = (this.front.width / this.viewer.header.size[1]) * zoom;
     return { scale, left: this.front.width / 2 - x * scale, top: this.front.height / 2 - y * scale };
   }
   toFrame(event) {
-    const box = this.el.getBoundingClientRect(), { scale, left, top } = this.transform();
-    return [((event.clientX - box.left) * this.ratio - left) / scale - 0.5,
-            ((event.clientY - box.top) * this.ratio - top) / scale - 0.5];
+    const [x, y] = this.place(event), { scale, left, top } = this.transform();
+    return [(x - left) / scale - 0.5, (y - top) / scale - 0.5];
   }
   toCanvas([x, y]) {
     const { scale, left, top } = this.transform();
@@ -424,21 +245,16 @@ class Panel {
 
 // ---- The viewer ------------------------------------------------------------------------------------------------
 
-class Viewer {
-  constructor(model, el) {
-    this.model = model;
-    this.el = el;
-    this.header = model.get("_header");
-    this.helpId = `tv-help-${Math.random().toString(36).slice(2)}`;
-    this.camera = this.#wholeFrame();
-    this.hover = this.lasso = this.saving = this.drawing = null;
-    this.lassoTool = this.onlySelected = false;
-    this.coloursKept = new Map();
-    this.listeners = [];
-    this.timings = []; // ms of the last redraws, for benchmarks
-  }
+class Viewer extends Player {
+  defaults = RESET;
+  camera = this.#wholeFrame();
+  hover = null;
+  lasso = null;
+  lassoTool = false;
+  onlySelected = false;
+  coloursKept = new Map();
 
-  async start() {
+  async load() {
     const { model, header } = this, [H, W] = header.size, none = { buffer: new ArrayBuffer(0), byteOffset: 0 };
     const packed = ["_tracks", "_prediction"].map((name) => model.get(name)).filter((view) => view?.byteLength);
     this.palette = new Palette(model.get("_palette"));
@@ -448,32 +264,15 @@ class Viewer {
     this.sets = (await Promise.all(packed.map(inflate))).map((bytes) => new TrackSet(bytes, header));
     this.occlusions = this.sets.map((set) => Int32Array.from({ length: set.N }, (_, n) => set.firstOcclusion(n)));
     this.setColours = header.set_colours.map((rgb) => packColour(rgb));
-    this.#build();
     this.#choosePoints();
-    this.#listen();
-    this.#applyTheme();
-    this.#arrange();
-    await this.#ready(this.get("frame"));
-    this.redraw(true);
-    this.el.dataset.ready = "true";
-    if (this.get("playing")) this.#play();
   }
 
-  get(name) { return this.model.get(name); }
-  /** Change a trait here at once, and tell Python when things have settled. */
-  set(name, value, now = false) {
-    this.model.set(name, value);
-    clearTimeout(this.saving);
-    if (now) this.model.save_changes();
-    else this.saving = setTimeout(() => this.model.save_changes(), SETTLE);
-  }
   get comparison() { return this.sets.length < 2 ? "truth" : this.get("compare"); }
   shows(comparison) { return this.comparison === comparison; }
-  get last() { return this.header.num_frames - 1; }
 
   // -- what is drawn
 
-  plain() { return this.el.dataset.theme === "dark" ? "#181818" : "#e9e9ec"; }
+  plain() { return this.dark ? "#181818" : "#e9e9ec"; }
   picture() {
     const frame = this.get("frame"), name = this.get("background");
     if (name === "none") return null;
@@ -485,7 +284,7 @@ class Viewer {
     return first ? { first } : null;
   }
   /** The pictures that showing `frame` takes. */
-  #ready(frame) {
+  ready(frame) {
     const name = this.get("background");
     if (name === "none") return Promise.resolve();
     const wanted = [];
@@ -493,7 +292,7 @@ class Viewer {
     if (name === "rebuilt" || name === "difference") wanted.push(this.rebuilt.load(frame));
     return Promise.all(wanted);
   }
-  #isReady(frame) {
+  isReady(frame) {
     const name = this.get("background");
     const rebuilt = !["rebuilt", "difference"].includes(name) || this.rebuilt.decoded.has(frame);
     const own = name === "rebuilt" || this.frames.decoded.has(name === "first frame" ? 0 : frame);
@@ -543,54 +342,16 @@ class Viewer {
     }[name];
   }
 
-  /** Draw before the next repaint; however many ask, once. */
-  redraw(back = false) {
-    this.backStale ||= back;
-    this.drawing ??= requestAnimationFrame(() => { this.drawing = null; this.drawNow(); });
-  }
-  drawNow() {
-    const began = performance.now();
+  draw(all) {
     let drawn = false;
     for (const panel of this.panels) {
       if (!panel.resize()) continue;
-      if (this.backStale || panel.unpainted !== false) panel.drawBack();
+      if (all || panel.unpainted !== false) panel.drawBack();
       panel.unpainted = false;
       panel.drawFront();
       drawn = true;
     }
-    if (drawn) this.backStale = false;
-    this.timings.push(performance.now() - began);
-    if (this.timings.length > 1000) this.timings.shift();
-  }
-
-  // -- time
-
-  async #show(frame) {
-    this.#tellFrame();
-    await this.#ready(frame);
-    if (this.get("frame") === frame) this.redraw(true);
-  }
-  goTo(frame) { this.set("frame", Math.min(this.last, Math.max(0, frame))); }
-  toggle() { this.set("playing", !this.get("playing"), true); }
-
-  /** Frames follow the clock; one that is not decoded yet is waited for. Python hears of it only when this stops. */
-  #play() {
-    let due = performance.now();
-    const run = (this.run = {}); // a second start, or the end of the view, ends this one
-    const tick = (now) => {
-      if (!this.get("playing") || this.run !== run || this.last === 0) return;
-      requestAnimationFrame(tick);
-      if (!this.el.isConnected) return; // a notebook takes out what is scrolled away, and puts it back
-      const pause = 1000 / (this.header.fps * this.get("speed")), frame = this.get("frame");
-      if (now - due < (frame === this.last ? Math.max(pause, 500) : pause)) return;
-      const next = (frame + 1) % (this.last + 1);
-      this.#ready((next + 1) % (this.last + 1));
-      if (!this.#isReady(next)) { this.#ready(next); return; }
-      due = now - due > 2 * pause ? now : due + pause;
-      if (frame === this.last) due = now;
-      this.model.set("frame", next); // not saved: no trip to the kernel while playing
-    };
-    requestAnimationFrame(tick);
+    return drawn;
   }
 
   // -- space
@@ -673,56 +434,22 @@ class Viewer {
 
   // -- building
 
-  #build() {
+  build() {
     const { header } = this, [H, W] = header.size;
-    const count = (n, noun) => `${n.toLocaleString("en")} ${noun}${n === 1 ? "" : "s"}`;
-    this.stage = tag("div", { class: "tv-stage" });
-    this.tip = tag("div", { class: "tv-tip", role: "tooltip", hidden: "" });
-    this.live = tag("div", { class: "tv-quiet", "aria-live": "polite" });
-    const facts = [count(header.num_points, "point"), count(header.num_frames, "frame"), `${W} × ${H}`].join(" · ");
-    const title = tag("div", { class: "tv-title", role: "heading", "aria-level": "3" }, header.title || "Trajectories");
-    this.info = tag("div", { class: "tv-info" }, facts);
-    this.zoomText = tag("span", { class: "tv-zoom" }, "100 %");
     this.legend = tag("div", { class: "tv-legend" });
     this.selection = tag("div", { class: "tv-selection" });
-    this.el.append(
-      tag("div", { class: "tv-head" }, title, this.info, this.#buildTools()), this.stage, this.#buildTransport(),
-      tag("div", { class: "tv-foot" }, this.legend, this.selection), this.#buildSettings(),
-      tag("div", { id: this.helpId, class: "tv-quiet" }, HELP), this.live, this.tip,
-    );
-    this.el.setAttribute("role", "group");
-    this.el.setAttribute("aria-label", `Trajectory viewer: ${header.title || "trajectories"}`);
-    // JupyterLab keeps its one-letter commands to itself while the keys go here
-    this.el.dataset.lmSuppressShortcuts = this.el.dataset.pSuppressShortcuts = "true";
-  }
-  #buildTools() {
     this.lassoButton = button("lasso", "Lasso (L)", () => this.#setLasso(!this.lassoTool));
     this.lassoButton.setAttribute("aria-pressed", "false");
-    return tag("div", { class: "tv-tools", role: "toolbar", "aria-label": "View" },
-      this.lassoButton, button("minus", "Zoom out", () => this.zoomBy(1 / 1.5)), this.zoomText,
-      button("plus", "Zoom in", () => this.zoomBy(1.5)), button("reset", "Reset everything", () => this.reset()));
-  }
-  #buildTransport() {
-    const jump = (icon, label, to) => button(icon, label, () => this.goTo(to()));
-    this.playButton = button("play", "Play", () => this.toggle());
-    const frames = { min: 0, max: this.last, step: 1 };
-    this.slider = tag("input", { type: "range", class: "tv-scrub", "aria-label": "Frame", ...frames });
-    this.slider.addEventListener("input", () => this.goTo(Number(this.slider.value)));
-    this.counter = tag("output", { class: "tv-counter" });
-    const speeds = Object.fromEntries(SPEEDS.map((speed) => [speed, `${speed}×`]));
-    const curve = this.#errorCurve();
-    const still = this.last === 0;
-    const bar = tag("div", { class: "tv-transport" },
-      jump("first", "First frame", () => 0), jump("back", "Step back", () => this.get("frame") - 1), this.playButton,
-      jump("next", "Step on", () => this.get("frame") + 1), jump("last", "Last frame", () => this.last),
-      tag("div", { class: "tv-time" }, ...(curve ? [curve] : []), this.slider), this.counter,
-      this.#choice("speed", "Speed", speeds, Number));
-    if (still) for (const control of bar.querySelectorAll("button, input, select")) control.disabled = true;
-    return bar;
+    const facts = [counted(header.num_points, "point"), counted(header.num_frames, "frame"), `${W} × ${H}`];
+    this.layOut({
+      kind: "Trajectories", facts: facts.join(" · "), tools: [this.lassoButton],
+      foot: [this.legend, this.selection], settings: this.#settings(),
+    });
+    this.#errorCurve();
   }
   /** The mean error of the visible points, frame by frame, drawn above the slider. */
   #errorCurve() {
-    if (this.sets.length < 2 || this.last < 1 || !this.header.num_points) return null;
+    if (this.sets.length < 2 || this.last < 1 || !this.header.num_points) return;
     const [truth, prediction] = this.sets, means = [];
     for (let s = 0; s <= this.last; s++) {
       let sum = 0, seen = 0;
@@ -730,85 +457,48 @@ class Viewer {
       means.push(seen ? sum / seen : 0);
     }
     this.meanErrors = means;
-    const top = Math.max(...means) || 1;
-    const points = means.map((mean, s) => `${(100 * s) / this.last},${20 - (18 * mean) / top}`).join(" ");
     const ends = [0, this.last].map((s) => `${means[s].toFixed(1)} px in frame ${s}`).join(", ");
-    const label = `Mean error of visible points: ${ends}`;
-    const box = { viewBox: "0 0 100 20", preserveAspectRatio: "none" };
-    return shape("svg", { class: "tv-curve", role: "img", "aria-label": label, ...box },
-      shape("polygon", { points: `0,20 ${points} 100,20` }), shape("polyline", { points }));
+    this.drawCurve(means, `Mean error of visible points: ${ends}`);
   }
-  #buildSettings() {
+  #settings() {
     const two = this.sets.length === 2, rebuilt = this.rebuilt.parts.length > 0, { names } = this.header;
     const compare = { ...COMPARISONS, truth: `Only ${names[0]}`, prediction: `Only ${names[1]}` };
-    const colours = Object.fromEntries(Object.entries(COLOURS).filter(([name]) => two || name !== "error"));
-    const backgrounds = Object.fromEntries(
-      Object.entries(BACKGROUNDS).filter(([name]) => rebuilt || !["rebuilt", "difference"].includes(name)));
+    const colours = Object.entries(COLOURS).filter(([name]) => two || name !== "error");
+    const backgrounds = Object.entries(BACKGROUNDS).filter(
+      ([name]) => rebuilt || !["rebuilt", "difference"].includes(name));
     const most = Math.max(0, this.header.num_points - 1);
     const point = tag("input", { type: "number", min: 0, max: most, placeholder: "no." });
     point.addEventListener("change", () => {
       const n = Math.round(Number(point.value));
       if (point.value !== "" && n >= 0 && n < this.header.num_points) this.select([n]);
     });
-    const trailEnd = Math.max(1, this.last);
-    const grid = tag("div", { class: "tv-grid" },
-      this.#choice("colour", "Colour", colours),
-      ...(two ? [this.#choice("compare", "Compare", compare)] : []),
-      this.#choice("background", "Background", backgrounds),
-      this.#choice("hidden", "Hidden points", HIDDEN),
-      this.#range("trail", "Trails", 0, trailEnd, 1, (v) => `${v} fr`),
-      this.#range("point_size", "Point size", 0, 16, 0.5, (v) => (v ? `${v} px` : "auto")),
-      this.#range("density", "Density", 0.01, 1, 0.01, (v) => `${Math.round(v * 100)} %`),
-      labelled("Point", point),
-      this.#choice("theme", "Theme", THEMES));
-    return tag("details", { class: "tv-settings", open: "" }, tag("summary", {}, "Settings"), grid);
-  }
-  #choice(name, label, options, parse = String) {
-    const select = tag("select", { "data-trait": name });
-    for (const [value, text] of Object.entries(options)) select.append(tag("option", { value }, text));
-    const show = () => {
-      const value = String(this.get(name));
-      const known = [...select.options].some((option) => option.value === value);
-      if (!known) select.append(tag("option", { value }, `${value}×`)); // a speed that Python set
-      select.value = value;
-    };
-    select.addEventListener("change", () => this.set(name, parse(select.value), true));
-    this.#on(name, show);
-    show();
-    return labelled(label, select);
-  }
-  #range(name, label, min, max, step, text) {
-    const input = tag("input", { type: "range", min, max, step, "data-trait": name }), value = tag("output");
-    const show = () => {
-      input.value = this.get(name);
-      value.textContent = text(Number(input.value));
-      input.setAttribute("aria-valuetext", value.textContent);
-    };
-    input.addEventListener("input", () => this.set(name, Number(input.value)));
-    this.#on(name, show);
-    show();
-    return labelled(label, input, value);
+    return [
+      this.choice("colour", "Colour", colours),
+      ...(two ? [this.choice("compare", "Compare", Object.entries(compare))] : []),
+      this.choice("background", "Background", backgrounds),
+      this.choice("hidden", "Hidden points", Object.entries(HIDDEN)),
+      this.range("trail", "Trails", 0, Math.max(1, this.last), 1, (v) => `${v} fr`),
+      this.range("point_size", "Point size", 0, 16, 0.5, (v) => (v ? `${v} px` : "auto")),
+      this.range("density", "Density", 0.01, 1, 0.01, (v) => `${Math.round(v * 100)} %`),
+      labelled("Point", point)];
   }
 
   /** One panel or two, as the comparison asks for. */
-  #arrange() {
+  arrange() {
     const all = { "side by side": [[0], [1]], truth: [[0]], prediction: [[1]] }[this.comparison] ?? [[0, 1]];
-    this.panels = all.map((sets) => new Panel(this, sets));
-    this.stage.replaceChildren(...this.panels.map((panel) => panel.el));
-    this.stage.classList.toggle("tv-two", all.length === 2);
+    this.showPanels(all.map((sets) => new Panel(this, sets)));
     for (const panel of this.panels) {
       const name = panel.sets.map((which) => this.header.names[which]).join(" and ");
       panel.chip.textContent = name;
       panel.chip.hidden = this.sets.length < 2;
       panel.el.setAttribute("aria-label", `${this.sets.length < 2 ? "Trajectories" : name} over the video`);
       this.#listenTo(panel);
-      this.sizes?.observe(panel.el);
     }
     const fixed = this.shows("overlay") || this.shows("errors");
     const select = this.el.querySelector("[data-trait=colour]");
     select.disabled = fixed;
     select.title = fixed ? "Overlay colours the sets, error vectors the error" : "";
-    this.#tellFrame();
+    this.tellFrame();
     this.#drawLegend();
     this.redraw(true);
   }
@@ -843,14 +533,8 @@ class Viewer {
     return tag("i", { class: "tv-bar", style: `background:linear-gradient(to right, ${stops.join(", ")})` });
   }
 
-  #tellFrame() {
-    const frame = this.get("frame");
-    this.slider.value = frame;
-    this.slider.style.setProperty("--done", this.last ? frame / this.last : 0);
-    const error = this.meanErrors ? `, mean error ${this.meanErrors[frame].toFixed(2)} px` : "";
-    this.slider.setAttribute("aria-valuetext", `frame ${frame} of ${this.last}${error}`);
-    this.counter.textContent = `${frame} / ${this.last}`;
-    this.counter.title = error ? `frame ${frame}${error}` : "";
+  aboutFrame(frame) { return this.meanErrors ? `mean error ${this.meanErrors[frame].toFixed(2)} px` : ""; }
+  frameShown() {
     this.#tellSelection();
     if (this.hover !== null) this.#fillTip();
   }
@@ -872,65 +556,29 @@ class Viewer {
   }
 
   reset() {
-    for (const [name, value] of Object.entries(RESET)) this.model.set(name, value);
     this.onlySelected = false;
     this.#setLasso(false);
-    this.goTo(0);
-    this.showAll();
+    super.reset();
   }
 
   // -- listening
 
-  #on(name, listener) {
-    this.model.on(`change:${name}`, listener);
-    this.listeners.push([`change:${name}`, listener]);
-  }
-  #listen() {
-    this.#on("frame", () => this.#show(this.get("frame")));
-    this.#on("playing", () => {
-      const playing = this.get("playing");
-      this.#tellPlaying();
-      if (playing) this.#play();
-      else this.model.save_changes(); // where it stopped
-    });
-    this.#tellPlaying();
-    this.#on("selected", () => {
+  listen() {
+    this.on("selected", () => {
       this.#choosePoints();
       this.#tellSelection();
       const selected = this.get("selected");
-      this.#say(selected.length === 1 ? this.#spoken(selected[0]) : `${selected.length} points selected`);
+      this.say(selected.length === 1 ? this.#spoken(selected[0]) : `${selected.length} points selected`);
       this.redraw();
     });
-    this.#on("density", () => { this.#choosePoints(); this.redraw(); });
-    this.#on("colour", () => { this.#drawLegend(); this.redraw(); });
-    this.#on("compare", () => { this.hover = null; this.tip.hidden = true; this.#arrange(); });
-    this.#on("background", () => this.#show(this.get("frame")));
-    this.#on("theme", () => this.#applyTheme());
-    for (const name of ["trail", "point_size", "hidden"]) this.#on(name, () => this.redraw());
-    this.el.addEventListener("keydown", (event) => this.#press(event));
-    this.sizes = new ResizeObserver(() => this.redraw(true));
-    this.surroundings = new MutationObserver(() => this.#applyTheme());
-    for (const node of [document.body, document.documentElement]) this.surroundings.observe(node, { attributes: true });
-    this.scheme = matchMedia("(prefers-color-scheme: dark)");
-    this.themeChanged = () => this.#applyTheme();
-    this.scheme.addEventListener("change", this.themeChanged);
+    this.on("density", () => { this.#choosePoints(); this.redraw(); });
+    this.on("colour", () => { this.#drawLegend(); this.redraw(); });
+    this.on("compare", () => { this.hover = null; this.tip.hidden = true; this.arrange(); });
+    this.on("background", () => this.showFrame(this.get("frame")));
+    for (const name of ["trail", "point_size", "hidden"]) this.on(name, () => this.redraw());
   }
-  #tellPlaying() {
-    const playing = this.get("playing");
-    this.playButton.setAttribute("aria-label", playing ? "Pause" : "Play");
-    this.playButton.title = playing ? "Pause" : "Play";
-    this.playButton.classList.toggle("tv-on", playing);
-    this.playButton.querySelector("path").setAttribute("d", ICONS[playing ? "pause" : "play"]);
-  }
-  #say(text) { this.live.textContent = text; }
   #spoken(n) {
     return `Point ${n}: ${this.numbers(n).map(([name, values]) => `${name} ${values.join(" and ")}`).join("; ")}`;
-  }
-  #applyTheme() {
-    const theme = this.get("theme") === "auto" ? (darkAround() ? "dark" : "light") : this.get("theme");
-    if (this.el.dataset.theme === theme) return;
-    this.el.dataset.theme = theme;
-    if (this.panels) this.redraw(true);
   }
   #setLasso(on) {
     this.lassoTool = on;
@@ -938,78 +586,42 @@ class Viewer {
     this.el.classList.toggle("tv-lassoing", on);
   }
 
-  #press(event) {
-    const typing = event.target.matches("input, select, textarea");
-    const pushes = event.target.matches("button, summary") && [" ", "Enter"].includes(event.key);
-    if (event.ctrlKey || event.metaKey || event.altKey || typing || pushes) return;
-    const cycle = (name, values) => this.set(name, values[(values.indexOf(this.get(name)) + 1) % values.length], true);
-    const actions = {
-      " ": () => this.last && this.toggle(), ArrowLeft: () => this.goTo(this.get("frame") - 1),
-      ArrowRight: () => this.goTo(this.get("frame") + 1), Home: () => this.goTo(0), End: () => this.goTo(this.last),
-      "+": () => this.zoomBy(1.5), "=": () => this.zoomBy(1.5), "-": () => this.zoomBy(1 / 1.5),
-      0: () => this.showAll(),
-      l: () => this.#setLasso(!this.lassoTool), h: () => cycle("hidden", Object.keys(HIDDEN)),
-      c: () => cycle("colour", [...this.el.querySelector("[data-trait=colour]").options].map((option) => option.value)),
-      Escape: () => { this.#setLasso(false); this.select([]); },
-    };
-    const action = actions[event.key.length === 1 ? event.key.toLowerCase() : event.key];
-    if (!action) return;
-    event.preventDefault();
-    event.stopPropagation();
-    action();
+  keys() {
+    const colours = () => [...this.el.querySelector("[data-trait=colour]").options].map((option) => option.value);
+    return [
+      ["L", "draw a lasso", { l: () => this.#setLasso(!this.lassoTool) }],
+      ["C", "next colours", { c: () => this.cycle("colour", colours()) }],
+      ["H", "show hidden points or not", { h: () => this.cycle("hidden", Object.keys(HIDDEN)) }],
+      ["Esc", "select nothing", { Escape: () => { this.#setLasso(false); this.select([]); } }],
+    ];
+  }
+  gestures() {
+    return [
+      ["Drag", "move the picture"], ["Wheel", "zoom, once the picture is clicked (or with Ctrl)"],
+      ["Click", "select a point (with Shift: one more)"], ["Shift + drag", "lasso: select more points"],
+      ["Double click", "show all"],
+    ];
   }
 
-  /** Drag moves, shift-drag or the lasso tool selects, a click picks, two fingers or the wheel zoom. */
   #listenTo(panel) {
-    const pointers = new Map();
-    let moved = 0, span = 0;
-    const spread = () => {
-      const [a, b] = [...pointers.values()];
-      return Math.hypot(a.clientX - b.clientX, a.clientY - b.clientY);
-    };
-    panel.el.addEventListener("pointerdown", (event) => {
-      if (event.button) return;
-      panel.el.focus({ preventScroll: true });
-      panel.el.setPointerCapture(event.pointerId);
-      pointers.set(event.pointerId, event);
-      moved = 0;
-      span = pointers.size === 2 ? spread() : 0;
-      const draws = (event.shiftKey || this.lassoTool) && pointers.size === 1;
-      this.lasso = draws ? { panel, path: [panel.toFrame(event)], add: event.shiftKey } : null;
+    this.watch(panel, {
+      press: (event) => {
+        if (!event.shiftKey && !this.lassoTool) return null;
+        const lasso = (this.lasso = { panel, path: [panel.toFrame(event)], add: event.shiftKey });
+        return (move, done) => {
+          if (move) { lasso.path.push(panel.toFrame(move)); this.redraw(); return; }
+          this.lasso = null;
+          if (done) this.#selectInside(lasso);
+        };
+      },
+      drag: (event, dx, dy) => {
+        const { scale } = panel.transform();
+        this.moveBy((dx * panel.ratio) / scale, (dy * panel.ratio) / scale);
+      },
+      click: (event) => this.#pick(panel, event),
+      hover: (event) => this.#hoverAt(panel, event),
+      leave: () => this.#leave(),
     });
-    panel.el.addEventListener("pointermove", (event) => {
-      const before = pointers.get(event.pointerId);
-      if (!before) { this.#hoverAt(panel, event); return; }
-      pointers.set(event.pointerId, event);
-      const dx = event.clientX - before.clientX, dy = event.clientY - before.clientY;
-      moved += Math.abs(dx) + Math.abs(dy);
-      if (pointers.size === 2) { const now = spread(); this.zoomBy(now / span, panel, event); span = now; return; }
-      if (this.lasso) { this.lasso.path.push(panel.toFrame(event)); this.redraw(); return; }
-      if (moved < 4) return;
-      this.#leave();
-      const { scale } = panel.transform();
-      this.moveBy((dx * panel.ratio) / scale, (dy * panel.ratio) / scale);
-    });
-    const end = (event) => {
-      if (!pointers.delete(event.pointerId)) return;
-      const { lasso } = this;
-      this.lasso = null;
-      if (event.type === "pointercancel") { this.redraw(); return; }
-      if (lasso && moved >= 4) this.#selectInside(lasso);
-      else if (moved < 4) this.#pick(panel, event);
-      this.redraw();
-    };
-    panel.el.addEventListener("pointerup", end);
-    panel.el.addEventListener("pointercancel", end);
-    panel.el.addEventListener("pointerleave", () => this.#leave());
-    panel.el.addEventListener("dblclick", () => this.showAll());
-    panel.el.addEventListener("wheel", (event) => {
-      // the wheel belongs to the notebook until one has clicked into the picture
-      if (!event.ctrlKey && !event.metaKey && !this.stage.contains(document.activeElement ?? null)
-          && !this.stage.contains(this.el.getRootNode().activeElement ?? null)) return;
-      event.preventDefault();
-      this.zoomBy(Math.exp(-event.deltaY * (event.deltaMode ? 0.05 : 0.0015)), panel, event);
-    }, { passive: false });
   }
   #pick(panel, event) {
     const point = this.nearest(panel, event);
@@ -1021,10 +633,7 @@ class Viewer {
     const point = this.nearest(panel, event);
     if (point === null) { this.#leave(); return; }
     if (point !== this.hover) { this.hover = point; this.#fillTip(); this.redraw(); }
-    const box = this.el.getBoundingClientRect(), x = event.clientX - box.left, y = event.clientY - box.top;
-    this.tip.hidden = false;
-    this.tip.style.left = `${Math.max(4, Math.min(x + 16, box.width - this.tip.offsetWidth - 4))}px`;
-    this.tip.style.top = `${y + 18}px`;
+    this.placeTip(event);
   }
   #leave() {
     if (this.hover === null) return;
@@ -1041,13 +650,7 @@ class Viewer {
   }
 
   stop() {
-    this.run = null;
-    clearTimeout(this.saving);
-    cancelAnimationFrame(this.drawing);
-    this.listeners.forEach(([name, listener]) => this.model.off(name, listener));
-    this.sizes?.disconnect();
-    this.surroundings?.disconnect();
-    this.scheme?.removeEventListener("change", this.themeChanged);
+    super.stop();
     this.frames?.close();
     this.rebuilt?.close();
   }
@@ -1062,95 +665,6 @@ function insidePolygon([x, y], path) {
   return inside;
 }
 
-/** Whether the place the viewer is shown in is dark: JupyterLab, VS Code and Colab each say it their own way. */
-function darkAround() {
-  const { body, documentElement: root } = document;
-  if (body.dataset.jpThemeLight) return body.dataset.jpThemeLight === "false";
-  if (/\bvscode-(dark|high-contrast)\b/.test(body.className)) return true;
-  if (body.classList.contains("vscode-light")) return false;
-  if (root.hasAttribute("theme")) return root.getAttribute("theme") === "dark";
-  return matchMedia("(prefers-color-scheme: dark)").matches;
-}
 
-// ---- Elements (text is only ever set as text, so that no name or title can become markup) ------------------------
-
-function tag(name, attributes = {}, ...children) {
-  const element = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes)) {
-    if (key === "onclick") element.addEventListener("click", value);
-    else element.setAttribute(key, value);
-  }
-  element.append(...children);
-  return element;
-}
-function unit(text) { return tag("span", { class: "tv-unit" }, text); }
-function shape(name, attributes, ...children) {
-  const element = document.createElementNS("http://www.w3.org/2000/svg", name);
-  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
-  element.append(...children);
-  return element;
-}
-function button(icon, label, onclick) {
-  const picture = shape("svg", { viewBox: "0 0 24 24", "aria-hidden": "true" }, shape("path", { d: ICONS[icon] }));
-  const named = { class: `tv-button tv-${icon}`, title: label, "aria-label": label };
-  return tag("button", { type: "button", ...named, onclick }, picture);
-}
-function labelled(text, control, ...more) {
-  return tag("label", { class: "tv-field" }, tag("span", {}, text, ...more), control);
-}
-function swatch(table, side, kind) {
-  const canvas = tag("canvas", { width: side, height: side, class: `tv-swatch ${kind}`, "aria-hidden": "true" });
-  const image = new ImageData(side, side), pixels = new Uint32Array(image.data.buffer);
-  table.forEach((colour, k) => { pixels[k] = 0xff000000 | colour; });
-  canvas.getContext("2d").putImageData(image, 0, 0);
-  return canvas;
-}
-
-// ---- Where it lives --------------------------------------------------------------------------------------------
-
-/** What a notebook calls. */
-async function render({ model, el }) {
-  const root = tag("div", { class: "tv" });
-  el.append(root);
-  hideSnapshot(model.get("_header").snapshot);
-  const viewer = (root.viewer = new Viewer(model, root));
-  try {
-    await viewer.start();
-  } catch (error) {
-    const fault = `The viewer could not start: ${error.message}`;
-    root.replaceChildren(tag("p", { class: "tv-fault", role: "alert" }, fault));
-    throw error;
-  }
-  return () => viewer.stop();
-}
-
-/** The picture that stands for the viewer in a saved notebook is not needed beside the live one. */
-function hideSnapshot(name) {
-  for (const picture of document.getElementsByClassName(name)) {
-    (picture.closest(".jp-OutputArea-child, .output_area, .output-area > *") ?? picture).style.display = "none";
-  }
-}
-
-/** What an exported page calls: the same viewer, with a model that has no kernel behind it. */
-function openPage(el, state) {
-  const unpacked = (value) => (value?.base64 === undefined ? value : fromBase64(value.base64));
-  const values = new Map(Object.entries(state).map(([name, value]) => [name, unpacked(value)]));
-  const listeners = new Map();
-  const model = {
-    get: (name) => values.get(name),
-    set(name, value) {
-      if (values.get(name) === value) return;
-      values.set(name, value);
-      [...(listeners.get(`change:${name}`) ?? [])].forEach((listener) => listener());
-    },
-    save_changes() {},
-    on(name, listener) { listeners.set(name, (listeners.get(name) ?? new Set()).add(listener)); },
-    off(name, listener) { listeners.get(name)?.delete(listener); },
-  };
-  return render({ model, el });
-}
-function fromBase64(text) {
-  return new DataView(Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0)).buffer);
-}
-
+const render = mounting(Viewer);
 export default { render };

@@ -37,6 +37,7 @@ class ScoringConfig:
     invisible: Literal["drop", "keep"] = "drop"  # are points predicted invisible moved, too?
     fill: Fill = "frame"  # what holes hold when all pixels are compared: frame 0 ("frame"), "nearest" or black ("none")
     miss_distance: float = MISS_DISTANCE  # pixels
+    frames: tuple[int, int] | None = None  # first and last frame whose errors count; None: all after frame 0
     moving: float = 1.0  # pixels from which on something counts as moving
     period: int = 8  # pixels; the stride whose grid artefacts are looked for
     lpips_weights: str = "none"  # AlexNet for LPIPS: "" for torchvision's, a path, URL or Drive id; "none": no LPIPS
@@ -47,6 +48,8 @@ class ScoringConfig:
         for name, (value, known) in choices.items():
             if value not in known:
                 raise ValueError(f"{name}: expected one of {', '.join(known)}, got {value!r}")
+        if self.frames is not None and not 1 <= self.frames[0] <= self.frames[1]:
+            raise ValueError(f"frames: expected a first and a last frame from 1 on, such as 4 7, got {self.frames}")
         if self.rebuild_from and self.method != "splat":
             raise ValueError(f"rebuild_from: expected 0 with method {self.method!r}, got {self.rebuild_from}")
         least = {"rebuild_from": (self.rebuild_from, 0)}

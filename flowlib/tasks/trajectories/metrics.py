@@ -64,9 +64,28 @@ class TrajectoryAnswer(Answer):
         return Tracks(displacement + queries[None, :, 1:], logits > 0, queries)
 
     @cached_property
+    def counted(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """True and predicted displacement [F N 2] and visibility [F N] in frame 0 and the frames that count."""
+        first, last = self.case.config.frames or (1, self.frames[-1])
+        kept = [index for index, frame in enumerate(self.frames) if frame == 0 or first <= frame <= last]
+        if len(kept) < 2:
+            name, S = self.case.sample.name, self.case.sample.truth.num_frames
+            raise ValueError(f"frames: expected some of those predicted of {name} ({S} frames), got {first} to {last}")
+        return self.true.displacement[kept], self.at_points[0][kept], self.true.visibility[kept]
+
+    @cached_property
     def displacement(self) -> dict[str, float]:
-        moved, far = self.true.displacement, self.case.config.miss_distance
-        return metrics.displacement_metrics(moved, self.at_points[0], self.true.visibility, miss_distance=far)
+        return metrics.displacement_metrics(*self.counted, miss_distance=self.case.config.miss_distance)
+
+    @cached_property
+    def by_motion(self) -> dict[str, float]:
+        """The mean error of points that hardly move, that move with the camera, and that move on their own."""
+        moved, predicted, seen = self.counted
+        errors = metrics.point_errors(moved, predicted, seen)[1:]
+        classes = metrics.motion_classes(moved[-1], self.true.queries[:, 1:], seen[-1], moving=self.case.config.moving)
+        chosen = {"still": 0, "camera": 1, "own": 2}
+        parts = {name: errors[seen[1:] & (classes == number)] for name, number in chosen.items()}
+        return {f"ade_{name}": float(part.mean()) if part.size else NAN for name, part in parts.items()}
 
     @cached_property
     def visibility(self) -> dict[str, float]:
@@ -133,7 +152,7 @@ def holes(answer: TrajectoryAnswer) -> float:
 
 
 def error_ahead(answer: TrajectoryAnswer) -> dict[int, float]:
-    """Mean error of each frame predicted."""
+    """Mean error of each frame predicted, whichever count elsewhere."""
     errors = metrics.epe_per_frame(answer.true.displacement, answer.at_points[0], answer.true.visibility)
     return {frame: float(error) for frame, error in zip(answer.frames[1:], errors)}
 
@@ -158,6 +177,7 @@ def _of_pictures(name: str, label: str, unit: str, better: Better, meaning: str,
 
 
 _POINTS: dict[str, Any] = {"group": "Where points go"}
+_MOTION: dict[str, Any] = {"group": "By kind of motion"}
 _SEEN: dict[str, Any] = {"group": "Which points can be seen", "needs": ("knowledge of what is hidden",)}
 _FIELD: dict[str, Any] = {"group": "Shape of the motion"}
 _LATTICE: dict[str, Any] = {"needs": ("true points on a regular grid",)}
@@ -174,6 +194,12 @@ METRICS: tuple[MetricSpec, ...] = (
     _of("displacement", "mse", "MSE", "px²", "low", "Mean squared error of a coordinate; few large misses dominate it.",
         **_POINTS, digits=1),
     _of("displacement", "mse_last", "MSE last", "px²", "low", "The same in the last frame only.", **_POINTS, digits=1),
+    _of("by_motion", "ade_still", "ADE still", "px", "low", "The error of points that move less than a pixel until the "
+        "last frame.", **_MOTION),
+    _of("by_motion", "ade_camera", "ADE camera", "px", "low", "That of points that follow the motion of most of the "
+        "picture (affine), as a moving camera makes it.", **_MOTION),
+    _of("by_motion", "ade_own", "ADE own motion", "px", "low", "That of points that move in another way than the "
+        "camera.", **_MOTION),
     _of("tapvid", "average_pts_within_thresh", "δ_avg", "%", "high", "Share of points less than 1 px off, less than 2, "
         "4, 8 and 16 px, averaged over the five (TAP-Vid).", **_POINTS, **_SHARE, headline=True),
     _of("tapvid", "average_jaccard", "AJ", "%", "high", "Place and visibility in one number (TAP-Vid): a point counts "

@@ -1,18 +1,17 @@
 # pyright: strict
-"""`Tracks`: where points go in a clip, and when they can be seen; checks of what a tracker is given.
-
-The type that trackers, shards and metrics share. NumPy only. Knows nothing of images, files or networks.
-"""
+"""The type `Tracks`, and checks of what a tracker is given. Knows nothing of files."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from flowlib.geometry import Size, rescale_points
+
+_Index = slice | Sequence[int] | np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,10 +22,11 @@ class Tracks:
         tracks: [S N 2] absolute (x, y) in pixels, float32 (float64 is kept).
         visibility: [S N] bool, True = visible.
         queries: [N 3] (t, x, y): the frame each point was asked for in, and its position there; t is a whole number.
+        confidence: [S N] float32 from 0 to 1, how far each position can be trusted: 1 is sure; None where nobody says.
 
     Raises:
         ValueError: shapes that do not belong together, visibility that is not boolean, a query outside the clip's
-            frames, or positions that are not finite.
+            frames, positions that are not finite, or a confidence outside 0 to 1.
 
     >>> still = Tracks.still(np.array([[0, 3.0, 4.0]]), num_frames=8)
     >>> still.tracks.shape, still.visibility.shape
@@ -36,6 +36,7 @@ class Tracks:
     tracks: Float[np.ndarray, "S N 2"]
     visibility: Bool[np.ndarray, "S N"]
     queries: Float[np.ndarray, "N 3"]
+    confidence: Float[np.ndarray, "S N"] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tracks", _as_float(self.tracks, "tracks"))
@@ -52,6 +53,8 @@ class Tracks:
             raise ValueError(f"queries: expected {N} to go with the tracks, got {len(self.queries)}")
         if not np.isfinite(self.tracks).all():
             raise ValueError("tracks: expected finite positions, got NaN or infinity")
+        if self.confidence is not None:
+            object.__setattr__(self, "confidence", _as_confidence(self.confidence, (S, N)))
 
     @classmethod
     def still(cls, queries: np.ndarray, num_frames: int) -> Tracks:
@@ -73,9 +76,13 @@ class Tracks:
         """Pixels from the query's position; exactly zero in the query's own frame."""
         return self.tracks - self.queries[None, :, 1:]
 
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Its arrays by their names; without `confidence` where there is none."""
+        return {name: array for name, array in vars(self).items() if array is not None}
+
     def points(self, index: slice | Sequence[int] | np.ndarray) -> Tracks:
         """The points that `index` (slice, integer array or boolean mask over N) selects, in its order."""
-        return Tracks(self.tracks[:, index], self.visibility[:, index], self.queries[index])
+        return self._picked(slice(None), index, self.queries[index])
 
     def frames(self, start: int, stop: int) -> Tracks:
         """Frames `start` to `stop` (not included) as a clip of its own; points queried outside it are dropped."""
@@ -83,7 +90,7 @@ class Tracks:
             raise ValueError(f"frames: expected 0 <= start < stop <= {self.num_frames}, got {start} and {stop}")
         kept = (self.queries[:, 0] >= start) & (self.queries[:, 0] < stop)
         queries = self.queries[kept] - np.array([start, 0, 0], self.queries.dtype)
-        return Tracks(self.tracks[start:stop, kept], self.visibility[start:stop, kept], queries)
+        return self._picked(slice(start, stop), kept, queries)
 
     def resize(self, source: Size, target: Size) -> Tracks:
         """The same tracks in a clip resized from `source` to `target`, both (height, width)."""
@@ -97,11 +104,16 @@ class Tracks:
         """The same tracks in the clip played backwards."""
         queries = self.queries.copy()
         queries[:, 0] = self.num_frames - 1 - queries[:, 0]
-        return Tracks(self.tracks[::-1], self.visibility[::-1], queries)
+        return self._picked(slice(None, None, -1), slice(None), queries)
 
     def _moved(self, move: Callable[[np.ndarray], np.ndarray]) -> Tracks:
         queries = np.concatenate([self.queries[:, :1], move(self.queries[:, 1:])], axis=1)
-        return Tracks(move(self.tracks), self.visibility, queries)
+        return replace(self, tracks=move(self.tracks), queries=queries)
+
+    def _picked(self, frames: _Index, points: _Index, queries: np.ndarray) -> Tracks:
+        """Some frames and points, with the queries that go with them."""
+        confidence = None if self.confidence is None else self.confidence[frames][:, points]
+        return Tracks(self.tracks[frames][:, points], self.visibility[frames][:, points], queries, confidence)
 
 
 def check_queries(queries: np.ndarray, num_frames: int) -> None:
@@ -138,3 +150,13 @@ def _as_float(array: np.ndarray, name: str) -> np.ndarray:
     if array.dtype.kind not in "fiu":
         raise ValueError(f"{name}: expected numbers, got {array.dtype}")
     return array if array.dtype == np.float64 else array.astype(np.float32, copy=False)
+
+
+def _as_confidence(array: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    array = np.asarray(array)
+    if array.dtype.kind not in "f" or array.shape != shape:
+        got = f"{array.dtype} {list(array.shape)}"
+        raise ValueError(f"confidence: expected floats {list(shape)} to go with the tracks, got {got}")
+    if not ((array >= 0) & (array <= 1)).all():  # NaN isn't either
+        raise ValueError(f"confidence: expected numbers from 0 to 1, got {array.min()} to {array.max()}")
+    return array.astype(np.float32, copy=False)

@@ -1,0 +1,235 @@
+"""The synthetic hand: what a picture costs, and whether the data set is as hard as it was designed to be.
+
+    python bench/hands.py rendering                 # ms per crop and per picture, one thread
+    python bench/hands.py design                    # what single frames tell of covered fingers
+    python bench/hands.py action --seeds 0 1 2      # accuracy of an LSTM on true joints across subjects
+
+"rendering" takes turns between contenders, the median of `--rounds` passes over hands in random poses. "design" uses
+nearest neighbours only, so it says what the data allow, not what a network reaches. "action" trains one LSTM of 100
+units on joints relative to the middle knuckle (Adam, 3e-3, amsgrad, batches of 20), chooses the epoch on validation
+subjects and counts on test subjects. Seconds are CPU seconds where they are called so. The last line is JSON.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from flowlib.camera import FPHA_DEPTH, Camera
+from flowlib.hands.actions import ActionConfig
+from flowlib.hands.kinematics import LIMITS, forward, place, random_shape, rotation
+from flowlib.hands.rendering import render
+from flowlib.hands.sensor import sense
+from flowlib.hands.synthetic import HIDDEN_JOINTS, SyntheticConfig, SyntheticHands
+
+CUBE = 200.0  # mm that a crop shows
+
+
+def rendering(args: argparse.Namespace) -> dict:
+    """Median ms of a 128×128 crop and of a whole picture, clean and through the sensor."""
+    rng = np.random.default_rng(args.seeds[0])
+    hands = []
+    for _ in range(args.hands):
+        shape = random_shape(rng)
+        theta = LIMITS[..., 0] + rng.random((1, 5, 4)) * (LIMITS[..., 1] - LIMITS[..., 0])
+        turn, position = rotation(0.5 * rng.random((1, 3))), np.array([[0.0, 60.0, 380 + 140 * rng.random()]])
+        hands.append((place(forward(theta, shape), turn, position)[0], shape.radii))
+
+    def crop(joints: np.ndarray, radii: np.ndarray) -> np.ndarray:
+        x, y, z = joints[3]
+        focal = 128 / CUBE * z
+        middle = 127 / 2
+        return render(joints, radii, Camera(focal, focal, middle - focal * x / z, middle - focal * y / z, (128, 128)))
+
+    def picture(joints: np.ndarray, radii: np.ndarray) -> np.ndarray:
+        return render(joints, radii, FPHA_DEPTH)
+
+    contenders: dict[str, Callable[[np.ndarray, np.ndarray], object]] = {
+        "crop 128×128": crop,
+        "crop 128×128, sensor": lambda joints, radii: sense(crop(joints, radii), np.random.default_rng(0)),
+        "picture 640×480": picture,
+        "picture 640×480, sensor": lambda joints, radii: sense(picture(joints, radii), np.random.default_rng(0)),
+    }
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for turn in range(args.rounds + 1):
+        for name, contender in contenders.items():
+            start = time.process_time()
+            for hand in hands:
+                contender(*hand)
+            if turn:
+                times[name].append(1e3 * (time.process_time() - start) / len(hands))
+    start = time.process_time()
+    made = SyntheticHands(SyntheticConfig(seed=args.seeds[0]))
+    seconds = time.process_time() - start
+    result = {name: round(statistics.median(values), 2) for name, values in times.items()}
+    for name, value in result.items():
+        print(f"{name:28} {value:6.2f} CPU ms")
+    print(f"{len(made)} sequences without pictures: {seconds:.1f} CPU s")
+    return {"ms": result, "data_set_s": round(seconds, 2)}
+
+
+def relative(hands: SyntheticHands, split: str) -> tuple[list[np.ndarray], np.ndarray]:
+    """Joints [S 21 3] of each sequence relative to the middle knuckle in mm, and the classes."""
+    sequences = hands.split(split)
+    return [s.joints - s.joints[:, 3:4] for s in sequences], np.array([s.action for s in sequences])
+
+
+def design(args: argparse.Namespace) -> dict:
+    """What single frames tell: nearest neighbours among true visible joints and among crops; PCA's floor."""
+    rows = []
+    for seed in args.seeds:
+        hands = SyntheticHands(config(args, seed))
+        gain = hands.expected_gain("test")
+        train, test = (np.concatenate(relative(hands, split)[0]) for split in ("train", "test"))
+        mean = np.linalg.norm(test - train.mean(axis=0), axis=-1).mean()
+        flat, other = train.reshape(len(train), -1), test.reshape(len(test), -1)
+        centre = flat.mean(axis=0)
+        _, singular, basis = np.linalg.svd(flat - centre, full_matrices=False)
+        kept = (other - centre) @ basis[:30].T @ basis[:30] + centre
+        floor = np.linalg.norm((kept - other).reshape(test.shape), axis=-1).mean()
+        share = (singular[:30] ** 2).sum() / (singular**2).sum()
+        visible = np.concatenate([np.asarray(sequence.visible) for sequence in hands.sequences])
+        rows.append(
+            {
+                "seed": seed,
+                "without": gain.without,
+                "family": gain.family,
+                "action": gain.action,
+                "partner": gain.partner,
+                "gain_all_joints": gain.gain_all_joints,
+                "member": gain.member,
+                "mean_pose": float(mean),
+                "pca30_floor": float(floor),
+                "pca30_variance": float(share),
+                "seen_share": float(visible.mean()),
+                **(nearest_crop(hands, args.thin) if args.crops else {}),
+            }
+        )
+        print("  ".join(f"{name} {value:.4g}" for name, value in rows[-1].items()), flush=True)
+    return {"design": [{name: round(value, 4) for name, value in row.items()} for row in rows]}
+
+
+def nearest_crop(hands: SyntheticHands, thin: int) -> dict:
+    """What the training frame with the nearest 32×32 crop tells, of every `thin`-th frame.
+
+    The mean error of its joints in mm, and how often its action is right where the fingers are covered and the search
+    is among frames of the right family.
+    """
+    crops, joints, actions, covered = ({"train": [], "test": []} for _ in range(4))
+    for split in crops:
+        for sequence in hands.split(split):
+            for frame in range(0, len(sequence), thin):
+                crops[split].append(small_crop(sequence.depth(frame), sequence.joints[frame, 3], sequence.camera))
+                joints[split].append(sequence.joints[frame] - sequence.joints[frame, 3])
+                actions[split].append(sequence.action)
+                covered[split].append(hands.occluded(sequence.key)[frame])
+    train, test = (np.stack(crops[split]).reshape(len(crops[split]), -1) for split in ("train", "test"))
+    distance = (train * train).sum(axis=1) - 2 * test @ train.T
+    error = np.linalg.norm(np.stack(joints["train"])[distance.argmin(axis=1)] - np.stack(joints["test"]), axis=-1)
+    known, asked = np.array(actions["train"]), np.array(actions["test"])
+    among = (known // 2 == asked[:, None] // 2) & np.array(covered["train"])
+    guess = known[np.where(among, distance, np.inf).argmin(axis=1)]
+    return {
+        "nearest_crop": float(error.mean()),
+        "member_by_crop": float((guess == asked)[np.array(covered["test"])].mean()),
+    }
+
+
+def small_crop(depth: np.ndarray, centre: np.ndarray, camera: Camera, size: int = 32) -> np.ndarray:
+    """Nearest pixels of the cube about the centre, scaled to -1 to 1, background 1."""
+    x, y, z = centre.astype(np.float64)
+    steps = (np.arange(size) - (size - 1) / 2) * (CUBE / size)
+    columns = np.rint((x + steps) / z * camera.fx + camera.ux).astype(int).clip(0, camera.size[1] - 1)
+    rows = np.rint((y + steps) / z * camera.fy + camera.uy).astype(int).clip(0, camera.size[0] - 1)
+    box = depth[rows[:, None], columns]
+    return np.where(box > 0, ((box - z) / (CUBE / 2)).clip(-1, 1), 1).astype(np.float32)
+
+
+def action(args: argparse.Namespace) -> dict:
+    """Test accuracy of an LSTM on true joints, and on joints of which the covered ones are replaced by their mean."""
+    rows = []
+    for seed in args.seeds:
+        hands = SyntheticHands(config(args, seed))
+        row = {"seed": seed}
+        for name in ("true joints", "covered joints unknown") if args.blind else ("true joints",):
+            start = time.process_time()
+            row |= {name: train_lstm(hands, args.epochs, seed, blind=name != "true joints")}
+            row |= {f"{name}, CPU s": round(time.process_time() - start, 1)}
+        rows.append(row)
+        print(row, flush=True)
+    return {"action": rows}
+
+
+def train_lstm(hands: SyntheticHands, epochs: int, seed: int, *, blind: bool) -> dict:
+    """Accuracy on test subjects in the epoch that is best on validation subjects, in the last one, and of families."""
+    import torch
+    from torch import nn
+    from torch.nn.utils.rnn import pack_sequence
+
+    torch.manual_seed(seed)
+    torch.set_num_threads(1)
+    inputs, targets = {}, {}
+    for split in ("train", "val", "test"):
+        poses, actions = relative(hands, split)
+        if blind:
+            mean = np.concatenate(relative(hands, "train")[0]).mean(axis=0)
+            for pose, sequence in zip(poses, hands.split(split)):
+                for joint in HIDDEN_JOINTS:
+                    pose[hands.occluded(sequence.key), joint] = mean[joint]
+        inputs[split] = [torch.from_numpy(pose.reshape(len(pose), -1) / (CUBE / 2)).float() for pose in poses]
+        targets[split] = torch.from_numpy(actions)
+    lstm, head = nn.LSTM(63, 100, batch_first=True), nn.Linear(100, len(hands.actions))
+    optimizer = torch.optim.Adam([*lstm.parameters(), *head.parameters()], lr=3e-3, amsgrad=True)
+
+    def logits(sequences: list) -> torch.Tensor:
+        return head(lstm(pack_sequence(sequences, enforce_sorted=False))[1][0][0])
+
+    history = []
+    for _ in range(epochs):
+        for batch in torch.randperm(len(inputs["train"])).split(20):
+            loss = nn.functional.cross_entropy(logits([inputs["train"][i] for i in batch]), targets["train"][batch])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        with torch.no_grad():
+            guesses = {split: logits(inputs[split]).argmax(dim=1) for split in inputs}
+        correct = {split: float((guesses[split] == targets[split]).float().mean()) for split in inputs}
+        history.append(correct | {"family": float((guesses["test"] // 2 == targets["test"] // 2).float().mean())})
+    best = max(range(epochs), key=lambda epoch: history[epoch]["val"])
+    last = [round(float(np.mean([entry[split] for entry in history[-10:]])), 4) for split in ("train", "val", "test")]
+    return {"epoch": best, **{name: round(value, 4) for name, value in history[best].items()}, "last ten": last}
+
+
+def config(args: argparse.Namespace, seed: int) -> SyntheticConfig:
+    given = json.loads(args.actions)
+    changes: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in given.items()}
+    return SyntheticConfig(seed=seed, subjects=args.subjects, actions=ActionConfig(**changes))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=(rendering.__name__, design.__name__, action.__name__))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--subjects", type=int, default=10)
+    parser.add_argument("--actions", default="{}", help="JSON of ActionConfig values that differ from the default")
+    parser.add_argument("--rounds", type=int, default=7, help="of rendering")
+    parser.add_argument("--hands", type=int, default=20, help="of rendering, per round")
+    parser.add_argument("--crops", action="store_true", help="design: nearest crops, too (minutes)")
+    parser.add_argument("--thin", type=int, default=3, help="design: every how many frames a crop")
+    parser.add_argument("--epochs", type=int, default=70, help="of the LSTM")
+    parser.add_argument("--blind", action="store_true", help="action: without the covered joints, too")
+    args = parser.parse_args()
+    result = {"rendering": rendering, "design": design, "action": action}[args.what](args)
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, NumPy {np.__version__}"
+    print(machine)
+    print(json.dumps({"bench": f"hands {args.what}", "machine": machine, **result}))
+
+
+if __name__ == "__main__":
+    main()

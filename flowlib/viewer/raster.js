@@ -1,0 +1,151 @@
+// Dots and lines, drawn into pixels by hand: 20,000 of them take a few milliseconds on any machine, with or without a
+// graphics card, which no path of the canvas API does. And the colours that numbers have (colours.py).
+
+const SHAPES = { // signed distance from the edge of a shape of radius 1 at (x, y), in units of r
+  disc: (x, y, r) => Math.hypot(x, y) - r,
+  ring: (x, y, r) => Math.abs(Math.hypot(x, y) - r + 0.5) - 0.6,
+  diamond: (x, y, r) => (Math.abs(x) + Math.abs(y) - r * 1.25) * Math.SQRT1_2,
+  frame: (x, y, r) => Math.abs((Math.abs(x) + Math.abs(y) - r * 1.25) * Math.SQRT1_2 + 0.5) - 0.6,
+};
+const HOLLOW = { disc: "ring", diamond: "frame" };
+
+/** Lay a colour (r, g, b, alpha: 0 to 255) over pixel k; alpha is not premultiplied, as ImageData wants it. */
+function blend(pixels, k, r, g, b, alpha) {
+  const under = pixels[k];
+  if (under === 0 || alpha === 255) {
+    pixels[k] = (alpha << 24) | (b << 16) | (g << 8) | r;
+    return;
+  }
+  const below = under >>> 24, out = below === 255 ? 255 : alpha + (((255 - alpha) * below * 257) >> 16);
+  const share = ((alpha << 8) / out) | 0, r0 = under & 255, g0 = (under >> 8) & 255, b0 = (under >> 16) & 255;
+  pixels[k] = (out << 24) | ((b0 + ((b - b0) * share >> 8)) << 16) | ((g0 + ((g - g0) * share >> 8)) << 8)
+    | (r0 + ((r - r0) * share >> 8));
+}
+
+/** A transparent picture that antialiased dots and lines are blended into. Colours are 0xBBGGRR, opacity is 0 to 1. */
+class Raster {
+  constructor() { this.stamps = new Map(); }
+  resize(width, height) {
+    this.width = width;
+    this.height = height;
+    this.image = new ImageData(width, height);
+    this.pixels = new Uint32Array(this.image.data.buffer);
+  }
+  clear() { this.pixels.fill(0); }
+
+  /** A shape at (x, y), with a thin dark rim that keeps it apart from a bright frame. */
+  dot(shape, radius, x, y, colour, opacity) {
+    const left = Math.floor(x), top = Math.floor(y), W = this.width, H = this.height;
+    const stamp = this.#stamp(shape, radius)[((y - top) * 4 << 2) | ((x - left) * 4)];
+    const reach = stamp.reach, whole = left >= reach && top >= reach && left < W - reach && top < H - reach;
+    if (left < -reach || top < -reach || left >= W + reach || top >= H + reach) return;
+    const { dx, dy, alpha, shade } = stamp, r = colour & 255, g = (colour >> 8) & 255, b = (colour >> 16) & 255;
+    const dim = (opacity * 256) | 0, { pixels } = this;
+    for (let i = 0; i < dx.length; i++) {
+      const px = left + dx[i], py = top + dy[i];
+      if (!whole && (px < 0 || py < 0 || px >= W || py >= H)) continue;
+      const light = shade[i], a = (alpha[i] * dim) >> 8;
+      if (a) blend(pixels, py * W + px, (r * light) >> 8, (g * light) >> 8, (b * light) >> 8, a);
+    }
+  }
+
+  /** Pixels of a shape for 4 × 4 places of its centre within a pixel. */
+  #stamp(shape, radius) {
+    const key = `${shape}${radius}`;
+    if (!this.stamps.has(key)) {
+      if (this.stamps.size > 32) this.stamps.clear();
+      const phases = [];
+      for (let phase = 0; phase < 16; phase++) {
+        phases.push(shapePixels(SHAPES[shape], radius, ((phase & 3) + 0.5) / 4, ((phase >> 2) + 0.5) / 4));
+      }
+      this.stamps.set(key, phases);
+    }
+    return this.stamps.get(key);
+  }
+
+  /** Room for a batch of lines: x0, y0, x1, y1 of each, its colour and its opacity. */
+  batch(most) {
+    if (!(this.lines?.inks.length >= most)) {
+      this.lines = { ends: new Float32Array(4 * most), inks: new Uint32Array(most), alphas: new Float32Array(most) };
+    }
+    return this.lines;
+  }
+
+  /**
+   * Draw the first `count` lines of the batch; the far end of each belongs to the line that follows. Where lines
+   * cross, the more opaque one is seen, and the later of two alike. They come in a batch, not one by one, because
+   * 140,000 calls with five numbers each cost more than the pixels.
+   */
+  drawLines(count, half) {
+    const { pixels, width, height, lines: { ends, inks, alphas } } = this;
+    for (let i = 0; i < count; i++) {
+      const x0 = ends[4 * i], y0 = ends[4 * i + 1], x1 = ends[4 * i + 2], y1 = ends[4 * i + 3];
+      const steep = Math.abs(y1 - y0) > Math.abs(x1 - x0), turned = steep ? y0 > y1 : x0 > x1;
+      const a0 = steep ? (turned ? y1 : y0) : turned ? x1 : x0, a1 = steep ? (turned ? y0 : y1) : turned ? x0 : x1;
+      const b0 = steep ? (turned ? x1 : x0) : turned ? y1 : y0, b1 = steep ? (turned ? x0 : x1) : turned ? y0 : y1;
+      const along = steep ? height : width, across = steep ? width : height;
+      const strideA = steep ? width : 1, strideB = steep ? 1 : width, full = alphas[i] * 255, ink = inks[i];
+      const slope = a1 > a0 ? (b1 - b0) / (a1 - a0) : 0, reach = half * Math.sqrt(1 + slope * slope);
+      // "| 0" keeps the loops in integers
+      const start = a0 > 0 ? Math.ceil(a0 - 0.5) | 0 : 0, stop = a1 < along ? Math.ceil(a1 - 0.5) | 0 : along;
+      let low = b0 + (start + 0.5 - a0) * slope - reach;
+      for (let a = start; a < stop; a++, low += slope) {
+        const high = low + 2 * reach, end = high < across ? Math.floor(high) | 0 : across - 1;
+        for (let b = low > 0 ? low | 0 : 0; b <= end; b++) {
+          const alpha = (full * ((high < b + 1 ? high : b + 1) - (low > b ? low : b))) | 0;
+          const k = a * strideA + b * strideB;
+          if (alpha > 3 && alpha >= pixels[k] >>> 24) pixels[k] = (alpha << 24) | ink;
+        }
+      }
+    }
+  }
+}
+
+function shapePixels(distance, radius, x, y) {
+  const rim = Math.min(1, radius / 3), reach = Math.ceil(radius * 1.3 + rim + 1);
+  const found = { dx: [], dy: [], alpha: [], shade: [] };
+  for (let dy = -reach; dy <= reach; dy++) {
+    for (let dx = -reach; dx <= reach; dx++) {
+      const d = distance(dx + 0.5 - x, dy + 0.5 - y, radius);
+      const inner = Math.min(1, Math.max(0, 0.5 - d)), outer = Math.min(1, Math.max(0, 0.5 - d + rim)) * 0.45;
+      const alpha = inner + (1 - inner) * outer;
+      if (alpha < 0.02) continue;
+      found.dx.push(dx); found.dy.push(dy);
+      found.alpha.push(Math.round(alpha * 255)); found.shade.push(Math.round(255 * inner / alpha));
+    }
+  }
+  return {
+    reach, dx: Int8Array.from(found.dx), dy: Int8Array.from(found.dy),
+    alpha: Uint8Array.from(found.alpha), shade: Uint8Array.from(found.shade),
+  };
+}
+
+/** The three maps of colours.py, as tables of 0xBBGGRR. */
+class Palette {
+  constructor(view) {
+    const bytes = new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
+    const table = (first, count) => Uint32Array.from({ length: count }, (_, i) => packColour(bytes, 3 * (first + i)));
+    this.magnitudes = table(0, 256);
+    this.positions = table(256, 64 * 64);
+    this.directions = table(256 + 64 * 64, 33 * 33);
+  }
+  magnitude(share) { return this.magnitudes[Math.min(255, Math.max(0, Math.round(share * 255)))]; }
+  position(across, down) {
+    const cell = (share) => Math.min(63, Math.max(0, Math.floor(share * 64)));
+    return this.positions[cell(down) * 64 + cell(across)];
+  }
+  direction(x, y) {
+    const shrink = 16 / Math.max(1, Math.hypot(x, y));
+    return this.directions[Math.round(y * shrink + 16) * 33 + Math.round(x * shrink + 16)];
+  }
+}
+
+function packColour(bytes, at = 0) { return bytes[at] | (bytes[at + 1] << 8) | (bytes[at + 2] << 16); }
+function cssColour(colour) { return `rgb(${colour & 255} ${(colour >> 8) & 255} ${(colour >> 16) & 255})`; }
+function swatch(table, side, kind) {
+  const canvas = tag("canvas", { width: side, height: side, class: `tv-swatch ${kind}`, "aria-hidden": "true" });
+  const image = new ImageData(side, side), pixels = new Uint32Array(image.data.buffer);
+  table.forEach((colour, k) => { pixels[k] = 0xff000000 | colour; });
+  canvas.getContext("2d").putImageData(image, 0, 0);
+  return canvas;
+}
