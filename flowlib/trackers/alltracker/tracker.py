@@ -145,7 +145,7 @@ class AllTrackerTracker:
                         done += len(part.tracks)
                         if progress:
                             progress(min(done, total), total)
-        return Tracks(tracks, visibility, queries)
+        return Tracks(tracks, visibility, queries, confidence)
 
     def track_dense(self, frames: np.ndarray, anchor: int = 0) -> DenseTracks:
         """Follow every pixel of one frame through a clip, both ways.
@@ -165,7 +165,7 @@ class AllTrackerTracker:
         field = np.empty((S, 4, H, W), np.float32)
         for way in (range(anchor, -1, -1), range(anchor, S)):
             if len(way) > 1:
-                for seen, _ in self._slide((frames[t] for t in way)):
+                for seen, _ in self._slide(frames[t] for t in way):
                     for i, values in enumerate(self.arithmetic.fields(seen)):
                         field[way[seen.start + i]] = values.cpu().numpy()
         if not np.isfinite(field).all():
