@@ -14,7 +14,6 @@ import flowlib.trackers.alltracker.arithmetic as arithmetic_module
 from flowlib.downloads import DownloadError
 from flowlib.trackers.alltracker import AllTracker, AllTrackerTracker, State, load_alltracker
 from flowlib.trackers.alltracker.arithmetic import Arithmetic, lookup
-from flowlib.trackers.pips import PIPs
 from flowlib.trackers.products import Conv, winograd_works
 
 CPU = torch.device("cpu")
@@ -52,16 +51,16 @@ def net():
 
 @pytest.fixture(scope="module")
 def clip():
-    """Twenty-six frames of texture that moves, 128 × 136."""
+    """Twenty-six frames of texture that moves, 120 × 128, so padded above and below."""
     rng = np.random.default_rng(1)
     canvas = rng.integers(0, 255, (40, 50, 3), dtype=np.uint8).repeat(4, axis=0).repeat(4, axis=1)
-    return np.stack([canvas[t : 128 + t, 2 * t : 136 + 2 * t] for t in range(26)])
+    return np.stack([canvas[t : 120 + t, 2 * t : 128 + 2 * t] for t in range(26)])
 
 
 @pytest.fixture(scope="module")
 def queries():
     rng = np.random.default_rng(2)
-    xy = rng.uniform(0, 1, (60, 2)) * [135, 127]
+    xy = rng.uniform(0, 1, (60, 2)) * [127, 119]
     xy[:20] = xy[:20].round()
     return np.concatenate([np.zeros((60, 1)), xy], axis=1).astype(np.float32)
 
@@ -153,7 +152,7 @@ def test_a_lookup_is_bilinear_and_goes_on_beyond_the_border(x, y, seed):
 def test_points_are_pixels_of_the_dense_field(net, clip, queries):
     tracker = AllTrackerTracker(net, iters=1)
     tracks, dense = tracker(clip[:3], queries), tracker.track_dense(clip[:3])
-    assert dense.flow.shape == (3, 2, 128, 136) and dense.flow.dtype == dense.confidence.dtype == np.float32
+    assert dense.flow.shape == (3, 2, 120, 128) and dense.flow.dtype == dense.confidence.dtype == np.float32
     assert (dense.flow[0] == 0).all() and np.abs(dense.flow[1:]).max() > 1
     assert np.array_equal(tracks.tracks[0], queries[:, 1:])
     x, y = queries[:20, 1:].astype(int).T
@@ -170,7 +169,7 @@ def test_between_pixels_the_flow_is_blended(net, clip, queries):
     got = tracker(clip[:3], queries).displacement[2]
     for (_, x, y), moved in zip(queries.astype(float), got, strict=True):
         x0, y0 = int(x), int(y)
-        x1, y1 = min(x0 + 1, 135), min(y0 + 1, 127)
+        x1, y1 = min(x0 + 1, 127), min(y0 + 1, 119)
         above = flow[:, y0, x0] * (1 - x + x0) + flow[:, y0, x1] * (x - x0)
         below = flow[:, y1, x0] * (1 - x + x0) + flow[:, y1, x1] * (x - x0)
         assert np.abs(moved - (above * (1 - y + y0) + below * (y - y0))).max() < 2e-5  # float32 of a position
@@ -229,7 +228,7 @@ def test_queries_in_every_frame(net, clip, queries):
     assert np.array_equal(tracks.confidence[:, on_pixels], dense.confidence[:, y, x])
     assert (dense.flow[1] == 0).all()
     pair = net(torch.from_numpy(clip[1:3]).permute(0, 3, 1, 2)[None], iters=1)
-    assert pair.flow.shape == (1, 1, 2, 128, 136)
+    assert pair.flow.shape == (1, 1, 2, 120, 128)
     assert np.array_equal(pair.flow[0, 0].numpy(), dense.flow[2])
     assert tracker(clip[:3], np.zeros((0, 3))).tracks.shape == (3, 0, 2)
 
@@ -282,11 +281,11 @@ def test_work_follows_what_is_asked_for(net, clip, queries, monkeypatch):
 def test_visible_is_visibility_times_confidence_on_the_frame(net, clip, queries):
     out = net(torch.from_numpy(clip[:3]).permute(0, 3, 1, 2)[None], iters=1)
     share = (torch.sigmoid(out.visibility_logits) * torch.sigmoid(out.confidence_logits))[0].numpy()
-    grid = np.stack(np.meshgrid(np.arange(136), np.arange(128)), axis=-1)
+    grid = np.stack(np.meshgrid(np.arange(128), np.arange(120)), axis=-1)
     for least in (0.6, 0.2):
         dense = AllTrackerTracker(net, iters=1, visible_above=least).track_dense(clip[:3])
         places = grid + dense.flow.transpose(0, 2, 3, 1)
-        on = (places >= -0.5).all(-1) & (places <= [135.5, 127.5]).all(-1)
+        on = (places >= -0.5).all(-1) & (places <= [127.5, 119.5]).all(-1)
         clear = np.abs(share - least) > 1e-6
         assert np.array_equal(dense.visibility[clear], ((share >= least) & on)[clear])
         assert 0 < dense.visibility[1:].mean() < 1
@@ -313,11 +312,11 @@ def test_both_convolutions_agree(monkeypatch):
 def test_bad_input_is_named(net, clip, queries, refuses):
     tracker = AllTrackerTracker(net, iters=1)
     outside, nan = queries.copy(), queries.copy()
-    outside[3, 1], nan[3, 1] = 135.6, np.nan
+    outside[3, 1], nan[3, 1] = 127.6, np.nan
     for match, frames, points in [
         ("frames: expected 2 or more, the anchor and where to follow it, got 1", clip[:1], queries),
-        ("H and W at least 65 .128 once padded to multiples of 64., got 128 and 64", clip[:3, :, :64], queries),
-        ("on the frame of 136 by 128 pixels, got 1 outside it, the first at .135.6", clip[:3], outside),
+        ("H and W at least 65 .128 once padded to multiples of 64., got 120 and 64", clip[:3, :, :64], queries),
+        ("on the frame of 128 by 120 pixels, got 1 outside it, the first at .127.6", clip[:3], outside),
         ("queries: expected finite", clip[:3], nan),
         ("frames: expected uint8", clip[:3].astype(np.uint16), queries),
         ("queries: expected t to be a frame from 0 to 2", clip[:3], queries + np.array([9, 0, 0], np.float32)),
@@ -345,8 +344,8 @@ def test_bad_input_is_named(net, clip, queries, refuses):
         AllTracker("medium")
     with refuses("anchor: expected a frame from 0 to 2, got 3"):
         tracker.track_dense(clip[:3], anchor=3)
-    with refuses(r"frames: expected \[128, 136, 3\] as the first, got \[128, 128, 3\]"):
-        list(tracker.stream([clip[0], clip[1], clip[2][:, :128]], queries[:, 1:]))
+    with refuses(r"frames: expected \[120, 128, 3\] as the first, got \[120, 96, 3\]"):
+        list(tracker.stream([clip[0], clip[1], clip[2][:, :96]], queries[:, 1:]))
     with refuses("xy: expected finite"):
         list(tracker.stream(clip[:3], queries))
 
@@ -396,9 +395,13 @@ def test_wrong_files_are_named(net, checkpoint, tmp_path, refuses):
     path, state = tmp_path / "file.pth", net.state_dict()
     without_buffer = {name: tensor for name, tensor in state.items() if name != "time_emb"}
     cotracker = {"model": {"updateformer.virual_tracks": torch.zeros(1), "fnet.conv1.weight": torch.zeros(64, 3, 7, 7)}}
-    full = AllTracker("full").state_dict()
+    full = {name: torch.zeros(1) for name in AllTracker("full").state_dict()}
     for match, content, variant in [
-        ("weights of AllTracker tiny, got those of PIPs", {"model_state_dict": PIPs().state_dict()}, "tiny"),
+        (
+            "weights of AllTracker tiny, got those of PIPs",
+            {"model_state_dict": {"delta_block.to_delta.0.bias": torch.zeros(512)}},
+            "tiny",
+        ),
         ("weights of AllTracker tiny, got those of CoTracker", cotracker, "tiny"),
         ("weights of AllTracker tiny, got those of AllTracker full", {"model": full}, "tiny"),
         ("weights of AllTracker full, got those of AllTracker tiny", {"model": state}, "full"),

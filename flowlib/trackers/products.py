@@ -62,7 +62,7 @@ class OneDNN:
         return torch.ops.mkldnn._reorder_linear_weight(weight)
 
     @staticmethod
-    def product(x: Tensor, weight: Tensor, bias: Tensor, activation: str = "none") -> Tensor:
+    def product(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = "none") -> Tensor:
         attribute, algorithm = ACTIVATIONS[activation][0]
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, attribute, [], algorithm)
 
@@ -75,7 +75,7 @@ class Convolution:
         return weight[:, :, None, None].contiguous(memory_format=torch.channels_last)
 
     @staticmethod
-    def product(x: Tensor, weight: Tensor, bias: Tensor, activation: str = "none") -> Tensor:
+    def product(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = "none") -> Tensor:
         image = x.reshape(1, -1, 1, x.shape[-1]).permute(0, 3, 1, 2)
         y = F.conv2d(image, weight, bias).permute(0, 2, 3, 1).reshape(*x.shape[:-1], -1)
         return ACTIVATIONS[activation][1](y)
@@ -89,7 +89,7 @@ class Plain:
         return weight.contiguous()
 
     @staticmethod
-    def product(x: Tensor, weight: Tensor, bias: Tensor, activation: str = "none") -> Tensor:
+    def product(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = "none") -> Tensor:
         return ACTIVATIONS[activation][1](F.linear(x, weight, bias))
 
 
