@@ -3,6 +3,7 @@
 #
 #   bash colab_setup.sh          in Colab, add to the running Python what it lacks; elsewhere, make .venv in the clone
 #   bash colab_setup.sh demo     ... then run notebooks 01 to 05 on the sample and say where the results are
+#   bash colab_setup.sh demo hands   ... then run notebook 06 on synthetic hands, likewise
 #   bash colab_setup.sh test     ... then run the tests; what follows "test" goes to pytest
 #
 # Written for bash 3.2 and later, with nothing else but a Python, df, tee, grep and the like.
@@ -30,11 +31,18 @@ demo() {
   run_notebook 05_evaluate -p dataset demo -p run demo_two_frames -p report demo
 }
 
+# The hands' demo: six people who do each of twelve actions twice.
+demo_hands() {
+  run_notebook 06_hand_pose -p dataset demo_hands -p run demo_hand_pose -p report demo_hands -p subjects 6 -p takes 2 \
+    -p steps 600 -p validate_every 100
+}
+
 main() {
   local job="${1:-setup}"
   [ $# -eq 0 ] || shift
   case "$job" in
-    setup | demo) [ $# -eq 0 ] || die "expected nothing after \"$job\", got: $*" ;;
+    setup) [ $# -eq 0 ] || die "expected nothing after \"$job\", got: $*" ;;
+    demo) [ "${*:-hands}" = hands ] || die "expected nothing or hands after \"$job\", got: $*" ;;
     test) ;;
     -h | --help) usage && return ;;
     *) die "expected nothing, demo or test, got: $job" ;;
@@ -42,7 +50,7 @@ main() {
   set_up "$job"
   cd "$CLONE"
   case "$job" in
-    demo) run_demo ;;
+    demo) run_demo "demo${1:+_$1}" ;;
     # Two processes, a file's tests in one of them, in the files' order: the long files lie in its middle.
     test) "$PYTHON" -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder "$@" ;;
   esac
@@ -280,7 +288,7 @@ run_demo() {
   EXECUTED="$ROOT/notebooks"
   mkdir -p "$EXECUTED"
   export JUPYTER_PREFER_ENV_PATH=1 # else a "python3" kernel of the user's own would be taken before this one
-  demo
+  "$1"
   say "executed notebooks: $EXECUTED"
   find "$ROOT/reports" -name '*.md' | sort | while IFS= read -r file; do say "table of metrics: $file"; done
   "$PYTHON" -m flowlib contents --root "$ROOT" >/dev/null

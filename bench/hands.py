@@ -108,25 +108,37 @@ def design(args: argparse.Namespace) -> dict:
                 "pca30_floor": float(floor),
                 "pca30_variance": float(share),
                 "seen_share": float(visible.mean()),
-                **({"nearest_crop": nearest_crop(hands, args.thin)} if args.crops else {}),
+                **(nearest_crop(hands, args.thin) if args.crops else {}),
             }
         )
         print("  ".join(f"{name} {value:.4g}" for name, value in rows[-1].items()), flush=True)
     return {"design": [{name: round(value, 4) for name, value in row.items()} for row in rows]}
 
 
-def nearest_crop(hands: SyntheticHands, thin: int) -> float:
-    """Mean error in mm of the joints of the training frame whose 32×32 crop is nearest, every `thin`-th frame."""
-    crops: dict[str, list[np.ndarray]] = {"train": [], "test": []}
-    joints: dict[str, list[np.ndarray]] = {"train": [], "test": []}
+def nearest_crop(hands: SyntheticHands, thin: int) -> dict:
+    """What the training frame with the nearest 32×32 crop tells, of every `thin`-th frame.
+
+    The mean error of its joints in mm, and how often its action is right where the fingers are covered and the search
+    is among frames of the right family.
+    """
+    crops, joints, actions, covered = ({"train": [], "test": []} for _ in range(4))
     for split in crops:
         for sequence in hands.split(split):
             for frame in range(0, len(sequence), thin):
                 crops[split].append(small_crop(sequence.depth(frame), sequence.joints[frame, 3], sequence.camera))
                 joints[split].append(sequence.joints[frame] - sequence.joints[frame, 3])
+                actions[split].append(sequence.action)
+                covered[split].append(hands.occluded(sequence.key)[frame])
     train, test = (np.stack(crops[split]).reshape(len(crops[split]), -1) for split in ("train", "test"))
-    nearest = ((train * train).sum(axis=1) - 2 * test @ train.T).argmin(axis=1)
-    return float(np.linalg.norm(np.stack(joints["train"])[nearest] - np.stack(joints["test"]), axis=-1).mean())
+    distance = (train * train).sum(axis=1) - 2 * test @ train.T
+    error = np.linalg.norm(np.stack(joints["train"])[distance.argmin(axis=1)] - np.stack(joints["test"]), axis=-1)
+    known, asked = np.array(actions["train"]), np.array(actions["test"])
+    among = (known // 2 == asked[:, None] // 2) & np.array(covered["train"])
+    guess = known[np.where(among, distance, np.inf).argmin(axis=1)]
+    return {
+        "nearest_crop": float(error.mean()),
+        "member_by_crop": float((guess == asked)[np.array(covered["test"])].mean()),
+    }
 
 
 def small_crop(depth: np.ndarray, centre: np.ndarray, camera: Camera, size: int = 32) -> np.ndarray:

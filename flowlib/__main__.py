@@ -37,18 +37,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options, rest = parser.parse_known_args(sys.argv[1:] if arguments is None else list(arguments))
     if not rest or rest[0] in ("-h", "--help", "help"):
         print("usage: flowlib COMMAND [options]\n")
-        print("\n".join(f"  {name:10}{make.__doc__}" for name, make in COMMANDS.items()), OPTIONS, sep="\n")
+        print("\n".join(f"  {name:16}{make.__doc__}" for name, make in COMMANDS.items()), OPTIONS, sep="\n")
         return 0 if rest else USAGE
     if rest[0] == "--version":
         print(f"flowlib {flowlib.__version__}")
         return 0
-    if rest[0] not in COMMANDS:
-        print(f"flowlib: expected one of {', '.join(COMMANDS)}, got {rest[0]!r}", file=sys.stderr)
+    words = 2 if any(name.startswith(f"{rest[0]} ") for name in COMMANDS) else 1  # "hands train" is one command
+    name = " ".join(rest[:words])
+    if name not in COMMANDS:
+        print(f"flowlib: expected one of {', '.join(COMMANDS)}, got {name!r}", file=sys.stderr)
         return USAGE
     logging.basicConfig(level=options.log_level.upper(), format="%(levelname)s %(name)s: %(message)s", force=True)
     logging.captureWarnings(True)
     try:
-        run_command(rest[0], rest[1:])
+        run_command(name, rest[words:])
     except KeyboardInterrupt:
         print("flowlib: interrupted; run the same command again to go on", file=sys.stderr)
         return INTERRUPTED
@@ -478,6 +480,16 @@ class Notebooks:
 
 
 @dataclass(frozen=True)
+class Contents(InWorkspace):
+    """write index.html into the workspace: one page that opens reports, viewers, notebooks, runs and datasets"""
+
+    def __call__(self) -> None:
+        from flowlib.contents import write_contents
+
+        print(write_contents(self.workspace))
+
+
+@dataclass(frozen=True)
 class Badges:
     """write the address of a clone's remote into its notebooks' Colab badges and set-up cells, and into README.md"""
 
@@ -499,10 +511,155 @@ class Badges:
         print(f"{counted(len(changed), 'file')} changed; flowlib comes from {address or 'no address'}")
 
 
+@dataclass(frozen=True)
+class OnHands(InWorkspace):
+    dataset: str = "hands"  # name of the store of hands; other hands want another name
+
+
+def make_hands_collect() -> type:
+    """put hands into a store: synthetic ones, or FPHA, MSRA15, ICVL or NYU; run again, it goes on"""
+    import tyro
+
+    from flowlib.hands.sources import describe_hands, find_hands
+    from flowlib.hands.store import StoreConfig, write_hands
+
+    @dataclass(frozen=True)
+    class Collect(OnHands):
+        source: tyro.conf.Positional[str] = "synthetic"  # synthetic, fpha, msra15, icvl or nyu
+        folder: str = ""  # where the published data set lies
+        protocol: str = ""  # what is tested: cross-subject, within (synthetic), 1:1 (fpha), P0 to P8 (msra15), …
+        subjects: int = 10  # people of the synthetic hand
+        takes: int = 4  # of each of its actions by each of them
+        families: int = 6  # of its actions, two each
+        seed: int = 0  # of the synthetic hand
+        config: Annotated[StoreConfig, tyro.conf.arg(name="")] = StoreConfig()
+
+        def __call__(self) -> None:
+            made = {name: vars(self)[name] for name in ("protocol", "subjects", "takes", "families", "seed")}
+            collection = find_hands(self.source, self.folder, **made)
+            store = self.workspace.dataset(self.dataset)
+            print(describe_hands(collection, write_hands(store, collection, self.config, progress=True)))
+
+    return Collect
+
+
+def make_hands_train() -> type:
+    """train a network to find the joints of a hand; run again, it goes on where it was"""
+    import tyro
+
+    from flowlib.hand_views import open_hands, parse_augment
+    from flowlib.hands.crop import CropConfig
+    from flowlib.models.pose import PoseNet
+    from flowlib.tasks.hand_pose import PoseTask
+    from flowlib.training import TrainConfig, fit
+    from flowlib.training.runs import run_folder
+
+    quick = TrainConfig(
+        "hand_pose", steps=1500, batch_size=64, optimizer="adam", weight_decay=0.0, learning_rate=1e-3,
+        validate_every=150, save_every=150,
+    )  # fmt: skip
+
+    @dataclass(frozen=True)
+    class TrainHands(OnHands):
+        net: Literal["small", "deepprior++"] = "small"  # the published plan, or one for two CPU cores
+        components: int = 30  # of the pose prior
+        augment: str = "none,rot,trans"  # changes of training crops, one for each: none, rot, scale, trans; "" for none
+        crop: Annotated[CropConfig, tyro.conf.arg(name="")] = CropConfig(size=64)
+        config: Annotated[TrainConfig, tyro.conf.arg(name="")] = quick
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            check_name("name", self.config.name)
+
+        def __call__(self) -> None:
+            import torch
+
+            train, validation, _ = open_hands(self.workspace.dataset(self.dataset), self.crop)
+            torch.manual_seed(self.config.seed)
+            joints = train.skeleton.num_joints
+            model = PoseNet.named(self.net, size=self.crop.size, components=self.components, joints=joints)
+            augment = parse_augment(self.augment)
+            task = PoseTask(augment=augment, pca_augment=augment, skeleton=train.skeleton.name)
+            folder = run_folder(self.config.name, self.workspace.runs)
+            result = fit(model, task, train, validation, self.config, folder=folder)
+            print(f"{result.step} of {self.config.steps} steps; {result.finished or 'run it again to go on'}")
+            print(f"Checkpoint: {result.best}")
+
+    return TrainHands
+
+
+@dataclass(frozen=True)
+class WithPoseNet(WithModel, OnHands):
+    run: str = "hand_pose"  # name of the run that was trained
+    split: Split = "test"  # whose hands
+    centre: Literal["", "truth", "estimated"] = ""  # of the crops; "" for that of the training
+
+    def open_hands(self) -> tuple[Any, Any, dict[str, Any], Any]:
+        """The trained network, its task, what its checkpoint says, and the sequences, cropped as in training."""
+        from flowlib.hands.crop import CropConfig
+        from flowlib.hands.dataset import HandSequences
+        from flowlib.training.checkpoints import load_task
+
+        model, about = self.model()
+        crop = {key: value for key, value in about["data"]["train"]["crop"].items() if key != "truth"}
+        crop = CropConfig(**crop | ({"centre": self.centre, "centre_noise": 0.0} if self.centre else {}))
+        sequences = HandSequences(self.workspace.dataset(self.dataset), self.split, crop)
+        return model, load_task(about["path"]), about, sequences
+
+
+def make_hands_evaluate() -> type:
+    """measure a network for hands beside the mean pose and the nearest crop, and write a report"""
+    import tyro
+
+    from flowlib.evaluation import EvalConfig, evaluate
+    from flowlib.hand_views import pose_methods
+    from flowlib.hands.dataset import HandFrames
+
+    @dataclass(frozen=True)
+    class EvaluateHands(WithPoseNet):
+        config: Annotated[EvalConfig, tyro.conf.arg(name="")] = EvalConfig()
+        report: str = "hand_pose"  # name of the report's folder
+        intervals: Literal["sequence", "subject"] = "sequence"  # what means and intervals are over
+        allow_leak: bool = False  # evaluate on hands the checkpoint was trained on, and say so in the report
+
+        def __call__(self) -> None:
+            model, task, about, sequences = self.open_hands()
+            train = HandFrames(sequences.root, "train", sequences.config)
+            folder, task = self.workspace.report(self.report), replace(task, intervals=self.intervals)
+            options: dict[str, Any] = {"config": self.config, "allow_leak": self.allow_leak, "about": {"model": about}}
+            report = evaluate(pose_methods(model, train), task, sequences, folder=folder, **options)
+            print(report.markdown(), f"Report: {report.save(folder)}", sep="\n")
+
+    return EvaluateHands
+
+
+@dataclass(frozen=True)
+class ViewHands(WithPoseNet):
+    """write a sequence of a hand in 3D, with a network's joints, as an HTML page that plays anywhere"""
+
+    sequence: str = "0"  # number or key of a sequence
+    report: str = "hands_view"  # name of the folder in reports/ that the page goes to
+
+    def __call__(self) -> None:
+        from flowlib.hand_views import hand_viewer
+        from flowlib.notebook_views import save_viewer
+
+        model, task, _, sequences = self.open_hands()
+        keys = sequences.videos
+        known = {name: number for number, key in enumerate(keys) for name in (str(number), key)}
+        if self.sequence not in known:
+            got = repr(self.sequence)
+            raise ValueError(f"sequence: expected 0 to {len(keys) - 1} or a key such as {keys[0]!r}, got {got}")
+        viewer = hand_viewer({"model": model}, sequences, known[self.sequence], task)
+        save_viewer(viewer, self.workspace.report(self.report), "viewer")
+
+
 COMMANDS: dict[str, type | Callable[[], type]] = {
     **{"probe": make_probe, "label": make_label, "train": make_train, "evaluate": make_evaluate},
-    **{"predict": Predict, "view": View, "export": Export, "convert": make_convert},
-    **{"track": make_track, "notebooks": Notebooks, "badges": Badges},
+    **{"predict": Predict, "view": View, "export": Export, "convert": make_convert, "track": make_track},
+    **{"contents": Contents, "notebooks": Notebooks, "badges": Badges},
+    **{"hands collect": make_hands_collect, "hands train": make_hands_train},
+    **{"hands evaluate": make_hands_evaluate, "hands view": ViewHands},
 }
 
 if __name__ == "__main__":

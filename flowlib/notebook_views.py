@@ -37,7 +37,7 @@ from flowlib.tracks import Tracks
 from flowlib.training.runs import read_metrics
 from flowlib.video import decode_image, read_frames, resize_frame
 from flowlib.video.images import is_picture
-from flowlib.viewer import TrajectoryViewer
+from flowlib.viewer import HandViewer, TrajectoryViewer
 from flowlib.warp import Fill, rebuild
 from flowlib.workspace import check_name
 
@@ -235,18 +235,18 @@ def _own_picture(path: Path, size: Size | None) -> np.ndarray:
         raise ValueError(f"pictures: expected a picture (JPEG, PNG, WebP, BMP), {path} is none") from error
 
 
-def curves(folder: str | Path) -> Axes:
-    """The mean error (ADE) of a run's steps and of its validations, by step, from the run's folder."""
+def curves(folder: str | Path, key: str = "ade", label: str = "ADE on visible points, px") -> Axes:
+    """A number of a run's steps and of its validations, by step, from the run's folder; the mean error if not said."""
     lines = read_metrics(folder)
     drawn = {}
-    for name, key in (("training", "ade"), ("validation", "validation_ade")):
-        points = [(line["step"], line[key]) for line in lines if key in line]
+    for name, logged in (("training", key), ("validation", f"validation_{key}")):
+        points = [(line["step"], line[logged]) for line in lines if logged in line]
         if points:
             drawn[name] = tuple(zip(*points))
-    return learning_curves(drawn, label="ADE on visible points, px")
+    return learning_curves(drawn, label=label)
 
 
-def save_viewer(viewer: TrajectoryViewer, folder: str | Path, name: str) -> Path:
+def save_viewer(viewer: TrajectoryViewer | HandViewer, folder: str | Path, name: str) -> Path:
     """Write a viewer as `<folder>/<name>.html`, one page that plays anywhere, and print where it is."""
     path = viewer.to_html(Path(folder).expanduser() / f"{check_name('page', name)}.html")
     print(f"a viewer that plays: {path}")

@@ -93,6 +93,7 @@ check_parameters(globals())
 # %%
 from IPython.display import Markdown
 
+from flowlib.contents import write_contents
 from flowlib.dataset import TrajectoryDataset
 from flowlib.evaluation import evaluate
 from flowlib.models.baselines import all_baselines
@@ -131,7 +132,8 @@ result = evaluate(
     about={"model": about},
     allow_leak=allow_leak,
 )
-page = result.save(workspace.report(report))
+links = {"play it in the viewer": "viewer.html", "notebooks, pictures and all the rest": "../../index.html"}
+page = result.save(workspace.report(report), links=links)
 Markdown(result.markdown())
 
 # %% [markdown]
@@ -181,4 +183,6 @@ predict_pictures(model, pictures, test.size, dataset=test);
 
 # %%
 print(f"Table, figures and a page to read: {workspace.report(report)}")
+print(f"One page that opens everything: {write_contents(workspace)}")
 print("Next: more videos in 02, more steps in 04, or another model; the report compares them all.")
+print("Or hands: 06_hand_pose finds their joints in depth videos.")

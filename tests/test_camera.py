@@ -35,8 +35,8 @@ def test_x_goes_right_y_down_and_the_axis_meets_the_principal_point():
 
 
 def test_what_a_camera_sees_is_before_it_and_inside_its_picture():
-    points = np.array([[0, 0, 400], [0, 0, -400], [0, 0, 0], [300, 0, 400], [0, -300, 400.0]])
-    for camera in (FPHA_DEPTH, MSRA15, ICVL, NYU):
+    points = np.array([[0, 0, 400], [0, 0, -400], [0, 0, 0], [9000, 0, 400], [0, -9000, 400.0]])
+    for camera in (FPHA_DEPTH, MSRA15, ICVL, NYU, Camera(50, 50, 320, 240, (480, 640))):
         assert camera.sees(points).tolist() == [True, False, False, False, False]
 
 

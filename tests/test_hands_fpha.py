@@ -12,7 +12,9 @@ from fixtures.hands_files import FPHA_TAKES, picture, right_hand, write_fpha, wr
 
 from flowlib.camera import FPHA_DEPTH
 from flowlib.hands import FPHA_21
+from flowlib.hands.actions import ActionConfig
 from flowlib.hands.fpha import UNUSED, read_fpha, read_object_pose, read_objects, read_split, read_subject
+from flowlib.hands.synthetic import SyntheticConfig, SyntheticHands
 
 TAKE = "Subject_1/put_salt/1"
 SKELETON = Path("Hand_pose_annotation_v1") / TAKE / "skeleton.txt"
@@ -57,6 +59,23 @@ def test_joints_land_in_the_hand_and_it_is_a_right_one(fpha):
     assert "test: 2 sequences, 6 frames, 2 subjects" in text
 
 
+def test_the_synthetic_hand_written_as_fpha_is_read_back_and_its_joints_lie_in_it(tmp_path):
+    hands = SyntheticHands(SyntheticConfig(subjects=3, takes=1, actions=ActionConfig(families=1)))
+    takes = {"Subject_1/put_salt/1": hands.sequences[0], "Subject_2/put_salt/2": hands.sequences[3]}
+    frames = [0, 7, 14]
+    for key, take in takes.items():
+        write_skeleton(tmp_path / "Hand_pose_annotation_v1" / key / "skeleton.txt", take.joints[frames])
+        for t, frame in enumerate(frames):
+            write_grey(tmp_path / "Video_files" / key / "depth" / f"depth_{t:04d}.png", take.depth(frame))
+    write_split(tmp_path, dict(zip(takes, ("train", "test"))))
+    read = read_fpha(tmp_path)
+    assert read.check.near > 0.9 and read.check.right in (1, None)
+    for (key, take), same in zip(takes.items(), read.sequences):
+        assert same.key == key
+        np.testing.assert_array_equal(same.joints, take.joints[frames])
+        np.testing.assert_array_equal([same.depth(t) for t in range(3)], [take.depth(frame) for frame in frames])
+
+
 def test_the_order_of_a_listing_changes_nothing(fpha, monkeypatch):
     expected = read_fpha(fpha[0])
     for name in ("iterdir", "glob"):
@@ -70,6 +89,13 @@ def test_the_order_of_a_listing_changes_nothing(fpha, monkeypatch):
     for take, same in zip(hands.sequences, expected.sequences):
         assert take.fingerprint() == same.fingerprint()
         assert all((take.depth(frame) == same.depth(frame)).all() for frame in range(len(take)))
+
+
+def test_a_take_of_one_frame_is_a_take(tmp_path):
+    truth = write_fpha(tmp_path, {"Subject_1/put_salt/1": "test", "Subject_1/put_salt/2": "train"}, frames=1)
+    hands = read_fpha(tmp_path)
+    assert [len(take) for take in hands.sequences] == [1, 1] and "val" not in hands.splits.values()
+    np.testing.assert_array_equal(hands.sequences[0].depth(0), truth["Subject_1/put_salt/1"][1][0])
 
 
 def test_protocols(fpha):

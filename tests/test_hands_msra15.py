@@ -15,8 +15,11 @@ from hypothesis import strategies as st
 
 from flowlib.camera import MSRA15
 from flowlib.hands import FPHA_21, MSRA_21, reorder
+from flowlib.hands.actions import ActionConfig
 from flowlib.hands.msra15 import FAULTY, GESTURES, decode_bin, read_msra15
+from flowlib.hands.sensor import SensorConfig
 from flowlib.hands.skeleton import handedness
+from flowlib.hands.synthetic import SyntheticConfig, SyntheticHands
 
 TAKES = ("P0/1", "P0/TIP", "P1/1", "P2/MP", "P2/Y")
 BIN = Path("P1/1/000001_depth.bin")
@@ -57,6 +60,31 @@ def test_everything_comes_back_exactly(msra):
 def test_joints_land_in_the_hand_and_it_is_a_right_one(msra):
     check = read_msra15(msra[0]).check
     assert check.near > 0.98 and check.right == 1 and check.frames == 15
+
+
+def test_the_synthetic_hand_written_as_msra15_is_read_back_and_its_joints_lie_in_it(tmp_path):
+    actions, clean = ActionConfig(families=1), SensorConfig.clean()
+    hands = SyntheticHands(SyntheticConfig(subjects=3, takes=1, actions=actions, sensor=clean, camera=MSRA15))
+    takes = {"P0/1": hands.sequences[0], "P1/1": hands.sequences[3]}
+    frames = [0, 7, 14]
+    for key, take in takes.items():
+        (tmp_path / key).mkdir(parents=True)
+        up = reorder(take.joints[frames], FPHA_21, MSRA_21) * [1, -1, -1]
+        (tmp_path / key / "joint.txt").write_text("\n".join(["3", *map(words, up)]))
+        for t, frame in enumerate(frames):
+            write_bin(tmp_path / key / f"{t:06d}_depth.bin", take.depth(frame))
+    read = read_msra15(tmp_path)
+    assert read.check.near > 0.9 and read.check.right in (1, None)
+    for (key, take), same in zip(takes.items(), read.sequences):
+        assert same.key == key
+        np.testing.assert_array_equal(reorder(same.joints, MSRA_21, FPHA_21), take.joints[frames])
+        for t, frame in enumerate(frames):
+            depth, visible = same.depth(t), take.visible[frame]
+            np.testing.assert_array_equal(depth, take.depth(frame))
+            pixels = MSRA15.project(take.joints[frame][visible])
+            x, y = pixels[:, :2].round().astype(int).T
+            behind = pixels[:, 2] - depth[y, x]
+            assert visible.sum() > 8 and (depth[y, x] > 0).all() and (behind > 0).all() and (behind < 25).all()
 
 
 def test_joints_are_fphas_in_another_order(msra):

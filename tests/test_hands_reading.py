@@ -1,12 +1,16 @@
 """What readers share: whether joints lie in the hand, and which takes are held out."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from fixtures.hands_files import MSRA_ORDER, RADIUS, picture, right_hand
 
 from flowlib.camera import MSRA15
 from flowlib.hands import MSRA_21, HandSequence
+from flowlib.hands.actions import ActionConfig
 from flowlib.hands.reading import FrameError, by_number, check_depth, hold_out, natural, parse_numbers
+from flowlib.hands.synthetic import SyntheticConfig, SyntheticHands
 
 FRAMES = 6
 
@@ -97,3 +101,28 @@ def test_numbers_files_and_their_order(tmp_path):
     assert {number: path.name for number, path in found.items()} == {2: "depth_0002.png", 10: "depth_0010.png"}
     assert list(found) == [2, 10]
     assert sorted(["S_10/a/1", "S_2/a/10", "S_2/a/9"], key=natural) == ["S_2/a/9", "S_2/a/10", "S_10/a/1"]
+
+
+def test_hands_that_are_mostly_the_other_one_are_warned_of():
+    take = sequence()
+    mirrored = HandSequence(
+        "P0/1",
+        "P0",
+        None,
+        MSRA15,
+        MSRA_21,
+        take.joints * np.float32([-1, 1, 1]),
+        lambda frame: take.read(frame)[:, ::-1],
+    )
+    with pytest.warns(UserWarning, match="set: expected right hands, got 0%"):
+        assert check_depth("set", [mirrored]).right == 0
+    left = replace(MSRA_21, right=False)
+    assert check_depth("set", [replace(mirrored, skeleton=left)]).right == 0
+    with pytest.warns(UserWarning, match="set: expected left hands, got 0%"):
+        check_depth("set", [replace(take, skeleton=left)])
+
+
+def test_the_synthetic_hand_passes_the_check():
+    hands = SyntheticHands(SyntheticConfig(subjects=3, takes=1, actions=ActionConfig(families=1)))
+    check = check_depth("synthetic", hands.sequences, frames=20)
+    assert check.near > 0.85 and check.right == 1

@@ -183,6 +183,12 @@ def test_the_estimate_counts_the_whole_job(videos):
     assert "6 clips" in text and "1 session of 12 h" in text and "kB" in text
 
 
+def test_the_estimate_tells_the_chunk_beside_the_whole_and_the_load(videos):
+    text = estimate(make_plan(videos, CONFIG), chunk=1, num_chunks=3)
+    assert re.search(r"^chunk 1 of 3, 2 clips: .*\nall 6 clips: .*\nload [\d.]+ on \d+ cores?", text, re.M)
+    assert "1 clip: " in estimate(make_plan(videos, CONFIG), chunk=5, num_chunks=6)
+
+
 def test_the_estimate_follows_from_the_slowest_stage(videos):
     class Slow(DriftTracker):
         def __call__(self, frames, queries):

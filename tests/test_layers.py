@@ -22,7 +22,7 @@ LAYERS = (
     "devices",
     "progress",
     "camera downloads hdf5 notebook_files tracks colours video splits",
-    "clips flow metrics",
+    "clips contents flow metrics",
     "shards shots warp plots augmentation synthetic",
     "hands",
     "viewer",
@@ -32,7 +32,7 @@ LAYERS = (
     "models",
     "tasks",
     "training evaluation",
-    "notebook_views",
+    "notebook_views hand_views",
     "__main__",
 )
 RANK = {room: rank for rank, line in enumerate(LAYERS) for room in line.split()}

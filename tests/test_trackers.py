@@ -52,3 +52,13 @@ def test_every_name_leads_to_a_function(name):
     from pkgutil import resolve_name
 
     assert resolve_name(MAKERS[name]).__module__ == MAKERS[name].partition(":")[0]
+
+
+@pytest.mark.parametrize("name", ["lucas_kanade", "exact"])
+def test_another_device_than_the_cpu_is_refused_or_said(name, refuses, monkeypatch):
+    for device in ("cuda:99", "tpu"):
+        with refuses("device: expected"):
+            make_tracker(name, device=device)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    with pytest.warns(UserWarning, match=f"{name} computes on the CPU, cuda makes no difference"):
+        make_tracker(name, device="cuda")

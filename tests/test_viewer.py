@@ -18,7 +18,7 @@ from flowlib.tracks import Tracks
 from flowlib.video import decode_image, iterate_frames
 from flowlib.viewer import TrajectoryViewer
 from flowlib.viewer.packing import as_tracks, fixed_step, pack_tracks, sample_bilinear
-from flowlib.viewer.scene import GOLDEN, ViewerScene, shown_points
+from flowlib.viewer.scene import GOLDEN, ViewerScene, ViewerSet, shown_points
 
 SIZE = (36, 64)
 
@@ -212,19 +212,20 @@ def test_traits_are_watched_like_any_other():
 
 
 def test_quantities_of_a_steady_motion():
-    scene = ViewerScene(TrajectoryViewer(clip(), straight())._scene.frames, straight((3.0, 4.0)), straight((3.0, 0.0)))
+    sets = tuple(ViewerSet(straight(velocity)) for velocity in ((3.0, 4.0), (3.0, 0.0)))
+    scene = ViewerScene(TrajectoryViewer(clip(), straight())._scene.frames, sets)
     np.testing.assert_allclose(scene.quantity("displacement", 0, 2), 10, rtol=1e-5)
     for frame in range(4):
         np.testing.assert_allclose(scene.quantity("speed", 0, frame), 5, rtol=1e-5)
         np.testing.assert_allclose(scene.quantity("error", 1, frame), 4 * frame, rtol=1e-5)
     np.testing.assert_array_equal(scene.first_occlusion(0), 3)
-    assert scene.limits == {"displacement": 15.0, "speed": 5.0, "error": 15.0}
+    assert scene.limits == {"displacement": 15.0, "speed": 5.0, "error": 15.0, "confidence": 1.0}
 
 
 def test_what_is_hidden_before_its_query_is_no_occlusion():
     visibility = np.array([[False, True], [True, True], [True, False]])
     tracks = Tracks(np.zeros((3, 2, 2)), visibility, np.array([[1, 0.0, 0.0], [0, 0.0, 0.0]]))
-    scene = ViewerScene(TrajectoryViewer(clip(), straight())._scene.frames, tracks)
+    scene = ViewerScene(TrajectoryViewer(clip(), straight())._scene.frames, (ViewerSet(tracks),))
     assert scene.first_occlusion(0).tolist() == [3, 2]  # 3 = never
 
 

@@ -7,12 +7,12 @@ them; the widget is then tried there, too. Such an environment takes minutes to 
 
 import os
 import subprocess
-import time
 
 import numpy as np
 import pytest
-from fixtures.browser import CHROMIUM, PATIENCE, PYTHONPATH, Watched, chromium, jupyterlab
+from fixtures.browser import CHROMIUM, PYTHONPATH, Watched, chromium, jupyterlab
 from fixtures.viewer_example import COLUMNS, SIZE, S, example
+from fixtures.viewer_pages import GET, drawn, exported, fits, nameless, set_control, trait, until
 
 from flowlib.colours import position_colours
 from flowlib.geometry import cell_grid
@@ -24,7 +24,6 @@ pytest.importorskip("playwright", reason="Playwright is not installed (the extra
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
 
 HOSTILE = "<script>window.harmed = 1</script><img src=x onerror='window.harmed = 2'>"
-GET = "document.querySelector('.tv').viewer"
 COUNT_SAVES = f"""(() => {{
   const {{ model }} = {GET}, save = model.save_changes.bind(model);
   window.saves = 0;
@@ -35,6 +34,12 @@ CELLS = [
     "viewer = TrajectoryViewer(*example(), title='in a notebook')",
     "viewer",
 ]
+HAND_CELLS = [
+    "from fixtures.hand_example import hand_example\nfrom flowlib.viewer import HandViewer\n"
+    "take = hand_example()\nhands = HandViewer(take, take.joints + 2)",
+    "hands",
+]
+HAND = "document.querySelector('.tv-hand').viewer"
 
 
 @pytest.fixture(scope="module")
@@ -45,46 +50,8 @@ def browser(tmp_path_factory):
 
 @pytest.fixture
 def opened(browser, tmp_path):
-    """Export a viewer, open the page from disk without a network, and check at the end that it kept quiet."""
-    watched = []
-
-    def open_page(viewer: TrajectoryViewer, width: int = 1200):
-        path = viewer.to_html(tmp_path / f"page{len(watched)}.html")
-        page = browser.new_page()
-        page.set_viewport_size({"width": width, "height": 900})
-        watched.append(Watched(page, path.as_uri()))
-        page.goto(path.as_uri())
-        page.wait_for_selector(".tv[data-ready]")
-        return page
-
-    browser.set_offline(True)
-    yield open_page
-    browser.set_offline(False)
-    for each in watched:
-        each.assert_clean()
-        each.page.close()
-
-
-def until(page, condition: str) -> None:
-    """Wait for a condition; asked from here, because the page's policy forbids Playwright's own way (`eval`)."""
-    end = time.monotonic() + PATIENCE
-    while not page.evaluate(condition):
-        assert time.monotonic() < end, f"{condition} did not come true in {PATIENCE} s"
-        page.wait_for_timeout(20)
-
-
-def trait(page, name: str):
-    return page.evaluate(f"{GET}.get({name!r})")
-
-
-def drawn(page) -> int:
-    """A number that differs when anything in the pictures does."""
-    page.evaluate(f"{GET}.drawNow()")
-    return page.evaluate(
-        f"""{GET}.panels.flatMap(panel => [panel.back, panel.front]).reduce((sum, canvas) =>
-        canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data
-        .reduce((hash, value, i) => (Math.imul(hash, 31) + value + (value && i)) | 0, sum), 7)"""
-    )
+    with exported(browser, tmp_path) as open_page:
+        yield open_page
 
 
 def on_screen(page, point: int, which: int = 0) -> tuple[float, float]:
@@ -182,11 +149,7 @@ def test_every_control_changes_the_picture(opened):
 
     def changes(name: str, value: str) -> None:
         nonlocal seen
-        control = f"[data-trait={name}]"
-        if page.evaluate(f"document.querySelector('{control}').matches('select')"):
-            page.select_option(control, value)
-        else:
-            page.fill(control, value)
+        set_control(page, name, value)
         page.wait_for_timeout(60)
         now = drawn(page)
         assert now != seen, f"{name} = {value} changed nothing"
@@ -320,15 +283,8 @@ def test_a_long_video_is_not_held_uncompressed(opened):
 @pytest.mark.parametrize("width", [400, 1200])
 def test_everything_has_a_name_and_fits(opened, width):
     page = opened(TrajectoryViewer(*example(), theme="dark"), width)
-    assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
-    nameless = page.evaluate(
-        """[...document.querySelectorAll('button, input, select, [role]')].filter(el =>
-        !(el.getAttribute('aria-label') || el.title || el.closest('label')?.innerText || el.innerText ||
-          el.matches('[role=tooltip]'))).map(el => el.outerHTML)"""
-    )
-    assert nameless == []
-    controls = "[...document.querySelectorAll('.tv button, .tv select, .tv input')]"
-    assert max(page.evaluate(f"{controls}.map(el => el.getBoundingClientRect().right)")) <= width
+    assert nameless(page) == []
+    assert fits(page, width)
     assert page.evaluate("document.querySelector('.tv').dataset.theme") == "dark"
 
 
@@ -336,11 +292,12 @@ def test_everything_has_a_name_and_fits(opened, width):
 
 
 def check_in_jupyterlab(lab, page) -> None:
-    """The widget loads quietly, plays without the kernel, and both sides hear of what the other does."""
+    """The widgets load quietly, play without the kernel, and both sides hear of what the other does."""
     watched = Watched(page, lab.url)
-    lab.write_notebook("live.ipynb", CELLS)
+    lab.write_notebook("live.ipynb", [*CELLS, *HAND_CELLS])
     lab.run_all(page, "live.ipynb")
     page.wait_for_selector(".tv[data-ready]")
+    page.wait_for_selector(".tv-hand[data-ready]")
     with lab.python("live.ipynb") as python:
         python("viewer.frame = 5")
         until(page, "document.querySelector('.tv-counter').textContent === '5 / 7'")
@@ -358,9 +315,15 @@ def check_in_jupyterlab(lab, page) -> None:
         page.evaluate(f"{GET}.set('playing', true)")
         until(page, f"{GET}.get('frame') === 6")
         assert page.evaluate("window.saves") <= 1, "playing told the kernel of more than that it plays"
+        python("hands.yaw = 25")
+        until(page, f"{HAND}.get('yaw') === 25")
+        page.evaluate(f"{HAND}.turnBy(10, 5)")
+        page.evaluate(f"{HAND}.goTo(3)")
+        page.wait_for_timeout(400)
+        assert python("[hands.frame, hands.yaw, hands.pitch]") == [3, 35, 5]
     # the picture that a saved notebook shows is put away while the widget is there
-    picture = page.locator("img[class^=flowlib-snapshot]")
-    assert picture.count() == 1 and not picture.is_visible()
+    pictures = page.locator("img[class^=flowlib-snapshot]")
+    assert pictures.count() == 2 and not any(picture.is_visible() for picture in pictures.all())
     watched.assert_clean()
 
 

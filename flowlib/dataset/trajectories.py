@@ -201,8 +201,12 @@ def find_dataset(root: str | Path) -> Path:
         return root
     found = sorted(path.parent for path in (root / "datasets").glob("*/shards"))
     if not found and root.parent.name == "datasets":  # of a workspace
-        there = ", ".join(sorted(path.parent.name for path in root.parent.glob("*/shards"))) or "none; label some first"
-        raise FileNotFoundError(f"dataset: expected one that is labelled in {root.parent} ({there}), got {root.name!r}")
+        there = ", ".join(sorted(path.parent.name for path in root.parent.glob("*/shards"))) or "none"
+        raise FileNotFoundError(
+            f"dataset: expected one that is labelled in {root.parent} ({there}), got {root.name!r}: run "
+            f"02_pips_dataset first, or `flowlib label sample --dataset {root.name}` for the two clips that come with "
+            "flowlib"
+        )
     if not found:
         raise FileNotFoundError(f"root: expected a dataset's folder (with shards/ in it) or a workspace, got {root}")
     if len(found) > 1:

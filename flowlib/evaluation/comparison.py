@@ -268,3 +268,19 @@ class Comparison:
 
     def _estimate(self, values: np.ndarray) -> Estimate:
         return estimate(values, self._draws, self.config.confidence)
+
+
+def difference_between(first: Comparison, second: Comparison, method: str, metric: str) -> Estimate:
+    """A method's number in one comparison minus its number in another, paired over the groups that both have.
+
+    For what the same method costs under other conditions: another input, another rule of scoring.
+
+    Raises:
+        ValueError: no group is in both, or a comparison without the method.
+    """
+    one, other = (dict(zip(each.groups, each.values(method, metric))) for each in (first, second))
+    shared = [group for group in one if group in other]
+    if not shared:
+        raise ValueError(f"second: expected a comparison on the same {first.task.group}s, got others")
+    draws = resamples(len(shared), first.config.resamples, first.config.seed)
+    return estimate(np.array([one[group] - other[group] for group in shared]), draws, first.config.confidence)

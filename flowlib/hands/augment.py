@@ -52,7 +52,7 @@ class HandAugment:
         ValueError: an unknown mode, or none, or a number out of its range.
     """
 
-    modes: tuple[str, ...] = MODES  # of none, rot, scale, trans
+    modes: Sequence[str] = MODES  # of none, rot, scale, trans
     angle: float = 180.0  # rot: degrees, evenly from -angle to angle
     scale: float = 0.02  # scale: the cube times |1 + scale·n|, n normal
     offset: float = 5.0  # trans: the centre moves by offset·n mm along each axis

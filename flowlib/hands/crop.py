@@ -31,6 +31,7 @@ PADDING = 40.0  # px around the joints' box, of "padded_box"
 BEHIND = 100.0  # mm behind the farthest joint up to which "padded_box" sees
 STILL = Motion()
 MOST_OUTSIDE = 0.01  # share of joints outside the cube from which on there is a warning
+BACKGROUND = 1e6  # halves of a cube; beyond every cube
 BLOB = 200  # px: the least that may be a hand, of `estimate_centre`
 SLICE = 100.0  # mm of depth in which such a blob is looked for
 
@@ -178,15 +179,14 @@ class View:
         to_window = self.homography.copy()
         to_window[:2] -= np.array(origin)[:, None] * to_window[2]
         seen = cv2.warpPerspective(depth, to_window, (size, size), flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP)
-        x, y, one = to_window[2] * (self.cube / (2 * unit))
-        steps = np.arange(size)
+        x, y, one = map(float, to_window[2] * (self.cube / (2 * unit)))
+        steps = np.arange(size, dtype=np.float32)
         # A depth is along the picture's axis; along the crop's it is z, the last row of the homography times less.
-        image = seen / ((x * steps)[None, :] + (y * steps + one)[:, None]).astype(np.float32)
+        image = seen / ((x * steps)[None, :] + (y * steps + one)[:, None])
         image -= np.float32(2 / self.cube * (self.rotation[2] @ self.centre))
+        background = seen == 0 if np.isinf(self.far) else (seen == 0) | (seen > self.far / unit)
+        image += np.float32(BACKGROUND) * background  # a third of the time that image[background] = 1 takes
         np.clip(image, -1, 1, out=image)
-        image[seen == 0] = 1
-        if np.isfinite(self.far):
-            image[seen > self.far / unit] = 1
         return image
 
 
@@ -213,14 +213,16 @@ def view(
     if not (centre[..., 2] > 0).all():
         raise ValueError(f"centre: expected one before the camera (z > 0 mm), got z = {centre[..., 2].min():g}")
     rotation, cube = axes(config, centre, motion), config.cube * np.broadcast_to(motion.factor, centre.shape[:-1])
-    x, y, z = np.moveaxis(np.squeeze(rotation @ centre[..., None], -1), -1, 0)
+    ahead = rotation @ centre[..., None]
+    x, y, z = np.moveaxis(ahead[..., 0], -1, 0)
     half, far = (cube / 2 * camera.fx / z, cube / 2 * camera.fy / z), np.full(z.shape, np.inf)
     if config.method == "padded_box":
         if joints is None:
             raise ValueError('joints: expected the true ones, of which method "padded_box" takes the window, got None')
         turned = np.asarray(joints, np.float64) @ rotation.swapaxes(-1, -2)
-        offset = camera.project(turned)[..., :2] - camera.project(np.stack([x, y, z], -1))[..., None, :2]
-        half, far = np.moveaxis(np.abs(offset).max(-2) + PADDING, -1, 0), turned[..., 2].max(-1) + BEHIND
+        pixels = camera.project(np.concatenate([turned, ahead.swapaxes(-1, -2)], axis=-2))[..., :2]
+        half = np.moveaxis(np.abs(pixels[..., :-1, :] - pixels[..., -1:, :]).max(axis=-2) + PADDING, -1, 0)
+        far = turned[..., 2].max(axis=-1) + BEHIND
     size, (middle, _) = (config.size, config.size), _middle(config.size)
     fx, fy = camera.fx * size[1] / (2 * half[0]), camera.fy * size[0] / (2 * half[1])
     ux, uy = middle - fx * x / z, middle - fy * y / z

@@ -41,6 +41,7 @@ from torch.utils.data._utils.collate import collate, default_collate_fn_map
 from flowlib.hands.augment import HandAugment, Motion
 from flowlib.hands.crop import STILL, CropConfig, View, normalise, share_outside, view
 from flowlib.hands.pca import PCAConfig, PosePCA, fit_pca
+from flowlib.hands.sequences import HandSequence
 from flowlib.hands.store import HandStore, StoredSequence, UnpackedDepth, store_paths, unpack
 from flowlib.hdf5 import OpenFiles
 from flowlib.splits import SPLITS
@@ -366,3 +367,21 @@ class HandSequences(_Hands):
     def __getitem__(self, index: int) -> HandSample:
         take = self._takes[index]
         return HandSample(self, take, slice(0, len(take.joints)), take.views)
+
+    def sequence(self, index: int) -> HandSequence:
+        """A sequence as a reader gives it, for a viewer: its depth is 0 outside the stored windows."""
+        take = self._takes[index]
+        about, size = take.about, take.about.camera.size
+
+        def read(frame: int) -> np.ndarray:
+            depth = np.zeros(size, np.float32)
+            (x, y), (height, width) = take.origin[frame], about.window
+            stored = self._files[take.path].depth(about, int(take.rows[frame]))
+            rows, columns = slice(max(0, y), min(size[0], y + height)), slice(max(0, x), min(size[1], x + width))
+            inner = stored[rows.start - y : rows.stop - y, columns.start - x : columns.stop - x]
+            depth[rows, columns] = inner * np.float32(self.store_config.unit)
+            return depth
+
+        known = {"visible": take.visible} if about.visible else {}
+        parts = (about.key, about.subject, about.action, about.camera, self.skeleton, take.joints, read)
+        return HandSequence(*parts, **known, numbers=take.numbers)

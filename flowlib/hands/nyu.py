@@ -26,7 +26,7 @@ from flowlib.video import decode_whole
 SCORED = (0, 3, 6, 9, 12, 15, 18, 21, 24, 25, 27, 30, 31, 32)  # of the 36 points, in the order of `NYU_14`
 TO_OPENCV = np.array([1, -1, 1])  # of the files' joints: y up
 RUN = 1000  # frames
-SECOND_TEST_SUBJECT = 2440  # index of the first frame of the test set that shows another hand
+SECOND_TEST_SUBJECT = 2440  # index of the test set's first frame of another hand, whose bones are a sixth shorter
 FARTHEST_PIXEL = 2.0  # between a joint in mm, projected, and the same in pixels
 UNREADABLE = (ValueError, TypeError, KeyError, IndexError, NotImplementedError, OSError, struct.error, zlib.error)
 

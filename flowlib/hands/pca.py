@@ -208,6 +208,8 @@ def _fit(parts, components: int, distinct: int | None = None) -> PosePCA:
     """The basis of poses that come in parts: by the sums of their products, in float64."""
     count, total, products = 0, 0.0, 0.0
     for poses in parts:
+        if not len(poses):
+            raise ValueError("poses: expected at least one, got none")
         flat = np.asarray(poses, np.float64).reshape(len(poses), -1)
         if not np.isfinite(flat).all():
             raise ValueError("poses: expected finite ones, got NaN or infinity")

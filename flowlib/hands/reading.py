@@ -186,7 +186,7 @@ def assemble(
 def check_depth(name: str, sequences: Sequence[HandSequence], frames: int = CHECKED_FRAMES) -> DepthCheck:
     """Whether joints lie where depth shows a hand, on frames spread evenly over all sequences.
 
-    Warns of poses that are mostly left hands where the skeleton says right.
+    Warns of poses that are mostly of the other hand than the skeleton's.
 
     Raises:
         ValueError: less than half of the joints do, or no frame could be read.
@@ -214,8 +214,9 @@ def check_depth(name: str, sequences: Sequence[HandSequence], frames: int = CHEC
     if check.near < LEAST_NEAR:
         expected = f"at least {LEAST_NEAR:.0%} of joints where depth shows a hand"
         raise ValueError(f"{name}: expected {expected}, got {check.near:.0%}; joints and depth don't belong together")
-    if right is not None and right < LEAST_NEAR and sequences[0].skeleton.right:
-        warnings.warn(f"{name}: expected right hands, got {right:.0%}: an axis may be mirrored", stacklevel=3)
+    if right is not None and (right < LEAST_NEAR) == sequences[0].skeleton.right:
+        side, share = ("right", right) if sequences[0].skeleton.right else ("left", 1 - right)
+        warnings.warn(f"{name}: expected {side} hands, got {share:.0%}: an axis may be mirrored", stacklevel=3)
     return check
 
 

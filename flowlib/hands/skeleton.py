@@ -30,7 +30,7 @@ class Skeleton:
         joints: name of each joint.
         parents: index of the joint that each hangs on; -1 for the root, the only one without.
         centre: index of the joint that crops are centred on and poses are relative to.
-        right: whether the hands are right hands; None where the data set doesn't say.
+        right: whether the hands are right hands; else left ones.
 
     Raises:
         ValueError: names that aren't unique, parents that make no tree, or a centre that is no joint.
@@ -43,7 +43,7 @@ class Skeleton:
     joints: tuple[str, ...]
     parents: tuple[int, ...]
     centre: int
-    right: bool | None
+    right: bool
 
     def __post_init__(self) -> None:
         J = len(self.joints)
@@ -165,18 +165,22 @@ MSRA_21 = Skeleton(  # Sun et al. 2015
     centre=5,
     right=True,
 )
-ICVL_16 = Skeleton(  # Tang et al. 2014: the palm's centre; root, middle and tip of each finger
+# Tang et al. 2014: the palm's centre; root, middle and tip of each finger. Of the published labels of both test
+# sequences 97 and 99 % of the poses that tell are left hands.
+ICVL_16 = Skeleton(
     "ICVL_16",
     ("Palm", *(f"{letter}{place}" for letter in "TIMRP" for place in ("ROOT", "MID", "TIP"))),
     (-1, *(parent for f in range(5) for parent in (0, 1 + 3 * f, 2 + 3 * f))),
     centre=0,
-    right=None,
+    right=False,
 )
-NYU_14 = Skeleton(  # Tompson et al. 2014: the joints that are scored, of the 36 (see `flowlib.hands.nyu`)
+# Tompson et al. 2014: the joints that are scored, of the 36 (see `flowlib.hands.nyu`). All published labels of the test
+# set that tell are right hands.
+NYU_14 = Skeleton(
     "NYU_14",
     ("PTIP", "PMID", "RTIP", "RMID", "MTIP", "MMID", "ITIP", "IMID", "TTIP", "TMID", "TROOT")
     + ("WristPinkySide", "WristThumbSide", "Palm"),
     (1, 13, 3, 13, 5, 13, 7, 13, 9, 10, 13, 13, 13, -1),
     centre=13,
-    right=None,
+    right=True,
 )

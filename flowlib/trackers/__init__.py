@@ -7,6 +7,7 @@ A point's result must not depend on the other points of the call. Trackers know 
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Literal, Protocol, runtime_checkable
@@ -14,10 +15,13 @@ from typing import Literal, Protocol, runtime_checkable
 import numpy as np
 
 from flowlib.clips import Clip
+from flowlib.devices import pick_device
 from flowlib.geometry import Fit
 from flowlib.tracks import Tracks, check_clip
 
-__all__ = ["NAMES", "FrameToFrame", "NeedsClip", "Tracker", "check_clip", "check_no_weights", "make_tracker"]
+__all__ = [
+    "NAMES", "FrameToFrame", "NeedsClip", "Tracker", "check_clip", "check_no_weights", "check_on_cpu", "make_tracker",
+]  # fmt: skip
 
 # name -> a function `make(weights, device) -> Tracker`; its module is loaded when it is asked for
 MAKERS = {
@@ -77,11 +81,22 @@ def make_tracker(name: str, *, weights: str = "", device: str = "auto") -> Track
         device: "auto", "cpu", "cuda" or "cuda:1"; lucas_kanade always computes on the CPU.
 
     Raises:
-        ValueError: unknown name, or weights given to a tracker that has none.
+        ValueError: unknown name, a device that is not here, or weights given to a tracker that has none.
     """
     if name not in MAKERS:
         raise ValueError(f"tracker: expected one of {', '.join(NAMES)}, got {name!r}")
     return resolve_name(MAKERS[name])(weights, device)
+
+
+def check_on_cpu(name: str, device: str) -> None:
+    """Warn that a tracker computes on the CPU, whatever else is asked for.
+
+    Raises:
+        ValueError: no name of a device, or of one that is not here.
+    """
+    if device not in ("auto", "cpu"):
+        pick_device(device)
+        warnings.warn(f"device: {name} computes on the CPU, {device} makes no difference to it", stacklevel=4)
 
 
 def check_no_weights(name: str, weights: str) -> None:

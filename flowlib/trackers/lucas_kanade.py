@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from flowlib.flow import DISFlow
-from flowlib.trackers import Tracker, check_no_weights
+from flowlib.trackers import Tracker, check_no_weights, check_on_cpu
 from flowlib.trackers.chaining import chain
 from flowlib.tracks import Tracks, check_clip
 
@@ -157,4 +157,5 @@ def _read(image: np.ndarray, xy: np.ndarray) -> np.ndarray:
 def make(weights: str, device: str) -> Tracker:
     """For `make_tracker`."""
     check_no_weights("lucas_kanade", weights)
+    check_on_cpu("lucas_kanade", device)
     return LucasKanadeTracker()

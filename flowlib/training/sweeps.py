@@ -124,6 +124,34 @@ class RunTable:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def spread(self, *over: str) -> RunTable:
+        """What several runs of each setting say together: a row for each setting, in the table's order.
+
+        Args:
+            over: columns that tell settings apart; runs alike in these are repetitions (other seeds).
+
+        Returns:
+            A table of these columns, `runs`, and the mean, lowest and highest best score; two settings whose ranges
+            overlap are not told apart by so few runs.
+
+        Raises:
+            ValueError: a column that no row has.
+        """
+        scores = sorted({name for row in self.rows for name in row if name.startswith("best_")})
+        missing = [name for name in over if not any(name in row for row in self.rows)]
+        if missing or not over or len(scores) != 1:
+            got = f"{', '.join(over) or 'none'} ({', '.join(scores) or 'no score'})"
+            raise ValueError(f"over: expected columns of a table of one score, {', '.join(self.columns)}, got {got}")
+        groups: dict[tuple[Any, ...], list[float]] = {}
+        for row in self.rows:
+            found = groups.setdefault(tuple(row.get(name) for name in over), [])
+            found += [] if row.get(scores[0]) is None else [row[scores[0]]]
+        rows = []
+        for key, values in groups.items():
+            row: dict[str, Any] = dict(zip(over, key)) | {"runs": len(values), f"mean_{scores[0]}": _mean(values)}
+            rows.append(row | {"lowest": min(values, default=None), "highest": max(values, default=None)})
+        return RunTable(rows)
+
     def __repr__(self) -> str:
         columns = self.columns
         heads = [name.replace("validation_", "val. ").replace("_", " ") for name in columns]

@@ -10,10 +10,10 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import UInt8
 
-from flowlib.colours import PREDICTION, TRUTH, direction_table, magnitude_table, position_table
+from flowlib.colours import direction_table, magnitude_table, position_table, set_colour
 from flowlib.geometry import frame_extent
 from flowlib.viewer.paper import DPI, GAP, QUIET, Paper, name_panel, plain
-from flowlib.viewer.scene import View, ViewerScene, shown_points
+from flowlib.viewer.scene import MOST_FUTURES, View, ViewerScene, future_opacities, shown_points
 
 CAPTIONS = {
     "position": "start position (left to right, darker downwards)",
@@ -22,16 +22,20 @@ CAPTIONS = {
     "speed": "speed, px / frame",
     "error": "error, px",
     "occlusion": "frame of first occlusion (grey: never)",
+    "confidence": "confidence",
 }
+MARKERS, SIGNS = "oDsv^P", "●◆■▼▲✚"  # of overlaid sets, in a circle
+UNSEEN = 0.3  # opacity of the error vectors of hidden points
 
 
 def draw(scene: ViewerScene, view: View, width: int = 960) -> UInt8[np.ndarray, "height width 3"]:
     """The viewer's picture of one frame, `width` pixels wide (to within a few), with title, names and legend."""
-    panels = scene.panels(view.compare)
-    paper = Paper.fitting(scene.size, len(panels), width, scene.title)
     limits = scene.limits
-    for column, sets in enumerate(panels):
-        _draw_panel(paper.panel_axes(column), scene, view, sets, limits)
+    here = scene.sampled(view.sample) if view.future == "one" else scene
+    panels = scene.panels(view.compare, view.shown)
+    paper = Paper.fitting(scene.size, len(panels), width, scene.title)
+    for index, sets in enumerate(panels):
+        _draw_panel(paper.panel_axes(index), here, view, sets, limits)
     _draw_legend(paper, scene, view, limits)
     return paper.pixels()
 
@@ -39,19 +43,23 @@ def draw(scene: ViewerScene, view: View, width: int = 960) -> UInt8[np.ndarray, 
 def _draw_panel(axes, scene: ViewerScene, view: View, sets: tuple[int, ...], limits: dict[str, float]) -> None:
     shrinks = axes.bbox.width < scene.size[1]
     view = replace(view, point_size=view.point_size or _fitting_size(axes, scene, view))
-    axes.imshow(scene.background(view.background, view.frame), interpolation="antialiased" if shrinks else "bilinear")
+    picture = scene.background(view.background, view.frame, sets)
+    axes.imshow(picture, interpolation="antialiased" if shrinks else "bilinear")
     coloured = [(which, _set_colours(scene, view, sets, which, limits)) for which in sets]
     if view.compare == "errors" and len(sets) == 2:
-        _draw_errors(axes, scene, view, coloured[0][1])
+        _draw_errors(axes, scene, view, sets[1], coloured[1][1])
     else:
         for which, colours in coloured:
+            _draw_futures(axes, scene, view, which, colours)
             _draw_trails(axes, scene, view, which, colours)
-        for order, (which, colours) in enumerate(coloured):
-            _draw_points(axes, scene, view, which, colours, "oD"[order])
+        for which, colours in coloured:
+            _draw_points(axes, scene, view, which, colours, MARKERS[sets.index(which) % len(MARKERS)])
+    if view.path:
+        for which, colours in coloured:
+            _draw_paths(axes, scene, view, which, colours)
     axes.axis(frame_extent(scene.size))
-    name = " and ".join(scene.names[which] for which in sets) if scene.prediction is not None else ""
-    if name:
-        name_panel(axes, name)
+    if len(scene.sets) > 1:
+        name_panel(axes, " and ".join(scene.names[which] for which in sets))
 
 
 def _fitting_size(axes, scene: ViewerScene, view: View) -> float:
@@ -64,36 +72,41 @@ def _set_colours(
     scene: ViewerScene, view: View, sets: tuple[int, ...], which: int, limits: dict[str, float]
 ) -> np.ndarray:
     """[N 3] from 0 to 1; overlaid sets keep one colour each, so that they can be told apart."""
-    if len(sets) == 2 and view.compare == "overlay":
-        return np.tile(np.array((TRUTH, PREDICTION)[which]) / 255, (scene.truth.num_points, 1))
-    colour = "error" if len(sets) == 2 else view.colour
-    return scene.colours(colour, which, view.frame, limits) / 255
+    if len(sets) > 1 and view.compare == "overlay":
+        return np.tile(np.array(set_colour(which)) / 255, (scene.truth.num_points, 1))
+    colour = "error" if len(sets) > 1 else view.colour
+    against = next((one for one in view.shown if one > 0), 1)
+    return scene.colours(colour, which, view.frame, limits, min(against, len(scene.sets) - 1)) / 255
 
 
 def _kept(scene: ViewerScene, view: View) -> np.ndarray:
     return np.flatnonzero(shown_points(scene.truth.num_points, view.density))
 
 
-def _opacity(scene: ViewerScene, view: View) -> np.ndarray:
-    """[N]: what is not selected steps back, once something is."""
+def _opacity(scene: ViewerScene, view: View, which: int) -> np.ndarray:
+    """[N]: what is not selected steps back, once something is; so does what a set is not sure of, where it is asked."""
     opacity = np.ones(scene.truth.num_points)
     if view.selected:
         opacity[:] = 0.3
         opacity[list(view.selected)] = 1
+    if view.opacity == "confidence":
+        opacity *= 0.1 + 0.9 * scene.quantity("confidence", which, view.frame)
     return opacity
 
 
 def _draw_trails(axes, scene: ViewerScene, view: View, which: int, colours: np.ndarray) -> None:
     from matplotlib.collections import LineCollection
 
-    tracks, kept = scene.sets[which], _kept(scene, view)
+    tracks, kept = scene.sets[which].tracks, _kept(scene, view)
     first = max(0, view.frame - view.trail)
     if first == view.frame or not len(kept):
         return
     xy = tracks.tracks[first : view.frame + 1, kept]
     seen = tracks.visibility[first : view.frame + 1, kept]
     age = np.linspace(0.15, 0.85, len(xy) - 1)[:, None]  # the past fades
-    alpha = age * _opacity(scene, view)[kept] * np.where(seen[1:] & seen[:-1], 1, 0 if view.hidden == "off" else 0.4)
+    alpha = (
+        age * _opacity(scene, view, which)[kept] * np.where(seen[1:] & seen[:-1], 1, 0 if view.hidden == "off" else 0.4)
+    )
     segments = np.stack([xy[:-1], xy[1:]], axis=2).reshape(-1, 2, 2)
     rgba = np.concatenate([np.tile(colours[kept], (len(age), 1)), alpha.reshape(-1, 1)], axis=1)
     drawn = (alpha.reshape(-1) > 0) & (np.abs(segments[:, 0] - segments[:, 1]).max(axis=1) > 0.2)
@@ -101,7 +114,7 @@ def _draw_trails(axes, scene: ViewerScene, view: View, which: int, colours: np.n
 
 
 def _draw_points(axes, scene: ViewerScene, view: View, which: int, colours: np.ndarray, marker: str) -> None:
-    tracks, kept, opacity = scene.sets[which], _kept(scene, view), _opacity(scene, view)
+    tracks, kept, opacity = scene.sets[which].tracks, _kept(scene, view), _opacity(scene, view, which)
     kept = np.union1d(kept, np.array(view.selected, int)).astype(int)  # a selected point is always shown
     xy, seen = tracks.tracks[view.frame], tracks.visibility[view.frame]
     rgba = np.concatenate([colours, opacity[:, None]], axis=1)
@@ -115,27 +128,55 @@ def _draw_points(axes, scene: ViewerScene, view: View, which: int, colours: np.n
     axes.scatter(*xy[chosen].T, marker=marker, s=area * 3, facecolors="none", edgecolors="white", linewidths=1)
 
 
-def _draw_errors(axes, scene: ViewerScene, view: View, colours: np.ndarray) -> None:
-    """Lines from the truth, where a dot is, to the prediction."""
+def _draw_errors(axes, scene: ViewerScene, view: View, which: int, colours: np.ndarray) -> None:
+    """Lines from the truth, where a dot is, to a prediction; faint and hollow where the truth is hidden."""
     from matplotlib.collections import LineCollection
 
-    kept = _kept(scene, view)
-    kept = kept[scene.truth.visibility[view.frame, kept]] if view.hidden == "off" else kept
-    ends = np.stack([tracks.tracks[view.frame, kept] for tracks in scene.sets], axis=1)  # N 2 2
-    rgba = np.concatenate([colours, _opacity(scene, view)[:, None]], axis=1)[kept]
+    kept, seen = _kept(scene, view), scene.truth.visibility[view.frame]
+    kept = kept[seen[kept]] if view.hidden == "off" else kept
+    ends = np.stack([scene.sets[one].tracks.tracks[view.frame, kept] for one in (0, which)], axis=1)  # N 2 2
+    opacity = _opacity(scene, view, which)[:, None] * np.where(seen, 1, UNSEEN)[:, None]
+    rgba = np.concatenate([colours, opacity], axis=1)[kept]
     axes.add_collection(LineCollection(list(ends), colors=rgba, linewidths=0.35 * view.point_size))
-    axes.scatter(*ends[:, 0].T, c=rgba, s=(view.point_size * 0.6 * 72 / DPI) ** 2, linewidths=0)
+    clear, size = seen[kept], (view.point_size * 0.6 * 72 / DPI) ** 2
+    axes.scatter(*ends[clear, 0].T, c=rgba[clear], s=size, linewidths=0)
+    axes.scatter(*ends[~clear, 0].T, facecolors="none", edgecolors=rgba[~clear], s=size, linewidths=0.6)
+
+
+def _draw_paths(axes, scene: ViewerScene, view: View, which: int, colours: np.ndarray) -> None:
+    """Where selected points go in all frames: a line so far, a dashed one from now on."""
+    tracks = scene.sets[which].tracks.tracks
+    for point in view.selected:
+        now, colour = view.frame, colours[point]
+        axes.plot(*tracks[: now + 1, point].T, color=colour, lw=1.2)
+        axes.plot(*tracks[now:, point].T, color=colour, lw=1, ls=(0, (3, 2)))
+
+
+def _draw_futures(axes, scene: ViewerScene, view: View, which: int, colours: np.ndarray) -> None:
+    """The sampled paths so far of the selected points, or of all that are shown, fainter where less likely."""
+    from matplotlib.collections import LineCollection
+
+    one = scene.sets[which]
+    if view.future not in ("all", "weighted") or not one.futures or view.frame == 0:
+        return
+    kept = np.array(view.selected, int) if view.selected else _kept(scene, view)
+    kept = kept[:: max(1, -(-len(kept) * len(one.futures) // MOST_FUTURES))]
+    for future, alpha in zip(one.futures, future_opacities(one.weights, view.future == "weighted")):
+        paths = list(future.tracks[: view.frame + 1, kept].transpose(1, 0, 2))
+        axes.add_collection(LineCollection(paths, colors=colours[kept], alpha=float(alpha), linewidths=0.8))
 
 
 def _draw_legend(paper: Paper, scene: ViewerScene, view: View, limits: dict[str, float]) -> None:
     middle = paper.legend
-    paired = len(scene.panels(view.compare)[0]) == 2
+    first = scene.panels(view.compare, view.shown)[0]
+    paired = len(first) > 1
     x = GAP
     if paired and view.compare == "overlay":
-        for name, colour, marker in zip(scene.names, (TRUTH, PREDICTION), "●◆"):
-            paper.text(x, middle, marker, size=9, color=np.array(colour) / 255, family="DejaVu Sans")
-            paper.text(x + 16, middle, plain(name), size=8.5)
-            x += 40 + 7 * len(plain(name))
+        for order, which in enumerate(first):
+            sign, name = SIGNS[order % len(SIGNS)], plain(scene.names[which])
+            paper.text(x, middle, sign, size=9, color=np.array(set_colour(which)) / 255, family="DejaVu Sans")
+            paper.text(x + 16, middle, name, size=8.5)
+            x += 40 + 7 * len(name)
     else:
         colour = "error" if paired else view.colour
         bar = {"position": position_table(), "direction": direction_table()}.get(colour, magnitude_table()[None])

@@ -1,4 +1,4 @@
-"""Compute what the viewer shows: two sets of points, the numbers their colours stand for, and the choices.
+"""Compute what the viewer shows: sets of points, the numbers their colours stand for, and the choices.
 
 The script computes the same numbers from the same definitions; pictures and films are drawn from these.
 Knows nothing of widgets, pages or drawing.
@@ -6,7 +6,7 @@ Knows nothing of widgets, pages or drawing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -16,13 +16,18 @@ from flowlib.colours import NEVER, direction_colours, magnitude_colours, nice_li
 from flowlib.tracks import Tracks
 from flowlib.viewer.packing import PackedFrames
 
-COLOURS = ("position", "displacement", "direction", "speed", "error", "occlusion")
+COLOURS = ("position", "displacement", "direction", "speed", "error", "occlusion", "confidence")
 COMPARISONS = ("side by side", "overlay", "errors", "truth", "prediction")
 BACKGROUNDS = ("video", "first frame", "rebuilt", "difference", "none")
 HIDDEN = ("hollow", "off")
+FUTURES = ("off", "one", "all", "weighted")
+OPACITIES = ("equal", "confidence")
 GOLDEN = 0.6180339887498949  # multiples of it fill (0, 1) evenly: a thinned grid stays even
 DIFFERENCE_GAIN = 4  # differences are shown four times as bright as they are
 PLAIN = 24  # grey of the background "none"
+
+
+MOST_FUTURES = 20_000  # paths of sampled futures drawn at once; more than that, and fewer points have them
 
 
 @dataclass(frozen=True)
@@ -30,25 +35,47 @@ class View:
     """The choices of a viewer: what a person would set with its controls."""
 
     frame: int = 0
+    shown: tuple[int, ...] = (0, 1)  # numbers of the sets that are shown; 0 is the truth
     colour: str = "position"  # one of COLOURS
     compare: str = "side by side"  # one of COMPARISONS; without a prediction "truth" is shown
     background: str = "video"  # one of BACKGROUNDS
     trail: int = 7  # frames
+    path: bool = True  # whether selected points show where they come from and go to in all frames
     point_size: float = 0.0  # diameter in pixels of the screen; 0 = half the room between neighbours
     density: float = 1.0  # share of the points shown
     hidden: str = "hollow"  # one of HIDDEN
+    opacity: str = "equal"  # one of OPACITIES
+    future: str = "off"  # one of FUTURES
+    sample: int = 0  # which sampled future "one" shows
     selected: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
+class ViewerSet:
+    """One set of trajectories, and what a predictor may say beside them.
+
+    Attributes:
+        tracks: of the same points as all sets of a scene.
+        rebuilt: the frames it rebuilds.
+        confidence: float32 [S N], 0 to 1.
+        futures: K sampled trajectories of the points.
+        weights: [K], how likely each is; they sum to 1.
+    """
+
+    tracks: Tracks
+    rebuilt: PackedFrames | None = None
+    confidence: Float[np.ndarray, "S N"] | None = None
+    futures: tuple[Tracks, ...] = ()
+    weights: Float[np.ndarray, " K"] = field(default_factory=lambda: np.zeros(0))
+
+
+@dataclass(frozen=True, eq=False)
 class ViewerScene:
-    """A clip and one or two sets of trajectories of the same points."""
+    """A clip and any number of sets of trajectories of the same points: the truth, then predictions."""
 
     frames: PackedFrames
-    truth: Tracks
-    prediction: Tracks | None = None
-    rebuilt: PackedFrames | None = None
-    names: tuple[str, str] = ("truth", "prediction")
+    sets: tuple[ViewerSet, ...]
+    names: tuple[str, ...] = ("truth", "prediction")
     title: str = ""
 
     @property
@@ -56,35 +83,64 @@ class ViewerScene:
         return self.frames.size
 
     @property
-    def sets(self) -> list[Tracks]:
-        return [self.truth] if self.prediction is None else [self.truth, self.prediction]
+    def truth(self) -> Tracks:
+        return self.sets[0].tracks
 
-    def panels(self, compare: str) -> list[tuple[int, ...]]:
-        """Which sets (0, 1) each panel shows."""
-        if self.prediction is None:
+    @property
+    def prediction(self) -> Tracks | None:
+        """The first one."""
+        return self.sets[1].tracks if len(self.sets) > 1 else None
+
+    @property
+    def rebuilt(self) -> PackedFrames | None:
+        """The frames that the first predictor rebuilds, of those that rebuild any."""
+        return next((one.rebuilt for one in self.sets if one.rebuilt), None)
+
+    def sampled(self, sample: int) -> ViewerScene:
+        """The scene in which every set that has sampled futures goes the way of one of them."""
+
+        def pick(one: ViewerSet) -> ViewerSet:
+            return replace(one, tracks=one.futures[sample % len(one.futures)]) if one.futures else one
+
+        return replace(self, sets=tuple(map(pick, self.sets)))
+
+    def panels(self, compare: str, shown: tuple[int, ...] = (0, 1)) -> list[tuple[int, ...]]:
+        """Which sets each panel shows; `shown` are those that may be."""
+        shown = tuple(which for which in shown if which < len(self.sets)) or (0,)
+        predicted = [which for which in shown if which > 0]
+        if not predicted or compare == "truth":
             return [(0,)]
-        return {"side by side": [(0,), (1,)], "truth": [(0,)], "prediction": [(1,)]}.get(compare, [(0, 1)])
+        if compare == "errors":
+            return [(0, which) for which in predicted]
+        return {"overlay": [shown], "prediction": [(predicted[0],)]}.get(compare, [(which,) for which in shown])
 
-    def quantity(self, name: str, which: int, frame: int) -> Float[np.ndarray, " N"]:
-        """Displacement, speed (pixels per frame) or error in pixels of every point of a set, in one frame."""
-        xy = self.sets[which].tracks
+    def quantity(self, name: str, which: int, frame: int, against: int = 1) -> Float[np.ndarray, " N"]:
+        """Displacement, speed (pixels per frame), error in pixels or confidence of every point of a set, in one frame.
+
+        The error of a prediction is its distance from the truth; the truth's, that of prediction `against`.
+        """
+        xy = self.sets[which].tracks.tracks
         if name == "displacement":
             return np.linalg.norm(self.moved(which, frame), axis=-1)
         if name == "speed":
             after = min(max(frame, 1), len(xy) - 1)  # frame 0 has none before it: it takes the step that follows
             return np.linalg.norm(xy[after] - xy[max(after - 1, 0)], axis=-1)
-        if name == "error" and self.prediction is not None:
-            return np.linalg.norm(self.prediction.tracks[frame] - self.truth.tracks[frame], axis=-1)
+        if name == "error" and len(self.sets) > 1:
+            other = self.sets[which or against].tracks.tracks
+            return np.linalg.norm(other[frame] - self.truth.tracks[frame], axis=-1)
+        if name == "confidence":
+            confidence = self.sets[which].confidence
+            return np.ones(xy.shape[1]) if confidence is None else confidence[frame]
         return np.zeros(xy.shape[1])
 
     def moved(self, which: int, frame: int) -> Float[np.ndarray, "N 2"]:
         """Pixels from each point's start to its place in one frame (of all frames at once: `Tracks.displacement`)."""
-        tracks = self.sets[which]
+        tracks = self.sets[which].tracks
         return tracks.tracks[frame] - tracks.queries[:, 1:]
 
     def first_occlusion(self, which: int) -> Int[np.ndarray, " N"]:
         """The first frame after a point's query in which it is hidden; the number of frames where there is none."""
-        tracks = self.sets[which]
+        tracks = self.sets[which].tracks
         later = np.arange(tracks.num_frames)[:, None] > tracks.queries[None, :, 0]
         hidden = later & ~tracks.visibility
         return np.where(hidden.any(axis=0), hidden.argmax(axis=0), tracks.num_frames)
@@ -92,15 +148,18 @@ class ViewerScene:
     @cached_property
     def limits(self) -> dict[str, float]:
         """Where the colour scales end: round numbers that 98 % of all values, in all frames and sets, stay under."""
-        return {name: nice_limit(self._all(name)) for name in ("displacement", "speed", "error")}
+        limits = {name: nice_limit(self._all(name)) for name in ("displacement", "speed", "error")}
+        return limits | {"confidence": 1.0}
 
     def _all(self, name: str) -> np.ndarray:
-        frames = range(self.truth.num_frames)
-        return np.stack([self.quantity(name, which, s) for which in range(len(self.sets)) for s in frames])
+        frames, sets = range(self.truth.num_frames), range(name == "error" and len(self.sets) > 1, len(self.sets))
+        return np.stack([self.quantity(name, which, s) for which in sets for s in frames])
 
-    def colours(self, name: str, which: int, frame: int, limits: dict[str, float]) -> UInt8[np.ndarray, "N 3"]:
+    def colours(
+        self, name: str, which: int, frame: int, limits: dict[str, float], against: int = 1
+    ) -> UInt8[np.ndarray, "N 3"]:
         """The colour of every point of a set, in one frame."""
-        tracks = self.sets[which]
+        tracks = self.sets[which].tracks
         if name == "position":
             return position_colours(tracks.queries[:, 1:], self.size)
         if name == "direction":
@@ -109,15 +168,20 @@ class ViewerScene:
             first = self.first_occlusion(which)
             coloured = magnitude_colours(first, max(tracks.num_frames - 1, 1))
             return np.where((first == tracks.num_frames)[:, None], np.array(NEVER, np.uint8), coloured)
-        return magnitude_colours(self.quantity(name, which, frame), limits[name])
+        return magnitude_colours(self.quantity(name, which, frame, against), limits[name])
 
-    def background(self, name: str, frame: int) -> UInt8[np.ndarray, "H W 3"]:
-        """The picture behind the points of one frame."""
+    def background(self, name: str, frame: int, sets: tuple[int, ...] = (0, 1)) -> UInt8[np.ndarray, "H W 3"]:
+        """The picture behind the points of one frame, in a panel that shows these sets.
+
+        A rebuilt frame belongs to the predictor that rebuilt it: a panel of the truth alone shows the true one.
+        """
         if name == "none":
             return np.full((*self.size, 3), PLAIN, np.uint8)
-        if self.rebuilt is None or name in ("video", "first frame"):
+        shown = (self.sets[which].rebuilt for which in sets if which < len(self.sets))
+        packed = next((rebuilt for rebuilt in shown if rebuilt), None)
+        if packed is None or name in ("video", "first frame"):
             return self.frames.decode(0 if name == "first frame" else frame)
-        rebuilt = self.rebuilt.decode(frame)
+        rebuilt = packed.decode(frame)
         if name == "rebuilt":
             return rebuilt
         difference = np.abs(self.frames.decode(frame).astype(np.int16) - rebuilt)
@@ -127,3 +191,10 @@ class ViewerScene:
 def shown_points(count: int, density: float) -> np.ndarray:
     """Which of `count` points a density from 0 to 1 keeps: bool [count], evenly spread over any grid."""
     return (np.arange(count) * GOLDEN) % 1 < density
+
+
+def future_opacities(weights: Float[np.ndarray, " K"], weighted: bool) -> Float[np.ndarray, " K"]:
+    """How opaque each sampled future is drawn: alike, or by its weight, the likeliest fully."""
+    if not weighted:
+        return np.full(len(weights), max(0.15, len(weights) ** -0.5))
+    return 0.05 + 0.95 * weights / weights.max()

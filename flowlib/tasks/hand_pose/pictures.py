@@ -17,9 +17,9 @@ from flowlib.video import encode_image
 SIDE = 256  # pixels of a picture
 MOMENTS = 4  # frames shown of a sequence
 READING = (
-    "The sequence on which the method in question errs least, the one in the middle, and the one on which it errs most, "
-    "at four moments spread evenly. Blue is where the joints are, orange where they are said to be; hollow joints are "
-    "hidden from the camera. Below each name: its mean error on this sequence."
+    "The sequence on which the method in question errs least, the one in the middle, and the one on which it errs "
+    "most, at four moments spread evenly. Blue is where the joints are, orange where they are said to be; hollow "
+    "joints are hidden from the camera. Below each name: its mean error on this sequence."
 )
 
 

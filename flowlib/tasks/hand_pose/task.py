@@ -111,8 +111,9 @@ class PoseTask(Task):
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> PoseTask:
-        lists = {name: settings.get(name) for name in ("augment", "pca_augment")}
-        return cls(**{**settings, **{name: HandAugment(**value) for name, value in lists.items() if value}})
+        known = {name: settings.get(name) for name in ("augment", "pca_augment")}
+        made = {name: HandAugment(**value | {"modes": tuple(value["modes"])}) for name, value in known.items() if value}
+        return cls(**{**settings, **made})
 
     @property
     def group(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]

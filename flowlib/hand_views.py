@@ -1,0 +1,219 @@
+"""What the notebooks of hands show and compare: crops, pose priors, lists of settings, and viewers of predictions.
+
+Each function takes a store or a data set of hands (and methods that predict) and returns a figure, a table or a viewer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from flowlib.colours import TRUTH
+from flowlib.evaluation import Report, evaluate
+from flowlib.evaluation.comparison import difference_between
+from flowlib.hands.augment import HandAugment
+from flowlib.hands.crop import CropConfig
+from flowlib.hands.dataset import HandFrames, HandSequences
+from flowlib.hands.pca import PCAConfig
+from flowlib.models.hand_baselines import MeanPose, NearestCrop
+from flowlib.models.pose import PoseNet
+from flowlib.plots import Axes, contact_sheet, error_by_frame
+from flowlib.tasks.hand_pose import PoseTask
+from flowlib.tasks.hand_pose.pictures import draw_hand
+from flowlib.tasks.protocol import Estimate
+from flowlib.training import TrainConfig, run_experiments
+from flowlib.training.sweeps import RunTable
+from flowlib.viewer import HandViewer
+
+
+def parse_augment(text: str) -> HandAugment | None:
+    """Augmentation from a parameter's text: modes by comma; "" or "none" for none.
+
+    >>> parse_augment("rot, trans").modes
+    ('rot', 'trans')
+    """
+    modes = tuple(word.strip() for word in text.split(",") if word.strip())
+    return HandAugment(modes=modes) if set(modes) - {"none"} else None
+
+
+def parse_numbers(text: str) -> tuple[float, ...]:
+    """Numbers from a parameter's text, by comma.
+
+    >>> parse_numbers("180, 200")
+    (180.0, 200.0)
+    """
+    try:
+        return tuple(float(word) for word in text.split(",") if word.strip())
+    except ValueError:
+        raise ValueError(f"expected numbers by comma like '180,200', got {text!r}") from None
+
+
+def open_hands(
+    store: str | Path, crop: CropConfig, *, unpacked: bool = True, thin: int = 1
+) -> tuple[HandFrames, HandFrames, HandSequences]:
+    """The frames to train on, every second frame to validate on, and the sequences to test on.
+
+    Args:
+        store: the folder.
+        crop: how crops are made.
+        unpacked: read unpacked depth, many times as fast.
+        thin: train on every so many frames.
+    """
+    train = HandFrames(store, "train", crop, step=thin, unpacked=unpacked)
+    validation = HandFrames(store, "val", crop, step=2, unpacked=unpacked)
+    return train, validation, HandSequences(store, "test", crop, unpacked=unpacked)
+
+
+def hand_sheet(frames: HandFrames, count: int = 12) -> Axes:
+    """Crops spread over a data set with their true joints; hollow ones are hidden from the camera."""
+    chosen = np.unique(np.linspace(0, len(frames) - 1, min(count, len(frames))).round().astype(int))
+    pictures, titles = [], []
+    for index in chosen:
+        sample = frames[int(index)]
+        layers = [(crop_pixels(sample), TRUTH)]
+        pictures.append(draw_hand(sample["crop"][0].numpy(), frames.skeleton, layers, sample["visible"].numpy()))
+        titles.append(f"{sample['key']} {int(sample['frame'])}")
+    return contact_sheet(pictures, titles)
+
+
+def crop_pixels(sample: Mapping[str, Any]) -> np.ndarray:
+    """[J 2] Where the true joints of a frame are seen in its crop, (x, y) in pixels."""
+    turned = sample["joints"].double().numpy() @ sample["rotation"].double().numpy().T
+    fx, fy, ux, uy = sample["intrinsics"].tolist()
+    return np.stack([fx * turned[:, 0] / turned[:, 2] + ux, fy * turned[:, 1] / turned[:, 2] + uy], axis=-1)
+
+
+def outside_table(frames: HandFrames, cubes: Sequence[float]) -> str:
+    """The share of joints that lie outside each cube, as a Markdown table; a crop doesn't show these."""
+    shares = frames.outside(cubes)
+    rows = [f"| {cube:g} mm | {share:.2%} |" for cube, share in shares.items()]
+    return "\n".join(["| cube | joints outside |", "| --- | ---: |", *rows])
+
+
+def prior_figure(frames: HandFrames, components: int, augment: HandAugment | None = None) -> Axes:
+    """What a pose prior of 1 to 63 components leaves of the training poses, in mm; prints that of `components`."""
+    D = 3 * frames.skeleton.num_joints
+    pca = frames.fit_pca(PCAConfig(components=D, augment=augment))
+    poses = frames.poses[:: max(1, len(frames) // 2000)].astype(np.float64)
+    coefficients = pca.encode(poses)
+    floors = []
+    for kept in range(D + 1):
+        flat = coefficients[:, :kept] @ pca.components[:kept] + pca.mean
+        off = np.linalg.norm(flat.reshape(poses.shape) - poses, axis=-1)
+        floors.append(float(off.mean()) * frames.config.cube / 2)
+    share = float(pca.variance[:components].sum() / pca.total)
+    print(f"{components} components hold {share:.2%} of the variance; no network of them gets below the floor of")
+    print(f"{floors[components]:.2f} mm. A loss (mean squared error) of 0.01 stands for", end=" ")
+    print(f"{replace(pca, components=pca.components[:components]).rms_mm(0.01, frames.config.cube):.1f} mm RMS.")
+    return error_by_frame({"floor": floors}, label="left over, mm", axis="components")
+
+
+def pose_methods(model: nn.Module, train: HandFrames) -> dict[str, Any]:
+    """A trained network and what it has to beat, by name."""
+    return {"model": model, "nearest crop": NearestCrop.fit(train), "mean pose": MeanPose.fit(train)}
+
+
+def hand_viewer(methods: Mapping[str, Any], sequences: HandSequences, index: int | None, task: PoseTask) -> HandViewer:
+    """A sequence in 3D with what each method says of its joints; the first one if `index` is None."""
+    case = task.case(sequences[index or 0])
+    joints = {name: task.predict(method, case, name).astype(np.float32) for name, method in methods.items()}
+    return HandViewer(sequences.sequence(index or 0), joints, title=case.key)
+
+
+def try_settings(
+    store: str | Path,
+    crop: CropConfig,
+    model: Mapping[str, Any],
+    task: PoseTask,
+    config: TrainConfig,
+    *,
+    cubes: str = "",
+    augments: str = "",
+    seeds: int = 3,
+    runs: Path | None = None,
+) -> RunTable | None:
+    """Train a small run for each cube, augmentation and seed, or go on with them; see `RunTable.spread`.
+
+    Args:
+        store: the folder of the hands.
+        crop: what is common to all crops.
+        model: the arguments of `PoseNet`.
+        task: what is common to all tasks.
+        config: of each run; its name begins theirs.
+        cubes: sides in mm by comma, "180,200"; "" for the crop's own.
+        augments: lists of modes by semicolon, "none;rot;rot,trans"; "" for the task's own. Poses of the pose prior are
+            augmented alike, for it has to hold them.
+        seeds: runs of each.
+        runs: the folder of the runs; the workspace's by default.
+
+    Returns:
+        A row for each run with its `cube`, `augment` and `seed`; None, and a word of it, where no list is given.
+    """
+    if not cubes.strip() and not augments.strip():
+        print('no list to try: give cubes = "180,200,220" or augments = "none;rot;rot,trans"')
+        return None
+    lists = {text.strip() or "none": parse_augment(text) for text in augments.split(";")} if augments.strip() else {}
+    lists = lists or {"as above": task.augment}
+    rows: list[dict[str, Any]] = []
+    for cube in parse_numbers(cubes) or (crop.cube,):
+        train, validation, _ = open_hands(store, replace(crop, cube=cube))
+        tried = [{"cube": cube, "augment": name, "seed": seed} for name in lists for seed in range(seeds)]
+        changes = {
+            " ".join(f"{key}={value}" for key, value in one.items()): {"seed": one["seed"]}
+            | {field: lists[one["augment"]] for field in ("augment", "pca_augment")}
+            for one in tried
+        }
+        table = run_experiments(PoseNet, task, train, validation, changes, config, model=model, runs=runs)
+        rows += [row | one for row, one in zip(table.rows, tried, strict=True)]
+    return RunTable(rows)
+
+
+@dataclass(frozen=True)
+class CentreCost:
+    """What it costs to estimate the crops' centre instead of being told it.
+
+    Attributes:
+        reports: centre -> the evaluation with it.
+        extra: mm more of all joints, sequence by sequence.
+        seen: the same of the joints that the camera sees.
+    """
+
+    reports: dict[str, Report]
+    extra: Estimate
+    seen: Estimate
+
+    def __repr__(self) -> str:
+        told = f"An estimated centre costs {_signed(self.extra)} mm ({_signed(self.seen)} mm on seen joints)"
+        means = (f"{report.estimate(report.main, 'mpjpe').mean:.1f} mm {name}" for name, report in self.reports.items())
+        return f"{told}: {', '.join(means)}."
+
+
+def centre_cost(
+    model: nn.Module, task: PoseTask, store: str | Path, crop: CropConfig, folder: str | Path
+) -> CentreCost:
+    """Evaluate a network on the test sequences with the true centre and with the estimated one, and compare them.
+
+    Args:
+        model: as it was trained.
+        task: of the evaluation.
+        store: the folder of the hands.
+        crop: its cube, size and method; the centre is set here.
+        folder: where scores are kept.
+    """
+    reports = {}
+    for centre in ("truth", "estimated"):
+        sequences = HandSequences(store, "test", replace(crop, centre=centre, centre_noise=0.0))
+        where = Path(folder).expanduser() / f"centre_{centre}"
+        reports[centre] = evaluate({"model": model}, task, sequences, folder=where, pictures=False)
+    extra, seen = (difference_between(*reversed(reports.values()), "model", m) for m in ("mpjpe", "mpjpe_seen"))
+    return CentreCost(reports, extra, seen)
+
+
+def _signed(value: Estimate) -> str:
+    interval = f" [{value.low:+.1f}, {value.high:+.1f}]" if value.has_interval else ""
+    return f"{value.mean:+.1f}{interval}"
