@@ -113,8 +113,8 @@ def test_labels_say_how_sure_they_are_where_that_is_asked_for(videos, tmp_path, 
     from flowlib.dataset import TrajectoryDataset
 
     config, workspace = replace(CONFIG, tracker="lucas_kanade"), Workspace(tmp_path)
-    sure = label(make_plan(videos, replace(config, confidence=True)), workspace, "sure", progress=False)
-    plain = label(make_plan(videos, config), workspace, "plain", progress=False)
+    sure = label(make_plan(videos, replace(config, confidence=True)), workspace, dataset="sure", progress=False)
+    plain = label(make_plan(videos, config), workspace, dataset="plain", progress=False)
     samples, others = (TrajectoryDataset(report.folder, "all") for report in (sure, plain))
     for one, other in zip(samples, others):
         np.testing.assert_array_equal(one.truth.tracks, other.truth.tracks)
