@@ -119,6 +119,7 @@ from flowlib.hand_views import (
     centre_cost,
     hand_sheet,
     hand_viewer,
+    hidden_limit,
     open_hands,
     outside_table,
     parse_augment,
@@ -209,6 +210,9 @@ Markdown("\n\n".join(evaluation.summary()))
 
 # %%
 Markdown(evaluation.table())
+
+# %%
+print(hidden_limit(collection))
 
 # %%
 Markdown(published_table(source, {"model": evaluation.estimate("model", "mpjpe").mean}))
