@@ -8,6 +8,7 @@ is imported, and its class made, when it is called: `flowlib --help` loads no li
 import argparse
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, is_dataclass, replace
@@ -263,6 +264,7 @@ def make_evaluate() -> type:
     """measure a checkpoint beside baselines, and write a report; run again, it goes on where it was"""
     import tyro
 
+    from flowlib.dataset.consensus import describe_labels, open_labels
     from flowlib.evaluation import EvalConfig, evaluate
     from flowlib.models.baselines import all_baselines
     from flowlib.tasks.trajectories import ScoringConfig, TrajectoryTask
@@ -271,6 +273,9 @@ def make_evaluate() -> type:
     class Evaluate(WithModel, OnDataset):
         config: Annotated[EvalConfig, tyro.conf.arg(name="")] = EvalConfig()
         scoring: Annotated[ScoringConfig, tyro.conf.arg(name="")] = ScoringConfig()
+        second_labels: str = ""  # a dataset of the same videos by another tracker: what both agree on is the truth
+        tolerance: float = 2.0  # pixels that the two may differ
+        most_left_out: float = 1.0  # clips are passed over of which they leave out a larger share
         split: Split = "test"  # which of its videos
         report: str = "two_frames"  # name of the report's folder
         input_frames: tuple[int, ...] = (0, 3)  # frames that constant velocity sees
@@ -279,7 +284,10 @@ def make_evaluate() -> type:
 
         def __call__(self) -> None:
             task, folder = TrajectoryTask(scoring=self.scoring), self.workspace.report(self.report)
-            train, test = self.open("train"), self.open(self.split)
+            train, chosen = self.open("train"), {"tolerance": self.tolerance, "most_left_out": self.most_left_out}
+            second = self.workspace.dataset(self.second_labels) if self.second_labels else ""
+            test = open_labels(self.workspace.dataset(self.dataset), self.split, second, **chosen)
+            print(describe_labels(test))
             model, about = self.model()
             seen = {"num_frames": test.num_frames, "input_frames": self.input_frames}
             methods = {"model": model} | all_baselines(train, raft_weights=self.raft_weights, **seen)
@@ -409,6 +417,62 @@ def make_convert() -> type:
     return Convert
 
 
+def make_track() -> type:
+    """follow points that you choose through a video; leaves a table of them and the video with them on it"""
+    import tyro
+
+    from flowlib.progress import Progress
+    from flowlib.trackers import make_tracker
+    from flowlib.trackers.streaming import track_video
+    from flowlib.tracks import write_tracks
+    from flowlib.video import iterate_frames, probe, write_video
+    from flowlib.viewer.overlay import draw_points
+
+    @dataclass(frozen=True, kw_only=True)
+    class Track(InWorkspace):
+        video: tyro.conf.Positional[Path]  # a file, or a folder of pictures
+        points: tuple[str, ...] = ()  # x,y or x,y,t each: pixels, (0, 0) the middle of the first, and a frame from 0 on
+        tracker: str = "lucas_kanade"  # or raft, pips
+        weights: str = ""  # "": the published ones; else a path, URL or gdown id
+        device: str = "auto"  # auto, cpu, cuda
+        num_frames: int = 0  # from the video's first on; 0: all
+        longest: int = 0  # pixels of the longer side while tracking; 0: as it is
+        formats: tuple[Literal["npz", "csv", "parquet"], ...] = ("csv",)  # what to write the tracks as
+        convention: Conventions = "flowlib"  # whose arrays, and where (0, 0) is in what is written
+        overlay: bool = True  # write the video with the points on it, too
+        report: str = "track"  # name of the folder in reports/ that the files go to
+
+        def __call__(self) -> None:
+            queries = parse_points(self.points)
+            tracker = make_tracker(self.tracker, weights=self.weights, device=self.device)
+            video, folder = probe(self.video.expanduser()), self.workspace.report(self.report)
+            options: dict[str, Any] = {"num_frames": self.num_frames, "longest": self.longest}
+            with Progress(title=self.tracker, total=self.num_frames or video.num_frames, unit="frame") as bar:
+                tracks = track_video(tracker, video, queries, **options, progress=bar.update)
+            for suffix in self.formats:
+                path = folder / f"tracks.{suffix}"
+                print(write_tracks(tracks, path, convention=self.convention, size=video.size))
+            if self.overlay:
+                frames = draw_points(iterate_frames(video, 0, tracks.num_frames), tracks)
+                print(write_video(folder / "tracks.mp4", frames, fps=video.fps or 25.0))
+            seen = tracks.visibility.sum(axis=0).tolist()
+            print("\n".join(f"point {i}: seen in {n} of {tracks.num_frames} frames" for i, n in enumerate(seen[:30])))
+
+    return Track
+
+
+def parse_points(words: Sequence[str]) -> Any:
+    """Points as they are typed, "x,y" or "x,y,t", as queries [N 3] (t, x, y)."""
+    import numpy as np
+
+    number = r"\s*([-+]?\d+(?:\.\d*)?|[-+]?\.\d+)\s*"
+    found = [re.fullmatch(rf"{number},{number}(?:,\s*(\d+)\s*)?", word) for word in words]
+    if None in found or not words:
+        got = repr(words[found.index(None)]) if words else "none"
+        raise ValueError(f"points: expected x,y or x,y,t (t a frame's number), got {got}")
+    return np.array([(int(one[3] or 0), float(one[1]), float(one[2])) for one in found if one], np.float32)
+
+
 @dataclass(frozen=True)
 class Notebooks:
     """copy the notebooks into a folder; what is there already stays"""
@@ -420,6 +484,16 @@ class Notebooks:
 
         for path, copied in copy_notebooks(self.folder).items():
             print(path if copied else f"{path} is there already, and stays")
+
+
+@dataclass(frozen=True)
+class Contents(InWorkspace):
+    """write index.html into the workspace: one page that opens reports, viewers, notebooks, runs and datasets"""
+
+    def __call__(self) -> None:
+        from flowlib.contents import write_contents
+
+        print(write_contents(self.workspace))
 
 
 @dataclass(frozen=True)
@@ -589,8 +663,8 @@ class ViewHands(WithPoseNet):
 
 COMMANDS: dict[str, type | Callable[[], type]] = {
     **{"probe": make_probe, "label": make_label, "train": make_train, "evaluate": make_evaluate},
-    **{"predict": Predict, "view": View, "export": Export, "convert": make_convert},
-    **{"notebooks": Notebooks, "badges": Badges},
+    **{"predict": Predict, "view": View, "export": Export, "convert": make_convert, "track": make_track},
+    **{"contents": Contents, "notebooks": Notebooks, "badges": Badges},
     **{"hands collect": make_hands_collect, "hands train": make_hands_train},
     **{"hands evaluate": make_hands_evaluate, "hands view": ViewHands},
 }

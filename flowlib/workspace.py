@@ -12,13 +12,16 @@ import os
 import platform
 import re
 import shutil
+import sys
 import tempfile
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
+from zipfile import ZIP_DEFLATED, ZipFile
 
 DRIVE = Path("/content/drive/MyDrive")
 LONGEST_NAME = 220  # bytes; disks take 255, some of which a time or the name of a temporary file need
@@ -97,7 +100,7 @@ class Workspace:
         return self.root / "scratch"
 
     def writable(self) -> Workspace:
-        """This workspace, its root made and tried by writing a file.
+        """This workspace, its root made and tried by writing a file; warns where it goes when Colab's session ends.
 
         Raises:
             OSError: the root can't be made or written; the message names it.
@@ -109,7 +112,41 @@ class Workspace:
         except OSError as error:
             reason = error.strerror or error
             raise OSError(f"root: expected a folder that can be written, got {self.root} ({reason})") from error
+        if "google.colab" in sys.modules and not self.root.is_relative_to(DRIVE.parent):
+            warnings.warn(
+                f"no Drive in use: what is made in {self.root} vanishes with this session. Mount your Drive (the "
+                "folder icon on the left) and run the notebook again, or call workspace.archive() at the end: it packs "
+                "a .zip to download",
+                stacklevel=2,
+            )
         return self
+
+    def archive(self, path: str | Path = "") -> Path:
+        """Pack the workspace into one .zip, for example to download it before a session ends.
+
+        Unpacked anywhere, it is a workspace again: `Workspace("<that folder>")`. Left out is what can be had again:
+        downloaded weights, work in progress and temporary files.
+
+        Args:
+            path: of the .zip; "" for one beside the workspace, with its name.
+
+        Returns:
+            Where it is; in Colab `google.colab.files.download(workspace.archive())` sends it to your computer.
+
+        Raises:
+            OSError: there is no workspace, or the .zip can't be written.
+        """
+        path = Path(path).expanduser() if str(path) else self.root.with_name(f"{self.root.name}_results.zip")
+        if not self.root.is_dir():
+            raise FileNotFoundError(f"root: expected a workspace to pack, found nothing at {self.root}")
+        apart = {self.weights, self.root / "scratch"}
+        with atomic_write(path) as temporary, ZipFile(temporary, "w", ZIP_DEFLATED, compresslevel=1) as packed:
+            for folder, folders, names in os.walk(self.root):
+                folders[:] = sorted(name for name in folders if Path(folder, name) not in apart)
+                for file in (Path(folder, name) for name in sorted(names)):
+                    if not file.name.endswith(".part") and file not in (path, temporary):
+                        packed.write(file, file.relative_to(self.root))
+        return path
 
 
 def _absolute(root: str | Path) -> Path:

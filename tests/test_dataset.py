@@ -167,7 +167,10 @@ def test_what_is_missing_is_named(workspace, tmp_path, refuses):
         TrajectoryDataset(tmp_path / "datasets" / "a")
     with refuses(r"dataset: expected one that is labelled in .*datasets \(a, b\), got 'nope'", FileNotFoundError):
         TrajectoryDataset(Workspace(tmp_path).dataset("nope"))
-    with refuses(r"dataset: .*\(none; label some first\), got 'nope'", FileNotFoundError):
+    with refuses(
+        r"dataset: .*\(none\), got 'nope': run 02_pips_dataset first, or `flowlib label sample --dataset nope`",
+        FileNotFoundError,
+    ):
         TrajectoryDataset(Workspace(tmp_path / "new").dataset("nope"))
 
 

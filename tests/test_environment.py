@@ -28,8 +28,9 @@ COLAB = {
 IMPORTED_AS = {"opencv-python-headless": "cv2", "scenedetect-headless": "scenedetect"}
 # Comes with another of the list, which couldn't do without it: traitlets and ipython with ipywidgets, Pillow with
 # matplotlib and torchvision, nbformat and PyYAML with papermill, jupyter_client with ipykernel, packaging with pytest,
-# markupsafe with jinja2.
-BROUGHT_ALONG = {"traitlets", "IPython", "PIL", "nbformat", "yaml", "jupyter_client", "packaging"} | {"markupsafe"}
+# markupsafe with jinja2, pygments with nbconvert.
+BROUGHT_ALONG = {"traitlets", "IPython", "PIL", "nbformat", "yaml", "jupyter_client", "packaging"}
+BROUGHT_ALONG |= {"markupsafe", "pygments"}
 
 
 def lines(*extras: str) -> list[Requirement]:
@@ -89,7 +90,12 @@ def third_party(folder: str) -> set[str]:
 
 @pytest.mark.parametrize(
     "folder, extras",
-    [("flowlib", ("ray", "timm")), ("bench", ("test",)), ("notebooks", ("notebooks",)), ("tests", tuple(EXTRAS))],
+    [
+        ("flowlib", ("ray", "timm", "notebooks")),
+        ("bench", ("test",)),
+        ("notebooks", ("notebooks",)),
+        ("tests", tuple(EXTRAS)),
+    ],
 )
 def test_what_is_imported_is_declared(folder, extras):
     declared = {IMPORTED_AS.get(r.name, r.name.replace("-", "_")) for r in lines(*extras)}

@@ -22,7 +22,7 @@ LAYERS = (
     "devices",
     "progress",
     "camera downloads hdf5 notebook_files tracks colours video splits",
-    "clips flow metrics",
+    "clips contents flow metrics",
     "shards shots warp plots augmentation synthetic",
     "hands",
     "viewer",

@@ -95,6 +95,32 @@ def test_convert_carries_tracks_to_another_programs_convention(tmp_path, capsys)
     assert capsys.readouterr().err.startswith(f"flowlib: {table}: expected the columns frame, point, x, y")
 
 
+def test_track_follows_chosen_points_into_a_table_and_a_video(tmp_path, capsys):
+    from flowlib.synthetic import random_scene
+    from flowlib.tracks import read_tracks
+    from flowlib.video import probe, write_video
+
+    scene = random_scene(12, (64, 96), 3, motion="wander", camera="wander")
+    video = write_video(tmp_path / "scene.mkv", scene.clip(), lossless=True)
+    command = ["track", str(video), "--root", str(tmp_path)]
+    assert main([*command, "--points", "40,30", "20.5, 33.25,6", "--formats", "csv", "npz"]) == 0
+    folder = tmp_path / "reports" / "track"
+    tracks, truth = read_tracks(folder / "tracks.csv"), scene.tracks(np.array([[0, 40, 30], [6, 20.5, 33.25]]))
+    assert tracks.queries.tolist() == truth.queries.tolist()
+    assert np.linalg.norm(tracks.tracks - truth.tracks, axis=-1)[tracks.visibility & truth.visibility].max() < 2
+    assert np.array_equal(read_tracks(folder / "tracks.npz").tracks, tracks.tracks)
+    assert probe(folder / "tracks.mp4").num_frames == 12
+    assert "point 1: seen in" in capsys.readouterr().out
+    for points in ("40", "40,30,2.5", "40,30,-1", "a,b", "nan,3"):
+        assert main([*command, "--points", points]) == 2
+        assert capsys.readouterr().err.startswith("flowlib: points: expected x,y or x,y,t (t a frame's number), got '")
+    assert main(command) == 2
+    assert main([*command, "--points", "96,3"]) == 2
+    assert "points: expected places on frames of 96×64, got 96,3" in capsys.readouterr().err
+    assert main([*command, "--points", "3,3", "--num-frames", "13"]) == 2
+    assert main([*command, "--points", "3,3,12"]) == 1
+
+
 def test_view_writes_a_page(root):
     assert main(["view", "--root", root, "--clip", "0"]) == 0
     assert "<html" in (Path(root) / "reports" / "view" / "viewer.html").read_text()[:500].lower()
@@ -203,6 +229,23 @@ def test_help_and_version_are_quick_and_load_nothing_heavy(capsys):
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_says_what_it_takes(name, capsys):
     with pytest.raises(SystemExit) as stopped:
-        main([name, "--help"])
+        main([*name.split(), "--help"])
     expected = {"convert": "--write-as"}.get(name, "--root")
     assert stopped.value.code == 0 and expected in capsys.readouterr().out
+
+
+def test_hands_are_collected_learned_measured_and_shown(tmp_path, capsys):
+    root = ["--root", str(tmp_path)]
+    few = ["--subjects", "3", "--takes", "1", "--families", "1"]
+    assert main(["hands", "collect", *root, *few]) == 0
+    assert "test: 2 sequences of 1 subject" in capsys.readouterr().out
+    quick = ["--steps", "1", "--batch-size", "4", "--size", "32", "--num-workers", "0", "--device", "cpu"]
+    assert main(["hands", "train", *root, *quick]) == 0
+    assert main(["hands", "evaluate", *root, "--centre", "estimated"]) == 0
+    out = capsys.readouterr().out
+    assert "| nearest crop |" in out and "The input contains no truth" in out
+    assert main(["hands", "view", *root, "--sequence", "1"]) == 0
+    assert (tmp_path / "reports" / "hands_view" / "viewer.html").stat().st_size > 10_000
+    assert main(["hands", "view", *root, "--sequence", "9"]) == 2
+    assert "sequence: expected 0 to 1 or a key such as 'Subject_3/" in capsys.readouterr().err
+    assert main(["hands"]) == 2 and main(["hands", "dance"]) == 2

@@ -6,6 +6,8 @@ import select
 import struct
 import subprocess
 import sys
+import warnings
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -287,3 +289,36 @@ def test_a_variable_that_is_not_set_is_named_unless_a_folder_is_called_so(tmp_pa
         Workspace("$NOWHERE/x")
     (tmp_path / "$NOWHERE").mkdir()
     assert Workspace(tmp_path / "$NOWHERE").root == tmp_path / "$NOWHERE"
+
+
+def test_without_a_drive_colab_is_warned_once_that_results_vanish(nowhere, monkeypatch):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Workspace().writable()  # not in Colab
+        monkeypatch.setitem(sys.modules, "google.colab", sys)
+        (nowhere / "no drive" / "MyDrive").mkdir(parents=True)
+        Workspace().writable()  # on the Drive
+    with pytest.warns(
+        UserWarning, match=r"vanishes with this session. Mount your Drive .* or call workspace.archive\(\)"
+    ) as told:
+        Workspace(nowhere / "content").writable()
+    assert len(told) == 1
+
+
+def test_an_archive_is_a_workspace_again_without_what_can_be_had_again(tmp_path):
+    found = Workspace(tmp_path / "a workspace é").writable()
+    kept = {
+        "runs/1_a/last.pt": b"1" * 5000,
+        "datasets/d/shards/x.h5": b"2",
+        "runs/1_a/weights/w": b"3",
+        "index.html": b"4",
+    }
+    for name, data in kept.items() | {("weights/raft.pth", b"5"), ("scratch/x", b"6"), ("runs/.x.part", b"7")}:
+        (found.root / name).parent.mkdir(parents=True, exist_ok=True)
+        (found.root / name).write_bytes(data)
+    for path in (found.archive(), found.archive(found.root / "inside.zip"), found.archive(found.root / "inside.zip")):
+        with zipfile.ZipFile(path) as packed:
+            assert {name: packed.read(name) for name in packed.namelist()} == kept
+    assert found.archive() == tmp_path / "a workspace é_results.zip"
+    with pytest.raises(FileNotFoundError, match="expected a workspace to pack"):
+        Workspace(tmp_path / "nothing").archive()

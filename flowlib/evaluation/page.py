@@ -20,13 +20,14 @@ from flowlib.quantities import counted
 from flowlib.tasks.protocol import MetricSpec
 
 
-def page(report: Comparison, summary: Sequence[str]) -> str:
-    """The whole page, with a summary in sentences at its top."""
+def page(report: Comparison, summary: Sequence[str], links: Mapping[str, str]) -> str:
+    """The whole page, with links (word -> address) and a summary in sentences at its top."""
     template = _template()
     return template.render(
         report=report,
         task=report.task,
         summary=summary,
+        links=links,
         facts=_facts(report),
         charted=_charted(report),
         score=report.score,

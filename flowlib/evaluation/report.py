@@ -68,9 +68,9 @@ class Report(Comparison):
             lines.append(" & ".join([_escape(name), *cells]) + r" \\")
         return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
-    def html(self) -> str:
-        """The self-contained page."""
-        return page.page(self, self.summary())
+    def html(self, links: Mapping[str, str] | None = None) -> str:
+        """The self-contained page; `links` (word -> address) stand at its top."""
+        return page.page(self, self.summary(), links or {})
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the pictures as plain JSON values; numbers that do not exist are null."""
@@ -85,14 +85,19 @@ class Report(Comparison):
             f"per_{self.task.unit}": {name: [_plain(asdict(row)) for row in rows] for name, rows in self.rows.items()},
         }
 
-    def save(self, folder: str | Path) -> Path:
-        """Write report.json, table.md, table.tex, report.html and figures/*.svg into `folder`; returns the page."""
+    def save(self, folder: str | Path, *, links: Mapping[str, str] | None = None) -> Path:
+        """Write report.json, table.md, table.tex, report.html and figures/*.svg into `folder`; returns the page.
+
+        Args:
+            folder: where.
+            links: word -> address of what the page is to link to, seen from the folder, such as a viewer beside it.
+        """
         folder = Path(folder).expanduser()
         texts = {
             "report.json": json.dumps(self.to_dict(), indent=1, allow_nan=False),
             "table.md": self.markdown(),
             "table.tex": self.latex(),
-            "report.html": self.html(),
+            "report.html": self.html(links),
             **{f"figures/{_file_name(name)}.svg": svg for name, svg in charts.figures(self).items()},
         }
         for name, text in texts.items():

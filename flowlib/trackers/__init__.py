@@ -7,23 +7,29 @@ A point's result must not depend on the other points of the call. Trackers know 
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 
 from flowlib.clips import Clip
+from flowlib.devices import pick_device
 from flowlib.geometry import Fit
 from flowlib.tracks import Tracks, check_clip
 
-__all__ = ["NAMES", "NeedsClip", "Tracker", "check_clip", "check_no_weights", "make_tracker"]
+__all__ = [
+    "NAMES", "FrameToFrame", "NeedsClip", "Tracker", "check_clip", "check_no_weights", "check_on_cpu", "make_tracker",
+]  # fmt: skip
 
 # name -> a function `make(weights, device) -> Tracker`; its module is loaded when it is asked for
 MAKERS = {
     "lucas_kanade": "flowlib.trackers.lucas_kanade:make",
     "raft": "flowlib.trackers.raft:make",
     "pips": "flowlib.trackers.pips.tracker:make",
+    "alltracker": "flowlib.trackers.alltracker.tracker:make",
+    "alltracker-full": "flowlib.trackers.alltracker.tracker:make_full",
     "exact": "flowlib.trackers.exact:make",
 }
 NAMES = tuple(MAKERS)
@@ -57,20 +63,43 @@ class NeedsClip(Protocol):
         ...
 
 
+@runtime_checkable
+class FrameToFrame(Protocol):
+    """A tracker that knows nothing but each frame and the next, so that a video can be tracked piece by piece.
+
+    A lost point must stay where it was seen last, as `chaining.chain` has it.
+    """
+
+    @property
+    def frame_to_frame(self) -> Literal[True]: ...
+
+
 def make_tracker(name: str, *, weights: str = "", device: str = "auto") -> Tracker:
     """The tracker called `name`, with its defaults.
 
     Args:
-        name: one of `NAMES`: "lucas_kanade", "raft", "pips"; "exact" for rendered videos.
+        name: one of `NAMES`: "lucas_kanade", "raft", "pips", "alltracker" (the tiny network) or
+            "alltracker-full"; "exact" for rendered videos.
         weights: "" for the published ones, else a path, a URL or a gdown id; lucas_kanade has none.
         device: "auto", "cpu", "cuda" or "cuda:1"; lucas_kanade always computes on the CPU.
 
     Raises:
-        ValueError: unknown name, or weights given to a tracker that has none.
+        ValueError: unknown name, a device that is not here, or weights given to a tracker that has none.
     """
     if name not in MAKERS:
         raise ValueError(f"tracker: expected one of {', '.join(NAMES)}, got {name!r}")
     return resolve_name(MAKERS[name])(weights, device)
+
+
+def check_on_cpu(name: str, device: str) -> None:
+    """Warn that a tracker computes on the CPU, whatever else is asked for.
+
+    Raises:
+        ValueError: no name of a device, or of one that is not here.
+    """
+    if device not in ("auto", "cpu"):
+        pick_device(device)
+        warnings.warn(f"device: {name} computes on the CPU, {device} makes no difference to it", stacklevel=4)
 
 
 def check_no_weights(name: str, weights: str) -> None:

@@ -10,7 +10,7 @@ from flowlib.clips import Clip
 from flowlib.geometry import Fit, fit_frame, inside
 from flowlib.sources import read_scene
 from flowlib.synthetic import Scene
-from flowlib.trackers import Tracker, check_no_weights
+from flowlib.trackers import Tracker, check_no_weights, check_on_cpu
 from flowlib.tracks import Tracks, check_clip
 
 
@@ -68,4 +68,5 @@ class ExactTracker:
 def make(weights: str, device: str) -> Tracker:
     """For `make_tracker`."""
     check_no_weights("exact", weights)
+    check_on_cpu("exact", device)
     return ExactTracker()

@@ -9,13 +9,13 @@ Takes a clip and queries, gives `Tracks`. Knows nothing of videos or shards.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
 
 from flowlib.flow import DISFlow
-from flowlib.trackers import Tracker, check_no_weights
+from flowlib.trackers import Tracker, check_no_weights, check_on_cpu
 from flowlib.trackers.chaining import chain
 from flowlib.tracks import Tracks, check_clip
 
@@ -54,6 +54,8 @@ class LucasKanadeTracker:
     >>> tracker(np.zeros((8, 36, 64, 3), np.uint8), np.array([[0, 40.0, 30.0]])).tracks.shape
     (8, 1, 2)
     """
+
+    frame_to_frame: Literal[True] = True
 
     def __init__(self, window: int = 9, levels: int = 4, max_error: float = 1.0, max_difference: float = 12.0) -> None:
         for name, number, least in (("window", window, 3), ("levels", levels, 1)):
@@ -155,4 +157,5 @@ def _read(image: np.ndarray, xy: np.ndarray) -> np.ndarray:
 def make(weights: str, device: str) -> Tracker:
     """For `make_tracker`."""
     check_no_weights("lucas_kanade", weights)
+    check_on_cpu("lucas_kanade", device)
     return LucasKanadeTracker()

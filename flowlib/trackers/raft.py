@@ -6,7 +6,7 @@ Takes a clip and queries, gives `Tracks`. Knows nothing of videos or shards; the
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -38,6 +38,8 @@ class RAFTTracker:
     >>> tracker(frames, np.array([[0, 40.0, 30.0]])).tracks.shape                 # doctest: +SKIP
     (8, 1, 2)
     """
+
+    frame_to_frame: Literal[True] = True
 
     def __init__(
         self,

@@ -242,7 +242,10 @@ def find_checkpoint(runs: str | Path, run: str, path: str = "") -> Path:
         return folder / name
     if problems:
         raise ValueError("; ".join(problems))
-    raise FileNotFoundError(f"run: expected a run called {run!r} with a checkpoint in {runs}, found none")
+    raise FileNotFoundError(
+        f"run: expected a run called {run!r} with a checkpoint in {runs}, found none: run 04_two_frame_model first, or "
+        f"`flowlib train --name {run}`"
+    )
 
 
 def load_checkpoint(

@@ -1,0 +1,145 @@
+"""Tracking piece by piece: the same tracks as in one go, and few frames in memory."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flowlib.synthetic import synthetic_clip
+from flowlib.trackers import FrameToFrame
+from flowlib.trackers.benchmark import StillTracker
+from flowlib.trackers.lucas_kanade import LucasKanadeTracker
+from flowlib.trackers.streaming import track_stream, track_video
+from flowlib.video import probe, write_video
+
+S, SIZE = 14, (48, 64)
+FRAMES, _ = synthetic_clip(S, SIZE, seed=5, motion="wander", camera="wander", num_sprites=6)
+
+
+def reader(frames, log=None):
+    def read(start, stop):
+        if log is not None:
+            log.append((start, stop))
+        return iter(frames[start:stop])
+
+    return read
+
+
+def queries_of(seed: int, count: int = 40) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    t, x, y = rng.integers(0, S, count), rng.uniform(-2, 65, count), rng.uniform(-2, 49, count)
+    return np.column_stack([t, x, y]).astype(np.float32)
+
+
+@settings(max_examples=4)
+@given(st.integers(0, 2**32 - 1), st.integers(1, S + 2))
+def test_piece_by_piece_gives_what_one_go_gives(seed, piece):
+    tracker, queries = LucasKanadeTracker(), queries_of(seed)
+    whole = tracker(FRAMES, queries)
+    parts = track_stream(tracker, reader(FRAMES), S, queries, piece=piece)
+    np.testing.assert_array_equal(parts.visibility, whole.visibility)
+    np.testing.assert_array_equal(parts.tracks, whole.tracks)
+    assert 0.05 < 1 - whole.visibility.mean() < 0.95  # some are lost on the way
+
+
+def test_frames_before_a_query_are_read_again_only_where_there_is_one():
+    log, done = [], []
+    late = np.array([[9, 20.0, 20.0]])
+    track_stream(LucasKanadeTracker(), reader(FRAMES, log), S, late, piece=4, advance=done.append)
+    assert log == [(0, S), (4, 10), (0, 6)] and sum(done) == S
+    log.clear()
+    track_stream(LucasKanadeTracker(), reader(FRAMES, log), S, late * [0, 1, 1], piece=4)
+    assert log == [(0, S)]
+
+
+def test_no_more_than_a_piece_is_in_memory():
+    class Frame(np.ndarray):
+        alive = 0
+        most = 0
+
+        def __array_finalize__(self, parent):
+            Frame.alive += 1
+            Frame.most = max(Frame.most, Frame.alive)
+
+        def __del__(self):
+            Frame.alive -= 1
+
+    def read(start, stop):
+        return (np.array(FRAMES[i % S]).view(Frame) for i in range(start, stop))
+
+    track_stream(LucasKanadeTracker(), read, 60, np.array([[0, 20.0, 20.0]]), piece=5)
+    assert Frame.most <= 2 * (5 + 2) + 2
+
+
+def test_one_frame_and_no_points_are_no_matter():
+    tracker = LucasKanadeTracker()
+    alone = track_stream(tracker, reader(FRAMES), 1, np.array([[0, 3.0, 4.0]]))
+    assert alone.tracks.tolist() == [[[3, 4]]] and alone.visibility.all()
+    assert track_stream(tracker, reader(FRAMES), S, np.zeros((0, 3))).num_points == 0
+
+
+def test_a_tracker_that_sees_the_whole_video_gets_it(monkeypatch, refuses):
+    tracker = StillTracker()
+    assert not isinstance(tracker, FrameToFrame) and isinstance(LucasKanadeTracker(), FrameToFrame)
+    assert track_stream(tracker, reader(FRAMES), S, queries_of(0)).num_frames == S
+    monkeypatch.setattr("flowlib.trackers.streaming.MOST_BYTES", FRAMES.nbytes - 1)
+    with refuses(f"zero motion sees all frames at once: expected up to {S - 1} of this size, got {S}; take fewer"):
+        track_stream(tracker, reader(FRAMES), S, queries_of(0))
+
+
+@pytest.mark.parametrize("tracker", [StillTracker(), LucasKanadeTracker()])
+def test_a_video_that_ends_early_and_wrong_queries_are_refused(tracker, refuses):
+    with refuses(f"expected {S + 3} frames, the video ends after {S}"):
+        track_stream(tracker, reader(FRAMES), S + 3, queries_of(0), piece=5)
+    with refuses("frame from 0 to 13"):
+        track_stream(tracker, reader(FRAMES), S, np.array([[S, 0.0, 0.0]]))
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory):
+    path = tmp_path_factory.mktemp("video") / "clip.mkv"
+    return probe(write_video(path, FRAMES, fps=12, lossless=True))
+
+
+def test_a_videos_points_are_followed_in_its_own_pixels(video):
+    queries = queries_of(3)[:10]
+    queries[:, 1:] = queries[:, 1:].clip(0, 47)
+    tracker = LucasKanadeTracker()
+    found = track_video(tracker, video, queries)
+    whole = tracker(FRAMES, queries)
+    np.testing.assert_array_equal(found.tracks, whole.tracks)
+    part = track_video(tracker, video, queries * [0, 1, 1], num_frames=5)
+    assert part.num_frames == 5
+
+
+def test_tracking_at_another_size_keeps_pixel_centres(video):
+    """A still point at half the size: its place in the video's own pixels doesn't move by half a pixel."""
+    queries = np.array([[0, 0.0, 0.0], [3, 63.0, 47.0], [2, 10.25, 20.5]])
+    found = track_video(StillTracker(), video, queries, longest=32)
+    np.testing.assert_allclose(found.tracks, np.broadcast_to(queries[:, 1:], found.tracks.shape), atol=1e-5)
+    assert (found.tracks[[0, 3, 2], [0, 1, 2]] == queries[:, 1:].astype(np.float32)).all()
+    assert [f.shape for f in _seen_by(video, 32)] == [(24, 32, 3)] * S
+
+
+def _seen_by(video, longest):
+    seen = []
+
+    class Spy(StillTracker):
+        def __call__(self, frames, queries):
+            seen.extend(frames)
+            return super().__call__(frames, queries)
+
+    track_video(Spy(), video, np.array([[0, 1.0, 1.0]]), longest=longest)
+    return seen
+
+
+def test_what_a_video_does_not_have_is_refused(video, refuses):
+    point = np.array([[0, 1.0, 1.0]])
+    with refuses(f"num_frames: expected up to {S}, as clip has, got 99"):
+        track_video(StillTracker(), video, point, num_frames=99)
+    with refuses("points: expected places on frames of 64×48, got 70,1"):
+        track_video(StillTracker(), video, point * 70 + [[0, 0, -69]])
+    with refuses("longest: expected a number of pixels"):
+        track_video(StillTracker(), video, point, longest=-1)
+    with refuses("frame from 0 to 4"):
+        track_video(StillTracker(), video, point + [[7, 0, 0]], num_frames=5)
