@@ -57,7 +57,7 @@ class ViewerSet:
     Attributes:
         tracks: of the same points as all sets of a scene.
         rebuilt: the frames it rebuilds.
-        confidence: float32 [S N], 0 to 1.
+        confidence: float32 [S N], 0 to 1; that of the tracks unless another is given.
         futures: K sampled trajectories of the points.
         weights: [K], how likely each is; they sum to 1.
     """
@@ -67,6 +67,10 @@ class ViewerSet:
     confidence: Float[np.ndarray, "S N"] | None = None
     futures: tuple[Tracks, ...] = ()
     weights: Float[np.ndarray, " K"] = field(default_factory=lambda: np.zeros(0))
+
+    def __post_init__(self) -> None:
+        if self.confidence is None:
+            object.__setattr__(self, "confidence", self.tracks.confidence)
 
 
 @dataclass(frozen=True, eq=False)
