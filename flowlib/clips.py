@@ -205,6 +205,20 @@ class ClipSample(Mapping[str, Any]):
 
         return torch.from_numpy(np.ascontiguousarray(self.pictures(frames).transpose(0, 3, 1, 2)))[None]
 
+    def trusted(self, min_confidence: float) -> ClipSample:
+        """The clip with only those sightings whose confidence is at least `min_confidence`; the others count as hidden.
+
+        Where some are left out, hidden only means "not trusted" (`occlusion_known` is False).
+
+        Raises:
+            ValueError: the tracks have no confidence, or `min_confidence` isn't from 0 to 1.
+        """
+        if not min_confidence:
+            return self
+        truth = self.truth.trusted(min_confidence)
+        known = self.occlusion_known and np.array_equal(truth.visibility, self.truth.visibility)
+        return replace(self, truth=truth, occlusion_known=known)
+
     def cut(self, first: int, num_frames: int, frame_step: int = 1) -> ClipSample:
         """A shorter clip: `num_frames` frames from `first` on, and the points that can be seen in its frame 0.
 

@@ -10,6 +10,7 @@
     /clips/<key>/steps               int16 [S N 2] in 1/64 px: displacement from the query's position, in frame 0 as it
                                      is, then its change from frame to frame; int32 where ±512 px don't do
     /clips/<key>/visibility          uint8 [S ceil(N/8)], packed along the points, first point in the highest bit
+    /clips/<key>/confidence          uint8 [S N] in 1/255; only where the tracker gave one
 
 Each frame is stored once, however many clips use it. Readable by anything that reads HDF5; nothing is pickled.
 Everything carries HDF5's checksum or a hash, so a flipped bit is an error when it is read, or changes nothing. Changes
@@ -52,6 +53,7 @@ from flowlib.workspace import atomic_write
 
 FORMAT, VERSION = "flowlib-shard", 1
 UNIT = 64  # steps a pixel: rounding costs at most 1/128 px, an eighth of what float32 costs inside PIPs
+LEVELS = 255  # of confidence: rounding costs at most 1/510
 QUALITIES = (95, 92, 89, 86, 83, 80)  # of JPEGs; the first that is small enough
 MOST_FRAMES = 1_000_000  # of a clip; an index that says more is wrong
 
@@ -202,7 +204,15 @@ class Shard:
             positions /= UNIT
             positions += queries[:, 1:]
             visibility = np.unpackbits(packed, axis=1, count=len(queries)).view(bool)
-            return Tracks(positions, visibility, queries)
+            confidence = None
+            if self.has_confidence(clip):
+                levels = read_array(self.file, f"{group}/confidence", "u1", (S, N))
+                confidence = levels.astype(np.float32) / LEVELS
+            return Tracks(positions, visibility, queries, confidence)
+
+    def has_confidence(self, clip: Clip) -> bool:
+        """Whether the tracks of one of its clips have a confidence."""
+        return self.file.id.links.exists(f"clips/{clip.key}/confidence".encode())
 
     def frames(self, clip: Clip) -> np.ndarray:
         """The stored frames of one of its clips: uint8 [K H W 3], K = len(clip.kept)."""
@@ -363,11 +373,14 @@ def _encode_tracks(tracks: Tracks) -> dict[str, np.ndarray]:
     steps = np.diff(displacement, axis=0, prepend=0)
     limits = np.iinfo(np.int16)
     fits = steps.size == 0 or (steps.min() >= limits.min and steps.max() <= limits.max)
-    return {
+    arrays = {
         "queries": tracks.queries.astype(np.float32),
         "steps": steps.astype(np.int16 if fits else np.int32),
         "visibility": np.packbits(tracks.visibility, axis=1),
     }
+    if tracks.confidence is not None:
+        arrays["confidence"] = np.rint(tracks.confidence * LEVELS).astype(np.uint8)
+    return arrays
 
 
 def _frame_name(clip: Clip, index: int) -> str:

@@ -109,6 +109,30 @@ def test_more_clips_join_the_same_dataset_other_settings_do_not(videos, tmp_path
     assert json.loads((report.folder / "config.json").read_text())["grid"] == 3
 
 
+def test_labels_say_how_sure_they_are_where_that_is_asked_for(videos, tmp_path, refuses):
+    from flowlib.dataset import TrajectoryDataset
+
+    config, workspace = replace(CONFIG, tracker="lucas_kanade"), Workspace(tmp_path)
+    sure = label(make_plan(videos, replace(config, confidence=True)), workspace, dataset="sure", progress=False)
+    plain = label(make_plan(videos, config), workspace, dataset="plain", progress=False)
+    samples, others = (TrajectoryDataset(report.folder, "all") for report in (sure, plain))
+    for one, other in zip(samples, others):
+        np.testing.assert_array_equal(one.truth.tracks, other.truth.tracks)
+        assert "confidence" in one and "confidence" not in other
+        np.testing.assert_array_equal(one.truth.confidence[0], one.truth.visibility[0])
+        assert not one.truth.confidence[~one.truth.visibility].any()
+    assert json.loads((sure.folder / "config.json").read_text())["confidence"] is True
+    assert "confidence" not in json.loads((plain.folder / "config.json").read_text())
+    few = TrajectoryDataset(sure.folder, "all", min_confidence=0.9)
+    assert few[0].truth.visibility.sum() < samples[0].truth.visibility.sum() and not few[0].occlusion_known
+    np.testing.assert_array_equal(few.tracks(0).visibility, few[0].truth.visibility)
+    assert few.fingerprint != samples.fingerprint
+    with refuses("min_confidence: expected tracks with a confidence"):
+        TrajectoryDataset(plain.folder, "all", min_confidence=0.9)[0]
+    with refuses("confidence: expected a tracker with a curve .lucas_kanade, raft., got 'exact'"):
+        replace(CONFIG, confidence=True)
+
+
 def test_a_damaged_config_is_named(videos, tmp_path, refuses):
     plan, workspace = make_plan(videos, CONFIG), Workspace(tmp_path)
     report = label(plan, workspace, progress=False)

@@ -21,7 +21,7 @@ TRACKER, CONFIG = {"name": "test"}, {"grid": 5}
 
 
 def labelled(
-    first: int = 0, *, S: int = 4, N: int = 9, reach: float = 20, seed: int = 0, name: str = "é 1"
+    first: int = 0, *, S: int = 4, N: int = 9, reach: float = 20, seed: int = 0, name: str = "é 1", sure: bool = False
 ) -> ClipSample:
     rng = np.random.default_rng(seed)
     video = Video(name, "somewhere", (48, 64), 25.0, 100, f"{name}".encode().hex().ljust(64, "0"))
@@ -29,7 +29,8 @@ def labelled(
     moved = queries[None, :, 1:] + rng.uniform(-reach, reach, (S, N, 2))
     moved[0] = queries[:, 1:]
     frames = np.random.default_rng(first).integers(0, 255, (100, 48, 64, 3), np.uint8)[first : first + S]
-    return ClipSample(Clip.of(video, first, 1, S).labelled(N), frames, Tracks(moved, rng.random((S, N)) > 0.3, queries))
+    tracks = Tracks(moved, rng.random((S, N)) > 0.3, queries, rng.random((S, N)) if sure else None)
+    return ClipSample(Clip.of(video, first, 1, S).labelled(N), frames, tracks)
 
 
 def assert_same(got: ClipSample, given: ClipSample) -> None:
@@ -70,6 +71,36 @@ def test_the_format_is_what_the_docstring_says(tmp_path):
         assert group["visibility"].shape == (4, 2)
         jpeg = file["frames"][entry["fingerprint"][:16]]["00000002"][()]
         assert bytes(jpeg[:2]) == b"\xff\xd8"
+
+
+@given(st.integers(1, 5), st.integers(0, 20), st.integers(0, 999))
+def test_confidence_is_kept_to_a_255th_and_only_where_there_is_one(tmp_path_factory, S, N, seed):
+    path = tmp_path_factory.mktemp("shard") / "a.h5"
+    sure, other = labelled(S=S, N=N, seed=seed, sure=True), labelled(50, S=S, N=N, seed=seed)
+    shards.write_shard(path, [sure, other], tracker=TRACKER, config=CONFIG)
+    shards.check_shard(path)
+    with Shard(path) as shard:
+        got, without = (shard.tracks(clip) for clip in shard.clips)
+    assert got.confidence is not None and got.confidence.dtype == np.float32 and without.confidence is None
+    assert np.abs(got.confidence - sure.truth.confidence).max(initial=0) <= 0.5 / 255 + 1e-7
+    again = replace(sure, truth=got)
+    shards.write_shard(path, [again], tracker=TRACKER, config=CONFIG)
+    with Shard(path) as shard:
+        np.testing.assert_array_equal(shard.tracks(shard.clips[0]).confidence, got.confidence)
+    merged = shards.merge_shards([path], path.with_name("b.h5"))
+    with Shard(merged) as shard:
+        np.testing.assert_array_equal(shard.tracks(shard.clips[0]).confidence, got.confidence)
+
+
+def test_a_wrong_confidence_is_damage(tmp_path):
+    sample = labelled(sure=True)
+    for wrong in (np.zeros((4, 8), np.uint8), np.zeros((4, 9), np.int16), np.zeros((4, 9), np.float32)):
+        path = shards.write_shard(tmp_path / "a.h5", [sample], tracker=TRACKER, config=CONFIG)
+        with h5py.File(path, "r+") as file:
+            del file[f"clips/{sample.clip.key}/confidence"]
+            file[f"clips/{sample.clip.key}/confidence"] = wrong
+        with Shard(path) as shard, pytest.raises(ShardError, match=f"clip {sample.clip.key} is damaged"):
+            shard.tracks(shard.clips[0])
 
 
 def test_overlapping_clips_share_their_frames(tmp_path):

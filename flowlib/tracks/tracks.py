@@ -92,6 +92,19 @@ class Tracks:
         queries = self.queries[kept] - np.array([start, 0, 0], self.queries.dtype)
         return self._picked(slice(start, stop), kept, queries)
 
+    def trusted(self, min_confidence: float) -> Tracks:
+        """The same tracks, visible only where their confidence is at least `min_confidence`; 0 leaves them as they are.
+
+        Raises:
+            ValueError: they have no confidence, or `min_confidence` isn't from 0 to 1.
+        """
+        check_min_confidence(min_confidence)
+        if not min_confidence:
+            return self
+        if self.confidence is None:
+            raise ValueError("min_confidence: expected tracks with a confidence, got some without; label with one")
+        return replace(self, visibility=self.visibility & (self.confidence >= min_confidence))
+
     def resize(self, source: Size, target: Size) -> Tracks:
         """The same tracks in a clip resized from `source` to `target`, both (height, width)."""
         return self._moved(lambda xy: rescale_points(xy, source, target))
@@ -114,6 +127,12 @@ class Tracks:
         """Some frames and points, with the queries that go with them."""
         confidence = None if self.confidence is None else self.confidence[frames][:, points]
         return Tracks(self.tracks[frames][:, points], self.visibility[frames][:, points], queries, confidence)
+
+
+def check_min_confidence(value: float) -> None:
+    """Raise `ValueError` unless `value` is a number from 0 to 1."""
+    if not 0 <= value <= 1:
+        raise ValueError(f"min_confidence: expected a number from 0 to 1, got {value!r}")
 
 
 def check_queries(queries: np.ndarray, num_frames: int) -> None:

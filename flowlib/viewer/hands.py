@@ -69,7 +69,7 @@ class HandViewer(Player):
     HandViewer(1 sequence of 2 frames, 21 joints, truth and prediction)
     """
 
-    _esm = page.joined("player.js", "raster.js", "hand.js")
+    _esm = page.joined("player.js", "raster.js", "export.js", "hand.js")
     _css = page.joined("viewer.css", "hand.css")
     SETTINGS = ("sequence", "frame", "shown", "colour", "compare", "hidden", "cloud", "follow", "yaw", "pitch", "zoom")
     PAYLOAD = ("_joints", "_visible", "_depth", "_actions", "_palette")

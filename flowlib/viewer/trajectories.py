@@ -109,7 +109,7 @@ class TrajectoryViewer(Player):
     TrajectoryViewer(2 frames of 20x30, 1 point)
     """
 
-    _esm = page.joined("player.js", "raster.js", "viewer.js")
+    _esm = page.joined("player.js", "raster.js", "export.js", "viewer.js")
     _css = page.joined("viewer.css")
     SETTINGS = (
         "clip", "frame", "shown", "colour", "compare", "background", "trail", "path", "point_size", "density", "hidden",
@@ -195,8 +195,9 @@ class TrajectoryViewer(Player):
     def _begin(self, clips: Sequence[ViewedClip], truth: str, title: str, fps: float, quality: int, settings) -> None:
         self._check_settings(settings, fps)
         self._scenes = _gather(clips, truth, str(title), quality)
-        self._fps, self._title = float(fps), str(title)
-        first = {"clip": settings.get("clip", 0), "shown": range(min(2, len(self._scenes[0].sets)))}
+        self._fps, self._title, self._clip_titles = float(fps), str(title), [str(clip.title) for clip in clips]
+        self._check_clip(settings.get("clip", 0))  # before anything asks for the points of that clip
+        first = {"clip": 0, "shown": range(min(2, len(self._scenes[0].sets)))}
         super().__init__(**self._payload(), **(first | settings))
 
     @property
@@ -226,7 +227,7 @@ class TrajectoryViewer(Player):
     def _payload(self) -> dict[str, Any]:
         """What travels once: the header and the packed frames, tracks and colours."""
         clips, tracks, frames, rebuilt = [], [], [], []
-        for scene in self._scenes:
+        for scene, title in zip(self._scenes, self._clip_titles):
             step = fixed_step([track for one in scene.sets for track in (one.tracks, *one.futures)], scene.size)
             sets = []
             for name, one in zip(scene.names, scene.sets):
@@ -244,7 +245,7 @@ class TrajectoryViewer(Player):
                 tracks += [*packed, sure]
                 rebuilt += images
             frames += scene.frames.images
-            clips.append(self._clip_header(scene, step) | {"sets": sets})
+            clips.append(self._clip_header(scene, step) | {"title": title, "sets": sets})
         header = {
             "clips": clips,
             "names": list(self._scenes[0].names),
@@ -262,7 +263,6 @@ class TrajectoryViewer(Player):
 
     def _clip_header(self, scene: ViewerScene, step: float) -> dict[str, Any]:
         return {
-            "title": scene.title,
             "size": list(scene.size),
             "num_frames": len(scene.frames),
             "num_points": scene.truth.num_points,
@@ -278,11 +278,14 @@ class TrajectoryViewer(Player):
     def _draw(self, frame: int, width: int) -> np.ndarray:
         return raster.draw(self._scene, self._view(frame), width)
 
+    def _check_clip(self, clip: int) -> int:
+        if not 0 <= clip < len(self._scenes):
+            raise ValueError(f"clip: expected 0 to {len(self._scenes) - 1}, got {clip}")
+        return clip
+
     @t.validate("clip")
     def _validate_clip(self, proposal: Any) -> int:
-        if not 0 <= proposal["value"] < len(self._scenes):
-            raise ValueError(f"clip: expected 0 to {len(self._scenes) - 1}, got {proposal['value']}")
-        return proposal["value"]
+        return self._check_clip(proposal["value"])
 
     @t.observe("clip")
     def _stay_within(self, change: Any) -> None:
@@ -331,20 +334,20 @@ def _gather(clips: Sequence[ViewedClip], truth: str, title: str, quality: int) -
             raise ValueError(f"{where}predictions: expected {expected} as of the first clip, got {got}")
         if len(set(names)) < len(names):
             raise ValueError(f"{where}predictions: expected another name than {truth!r}, which the tracks have")
-        scenes.append(_scene(clip, names, title if len(clips) == 1 else str(clip.title), quality, where))
+        scenes.append(_scene(clip, names, " · ".join(filter(None, (title, str(clip.title)))), quality, where))
     return tuple(scenes)
 
 
 def _scene(clip: ViewedClip, names: tuple[str, ...], title: str, quality: int, where: str) -> ViewerScene:
     frames = pack_frames(clip.frames, quality, f"{where}frames")
     truth = as_tracks(clip.tracks, frames.size, len(frames), f"{where}tracks")
-    for what, extra in (("rebuilt", clip.rebuilt), ("confidence", clip.confidence), ("futures", clip.futures)):
-        if strays := [
-            name for name in extra if name not in clip.predictions and not (what == "rebuilt" and _alone(clip))
-        ]:
+    # a prediction without labels stands in the truth's place, and what it rebuilds goes with it
+    alone = next(iter(clip.rebuilt.values()), None) if not clip.predictions else None
+    extras = {"confidence": clip.confidence, "futures": clip.futures}
+    for what, extra in (extras if alone is not None else extras | {"rebuilt": clip.rebuilt}).items():
+        if strays := [name for name in extra if name not in clip.predictions]:
             known = ", ".join(clip.predictions) or "none"
             raise ValueError(f"{where}{what}: expected names of predictions ({known}), got {strays[0]!r}")
-    alone = next(iter(clip.rebuilt.values()), None) if _alone(clip) else None
     sets = [ViewerSet(truth, _pack_rebuilt(alone, frames, quality, where))]
     for name, prediction in clip.predictions.items():
         called = f"{where}{'prediction' if len(clip.predictions) == 1 else name}"
