@@ -66,10 +66,6 @@ class ViewerSet:
     futures: tuple[Tracks, ...] = ()
     weights: Float[np.ndarray, " K"] = field(default_factory=lambda: np.zeros(0))
 
-    def __post_init__(self) -> None:
-        if self.confidence is None:
-            object.__setattr__(self, "confidence", self.tracks.confidence)
-
 
 @dataclass(frozen=True, eq=False)
 class ViewerScene:
