@@ -8,9 +8,9 @@
 "rendering" takes turns between contenders, the median of `--rounds` passes over hands in random poses. "design" uses
 nearest neighbours only, so it says what the data allow, not what a network reaches. "action" trains one LSTM of 100
 units on joints relative to the middle knuckle (Adam, 3e-3, amsgrad, batches of 20), chooses the epoch on validation
-subjects and counts on test subjects. "reading" makes 128×128 crops and poses of every `--thin`-th frame of a few takes
-before a wall, from PNGs of the whole pictures and from the store, in turns, all files in the page cache. Seconds are
-CPU seconds where they are called so. The last line is JSON.
+subjects and counts on test subjects. "reading" makes crops (64×64 and 128×128) and poses of every `--thin`-th frame of
+a few takes before a wall, from PNGs of the whole pictures and from the store, in turns, all files in the page cache.
+Seconds are CPU seconds where they are called so. The last line is JSON.
 """
 
 import argparse
@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -228,7 +229,7 @@ def reading(args: argparse.Namespace) -> dict:
     made = SyntheticHands(SyntheticConfig(seed=args.seeds[0], subjects=3, takes=1))
     chosen = [thinned(one, args.thin) for one in made.split("train")]
     hands = HandCollection(tuple(chosen), {one.key: "train" for one in chosen}, made.actions)
-    crops, augment = CropConfig(), HandAugment()
+    augment = HandAugment()
     with tempfile.TemporaryDirectory() as folder:
         root, pictures = Path(folder), []
         for one in chosen:
@@ -240,25 +241,28 @@ def reading(args: argparse.Namespace) -> dict:
         start = time.process_time()
         write_hands(root / "store", hands)
         writing = time.process_time() - start
-        packed = HandFrames(root / "store", "train", crops)
-        unpacked = HandFrames(root / "store", "train", crops, unpacked=True)
         generator = torch.Generator().manual_seed(0)
+        contenders: dict[str, Callable[[], None]] = {}
 
-        def pngs() -> None:
+        def pngs(config: CropConfig) -> None:
             for path, camera, centre in pictures:
-                crop(decode_depth(path.read_bytes()), camera, crops, centre=centre)
+                crop(decode_depth(path.read_bytes()), camera, config, centre=centre)
 
         def samples(frames: HandFrames, augmented: bool) -> None:
             for sample in frames:
                 sample = sample.augmented(augment, generator) if augmented else sample
                 sample["crop"], sample["pose"]
 
-        contenders: dict[str, Callable[[], None]] = {
-            "PNGs": pngs,
-            "store": lambda: samples(packed, False),
-            "store, unpacked": lambda: samples(unpacked, False),
-            "store, unpacked, augmented": lambda: samples(unpacked, True),
-        }
+        for size in (64, 128):
+            config = CropConfig(size=size)
+            packed = HandFrames(root / "store", "train", config)
+            unpacked = HandFrames(root / "store", "train", config, unpacked=True)
+            contenders |= {
+                f"{size}: PNGs": partial(pngs, config),
+                f"{size}: store": partial(samples, packed, False),
+                f"{size}: unpacked": partial(samples, unpacked, False),
+                f"{size}: unpacked, augmented": partial(samples, unpacked, True),
+            }
         times: dict[str, list[float]] = {name: [] for name in contenders}
         for turn in range(args.rounds + 1):
             for name, contender in contenders.items():
@@ -266,19 +270,20 @@ def reading(args: argparse.Namespace) -> dict:
                 contender()
                 if turn:
                     times[name].append(1e3 * (time.process_time() - start) / len(pictures))
-        sizes = {
-            "PNGs": sum(path.stat().st_size for path, _, _ in pictures),
-            "store": sum(path.stat().st_size for path in (root / "store").glob("*.h5")),
-            "store, unpacked": sum(path.stat().st_size for path in (root / "store" / "unpacked").iterdir()),
-        }
+        store = root / "store"
+        sizes = {"PNGs": root, "store": store, "unpacked": store / "unpacked"}
+        bytes_of = {name: sum(path.stat().st_size for path in place.glob("*.*")) for name, place in sizes.items()}
     rows = {}
     for name, values in times.items():
-        ratio = statistics.median(png / value for png, value in zip(times["PNGs"], values))
+        base = times[f"{name.split(':')[0]}: PNGs"]
+        ratio = statistics.median(png / value for png, value in zip(base, values))
         rows[name] = {"ms": round(statistics.median(values), 3), "ratio": round(ratio, 1)}
-        kilobytes = f"{sizes[name] / len(pictures) / 1e3:8.0f} kB a frame" if name in sizes else ""
-        print(f"{name:28} {rows[name]['ms']:8.3f} CPU ms a frame {ratio:7.1f}× {kilobytes}")
-    print(f"{len(pictures)} frames; writing the store {1e3 * writing / len(pictures):.1f} CPU ms a frame")
-    return {"reading": rows, "frames": len(pictures), "writing_ms": round(1e3 * writing / len(pictures), 2)}
+        print(f"{name:28} {rows[name]['ms']:8.3f} CPU ms a frame {ratio:7.1f}×")
+    kilobytes = {name: round(count / len(pictures) / 1e3) for name, count in bytes_of.items()}
+    print(
+        f"{len(pictures)} frames, kB a frame: {kilobytes}; writing: {1e3 * writing / len(pictures):.1f} CPU ms a frame"
+    )
+    return {"reading": rows, "frames": len(pictures), "kB": kilobytes, "writing_ms": 1e3 * writing / len(pictures)}
 
 
 def thinned(sequence: HandSequence, step: int) -> HandSequence:

@@ -31,7 +31,6 @@ PADDING = 40.0  # px around the joints' box, of "padded_box"
 BEHIND = 100.0  # mm behind the farthest joint up to which "padded_box" sees
 STILL = Motion()
 MOST_OUTSIDE = 0.01  # share of joints outside the cube from which on there is a warning
-BACKGROUND = 1e6  # halves of a cube; beyond every cube
 BLOB = 200  # px: the least that may be a hand, of `estimate_centre`
 SLICE = 100.0  # mm of depth in which such a blob is looked for
 
@@ -185,13 +184,17 @@ class View:
         x, y, one = (homography[2] / (scale * unit)).tolist()
         steps = _steps(size)
         # A depth is along the picture's axis; along the crop's it is z, the last row of the homography times less.
-        image = seen / ((x * steps) + (y * steps + one)[:, None])
+        image = x * steps + (y * steps + one)[:, None]
+        np.divide(seen, image, out=image, casting="same_kind")
         image -= np.float32(scale * float(self.rotation[2] @ self.centre))
+        np.clip(image, -1, 1, out=image)
         background = seen == 0
         if math.isfinite(self.far):
             background |= seen > self.far / unit
-        image += np.float32(BACKGROUND) * background  # a third of the time that image[background] = 1 takes
-        return np.clip(image, -1, 1, out=image)
+        cv2.copyTo(
+            _ones(size), background.view(np.uint8), image
+        )  # a third of the time that image[background] = 1 takes
+        return image
 
 
 @lru_cache
@@ -256,6 +259,11 @@ def facing(centre: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n 3 3"]:
     turn[..., 1, 0], turn[..., 1, 1], turn[..., 1, 2] = -x * y / (1 + z), 1 - y * y / (1 + z), -y
     turn[..., 2, 0], turn[..., 2, 1], turn[..., 2, 2] = x, y, z
     return turn
+
+
+@lru_cache
+def _ones(size: int) -> np.ndarray:
+    return np.ones((size, size), np.float32)
 
 
 @lru_cache
