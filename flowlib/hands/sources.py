@@ -68,7 +68,7 @@ def describe_hands(collection: HandCollection, skipped: Sequence[Skipped] = (), 
 
     >>> hands = SyntheticHands(SyntheticConfig(subjects=3, takes=1, actions=ActionConfig(families=1)))
     >>> print(describe_hands(hands).splitlines()[0])
-    train: 2 sequences of 1 subject, 58 frames
+    train: 2 sequences of 1 subject, 67 frames
     """
     lines = []
     for split in SPLITS:
