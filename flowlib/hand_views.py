@@ -148,7 +148,7 @@ def hand_viewer(methods: Mapping[str, Any], sequences: HandSequences, index: int
     """A sequence in 3D with what each method says of its joints; the first one if `index` is None."""
     case = task.case(sequences[index or 0])
     joints = {name: task.predict(method, case, name).astype(np.float32) for name, method in methods.items()}
-    return HandViewer(sequences.sequence(index or 0), joints, title=case.key)
+    return HandViewer(sequences.sequence(index or 0), joints)
 
 
 def try_settings(
