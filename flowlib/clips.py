@@ -104,6 +104,8 @@ class ClipSample(Mapping[str, Any]):
         area: [S] pixels that the object covers, for PCK-T; None where nobody knows.
         dense: the truth is an optical flow: a query in each pixel whose flow from frame 0 to frame 1 is known.
         note: what a reader of its numbers must know.
+        apart: [S N] pixels between the places that two trackers say, NaN where not both see the point; None where only
+            one labelled the clip.
 
     Raises:
         ValueError: pictures of another kind, or that do not go with `clip.kept`, or tracks of another length than the
@@ -118,6 +120,7 @@ class ClipSample(Mapping[str, Any]):
     area: Float[np.ndarray, " S"] | None = None
     dense: bool = False
     note: str = ""
+    apart: Float[np.ndarray, "S N"] | None = None
 
     def __post_init__(self) -> None:
         shape = self.frames.shape
@@ -255,6 +258,7 @@ class ClipSample(Mapping[str, Any]):
             truth=Tracks(tracks, visibility, np.insert(tracks[0], 0, 0, axis=1), confidence),
             query_mode="first",
             area=None if self.area is None else self.area[frames],
+            apart=None if self.apart is None else self.apart[frames][:, seen],
         )
 
     # A mapping compares its values, which arrays don't allow; two clips are told apart by `content_hash`.

@@ -14,6 +14,9 @@ from flowlib.camera import Camera
 from flowlib.hands import crop as cropping
 from flowlib.hands.augment import Motion
 from flowlib.hands.crop import STILL, Crop, CropConfig, crop, estimate_centre, normalise, restore, share_outside
+from flowlib.hands.kinematics import LIMITS, forward, place, random_shape
+from flowlib.hands.kinematics import rotation as turning
+from flowlib.hands.rendering import render as render_hand
 
 OBLONG = replace(FPHA_DEPTH, fx=430.0, fy=520.0)  # which one focal length for both can't be taken for
 centres = st.tuples(st.floats(-110, 110), st.floats(-80, 80), st.floats(330, 600)).map(np.array)
@@ -87,6 +90,22 @@ def test_a_crop_is_what_its_camera_would_see_of_the_moved_hand(method, centre, m
     config, joints = CropConfig(method, size=96), hand(centre, seed=seed).astype(np.float64)
     made = make(config, joints, centre, motion, OBLONG)
     assert picture_error(made, joints, rigid(config, centre, motion)) < 0.05
+
+
+@settings(max_examples=15)
+@given(methods, centres, motions(), st.integers(0, 99))
+def test_the_synthetic_hand_rendered_after_the_motion_is_the_augmented_crop(method, centre, motion, seed):
+    config, shape = CropConfig(method, size=96), random_shape(np.random.default_rng(seed))
+    theta = np.random.default_rng(seed).uniform(LIMITS[..., 0], LIMITS[..., 1])[None]
+    joints = place(forward(theta, shape), turning(np.array([[0.3, -0.2, 0.4]])), np.zeros((1, 3)))[0]
+    joints = joints - joints[3] + centre
+    assume(joints[:, 2].min() > 200)
+    depth = render_hand(joints, shape.radii, OBLONG)
+    made = crop(depth, OBLONG, config, centre=centre, motion=motion, joints=joints)
+    rotation = rigid(config, centre, motion)
+    again = render_hand(joints @ rotation.T, shape.radii, made.camera)
+    expected = np.where(again > 0, np.clip((again - (rotation @ made.centre)[2]) / (made.cube / 2), -1, 1), 1)
+    assert (np.abs(made.image - expected) * made.cube / 2 < 2).mean() > 0.95
 
 
 # What was wrong elsewhere, put back: each must be found by one of the two checks above.

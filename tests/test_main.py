@@ -233,6 +233,23 @@ def test_help_and_version_are_quick_and_load_nothing_heavy(capsys):
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_says_what_it_takes(name, capsys):
     with pytest.raises(SystemExit) as stopped:
-        main([name, "--help"])
+        main([*name.split(), "--help"])
     expected = {"convert": "--write-as"}.get(name, "--root")
     assert stopped.value.code == 0 and expected in capsys.readouterr().out
+
+
+def test_hands_are_collected_learned_measured_and_shown(tmp_path, capsys):
+    root = ["--root", str(tmp_path)]
+    few = ["--subjects", "3", "--takes", "1", "--families", "1"]
+    assert main(["hands", "collect", *root, *few]) == 0
+    assert "test: 2 sequences of 1 subject" in capsys.readouterr().out
+    quick = ["--steps", "1", "--batch-size", "4", "--size", "32", "--num-workers", "0", "--device", "cpu"]
+    assert main(["hands", "train", *root, *quick]) == 0
+    assert main(["hands", "evaluate", *root, "--centre", "estimated"]) == 0
+    out = capsys.readouterr().out
+    assert "| nearest crop |" in out and "The input contains no truth" in out
+    assert main(["hands", "view", *root, "--sequence", "1"]) == 0
+    assert (tmp_path / "reports" / "hands_view" / "viewer.html").stat().st_size > 10_000
+    assert main(["hands", "view", *root, "--sequence", "9"]) == 2
+    assert "sequence: expected 0 to 1 or a key such as 'Subject_3/" in capsys.readouterr().err
+    assert main(["hands"]) == 2 and main(["hands", "dance"]) == 2

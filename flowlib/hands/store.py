@@ -485,11 +485,10 @@ def _encode(sequence: HandSequence, config: StoreConfig) -> tuple[dict[str, np.n
     for frame, centre in enumerate(truths):
         number = int(sequence.numbers[frame])
         try:
-            depth = _check_depth(sequence.depth(frame))
             if centre[2] <= 0:
                 raise ValueError(f"expected its centre before the camera, got z = {centre[2]:g} mm")
+            depth = _check_depth(sequence.depth(frame))
         except (ValueError, OSError) as error:
-            logger.warning("%s, frame %d: %s", sequence.key, number, error)
             skipped.append((number, str(error)))
             continue
         estimate = estimate_centre(depth, sequence.camera, config.centre_cube)
@@ -501,6 +500,9 @@ def _encode(sequence: HandSequence, config: StoreConfig) -> tuple[dict[str, np.n
         windows.append(np.rint(window).astype(np.uint16))
         origins.append((left, top))
         estimates.append(np.full(3, np.nan) if estimate is None else estimate)
+    if skipped:
+        count, (number, reason) = len(skipped), skipped[0]
+        logger.warning("%s: %d frames are left out, the first is %d: %s", sequence.key, count, number, reason)
     if not kept:
         return None
     height, width = (max(window.shape[axis] for window in windows) for axis in (0, 1))
