@@ -413,6 +413,9 @@ def test_colab_gets_only_what_it_lacks_and_a_plain_copy_of_flowlib(colab):
     lacking = {line.split("==")[0] for line in after - colab.before}
     assert lacking == set(requirements("notebooks")) - set(COLAB) | {"flowlib"}
     assert (colab.packages / "flowlib/__init__.py").is_file()
+    found = "from flowlib.notebook_files import find_notebooks; print(*[path.name for path in find_notebooks()])"
+    brought = colab.python(found, "../runtime/bin/python").split()
+    assert brought == sorted(path.name for path in (CLONE / "notebooks").glob("*.ipynb"))
     assert not [name for name in (".venv", "build", "flowlib.egg-info") if (colab.clone / name).exists()]
     assert (lambda again: (again.returncode, again.stdout + again.stderr))(colab.run()) == (0, "")
 
