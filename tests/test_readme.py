@@ -51,7 +51,8 @@ def commands(text: str) -> list[list[str]]:
 def check_script(words: list[str]) -> None:
     """bash colab_setup.sh, with a job that it knows."""
     assert (CLONE / words[1]).is_file() and words[1] == "colab_setup.sh"
-    assert words[2:] in ([], ["demo"], ["demo", "hands"]) or words[2] == "test", f"no such job: {words}"
+    known = words[2:] in ([], ["demo"], ["demo", "hands"]) or words[2] == "test"
+    assert known, f"no such job: {words}"
 
 
 def check_papermill(words: list[str]) -> None:

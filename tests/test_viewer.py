@@ -153,7 +153,10 @@ BAD = [
     ({"prediction": {"truth": straight()}}, "predictions: expected another name than 'truth'"),
     ({"confidence": np.ones((4, 24))}, r"confidence: expected names of predictions \(none\), got 'prediction'"),
     ({"prediction": straight(), "rebuilt": {"b": clip()}}, r"rebuilt: expected names of predictions \(prediction\)"),
-    ({"prediction": straight(), "confidence": np.ones((4, 23))}, r"confidence: expected \[4, 24\] .* got \[4, 23\]"),
+    (
+        {"prediction": straight(), "confidence": np.ones((4, 23))},
+        r"confidence: expected floats \[4, 24\] .* got float32 \[4, 23\]",
+    ),
     ({"prediction": straight(), "confidence": np.full((4, 24), 1.5)}, "confidence: expected numbers from 0 to 1"),
     ({"prediction": straight(), "confidence": np.full((4, 24), np.nan)}, "confidence: expected finite numbers"),
     ({"prediction": straight(), "futures": np.ones((4, 24, 2))}, r"futures: expected samples \['K', 4, 24, 2\]"),
