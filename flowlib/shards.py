@@ -17,8 +17,9 @@ A dense clip, whose points are all pixels of frame 0 row by row, has a field in 
     /clips/<key>/field               uint16 [S 2 H W]: the residuals of the steps, x then y; uint32 as above
     /clips/<key>/confidence          uint8 [S H W]: the residuals of the above
 
-Residuals are differences from the left neighbour, of which those from the row above are taken; what lies outside is 0.
-They wrap around, and small ones of both signs come first: 0, -1, 1, -2, … are 0, 1, 2, 3, …
+Residuals are differences from the left neighbour, 0 outside. They wrap around, and small ones of both signs come first:
+0, -1, 1, -2, … are 0, 1, 2, 3, … A field reads as its points would, bit for bit; those of 8 frames of 360×640 take
+0.80 MB by RAFT instead of 0.96, 1.24 MB by Lucas-Kanade instead of 1.55.
 
 Each frame is stored once, however many clips use it. Readable by anything that reads HDF5; nothing is pickled.
 Everything carries HDF5's checksum or a hash, so a flipped bit is an error when it is read, or changes nothing. Changes
@@ -425,19 +426,16 @@ def _encode_field(tracks: Tracks, size: Size) -> dict[str, np.ndarray]:
 
 
 def _to_residuals(values: np.ndarray) -> np.ndarray:
-    """Signed integers [... H W] as what tells them from their neighbours, see the header; unsigned, as wide."""
-    left = values.copy()
-    left[..., 1:] -= values[..., :-1]
-    told = left.copy()
-    told[..., 1:, :] -= left[..., :-1, :]
+    """Signed integers [... H W] as their residuals, see the header; unsigned, as wide."""
+    told = values.copy()
+    told[..., 1:] -= values[..., :-1]
     return ((told << 1) ^ (told >> (8 * told.itemsize - 1))).view(f"u{told.itemsize}")
 
 
 def _from_residuals(told: np.ndarray) -> np.ndarray:
     """What `_to_residuals` was given."""
     signed = ((told >> 1) ^ (~(told & 1) + 1)).view(f"i{told.itemsize}")
-    left = np.cumsum(signed, axis=-2, dtype=signed.dtype)
-    return np.cumsum(left, axis=-1, dtype=signed.dtype)
+    return np.cumsum(signed, axis=-1, dtype=signed.dtype)
 
 
 def _levels(confidence: np.ndarray) -> np.ndarray:
