@@ -432,7 +432,7 @@ def make_track() -> type:
     class Track(InWorkspace):
         video: tyro.conf.Positional[Path]  # a file, or a folder of pictures
         points: tuple[str, ...] = ()  # x,y or x,y,t each: pixels, (0, 0) the middle of the first, and a frame from 0 on
-        tracker: str = "lucas_kanade"  # or raft, pips
+        tracker: str = "lucas_kanade"  # or raft, pips, alltracker, alltracker-full
         weights: str = ""  # "": the published ones; else a path, URL or gdown id
         device: str = "auto"  # auto, cpu, cuda
         num_frames: int = 0  # from the video's first on; 0: all

@@ -222,7 +222,8 @@ def centre_cost(
         sequences = HandSequences(store, "test", replace(crop, centre=centre, centre_noise=0.0))
         where = Path(folder).expanduser() / f"centre_{centre}"
         reports[centre] = evaluate({"model": model}, task, sequences, folder=where, pictures=False)
-    extra, seen = (difference_between(*reversed(reports.values()), "model", m) for m in ("mpjpe", "mpjpe_seen"))
+    told, found = reports["truth"], reports["estimated"]
+    extra, seen = (difference_between(found, told, "model", metric) for metric in ("mpjpe", "mpjpe_seen"))
     return CentreCost(reports, extra, seen)
 
 

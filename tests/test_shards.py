@@ -209,7 +209,7 @@ def test_a_wrong_field_is_damage(tmp_path):
 
 
 def test_a_field_takes_less_than_its_points(tmp_path):
-    """A smooth motion with a tracker's noise, 160×240: as a field under two thirds of what the points take one by one."""
+    """A smooth motion with a tracker's noise, 160×240: as a field under two thirds of what single points take."""
     size, S, rng = (160, 240), 4, np.random.default_rng(0)
     sample = dense(S, size)
     x, y = sample.truth.queries[:, 1:].T

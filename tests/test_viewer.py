@@ -107,7 +107,7 @@ def test_of_a_dense_clip_every_few_pixels_are_shown():
     (shown, predicted), x = viewer._scene.sets, np.arange(0, 250, 3)
     assert viewer.num_points == len(x) * 50 <= 100**2 and np.unique(shown.tracks.queries[:, 1]).tolist() == x.tolist()
     np.testing.assert_array_equal(predicted.tracks.queries, shown.tracks.queries)
-    np.testing.assert_allclose(predicted.confidence * 250, shown.tracks.queries[:, 1:].T, rtol=1e-5)
+    np.testing.assert_allclose(predicted.tracks.confidence * 250, shown.tracks.queries[:, 1:].T, rtol=1e-5)
     np.testing.assert_array_equal(predicted.futures[1].tracks, shown.tracks.tracks + 1)
 
 
@@ -169,7 +169,10 @@ BAD = [
     ({"prediction": {"truth": straight()}}, "predictions: expected another name than 'truth'"),
     ({"confidence": np.ones((4, 24))}, r"confidence: expected names of predictions \(none\), got 'prediction'"),
     ({"prediction": straight(), "rebuilt": {"b": clip()}}, r"rebuilt: expected names of predictions \(prediction\)"),
-    ({"prediction": straight(), "confidence": np.ones((4, 23))}, r"confidence: expected \[4, 24\] .* got \[4, 23\]"),
+    (
+        {"prediction": straight(), "confidence": np.ones((4, 23))},
+        r"confidence: expected floats \[4, 24\] .* got float32 \[4, 23\]",
+    ),
     ({"prediction": straight(), "confidence": np.full((4, 24), 1.5)}, "confidence: expected numbers from 0 to 1"),
     ({"prediction": straight(), "confidence": np.full((4, 24), np.nan)}, "confidence: expected finite numbers"),
     ({"prediction": straight(), "futures": np.ones((4, 24, 2))}, r"futures: expected samples \['K', 4, 24, 2\]"),

@@ -382,6 +382,6 @@ class HandSequences(_Hands):
             depth[rows, columns] = inner * np.float32(self.store_config.unit)
             return depth
 
-        known = {"visible": take.visible} if about.visible else {}
+        visible = take.visible if about.visible else None
         parts = (about.key, about.subject, about.action, about.camera, self.skeleton, take.joints, read)
-        return HandSequence(*parts, **known, numbers=take.numbers)
+        return HandSequence(*parts, visible=visible, numbers=take.numbers)

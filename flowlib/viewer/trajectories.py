@@ -59,7 +59,7 @@ class ViewedClip:
             at a grid of up to 100 points across). Of tracks of all pixels every few are shown, up to 100 across.
         predictions: name -> the same points: `Tracks`, or a dense trajectory, read at the tracks' queries.
         rebuilt: name -> the frames that prediction rebuilds, as `frames`.
-        confidence: name -> [S N], how sure that prediction is of each point, 0 to 1.
+        confidence: name -> [S N], how sure that prediction is of each point, 0 to 1; that of `Tracks` needs no mention.
         futures: name -> sampled trajectories [K S N 2] in pixels, or (these, weights [K]).
         title: shown where the clip is chosen, as plain text.
     """
@@ -83,7 +83,7 @@ class TrajectoryViewer(Player):
         prediction: a second set of the same points: `Tracks`, or a dense trajectory, read at the tracks' queries; or
             any number of them by name.
         rebuilt: the frames a prediction rebuilds, as `frames`; gives the backgrounds "rebuilt" and "difference".
-        confidence: how sure a prediction is of each point, [S N] from 0 to 1.
+        confidence: how sure a prediction is of each point, [S N] from 0 to 1, where its `Tracks` don't say.
         futures: sampled futures [K S N 2] in pixels, or (these, weights [K]).
             `rebuilt`, `confidence` and `futures` belong to the first prediction, or come by the name of theirs.
         title: shown above, as plain text.
@@ -239,7 +239,8 @@ class TrajectoryViewer(Player):
             sets = []
             for name, one in zip(scene.names, scene.sets):
                 packed = [pack_tracks(track, scene.size, step, name) for track in (one.tracks, *one.futures)]
-                sure = b"" if one.confidence is None else _pack_confidence(one.confidence)
+                confidence = one.tracks.confidence
+                sure = b"" if confidence is None else _pack_confidence(confidence)
                 images = one.rebuilt.images if one.rebuilt else ()
                 sets.append(
                     {
@@ -316,7 +317,7 @@ class TrajectoryViewer(Player):
             "": True,
             "sets": self.num_sets > 1,
             "rebuilt": any(scene.rebuilt for scene in self._scenes),
-            "confidence": any(one.confidence is not None for scene in self._scenes for one in scene.sets),
+            "confidence": any(one.tracks.confidence is not None for scene in self._scenes for one in scene.sets),
             "futures": any(one.futures for scene in self._scenes for one in scene.sets),
         }
         if not there[what]:
@@ -359,10 +360,12 @@ def _scene(clip: ViewedClip, names: tuple[str, ...], title: str, quality: int, w
     for name, prediction in clip.predictions.items():
         called = f"{where}{'prediction' if len(clip.predictions) == 1 else name}"
         tracks = as_tracks(prediction, frames.size, len(frames), called, truth.queries)
+        if name in clip.confidence:
+            sure = _numbers(clip.confidence[name], f"{where}confidence")
+            tracks = Tracks(tracks.tracks, tracks.visibility, tracks.queries, sure)
         futures, weights = _futures(clip.futures.get(name), tracks, f"{where}futures")
         rebuilt = _pack_rebuilt(clip.rebuilt.get(name), frames, quality, where)
-        sure = _confidence(clip.confidence.get(name), tracks, f"{where}confidence")
-        sets.append(ViewerSet(tracks, rebuilt, sure, futures, weights))
+        sets.append(ViewerSet(tracks, rebuilt, futures, weights))
     if truth.is_dense(frames.size):
         sets = [_thinned(one, every_few_pixels(frames.size)) for one in sets]
     return ViewerScene(frames, tuple(sets), names, title)
@@ -370,9 +373,8 @@ def _scene(clip: ViewedClip, names: tuple[str, ...], title: str, quality: int, w
 
 def _thinned(one: ViewerSet, points: np.ndarray) -> ViewerSet:
     """Some of its points."""
-    sure = None if one.confidence is None else one.confidence[:, points]
     futures = tuple(future.points(points) for future in one.futures)
-    return replace(one, tracks=one.tracks.points(points), confidence=sure, futures=futures)
+    return replace(one, tracks=one.tracks.points(points), futures=futures)
 
 
 def _pack_rebuilt(rebuilt, frames: PackedFrames, quality: int, where: str) -> PackedFrames | None:
@@ -383,17 +385,6 @@ def _pack_rebuilt(rebuilt, frames: PackedFrames, quality: int, where: str) -> Pa
         got = f"{len(packed)} of {packed.size}"
         raise ValueError(f"{where}rebuilt: expected {len(frames)} frames of {frames.size} as the clip has, got {got}")
     return packed
-
-
-def _confidence(confidence, tracks: Tracks, name: str) -> np.ndarray | None:
-    if confidence is None:
-        return None
-    values, shape = _numbers(confidence, name), tracks.visibility.shape
-    if values.shape != shape:
-        raise ValueError(f"{name}: expected {list(shape)} (frames, points), got {list(values.shape)}")
-    if not ((values >= 0) & (values <= 1)).all():
-        raise ValueError(f"{name}: expected numbers from 0 to 1, got {values.min():g} to {values.max():g}")
-    return values
 
 
 def _futures(futures, tracks: Tracks, name: str) -> tuple[tuple[Tracks, ...], np.ndarray]:
@@ -408,7 +399,8 @@ def _futures(futures, tracks: Tracks, name: str) -> tuple[tuple[Tracks, ...], np
     shares = np.ones(len(values)) if weights is None else _numbers(weights, f"{name}, weights").astype(np.float64)
     if shares.shape != (len(values),) or (shares < 0).any() or not shares.sum() > 0:
         raise ValueError(f"{name}: expected {len(values)} weights of 0 or more, not all 0, got {shares.tolist()}")
-    return tuple(Tracks(one, tracks.visibility, tracks.queries) for one in values), shares / shares.sum()
+    samples = (Tracks(one, tracks.visibility, tracks.queries, tracks.confidence) for one in values)
+    return tuple(samples), shares / shares.sum()
 
 
 def _numbers(values, name: str) -> np.ndarray:

@@ -33,6 +33,7 @@ from flowlib.trackers.alltracker.network import (
 from flowlib.trackers.alltracker.sliding import State, slide
 from flowlib.tracks import Tracks, check_clip
 
+SURE = 100.0  # a logit whose probability is 1
 VISIBLE_ABOVE = 0.6  # of visibility × confidence, in the authors' evaluation
 
 ReportProgress = Callable[[int, int], None]  # (frames done, frames to do)
@@ -135,6 +136,9 @@ class AllTrackerTracker:
         done, total = 0, len(anchors) * (S + 1)
         for anchor in anchors:
             points = np.flatnonzero(queries[:, 0] == anchor)
+            # Where the network says nothing of the query's frame itself, two frames each way, the query counts.
+            tracks[anchor, points], visibility[anchor, points] = queries[points, 1:], True
+            confidence[anchor, points] = 1
             # Backwards first, so that where both directions meet, in the query's frame, the forward one has its say.
             for way in (range(anchor, -1, -1), range(anchor, S)):
                 if len(way) > 1:
@@ -162,7 +166,7 @@ class AllTrackerTracker:
         S, H, W, _ = frames.shape
         if not (int(anchor) == anchor and 0 <= anchor < S):
             raise ValueError(f"anchor: expected a frame from 0 to {S - 1}, got {anchor}")
-        field = np.empty((S, 4, H, W), np.float32)
+        field = np.full((S, 4, H, W), SURE, np.float32)
         for way in (range(anchor, -1, -1), range(anchor, S)):
             if len(way) > 1:
                 for seen, _ in self._slide(frames[t] for t in way):
@@ -186,7 +190,8 @@ class AllTrackerTracker:
             state: where an earlier run was left; what follows has the same bits as without the break.
 
         Yields:
-            A `Stretch` for each window; all frames from the anchor on are in one of them.
+            A `Stretch` for each window; each frame from the anchor on is in one of them. Of two frames it is the second
+            alone, as the network has nothing to say of the first.
 
         Raises:
             ValueError: frames or points that are not these.
@@ -202,10 +207,7 @@ class AllTrackerTracker:
                 tracks[0] = xy
             visible, sure = _probabilities(values[..., 2]), _probabilities(values[..., 3])
             visibility = (visible * sure >= self.visible_above) & inside(tracks, seen.size)
-            if seen.start == 1:  # two frames, of which the network gives the second alone
-                tracks, visibility = np.stack([xy, tracks[0]]), np.repeat(visibility, 2, axis=0)
-                sure = np.repeat(sure, 2, axis=0)
-            yield Stretch(0 if seen.start == 1 else seen.start, tracks, visibility, sure, after)
+            yield Stretch(seen.start, tracks, visibility, sure, after)
 
     def describe(self) -> dict:
         """Name, settings and the SHA-256 of the weights."""
