@@ -318,7 +318,7 @@ def main() -> None:
     parser.add_argument("--hands", type=int, default=20, help="of rendering, per round")
     parser.add_argument("--crops", action="store_true", help="design: nearest crops, too (minutes)")
     parser.add_argument("--thin", type=int, default=3, help="design, reading: every how many frames a crop")
-    parser.add_argument("--epochs", type=int, default=70, help="of the LSTM")
+    parser.add_argument("--epochs", type=int, default=110, help="of the LSTM")
     parser.add_argument("--blind", action="store_true", help="action: without the covered joints, too")
     args = parser.parse_args()
     result = {"rendering": rendering, "design": design, "action": action, "reading": reading}[args.what](args)

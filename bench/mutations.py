@@ -267,9 +267,8 @@ MODULES = {
             M("if check.near < LEAST_NEAR:", "if check.near < 0.1:"),
             M("np.array(telling) > 0", "np.array(telling) < 0"),
             M("<= 0:\n                raise FrameError", "<= -9e9:\n                raise FrameError"),
-            M("if not np.isfinite(joints_of_frame).all():", "if False:"),
             M("if not np.isfinite(numbers).all():", "if False:"),
-            M("if len(words) != count:", "if len(words) < count:", "a longer line breaks when it is shaped"),
+            M("if len(words) != count:", "if len(words) < count:"),
             M("key=lambda key: hashlib.sha256(key.encode()).digest()", "reverse=True"),
         ),
     ),
@@ -312,6 +311,7 @@ MODULES = {
         ("test_hands_nyu.py",),
         (
             M("TO_OPENCV = np.array([1, -1, 1])", "TO_OPENCV = np.array([1, 1, 1])"),
+            M("if not np.isfinite(joints_of_frame).all():", "if False:", file="hands/reading.py"),
             M("256 * rgb[..., 1] + rgb[..., 2]", "256 * rgb[..., 2] + rgb[..., 1]"),
             M("joints[number - 1]", "joints[number % len(joints)]"),
         ),

@@ -264,6 +264,7 @@ def make_evaluate() -> type:
     """measure a checkpoint beside baselines, and write a report; run again, it goes on where it was"""
     import tyro
 
+    from flowlib.dataset.consensus import describe_labels, open_labels
     from flowlib.evaluation import EvalConfig, evaluate
     from flowlib.models.baselines import all_baselines
     from flowlib.tasks.trajectories import ScoringConfig, TrajectoryTask
@@ -272,6 +273,9 @@ def make_evaluate() -> type:
     class Evaluate(WithModel, OnDataset):
         config: Annotated[EvalConfig, tyro.conf.arg(name="")] = EvalConfig()
         scoring: Annotated[ScoringConfig, tyro.conf.arg(name="")] = ScoringConfig()
+        second_labels: str = ""  # a dataset of the same videos by another tracker: what both agree on is the truth
+        tolerance: float = 2.0  # pixels that the two may differ
+        most_left_out: float = 1.0  # clips are passed over of which they leave out a larger share
         split: Split = "test"  # which of its videos
         report: str = "two_frames"  # name of the report's folder
         input_frames: tuple[int, ...] = (0, 3)  # frames that constant velocity sees
@@ -280,7 +284,10 @@ def make_evaluate() -> type:
 
         def __call__(self) -> None:
             task, folder = TrajectoryTask(scoring=self.scoring), self.workspace.report(self.report)
-            train, test = self.open("train"), self.open(self.split)
+            train, chosen = self.open("train"), {"tolerance": self.tolerance, "most_left_out": self.most_left_out}
+            second = self.workspace.dataset(self.second_labels) if self.second_labels else ""
+            test = open_labels(self.workspace.dataset(self.dataset), self.split, second, **chosen)
+            print(describe_labels(test))
             model, about = self.model()
             seen = {"num_frames": test.num_frames, "input_frames": self.input_frames}
             methods = {"model": model} | all_baselines(train, raft_weights=self.raft_weights, **seen)
@@ -416,6 +423,7 @@ def make_track() -> type:
 
     from flowlib.progress import Progress
     from flowlib.trackers import make_tracker
+    from flowlib.trackers.confidence import ConfidentTracker
     from flowlib.trackers.streaming import track_video
     from flowlib.tracks import write_tracks
     from flowlib.video import iterate_frames, probe, write_video
@@ -425,11 +433,12 @@ def make_track() -> type:
     class Track(InWorkspace):
         video: tyro.conf.Positional[Path]  # a file, or a folder of pictures
         points: tuple[str, ...] = ()  # x,y or x,y,t each: pixels, (0, 0) the middle of the first, and a frame from 0 on
-        tracker: str = "lucas_kanade"  # or raft, pips
+        tracker: str = "lucas_kanade"  # or raft, pips, alltracker, alltracker-full
         weights: str = ""  # "": the published ones; else a path, URL or gdown id
         device: str = "auto"  # auto, cpu, cuda
         num_frames: int = 0  # from the video's first on; 0: all
         longest: int = 0  # pixels of the longer side while tracking; 0: as it is
+        confidence: bool = False  # say of each place how sure it is; takes longer, and all frames at once
         formats: tuple[Literal["npz", "csv", "parquet"], ...] = ("csv",)  # what to write the tracks as
         convention: Conventions = "flowlib"  # whose arrays, and where (0, 0) is in what is written
         overlay: bool = True  # write the video with the points on it, too
@@ -438,6 +447,7 @@ def make_track() -> type:
         def __call__(self) -> None:
             queries = parse_points(self.points)
             tracker = make_tracker(self.tracker, weights=self.weights, device=self.device)
+            tracker = ConfidentTracker(tracker) if self.confidence else tracker
             video, folder = probe(self.video.expanduser()), self.workspace.report(self.report)
             options: dict[str, Any] = {"num_frames": self.num_frames, "longest": self.longest}
             with Progress(title=self.tracker, total=self.num_frames or video.num_frames, unit="frame") as bar:

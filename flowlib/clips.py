@@ -104,6 +104,8 @@ class ClipSample(Mapping[str, Any]):
         area: [S] pixels that the object covers, for PCK-T; None where nobody knows.
         dense: the truth is an optical flow: a query in each pixel whose flow from frame 0 to frame 1 is known.
         note: what a reader of its numbers must know.
+        apart: [S N] pixels between the places that two trackers say, NaN where not both see the point; None where only
+            one labelled the clip.
 
     Raises:
         ValueError: pictures of another kind, or that do not go with `clip.kept`, or tracks of another length than the
@@ -118,6 +120,7 @@ class ClipSample(Mapping[str, Any]):
     area: Float[np.ndarray, " S"] | None = None
     dense: bool = False
     note: str = ""
+    apart: Float[np.ndarray, "S N"] | None = None
 
     def __post_init__(self) -> None:
         shape = self.frames.shape
@@ -205,6 +208,20 @@ class ClipSample(Mapping[str, Any]):
 
         return torch.from_numpy(np.ascontiguousarray(self.pictures(frames).transpose(0, 3, 1, 2)))[None]
 
+    def trusted(self, min_confidence: float) -> ClipSample:
+        """The clip with only those sightings whose confidence is at least `min_confidence`; the others count as hidden.
+
+        Where some are left out, hidden only means "not trusted" (`occlusion_known` is False).
+
+        Raises:
+            ValueError: the tracks have no confidence, or `min_confidence` isn't from 0 to 1.
+        """
+        if not min_confidence:
+            return self
+        truth = self.truth.trusted(min_confidence)
+        known = self.occlusion_known and np.array_equal(truth.visibility, self.truth.visibility)
+        return replace(self, truth=truth, occlusion_known=known)
+
     def cut(self, first: int, num_frames: int, frame_step: int = 1) -> ClipSample:
         """A shorter clip: `num_frames` frames from `first` on, and the points that can be seen in its frame 0.
 
@@ -241,6 +258,7 @@ class ClipSample(Mapping[str, Any]):
             truth=Tracks(tracks, visibility, np.insert(tracks[0], 0, 0, axis=1), confidence),
             query_mode="first",
             area=None if self.area is None else self.area[frames],
+            apart=None if self.apart is None else self.apart[frames][:, seen],
         )
 
     # A mapping compares its values, which arrays don't allow; two clips are told apart by `content_hash`.

@@ -5,6 +5,7 @@ Each function takes a store or a data set of hands (and methods that predict) an
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from flowlib.evaluation.comparison import difference_between
 from flowlib.hands.augment import HandAugment
 from flowlib.hands.crop import CropConfig
 from flowlib.hands.dataset import HandFrames, HandSequences
-from flowlib.hands.pca import PCAConfig
+from flowlib.hands.pca import PCAConfig, PosePCA
 from flowlib.models.hand_baselines import MeanPose, NearestCrop
 from flowlib.models.pose import PoseNet
 from flowlib.plots import Axes, contact_sheet, error_by_frame
@@ -32,13 +33,20 @@ from flowlib.viewer import HandViewer
 
 
 def parse_augment(text: str) -> HandAugment | None:
-    """Augmentation from a parameter's text: modes by comma; "" or "none" for none.
+    """Augmentation from a parameter's text: modes by comma, each perhaps with its strength; "" or "none" for none.
 
-    >>> parse_augment("rot, trans").modes
-    ('rot', 'trans')
+    >>> parse_augment("none, rot 30, trans")
+    HandAugment(modes=('none', 'rot', 'trans'), angle=30.0, scale=0.02, offset=5.0)
     """
-    modes = tuple(word.strip() for word in text.split(",") if word.strip())
-    return HandAugment(modes=modes) if set(modes) - {"none"} else None
+    fields = {"rot": "angle", "scale": "scale", "trans": "offset"}
+    words = [word.split() for word in text.split(",") if word.strip()]
+    strengths: dict[str, Any] = {}
+    for mode, *strength in words:
+        if strength and (len(strength) > 1 or mode not in fields or not re.fullmatch(r"[\d.]+", strength[0])):
+            raise ValueError(f"augment: expected modes like 'none,rot 30,scale 0.1,trans 5', got {text!r}")
+        strengths |= {fields[mode]: float(strength[0])} if strength else {}
+    modes = tuple(word[0] for word in words)
+    return HandAugment(modes=modes, **strengths) if set(modes) - {"none"} else None
 
 
 def parse_numbers(text: str) -> tuple[float, ...]:
@@ -96,8 +104,10 @@ def outside_table(frames: HandFrames, cubes: Sequence[float]) -> str:
 
 
 def prior_figure(frames: HandFrames, components: int, augment: HandAugment | None = None) -> Axes:
-    """What a pose prior of 1 to 63 components leaves of the training poses, in mm; prints that of `components`."""
-    D = 3 * frames.skeleton.num_joints
+    """What a pose prior of 0, 1, 2, … components leaves of the training poses, in mm; prints that of `components`."""
+    D = min(3 * frames.skeleton.num_joints, len(frames))
+    if not 1 <= components <= D:
+        raise ValueError(f"components: expected 1 to {D}, got {components}")
     pca = frames.fit_pca(PCAConfig(components=D, augment=augment))
     poses = frames.poses[:: max(1, len(frames) // 2000)].astype(np.float64)
     coefficients = pca.encode(poses)
@@ -106,10 +116,12 @@ def prior_figure(frames: HandFrames, components: int, augment: HandAugment | Non
         flat = coefficients[:, :kept] @ pca.components[:kept] + pca.mean
         off = np.linalg.norm(flat.reshape(poses.shape) - poses, axis=-1)
         floors.append(float(off.mean()) * frames.config.cube / 2)
-    share = float(pca.variance[:components].sum() / pca.total)
-    print(f"{components} components hold {share:.2%} of the variance; no network of them gets below the floor of")
+    chosen = PosePCA(pca.mean, pca.components[:components], pca.variance[:components], pca.total)
+    print(
+        f"{components} components hold {chosen.share:.2%} of the variance; no network of them gets below the floor of"
+    )
     print(f"{floors[components]:.2f} mm. A loss (mean squared error) of 0.01 stands for", end=" ")
-    print(f"{replace(pca, components=pca.components[:components]).rms_mm(0.01, frames.config.cube):.1f} mm RMS.")
+    print(f"{chosen.rms_mm(0.01, frames.config.cube):.1f} mm RMS.")
     return error_by_frame({"floor": floors}, label="left over, mm", axis="components")
 
 
@@ -210,7 +222,8 @@ def centre_cost(
         sequences = HandSequences(store, "test", replace(crop, centre=centre, centre_noise=0.0))
         where = Path(folder).expanduser() / f"centre_{centre}"
         reports[centre] = evaluate({"model": model}, task, sequences, folder=where, pictures=False)
-    extra, seen = (difference_between(*reversed(reports.values()), "model", m) for m in ("mpjpe", "mpjpe_seen"))
+    told, found = reports["truth"], reports["estimated"]
+    extra, seen = (difference_between(found, told, "model", metric) for metric in ("mpjpe", "mpjpe_seen"))
     return CentreCost(reports, extra, seen)
 
 

@@ -37,7 +37,7 @@ from flowlib.tracks import Tracks
 from flowlib.training.runs import read_metrics
 from flowlib.video import decode_image, read_frames, resize_frame
 from flowlib.video.images import is_picture
-from flowlib.viewer import HandViewer, TrajectoryViewer
+from flowlib.viewer import HandViewer, TrajectoryViewer, ViewedClip
 from flowlib.warp import Fill, rebuild
 from flowlib.workspace import check_name
 
@@ -87,6 +87,35 @@ def prediction_viewer(
     seen: dict[str, Any] = {"title": _title(sample), "names": ("labels", name), "frame": len(answer.frames) - 1}
     rebuilt, frames = _rebuilt(answer, "none"), sample.pictures(answer.frames)
     return TrajectoryViewer(frames, answer.true, answer.predicted, rebuilt=rebuilt, **seen)
+
+
+def predictors_viewer(
+    methods: Mapping[str, Predictor], dataset: TrajectoryDataset, indices: Sequence[int] | None = None, *, most: int = 3
+) -> TrajectoryViewer:
+    """One viewer of several clips and of all that methods predict for them, beside the labels.
+
+    Args:
+        methods: name -> what predicts; the first is shown at first, the others where they are ticked.
+        dataset: of labelled clips.
+        indices: of the clips; by default the `most` with the highest motion.
+        most: number of clips where no indices are given.
+
+    Raises:
+        ValueError: methods that predict other frames than the first one.
+    """
+    clips = []
+    for index in _by_motion(dataset)[:most] if indices is None else indices:
+        sample = _sample(dataset, int(index))
+        answers = {name: _answer(method, sample, name) for name, method in methods.items()}
+        first = next(iter(answers.values()))
+        for name, answer in answers.items():
+            if tuple(answer.frames) != tuple(first.frames):
+                raise ValueError(f"{name}: expected predictions of frames {first.frames}, got {answer.frames}")
+        predictions = {name: answer.predicted for name, answer in answers.items()}
+        rebuilt = {name: _rebuilt(answer, "none") for name, answer in answers.items()}
+        frames = sample.pictures(first.frames)
+        clips.append(ViewedClip(frames, first.true, predictions, rebuilt, title=_title(sample)))
+    return TrajectoryViewer.of(clips, truth="labels")
 
 
 def own_viewer(predictor: Predictor, sample: ClipSample) -> tuple[TrajectoryViewer, np.ndarray]:
@@ -274,14 +303,16 @@ def _by_motion(dataset: TrajectoryDataset, most: int = 60) -> list[int]:
 
 
 def thinned(tracks: Tracks) -> Tracks:
-    """At most some 900 points, for a static picture: every k-th row and column of a square grid, else every k-th."""
+    """At most some 900 points, for a static picture: every k-th row and column of a grid, else every k-th."""
     step = int(np.ceil(np.sqrt(tracks.num_points / MOST_POINTS)))
-    side = int(np.sqrt(tracks.num_points))
     if step <= 1:
         return tracks
-    if side * side != tracks.num_points:
+    across = int((tracks.queries[:, 2] == tracks.queries[0, 2]).sum())  # of a grid's first row
+    across = across if across > 1 else int(np.sqrt(tracks.num_points))  # a grid whose points are jittered is square
+    if tracks.num_points % across:
         return tracks.points(slice(None, None, step * step))
-    return tracks.points(np.arange(side * side).reshape(side, side)[step // 2 :: step, step // 2 :: step].ravel())
+    rows = np.arange(tracks.num_points).reshape(-1, across)
+    return tracks.points(rows[step // 2 :: step, step // 2 :: step].ravel())
 
 
 def _labelled(folder: str | Path) -> TrajectoryDataset | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -340,7 +341,7 @@ def _check_image(image: np.ndarray, name: str) -> None:
         raise ValueError(f"{name}: expected uint8 [H W 3], got {got}")
 
 
-def _check_lengths(name: str, first: Sequence[float], second: Sequence[float]) -> None:
+def _check_lengths(name: str, first: Sequence[Any], second: Sequence[Any]) -> None:
     if len(first) != len(second):
         raise ValueError(f"{name}: expected two sequences of one length, got {len(first)} and {len(second)}")
 

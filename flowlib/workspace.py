@@ -113,12 +113,7 @@ class Workspace:
             reason = error.strerror or error
             raise OSError(f"root: expected a folder that can be written, got {self.root} ({reason})") from error
         if "google.colab" in sys.modules and not self.root.is_relative_to(DRIVE.parent):
-            warnings.warn(
-                f"no Drive in use: what is made in {self.root} vanishes with this session. Mount your Drive (the "
-                "folder icon on the left) and run the notebook again, or call workspace.archive() at the end: it packs "
-                "a .zip to download",
-                stacklevel=2,
-            )
+            _warn_of_session(self.root)
         return self
 
     def archive(self, path: str | Path = "") -> Path:
@@ -147,6 +142,15 @@ class Workspace:
                     if not file.name.endswith(".part") and file not in (path, temporary):
                         packed.write(file, file.relative_to(self.root))
         return path
+
+
+@cache  # once for each root: several steps of a notebook ask for a writable workspace
+def _warn_of_session(root: Path) -> None:
+    warnings.warn(
+        f"no Drive in use: what is made in {root} vanishes with this session. Mount your Drive (the folder icon on the "
+        "left) and run the notebook again, or call workspace.archive() at the end: it packs a .zip to download",
+        stacklevel=3,
+    )
 
 
 def _absolute(root: str | Path) -> Path:

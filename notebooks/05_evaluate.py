@@ -74,6 +74,7 @@ dataset: str = "default"  # name of the dataset that 02 made
 run: str = "two_frames"  # name of the run that 04 trained
 checkpoint: str = ""  # a file instead of the run's best.pt
 split: str = "test"  # which videos: test, val, train or all
+second_labels: str = ""  # a dataset of the same videos by another tracker: what both agree on within 2 px is the truth
 report: str = "two_frames"  # name of the report's folder
 input_frames: str = "0,3"  # frames that constant velocity sees
 raft_weights: str = "none"  # for constant velocity by RAFT, too: "" for the published ones, a path, URL or Drive id
@@ -95,6 +96,7 @@ from IPython.display import Markdown
 
 from flowlib.contents import write_contents
 from flowlib.dataset import TrajectoryDataset
+from flowlib.dataset.consensus import describe_labels, open_labels
 from flowlib.evaluation import evaluate
 from flowlib.models.baselines import all_baselines
 from flowlib.models.guided import default_methods
@@ -107,14 +109,14 @@ from flowlib.workspace import Workspace
 
 workspace = Workspace(root).writable()
 train = TrajectoryDataset(workspace.dataset(dataset), split="train")
-test = TrajectoryDataset(workspace.dataset(dataset), split=split)
+test = open_labels(workspace.dataset(dataset), split, second_labels and workspace.dataset(second_labels))
 model, about = load_checkpoint(find_checkpoint(workspace.runs, run, checkpoint), device=device)
 baselines = all_baselines(
     train, num_frames=test.num_frames, input_frames=parse_frames(input_frames), raft_weights=raft_weights
 )
 shipped = default_methods(test.num_frames, parse_frames(input_frames))
 methods = {"model": model} | shipped | baselines
-print(f"{about['path']}: {counted(about['step'], 'step')}; {counted(len(test), 'clip')} of {', '.join(test.videos)}")
+print(f"{about['path']}: {counted(about['step'], 'step')}; {describe_labels(test)}")
 
 # %% [markdown]
 # ## Side by side

@@ -14,7 +14,7 @@
 # %% [markdown]
 # # 6 · Hand pose: 21 joints from depth
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/flowlib/flowlib/blob/main/notebooks/06_hand_pose.ipynb)
+# To open it in Colab, upload it there; the next cell says where flowlib comes from.
 #
 # **In:** depth videos of hands: a synthetic hand with exact truth, made here, or FPHA, MSRA15, ICVL or NYU on your own
 # disk (they ask you to register, and may not be passed on). **Out:** a network that finds the joints of a hand in
@@ -27,12 +27,45 @@
 #   hand that was found.
 
 # %% tags=["setup"]
-# In Colab: fetch flowlib once and add what the runtime lacks. Anywhere else this cell does nothing.
+# In Colab: fetch flowlib and add what the runtime lacks. Anywhere else this cell does nothing.
+repository = ""  # its address, or a folder or .zip of it on your Drive; "" for $FLOWLIB_REPO, or what is found
+ref = ""  # branch, tag or commit; "" for $FLOWLIB_REF, or the newest
 import sys
 
 if "google.colab" in sys.modules:
-    get_ipython().system("test -d /content/flowlib || git clone --quiet https://github.com/flowlib/flowlib /content/flowlib")
-    get_ipython().system("bash /content/flowlib/colab_setup.sh")
+    import subprocess
+
+    class NotSetUp(Exception):
+        def _render_traceback_(self):
+            return [f"flowlib is not set up: {self}"]
+
+    script = r"""
+    from="${FLOWLIB_REPO:-$1}" ref="${FLOWLIB_REF:-$2}" clone=/content/flowlib
+    die() { echo "$*" >&2; exit 1; }
+    if [ -z "$from" ]; then
+      for from in . .. /content/flowlib* /content/drive/MyDrive/flowlib* ""; do
+        case "$from" in *.zip) grep -q colab_setup.sh "$from" && break ;; *) [ ! -f "$from/colab_setup.sh" ] || break ;; esac
+      done
+    fi
+    case "$from" in
+      "") die "set repository in this cell to the address of flowlib's repository, or put its folder or .zip, named flowlib…, on your Drive" ;;
+      *://* | git@*)
+        said=$(git init -q "$clone" 2>&1 && cd "$clone" && GIT_TERMINAL_PROMPT=0 git fetch -q --depth 1 "$from" "${ref:-HEAD}" 2>&1 &&
+          git checkout -qf FETCH_HEAD 2>&1) || die "$from${ref:+, $ref,} can't be fetched ($said)" ;;
+      *.zip)
+        rm -rf "$clone.zip.d" && python3 -m zipfile -e "$from" "$clone.zip.d" 2>/dev/null || die "there is no .zip at $from; is your Drive mounted?"
+        for clone in "$clone.zip.d" "$clone.zip.d"/*; do [ ! -f "$clone/colab_setup.sh" ] || break; done ;;
+      *) clone="$from" ;;
+    esac
+    [ -f "$clone/colab_setup.sh" ] || die "expected flowlib at $from, found no colab_setup.sh there; is your Drive mounted?"
+    echo "flowlib comes from $from"
+    exec bash "$clone/colab_setup.sh"
+    """
+    running = subprocess.Popen(["bash", "-c", script, "set-up", repository, ref], stdout=-1, stderr=-1, text=True)
+    for line in running.stdout:
+        print(line, end="")
+    if running.wait():
+        raise NotSetUp(" ".join(running.stderr.read().split()))
 
 # %% tags=["parameters"]
 root: str = ""  # the workspace; "" finds it: $FLOWLIB_ROOT, the mounted Drive, or workspace/ in the clone

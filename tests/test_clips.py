@@ -1,5 +1,7 @@
 """ClipSample and ClipList: one type for all, cut and put together without losing where points are."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -128,3 +130,33 @@ def test_lengths_and_steps_of_clips_are_whole_numbers(wrong, refuses):
 
 def test_a_single_clip_will_do_as_a_dict_too():
     assert len(ClipList(dict(sample()))) == len(ClipList(sample())) == 1
+
+
+def test_what_is_not_trusted_counts_as_hidden_and_that_is_said(refuses):
+    tracks = Tracks.still(np.array([[0, 1.0, 1], [0, 2, 2]]), 2)
+    tracks = replace(tracks, confidence=np.array([[1, 0.5], [0.25, 0.75]]))
+    sample = ClipSample(Clip.named("a", PICTURES := np.zeros((2, 4, 4, 3), np.uint8), num_points=2), PICTURES, tracks)
+    assert sample.trusted(0) is sample
+    some = sample.trusted(0.5)
+    assert some.truth.visibility.tolist() == [[True, True], [False, True]] and not some.occlusion_known
+    assert sample.trusted(0.25).occlusion_known  # nothing is left out
+    np.testing.assert_array_equal(some.truth.tracks, tracks.tracks)
+    assert some["confidence"].shape == (2, 2)
+    with refuses("min_confidence: expected tracks with a confidence, got some without"):
+        replace(sample, truth=replace(tracks, confidence=None)).trusted(0.5)
+    with refuses("min_confidence: expected a number from 0 to 1, got 2"):
+        sample.trusted(2)
+
+
+def test_confidence_goes_through_a_mapping_and_a_cut():
+    tracks = Tracks.still(np.array([[0, 1.0, 1], [0, 2, 2]]), 3)
+    marked = replace(tracks, confidence=np.arange(6).reshape(3, 2) / 8)
+    visibility = np.array([[True, True], [False, True], [True, True]])
+    frames = np.zeros((3, 4, 4, 3), np.uint8)
+    sample = ClipSample(Clip.named("a", frames, num_points=2), frames, replace(marked, visibility=visibility))
+    again = ClipSample.of(dict(sample))
+    np.testing.assert_array_equal(again.truth.confidence, marked.confidence)
+    np.testing.assert_array_equal(sample.cut(1, 2).truth.confidence, [[3 / 8], [5 / 8]])
+    bare = replace(sample, truth=replace(sample.truth, confidence=None))
+    assert "confidence" not in bare and len(bare) == len(sample) - 1 == len(list(bare))
+    assert content_hash(bare) != content_hash(sample)

@@ -1,12 +1,17 @@
 """Consensus: what two trackers agree on, and datasets put together."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
 from torch.utils.data import ConcatDataset
 
 from flowlib.clips import ClipList, ClipSample
 from flowlib.dataset.about import clip_of, content_of, videos_of
-from flowlib.dataset.consensus import Consensus, agreed
+from flowlib.dataset.consensus import Consensus, agreed, agreement, describe_labels
+from flowlib.models.protocols import TrajectoryPrediction
+from flowlib.tasks.trajectories import TrajectoryTask
 from flowlib.tracks import Tracks
 
 
@@ -86,3 +91,35 @@ def test_datasets_put_together_know_their_videos_and_clips():
     assert [clip_of(together, index).video for index in range(3)] == ["v0", "v1", "w0"]
     assert len(content_of(together)) == 64
     assert content_of(together) != content_of(ConcatDataset([clips("v", tracks(), tracks())]))
+
+
+def test_clips_on_which_trackers_disagree_are_listed_and_passed_over_on_request(refuses):
+    first, second = clips("v", tracks(), tracks()), clips("v", tracks(1.0), tracks(8.0))
+    both = Consensus(first, second)
+    each = agreement(first, second).clips
+    assert {key: one.left_out for key, one in each.items()} == {"v0": 0, "v1": 1} and not each["v0"].clips
+    assert each["v1"].mean == pytest.approx(8 * np.sqrt(2), rel=1e-5)
+    assert both.agreement.listed(1).startswith("v1: the two differ by 11.31 px") and both.dropped == ()
+    kept = Consensus(first, second, most_left_out=0.5)
+    assert [clip.key for clip in kept.clips] == ["v0"] and kept.dropped == ("v1",) and kept.agreement.left_out == 0
+    assert "passed over: v1" in describe_labels(kept) and "passed over" not in describe_labels(both)
+    with refuses("most_left_out: expected a share that some clip keeps to"):
+        Consensus(clips("v", tracks()), clips("v", tracks(8.0)), most_left_out=0.5)
+    with refuses("most_left_out: expected a share from 0 to 1"):
+        Consensus(first, second, most_left_out=50)
+
+
+def test_how_far_two_trackers_are_apart_stands_beside_the_errors():
+    """One tracker is 1 px off in x and y from the other, so what both say is off by half of that."""
+    both = Consensus(clips("v", tracks()), clips("v", tracks(1.0)))
+    sample, task = both[0], TrajectoryTask()
+    np.testing.assert_array_equal(both.tracks(0).tracks, sample.truth.tracks)
+    (spec,) = (metric for metric in task.metrics if metric.name == "labels_apart")
+    still = TrajectoryPrediction(torch.zeros(1, 4, 2, 16, 32), torch.ones(1, 4, 16, 32), (0, 1, 2, 3))
+    answer = task.answer(still, task.case(sample))
+    assert spec.function(answer) == pytest.approx(np.sqrt(2)) and answer.available.issuperset(spec.needs)
+    alone = task.answer(still, task.case(ClipSample.of(clips("v", tracks())[0])))
+    assert not alone.available.issuperset(spec.needs)
+    assert task.identify([], 0, sample).content != task.identify([], 0, replace(sample, apart=None)).content
+    short = sample.cut(0, 2)
+    assert short.apart is not None and short.apart.shape == (2, 3)

@@ -5,16 +5,19 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from fixtures.dataset_shards import CLIPS, SIZE, S, assert_equal, labelled, write_dataset
+from torch.utils.data import DataLoader, Subset
 
 from flowlib.dataset import TrajectoryDataset, open_splits
 from flowlib.dataset.local import local_folder
 from flowlib.dataset.mmap_reader import MmapReader, unpack, unpacked_bytes
+from flowlib.dataset.shard_reader import ShardReader
 from flowlib.shards import Shard, ShardError, write_shard
 
 BUILD = """
@@ -78,14 +81,30 @@ def test_wide_steps_and_the_lack_of_frames_are_kept(tmp_path):
     assert len(unpacked[1]["frames"]) == 2 and unpacked[0]["tracks"].max() > 4000
 
 
+def test_confidence_is_unpacked_where_there_is_one(tmp_path):
+    sure, other = labelled(0, 0), labelled(0, 8)
+    confidence = np.random.default_rng(0).random(sure.truth.visibility.shape)
+    sure = replace(sure, truth=replace(sure.truth, confidence=confidence))
+    config = {"height": SIZE[0], "width": SIZE[1]}
+    path = write_shard(tmp_path / "shards" / "a.h5", [sure, other], tracker={}, config=config)
+    plain, unpacked = open_both(tmp_path)
+    assert_equal(plain, unpacked)
+    assert "confidence" in unpacked[0] and "confidence" not in unpacked[1]
+    assert unpacked[0]["confidence"].dtype == torch.float32 and unpacked[1].truth.confidence is None
+    (file,) = tmp_path.glob("unpacked/*.unpacked")
+    assert 0 <= file.stat().st_size - unpacked_bytes(ShardReader(path)) < 800
+    batch = next(iter(DataLoader(Subset(unpacked, [0, 0]), batch_size=2)))
+    assert batch["confidence"].shape == (2, *confidence.shape)
+
+
 def test_a_frame_of_many_clips_is_there_once(tmp_path):
     open_both(write_dataset(tmp_path, 1))
     (file,) = tmp_path.glob("unpacked/*.unpacked")
     frames = S + 2 * (CLIPS - 1)
     per_clip = 7 * (S * 9 + 12)
     with Shard(tmp_path / "shards" / "000.h5") as shard:
-        assert unpacked_bytes(shard.clips, SIZE) == frames * SIZE[0] * SIZE[1] * 3 + CLIPS * per_clip
-        assert 0 <= file.stat().st_size - unpacked_bytes(shard.clips, SIZE) < 800  # the index, and gaps
+        assert unpacked_bytes(ShardReader(shard.path)) == frames * SIZE[0] * SIZE[1] * 3 + CLIPS * per_clip
+        assert 0 <= file.stat().st_size - unpacked_bytes(ShardReader(shard.path)) < 800  # the index, and gaps
 
 
 def test_samples_are_copies(tmp_path):
@@ -112,7 +131,7 @@ def test_the_cache_is_made_once_and_serves_every_split(tmp_path):
 def test_killed_at_any_moment_the_next_run_goes_on(tmp_path):
     root = write_dataset(tmp_path)
     with Shard(root / "shards" / "000.h5") as shard:
-        shard_bytes = unpacked_bytes(shard.clips, SIZE)
+        shard_bytes = unpacked_bytes(ShardReader(shard.path))
     for kill_after in (1, shard_bytes):  # all but the index is written; each run begins anew with the first shard
         process = start_build(root, kill_after=kill_after)
         process.communicate()

@@ -91,7 +91,7 @@ def third_party(folder: str) -> set[str]:
 @pytest.mark.parametrize(
     "folder, extras",
     [
-        ("flowlib", ("ray", "timm", "notebooks")),
+        ("flowlib", ("ray", "timm", "notebooks", "parquet")),
         ("bench", ("test",)),
         ("notebooks", ("notebooks",)),
         ("tests", tuple(EXTRAS)),

@@ -13,8 +13,8 @@ from fixtures.toy_eval import Coin, SignTask, Summing, Vectors
 from scipy.stats import norm
 
 import flowlib.evaluation
-from flowlib.evaluation import Report, evaluate
-from flowlib.evaluation.comparison import SampleRow
+from flowlib.evaluation import Report, charts, evaluate
+from flowlib.evaluation.comparison import SampleRow, difference_between
 from flowlib.evaluation.statistics import estimate, nan_mean, per_group, resamples
 from flowlib.tasks.trajectories import TrajectoryTask
 from flowlib.workspace import Workspace
@@ -110,6 +110,57 @@ def test_a_clip_that_shows_little_does_not_stand_for_others():
     assert Report(TrajectoryTask(), {"mine": rows}, {}).extreme_samples() == {"Best": 3, "Median": 2, "Worst": 0}
     lost = [SampleRow(row.name, row.group, row.scores | {"visible": 0.1}) for row in rows]
     assert Report(TrajectoryTask(), {"mine": lost}, {}).extreme_samples()["Best"] == 1
+
+
+class Fruits(SignTask):
+    """A series over named places, one of which no method has, and a long one that tables show in part."""
+
+    name = "fruits"
+    series = (
+        replace(SignTask.series[0], name="fruit", title="Fruit by fruit", function=lambda a: {0: 1.0, 2: 3.0},
+                names=("apple <1>", "pear", "plum"), unit="g"),
+        replace(SignTask.series[0], name="long", title="A long way", function=lambda a: dict.fromkeys(range(81), 0.5),
+                tabled=(0, 40, 80)),
+    )  # fmt: skip
+
+
+def test_a_series_of_named_places_is_shown_by_name_and_a_long_one_in_part(tmp_path):
+    report = evaluate({"a": Summing(), "b": Coin()}, Fruits(), Vectors(), folder=tmp_path, progress=False)
+    fruit, long = Fruits.series
+    assert [m.label for m in report.at_places(fruit)] == ["apple <1>", "plum"]
+    assert [m.label for m in report.at_places(long)] == ["0", "40", "80"] and len(report.places(long)) == 81
+    text = report.markdown()
+    assert "| method | apple <1> | plum |" in text and "| method | 0 | 40 | 80 |" in text
+    figures = charts.figures(report)
+    assert "apple &lt;1&gt;" in figures["fruit"] and "polyline" not in figures["fruit"]
+    assert figures["fruit"].count("<circle") == 4 and "a, plum: 3.00" in figures["fruit"]
+    assert ">40</text>" in figures["long"] and ">41</text>" not in figures["long"]
+    assert report.estimate("a", "long_41").mean == 0.5
+    page = report.save(tmp_path).read_text()
+    assert "Bars are intervals" in page and "Bands are intervals" in page
+
+
+def test_numbers_are_pooled_over_samples_by_weight():
+    scores = [{"ade": 1.0, "n": 1.0}, {"ade": 4.0, "n": 3.0}, {"ade": np.nan, "n": 9.0}, {"ade": 7.0}]
+    rows = [SampleRow(str(i), "ab"[i % 2], row) for i, row in enumerate(scores)]
+    report = Report(TrajectoryTask(), {"mine": rows}, {})
+    assert report.pooled("mine", "ade", "n") == pytest.approx((1 + 12) / 4)
+    assert np.isnan(report.pooled("mine", "none", "n"))
+
+
+def test_a_method_is_compared_with_itself_under_other_conditions():
+    rng = np.random.default_rng(0)
+    easy = rng.normal(5, 2, 40)
+    both = []
+    for values, names in ((easy + 1 + rng.normal(0, 0.1, 40), range(40)), (easy, range(5, 45))):
+        by_name = dict(zip(range(40), values)) | {number: 99.0 for number in range(40, 45)}
+        rows = [SampleRow(str(number), f"video {number}", {"ade": by_name[number]}) for number in names]
+        both.append(Report(TrajectoryTask(), {"mine": rows}, {}))
+    found = difference_between(*both, "mine", "ade")
+    assert found.videos == 35 and found.mean == pytest.approx(1, abs=0.1)
+    assert found.high - found.low < 0.2 and found.excludes_zero  # far less than videos differ: it is paired
+    with pytest.raises(ValueError, match="second: expected a comparison on the same videos, got others"):
+        difference_between(both[0], Report(TrajectoryTask(), {"mine": rows[-3:]}, {}), "mine", "ade")
 
 
 def test_its_modules_import_one_another_in_one_direction():

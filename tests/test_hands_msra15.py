@@ -193,7 +193,9 @@ def test_a_fault_in_a_frame_costs_that_frame_and_is_listed(own, msra, name):
     hands = read_msra15(own)
     take = next(take for take in hands.sequences if take.key == "P1/1")
     assert len(hands) == len(TAKES) and take.numbers.tolist() == [0, 2]
-    np.testing.assert_array_equal(take.joints, msra[1]["P1/1"][0][[0, 2]])
+    joints, depth = msra[1]["P1/1"]
+    np.testing.assert_array_equal(take.joints, joints[[0, 2]])
+    np.testing.assert_array_equal(take.depth(1), depth[2])
     (skipped,) = missing(hands)
     assert skipped.name == "P1/1, frame 1" and re.search(reason, skipped.reason), skipped.reason
 

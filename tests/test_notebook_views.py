@@ -12,6 +12,7 @@ import pytest
 from flowlib import notebook_views, sources
 from flowlib.dataset import TrajectoryDataset
 from flowlib.evaluation import evaluate
+from flowlib.geometry import pixel_grid
 from flowlib.labelling import LabelConfig, label, make_plan
 from flowlib.models.baselines import ConstantVelocity, OracleTracks, ZeroMotion
 from flowlib.synthetic import random_scene
@@ -91,6 +92,19 @@ def test_the_viewer_shows_truth_prediction_and_rebuilt_frames(folder):
     assert tuple(scene.names) == ("labels", "zero motion") and len(scene.rebuilt) == 4
 
 
+def test_one_viewer_shows_several_clips_and_predictors(folder):
+    dataset = TrajectoryDataset(folder, split="all")
+    methods = {"zero": ZeroMotion(4), "oracle": OracleTracks()}
+    viewer = notebook_views.predictors_viewer(methods, dataset, [1, 0])
+    assert viewer._scene.names == ("labels", "zero", "oracle") and len(viewer._header["clips"]) == 2
+    np.testing.assert_array_equal(viewer._scene.truth.tracks, dataset.tracks(1).tracks)
+    zero, oracle = (one.tracks for one in viewer._scene.sets[1:])
+    np.testing.assert_array_equal(zero.displacement, 0)
+    seen = viewer._scene.truth.visibility
+    assert np.abs(oracle.tracks - viewer._scene.truth.tracks)[seen].max() < 0.1
+    assert all(one.rebuilt is not None and len(one.rebuilt) == 4 for one in viewer._scene.sets[1:])
+
+
 def test_the_figure_has_a_row_for_each_predictor(folder):
     dataset = TrajectoryDataset(folder, split="all")
     figure = notebook_views.prediction_figure({"zero": ZeroMotion(4), "oracle": OracleTracks()}, dataset)
@@ -107,6 +121,9 @@ def test_thinning_keeps_a_lattice():
     odd = tracks.points(slice(0, 9_999))
     assert notebook_views.thinned(odd).num_points <= notebook_views.MOST_POINTS
     assert notebook_views.thinned(thin) is thin
+    wide = Tracks.still(np.insert(pixel_grid((90, 160)).reshape(-1, 2), 0, 0, axis=1), 2)
+    x, y = (np.unique(notebook_views.thinned(wide).queries[:, axis]) for axis in (1, 2))
+    assert len(x) * len(y) == notebook_views.thinned(wide).num_points and {*np.diff(x), *np.diff(y)} == {4}
 
 
 def test_own_pictures_are_predicted_on(folder, tmp_path, refuses):

@@ -212,3 +212,19 @@ def test_a_name_is_drawn_as_it_is_whatever_it_holds(name):
     for ax in drawn[:2]:
         assert [text.get_text().strip() for text in ax.get_legend().get_texts()] == [name] or not name
         assert ax.get_ylabel() == name
+
+
+def test_bars_stand_in_groups_and_a_missing_one_leaves_its_place():
+    ax = plots.bars({"a": [1.0, 2.0], "b": [np.nan, 4.0]}, ["thumb", "index"], intervals={"b": ([0, 3], [0, 5])})
+    heights = [bar.get_height() for bar in ax.patches]
+    assert heights[:2] == [1, 2] and np.isnan(heights[2]) and heights[3] == 4
+    centres = [bar.get_x() + bar.get_width() / 2 for bar in ax.patches]
+    assert centres[0] < 0 < centres[2] and centres[1] < 1 < centres[3]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["thumb", "index"]
+    with pytest.raises(ValueError, match="a: expected two sequences of one length, got 1 and 2"):
+        plots.bars({"a": [1.0]}, ["thumb", "index"])
+
+
+def test_errors_may_be_drawn_against_something_else_than_frames():
+    ax = plots.error_by_frame({"a": [0.0] * 40}, axis="within mm")
+    assert ax.get_xlabel() == "within mm" and ax.lines[0].get_marker() == "None"

@@ -5,6 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from fixtures.hands import CROP, hand_frames, hand_sequences, hand_store  # noqa: F401
+from fixtures.pose import tiny_pose_net
 from torch.utils.data import Subset
 
 from flowlib.evaluation import evaluate
@@ -17,8 +19,6 @@ from flowlib.models.pose import PosePrediction
 from flowlib.tasks.hand_pose import PoseTask
 from flowlib.training import TrainConfig, fit, load_checkpoint, overfit
 from flowlib.training.checkpoints import load_task
-from tests.fixtures.hands import CROP, hand_frames, hand_sequences, hand_store  # noqa: F401
-from tests.fixtures.pose import tiny_pose_net
 
 QUICK = {"optimizer": "adam", "weight_decay": 0.0, "schedule": "constant", "learning_rate": 1e-3, "num_workers": 0}
 TASK = PoseTask(pca_draws=500)

@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from fixtures.training_clips import SIZE, TINY, make_clip, make_clips
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowlib.augmentation import AugmentConfig
-from flowlib.clips import ClipList
+from flowlib.clips import ClipList, ClipSample
 from flowlib.models.fcn import TrajectoryFCN
 from flowlib.models.protocols import TrajectoryPrediction
 from flowlib.tasks.trajectories import ScoringConfig, TrajectoryTask
@@ -184,3 +185,46 @@ def test_what_the_task_is_not_for_is_refused(refuses):
         TrajectoryTask().check(torch.nn.Linear(1, 1), CLIPS, "train")
     with refuses("expected it to give a TrajectoryPrediction, got Tensor"):
         TrajectoryTask().sums(torch.nn.Flatten(), make_batch([make_example(CLIPS[0], WHOLE)]), {"target_scale": 1.0})
+
+
+def with_confidence(values):
+    """The clips with a confidence that goes on with `values` from point to point."""
+    samples = [ClipSample.of(CLIPS[i]) for i in range(len(CLIPS))]
+    for sample in samples:
+        shape = sample.truth.visibility.shape
+        object.__setattr__(sample, "truth", replace(sample.truth, confidence=np.resize(values, shape)))
+    return ClipList(samples)
+
+
+def test_confidence_is_used_where_it_is_asked_for_and_nowhere_else(tmp_path, refuses):
+    model, config = lambda: TrajectoryFCN(**TINY), TrainConfig(steps=2, batch_size=2, device="cpu")
+    clips = with_confidence(np.array([1.0, 0.25, 0.5], np.float32))
+
+    def losses(name, task, data):
+        torch.manual_seed(0)
+        run = fit(model(), task, data, None, config, folder=tmp_path / name)
+        return [line["loss"] for line in run.metrics() if "loss" in line]
+
+    plain = losses("plain", TrajectoryTask(), CLIPS)
+    assert losses("unused", TrajectoryTask(), clips) == plain
+    assert losses("weighted", TrajectoryTask(confidence_weighted=True), clips) != plain
+    assert losses("filtered", TrajectoryTask(min_confidence=0.5), clips) != plain
+    turned = TrajectoryTask(min_confidence=0.5, augment=AugmentConfig(flip_x=1.0))
+    assert len(losses("augmented", turned, clips)) == 2
+    for task, name in ((TrajectoryTask(confidence_weighted=True), "confidence_weighted"),
+                       (TrajectoryTask(min_confidence=0.1), "min_confidence")):  # fmt: skip
+        with refuses(f"{name}: expected labels with a confidence in train, got some without"):
+            losses("none", task, CLIPS)
+    with refuses("min_confidence: expected a number from 0 to 1, got 1.5"):
+        TrajectoryTask(min_confidence=1.5)
+
+
+def test_clips_of_different_numbers_of_points_are_padded_with_their_confidence():
+    clips = with_confidence(np.array([0.5], np.float32))
+    few = ClipSample.of(clips[0])
+    few = replace(few, truth=few.truth.points([0, 1]), clip=replace(few.clip, num_points=2))
+    batch = make_batch([make_example(sample, WHOLE, confidence=True) for sample in (clips[1], few)])
+    assert batch["confidence"].shape == batch["visibility"].shape
+    assert batch["confidence"][1, :, 2:].eq(0).all() and batch["confidence"][1, :, :2].eq(0.5).all()
+    targets = Targets.of(batch, weighted=True)
+    assert targets.counts(True)[0] == 0.5 * targets.measured.sum()

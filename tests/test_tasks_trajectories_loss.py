@@ -166,3 +166,43 @@ def test_the_scale_of_what_never_moves_is_one():
     points = random_points(0)
     points["tracks"] = points["queries"][:, None, :, 1:].repeat(1, 4, 1, 1)
     assert fit_target_scale(samples_of(points), Frames((0,), None)) == 1
+
+
+@settings(max_examples=20)
+@given(st.sampled_from(KINDS), st.booleans(), st.booleans(), st.integers(0, 10**6))
+def test_confidence_weighs_and_sorts_out_as_slow_loops_do(kind, masked, weighted, seed):
+    """Against each point's own loss: weights multiply, and what isn't trusted is as if it had never been seen."""
+    frames, least = (0, 2, 3), 0.4
+    points, (prediction, moves, logits, scales) = random_points(seed), make_prediction(seed, frames)
+    confidence = torch.from_numpy(np.random.default_rng(seed).random((2, 4, 3))).float()[:, list(frames)]
+    batch = {name: points[name][:, list(frames)] for name in ("tracks", "visibility")}
+    batch |= {"queries": points["queries"], "frames": torch.tensor([frames] * 2), "confidence": confidence}
+    targets = Targets.of(batch, weighted=weighted, min_confidence=least)
+    found = loss_sums(prediction, targets, loss=kind, masked=masked).tolist()
+    sums, counts = np.zeros(4), np.zeros(4)
+    for b, f, n in np.ndindex(2, len(frames), 3):
+        seen, sure = bool(batch["visibility"][b, f, n]), float(confidence[b, f, n])
+        trusted, ahead = sure >= least, frames[f] > 0
+        error = moves[b, f] - (batch["tracks"][b, f, n] - batch["queries"][b, n, 1:]).numpy()
+        weight = sure if weighted else 1.0
+        if ahead and trusted and (seen or not masked):
+            sums[0] += weight * slow_pointwise(*error, kind, scales[b, f])
+            counts[0] += weight
+        if trusted or not seen:
+            sums[1] += math.log1p(math.exp(-logits[b, f] if seen else logits[b, f]))
+            sums[3] += ahead and (logits[b, f] > 0) == seen
+            counts[1], counts[3] = counts[1] + 1, counts[3] + ahead
+        if ahead and seen and trusted:
+            sums[2], counts[2] = sums[2] + np.hypot(*error), counts[2] + 1
+    np.testing.assert_allclose(found, sums, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(targets.counts(masked).tolist(), counts, rtol=1e-5)
+
+
+def test_full_confidence_changes_nothing_to_the_last_bit():
+    frames, points, (prediction, *_) = (0, 1, 2), random_points(3), make_prediction(3, (0, 1, 2))
+    plain = targets_of(points, frames)
+    batch = {"tracks": points["tracks"][:, :3], "visibility": points["visibility"][:, :3], "queries": points["queries"]}
+    batch |= {"frames": torch.tensor([frames] * 2), "confidence": torch.ones(2, 3, 3)}
+    sure = Targets.of(batch, weighted=True)
+    assert torch.equal(loss_sums(prediction, sure), loss_sums(prediction, plain))
+    assert torch.equal(sure.counts(True), plain.counts(True))

@@ -12,13 +12,13 @@ from flowlib.trackers.exact import ExactTracker
 
 
 def test_a_name_makes_a_tracker_and_an_unknown_one_says_which_there_are(refuses):
-    assert NAMES == ("lucas_kanade", "raft", "pips", "exact") == tuple(MAKERS)
+    assert NAMES == ("lucas_kanade", "raft", "pips", "alltracker", "alltracker-full", "exact") == tuple(MAKERS)
     assert all(place.startswith("flowlib.trackers.") for place in MAKERS.values())  # what the layers can't see
     for name in ("lucas_kanade", "exact"):
         assert isinstance(make_tracker(name), Tracker) and make_tracker(name).describe()["name"] == name
         with refuses(f"weights: {name} has none, expected '', got 'a.pth'"):
             make_tracker(name, weights="a.pth")
-    with refuses("tracker: expected one of lucas_kanade, raft, pips, exact, got 'raftt'"):
+    with refuses("tracker: expected one of lucas_kanade, raft, pips, alltracker, alltracker-full, exact, got 'raftt'"):
         make_tracker("raftt")
 
 
@@ -43,7 +43,7 @@ def test_names_are_those_a_config_takes(refuses):
     from flowlib.labelling import LabelConfig
 
     assert [LabelConfig(tracker=name).tracker for name in NAMES] == list(NAMES)
-    with refuses("tracker: expected one of lucas_kanade, raft, pips, exact, got 'none'"):
+    with refuses("tracker: expected one of lucas_kanade, raft, pips, alltracker, alltracker-full, exact, got 'none'"):
         LabelConfig(tracker="none")
 
 

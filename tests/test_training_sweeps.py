@@ -20,6 +20,7 @@ from flowlib.training import (
     run_table,
 )
 from flowlib.training.runs import read_metrics
+from flowlib.training.sweeps import RunTable
 
 matplotlib.use("Agg")
 CLIPS = make_clips(4)
@@ -95,6 +96,18 @@ def test_a_change_that_nobody_knows_is_named_before_anything_runs(refuses, tmp_p
     with refuses("loss: expected one of"):
         run_experiments(TrajectoryFCN, TASK, CLIPS, None, {"bad": {"loss": "l7"}}, QUICK, model=TINY, runs=tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_runs_of_one_setting_are_put_together_with_their_spread():
+    rows = [{"cube": cube, "seed": seed, "best_ade": cube + seed} for cube in (1, 2) for seed in range(3)]
+    rows += [{"cube": 3, "seed": 0, "best_ade": None}]
+    found = RunTable(rows).spread("cube")
+    assert found.rows[1] == {"cube": 2, "runs": 3, "mean_best_ade": 3.0, "lowest": 2, "highest": 4}
+    assert found.rows[2] == {"cube": 3, "runs": 0, "mean_best_ade": None, "lowest": None, "highest": None}
+    assert "lowest" in repr(found) and len(RunTable(rows).spread("cube", "seed")) == 7
+    for over in ((), ("size",)):
+        with pytest.raises(ValueError, match="over: expected columns of a table of one score"):
+            RunTable(rows).spread(*over)
 
 
 def test_one_batch_is_overfitted_and_the_summary_says_so(tmp_path):

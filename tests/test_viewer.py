@@ -10,15 +10,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fixtures.viewer_example import predicted
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowlib.geometry import cell_grid
+from flowlib.geometry import cell_grid, pixel_grid
 from flowlib.tracks import Tracks
 from flowlib.video import decode_image, iterate_frames
-from flowlib.viewer import TrajectoryViewer
+from flowlib.viewer import TrajectoryViewer, ViewedClip
 from flowlib.viewer.packing import as_tracks, fixed_step, pack_tracks, sample_bilinear
-from flowlib.viewer.scene import GOLDEN, ViewerScene, ViewerSet, shown_points
+from flowlib.viewer.scene import GOLDEN, ViewerScene, ViewerSet, future_opacities, shown_points
+from flowlib.viewer.trajectories import _pack_confidence
 
 SIZE = (36, 64)
 
@@ -93,6 +95,22 @@ def test_a_page_of_a_hundred_by_a_hundred_points_stays_light(tmp_path):
     assert path.stat().st_size < 1.5e6
 
 
+def test_of_a_dense_clip_every_few_pixels_are_shown():
+    size = (150, 250)
+    queries = np.insert(pixel_grid(size).reshape(-1, 2), 0, 0, axis=1)
+    truth = Tracks(queries[None, :, 1:] + np.zeros((2, 1, 1)), np.ones((2, len(queries)), bool), queries)
+    sure = np.stack([queries[:, 1], queries[:, 2]]) / 250
+    futures = np.stack([truth.tracks, truth.tracks + 1])
+    viewer = TrajectoryViewer(
+        clip(2, size), truth, {"still": np.zeros((2, 2, *size))}, confidence={"still": sure}, futures={"still": futures}
+    )
+    (shown, predicted), x = viewer._scene.sets, np.arange(0, 250, 3)
+    assert viewer.num_points == len(x) * 50 <= 100**2 and np.unique(shown.tracks.queries[:, 1]).tolist() == x.tolist()
+    np.testing.assert_array_equal(predicted.tracks.queries, shown.tracks.queries)
+    np.testing.assert_allclose(predicted.tracks.confidence * 250, shown.tracks.queries[:, 1:].T, rtol=1e-5)
+    np.testing.assert_array_equal(predicted.futures[1].tracks, shown.tracks.tracks + 1)
+
+
 # ---- The door
 
 
@@ -147,6 +165,25 @@ BAD = [
     ({"quality": 0}, "quality: expected 1 to 100"),
     ({"fps": 0}, "fps: expected more than 0"),
     ({"names": ("one",)}, "names: expected two"),
+    ({"prediction": {"a": straight(), "b": straight(S=5)}}, "b: expected 4 frames"),
+    ({"prediction": {"truth": straight()}}, "predictions: expected another name than 'truth'"),
+    ({"confidence": np.ones((4, 24))}, r"confidence: expected names of predictions \(none\), got 'prediction'"),
+    ({"prediction": straight(), "rebuilt": {"b": clip()}}, r"rebuilt: expected names of predictions \(prediction\)"),
+    (
+        {"prediction": straight(), "confidence": np.ones((4, 23))},
+        r"confidence: expected floats \[4, 24\] .* \[4, 23\]",
+    ),
+    ({"prediction": straight(), "confidence": np.full((4, 24), 1.5)}, "confidence: expected numbers from 0 to 1"),
+    ({"prediction": straight(), "confidence": np.full((4, 24), np.nan)}, "confidence: expected finite numbers"),
+    ({"prediction": straight(), "futures": np.ones((4, 24, 2))}, r"futures: expected samples \['K', 4, 24, 2\]"),
+    ({"prediction": straight(), "futures": (np.ones((2, 4, 24, 2)), [1.0])}, "futures: expected 2 weights"),
+    ({"prediction": straight(), "futures": (np.ones((2, 4, 24, 2)), [1.0, -1.0])}, "futures: expected 2 weights"),
+    ({"colour": "confidence"}, "colour: 'confidence' needs the argument confidence"),
+    ({"opacity": "confidence"}, "opacity: 'confidence' needs the argument confidence"),
+    ({"future": "all"}, "future: 'all' needs the argument futures"),
+    ({"shown": [1]}, "shown: expected sets from 0 to 0"),
+    ({"shown": []}, "shown: expected at least one"),
+    ({"clip": 1}, "clip: expected 0 to 0, got 1"),
     ({"frame": 4}, "frame: expected 0 to 3, got 4"),
     ({"colour": "red"}, "colour: expected one of position, .* got 'red'"),
     ({"colour": "error"}, "colour: 'error' needs the argument prediction"),
@@ -185,6 +222,94 @@ def test_one_frame_and_no_points_can_be_looked_at(S, N, tmp_path):
 def test_frames_may_come_one_by_one():
     whole, single = TrajectoryViewer(clip(), straight()), TrajectoryViewer(iter(clip()), straight())
     assert whole._frames == single._frames and repr(single) == "TrajectoryViewer(4 frames of 36x64, 24 points)"
+
+
+# ---- Several clips and predictors
+
+
+def test_clips_may_differ_in_all_but_their_predictors(refuses):
+    other = ViewedClip(
+        clip(3, (20, 30)), straight(S=3, size=(20, 30), rows=2), {"a": straight(S=3, size=(20, 30), rows=2)}
+    )
+    one = ViewedClip(clip(), straight(), {"a": straight((1.0, 1.0))}, title="first")
+    viewer = TrajectoryViewer.of([one, other], truth="labels", title="two", clip=1, frame=2, selected=[11])
+    assert repr(viewer) == "TrajectoryViewer(clip 1 of 2, 3 frames of 20x30, 12 points, two sets)"
+    assert viewer._scene.names == ("labels", "a") and viewer._header["clips"][0]["title"] == "first"
+    viewer.clip = 0
+    viewer.selected, viewer.frame = [23], 3
+    viewer.clip = 1
+    assert (viewer.selected, viewer.frame) == ([], 2), "point 23 and frame 3 are not in the second clip"
+    with refuses("clip 1, predictions: expected a as of the first clip, got b"):
+        TrajectoryViewer.of([one, ViewedClip(clip(), straight(), {"b": straight()})])
+    with refuses("clips: expected at least one"):
+        TrajectoryViewer.of([])
+    with refuses("clip 1, frames: expected uint8"):
+        TrajectoryViewer.of([one, ViewedClip(clip().astype(float), straight(), {"a": straight()})])
+
+
+def test_any_number_of_sets_has_a_panel_each():
+    viewer = TrajectoryViewer.of([predicted()], shown=[0, 1, 2, 3])
+    scene = viewer._scene
+    assert scene.panels("side by side", (0, 1, 2, 3)) == [(0,), (1,), (2,), (3,)]
+    assert scene.panels("errors", (0, 2, 3)) == [(0, 2), (0, 3)]
+    assert scene.panels("overlay", (1, 3)) == [(1, 3)] and scene.panels("prediction", (0, 3)) == [(3,)]
+    assert scene.panels("truth", (1, 2)) == scene.panels("side by side", (0,)) == [(0,)]
+    heights = [picture_of(viewer, shown=shown).shape[0] for shown in ([0], [0, 1], [0, 1, 2, 3])]
+    assert heights[0] > heights[1] > heights[2], "they share the page's width"
+
+
+def test_a_rebuilt_frame_is_never_shown_below_the_labels():
+    scene = TrajectoryViewer.of([predicted()])._scene
+    for name, model in (("rebuilt", 250), ("difference", 255)):
+        assert abs(int(scene.background(name, 3, (0,)).mean()) - 90) <= 2, "the labels keep the true frame"
+        assert abs(int(scene.background(name, 3, (2,)).mean()) - 90) <= 2, "zero rebuilds nothing"
+        assert abs(int(scene.background(name, 3, (1,)).mean()) - model) <= 2
+        assert abs(int(scene.background(name, 3, (0, 1)).mean()) - model) <= 2
+    alone = TrajectoryViewer(clip(), straight(), rebuilt=clip(seed=1), background="rebuilt")
+    assert np.abs(alone._scene.background("rebuilt", 0, (0,)).astype(int) - clip(seed=1)[0]).mean() < 60
+
+
+def test_futures_are_samples_with_shares_and_one_may_stand_for_the_prediction():
+    scene = TrajectoryViewer.of([predicted()])._scene
+    np.testing.assert_allclose(scene.sets[1].weights, [0.5, 0.4, 0.1])
+    np.testing.assert_allclose(scene.sampled(0).quantity("error", 1, 7), 0, atol=1e-5)
+    np.testing.assert_allclose(scene.sampled(1).quantity("error", 1, 7), 10, rtol=1e-5)
+    np.testing.assert_allclose(scene.sampled(3).quantity("error", 1, 7), 0, atol=1e-5)  # in a circle
+    assert scene.sampled(1).sets[2] is scene.sets[2], "zero has none"
+    np.testing.assert_allclose(future_opacities(scene.sets[1].weights, True), [1, 0.81, 0.24])
+    assert len(set(future_opacities(scene.sets[1].weights, False))) == 1
+
+
+@given(st.integers(1, 4), st.integers(0, 5), st.integers(0, 2**32 - 1))
+def test_packed_confidence_comes_back(S, N, seed):
+    values = np.random.default_rng(seed).random((S, N)).astype(np.float32)
+    back = np.frombuffer(zlib.decompress(_pack_confidence(values)), np.uint8).reshape(S, N) / 255
+    np.testing.assert_allclose(back, values, atol=0.5 / 255 + 1e-6)
+
+
+def test_error_vectors_of_hidden_points_are_faint():
+    one = Tracks(np.full((1, 1, 2), 10.0), np.ones((1, 1), bool), np.array([[0, 10.0, 10.0]]))
+    gone = Tracks(one.tracks, ~one.visibility, one.queries)
+    away = Tracks(one.tracks + [40, 0], one.visibility, one.queries)
+    settings = {"compare": "errors", "background": "none", "point_size": 20.0}
+    middles = []
+    for truth in (one, gone):
+        picture = picture_of(TrajectoryViewer(np.zeros((1, *SIZE, 3), np.uint8), truth, away, **settings))
+        x, y = 8 + 384 * 30.5 / 64, 8 + 216 * 10.5 / 36  # halfway between
+        middles.append(picture[int(y), int(x)].max())
+    assert middles[0] > 200 and 24 + 20 < middles[1] < 130, middles  # 24: the plain ground
+
+
+def test_selected_points_show_their_whole_path():
+    blank = np.zeros((4, *SIZE, 3), np.uint8)
+    viewer = TrajectoryViewer(blank, straight((6.0, 0.0)), selected=[0], frame=0, background="none", trail=0)
+    x, y = straight().queries[0, 1:]
+    ahead = (
+        slice(int(8 + (y + 0.5) * 6) - 3, int(8 + (y + 0.5) * 6) + 4),
+        slice(int(8 + (x + 9) * 6), int(8 + (x + 16) * 6)),
+    )
+    with_path = picture_of(viewer)[ahead].max()
+    assert with_path - picture_of(viewer, path=False)[ahead].max() > 60
 
 
 # ---- Traits
@@ -253,10 +378,24 @@ def test_every_setting_changes_the_picture():
     before = picture_of(viewer)
     steps = [
         {"colour": "displacement"}, {"colour": "direction"}, {"colour": "speed"}, {"colour": "error"},
-        {"colour": "occlusion"}, {"compare": "overlay"}, {"compare": "errors"}, {"compare": "prediction"},
-        {"compare": "truth"}, {"background": "first frame"}, {"background": "rebuilt"}, {"background": "difference"},
-        {"background": "none"}, {"hidden": "off"}, {"hidden": "hollow", "point_size": 9}, {"density": 0.4},
-        {"trail": 1}, {"selected": [0, 7]}, {"frame": 1},
+        {"colour": "occlusion"}, {"compare": "overlay"}, {"compare": "errors"}, {"compare": "truth"},
+        {"compare": "prediction"}, {"background": "first frame"}, {"background": "rebuilt"},
+        {"background": "difference"}, {"background": "none"},
+        {"hidden": "off"}, {"hidden": "hollow", "point_size": 9}, {"density": 0.4},
+        {"trail": 1}, {"selected": [0, 7]}, {"path": False}, {"frame": 1},
+    ]  # fmt: skip
+    for step in steps:
+        after = picture_of(viewer, **step)
+        assert after.shape != before.shape or np.abs(after - before).max() > 40, f"{step} changed nothing"
+        before = after
+
+
+def test_futures_and_confidence_change_the_picture():
+    viewer = TrajectoryViewer.of([predicted()], frame=7)
+    before = picture_of(viewer)
+    steps = [
+        {"future": "all"}, {"future": "weighted"}, {"future": "one"}, {"sample": 1}, {"opacity": "confidence"},
+        {"colour": "confidence"}, {"shown": [0, 1, 3]}, {"compare": "overlay"},
     ]  # fmt: skip
     for step in steps:
         after = picture_of(viewer, **step)
@@ -334,7 +473,7 @@ import sys
 sys.modules["torch"] = None  # any import of it raises
 import numpy as np
 from flowlib.tracks import Tracks
-from flowlib.viewer import TrajectoryViewer
+from flowlib.viewer import TrajectoryViewer, ViewedClip
 viewer = TrajectoryViewer(np.zeros((2, 20, 30, 3), np.uint8), Tracks.still(np.array([[0, 3.0, 4.0]]), 2))
 assert "matplotlib" not in sys.modules
 assert viewer.snapshot().startswith(b"\\x89PNG")

@@ -7,16 +7,18 @@ them; the widget is then tried there, too. Such an environment takes minutes to 
 
 import os
 import subprocess
+import time
 
 import numpy as np
 import pytest
-from fixtures.browser import CHROMIUM, PYTHONPATH, Watched, chromium, jupyterlab
-from fixtures.viewer_example import COLUMNS, SIZE, S, example
+from fixtures.browser import CHROMIUM, PATIENCE, PYTHONPATH, Watched, chromium, jupyterlab
+from fixtures.viewer_example import COLUMNS, SIZE, S, example, predicted
 from fixtures.viewer_pages import GET, drawn, exported, fits, nameless, set_control, trait, until
 
 from flowlib.colours import position_colours
 from flowlib.geometry import cell_grid
 from flowlib.tracks import Tracks
+from flowlib.video import decode_image, iterate_frames, probe
 from flowlib.viewer import TrajectoryViewer
 from flowlib.viewer.scene import shown_points
 
@@ -288,7 +290,205 @@ def test_everything_has_a_name_and_fits(opened, width):
     assert page.evaluate("document.querySelector('.tv').dataset.theme") == "dark"
 
 
+# ---- Several clips and predictors, futures, confidence
+
+
+def pixel(page, panel: int, layer: str, x: float, y: float) -> np.ndarray:
+    """RGBA of a panel's canvas ("back" or "front"), at a place in the frame."""
+    where = f"""(() => {{ const p = {GET}.panels[{panel}], [x, y] = p.toCanvas([{x}, {y}]);
+        return [...p.{layer}.getContext('2d').getImageData(Math.round(x), Math.round(y), 1, 1).data]; }})()"""
+    return np.array(page.evaluate(where))
+
+
+def test_rebuilt_frames_lie_below_the_predictor_that_made_them(opened):
+    page = opened(TrajectoryViewer.of([predicted()], truth="labels", shown=[0, 1, 2], background="rebuilt", frame=3))
+    chips = "[...document.querySelectorAll('.tv-chip')].map(chip => chip.textContent)"
+    assert page.evaluate(chips) == ["labels · true frame", "model · rebuilt frame", "zero · true frame"]
+    drawn(page)
+    assert [pixel(page, i, "back", 80, 45)[0] for i in range(3)] == pytest.approx([90, 250, 90], abs=2)
+    page.select_option("[data-trait=background]", "difference")
+    until(page, f"{GET}.isReady(3)")
+    drawn(page)
+    assert [pixel(page, i, "back", 80, 45)[0] for i in range(3)] == pytest.approx([90, 255, 90], abs=2)
+
+
+def test_any_number_of_sets_can_be_shown(opened):
+    page = opened(TrajectoryViewer.of([predicted()], frame=7))
+    assert page.locator(".tv-panel").count() == 2
+    for box in page.locator("[data-trait=shown] input").all():
+        box.check()
+    assert page.locator(".tv-panel").count() == 4 and trait(page, "shown") == [0, 1, 2, 3]
+    page.mouse.move(*on_screen(page, 37))
+    errors = dict(page.evaluate(f"{GET}.numbers(37)"))["error"]
+    assert errors == ["", "3.50 px", "15.65 px", "0.00 px"]
+    page.select_option("[data-trait=compare]", "errors")
+    names = [panel.inner_text() for panel in page.locator(".tv-chip").all()]
+    assert names == ["truth and model", "truth and zero", "truth and oracle"]
+    page.select_option("[data-trait=compare]", "overlay")
+    assert page.locator(".tv-panel").count() == 1
+    assert page.inner_text(".tv-legend").split() == ["truth", "model", "zero", "oracle", "hollow", "=", "hidden"]
+
+
+def test_error_vectors_of_hidden_points_are_faint(opened):
+    page = opened(TrajectoryViewer.of([predicted()], compare="errors", shown=[0, 2], frame=6, point_size=12.0))
+    drawn(page)
+    strength = []
+    for point in (COLUMNS - 2, COLUMNS - 1):  # in sight, hidden
+        x, y = predicted().tracks.tracks[6, point] - [9, 4.5]  # of 12 and 6 that lead back to its start
+        strength.append(int(pixel(page, 0, "front", x, y)[3]))
+    assert strength[0] > 200 and 40 < strength[1] < 100, strength
+
+
+def test_clips_are_switched_in_one_viewer(opened):
+    page = opened(TrajectoryViewer.of([predicted("first"), predicted("second", shrink=3)], frame=7, selected=[3]))
+    assert "first · 144 points · 8 frames" in page.inner_text(".tv-info")
+    page.select_option("[data-trait=clip]", "1")
+    until(page, f"{GET}.last === 4")
+    assert "second · 144 points · 5 frames" in page.inner_text(".tv-info")
+    assert trait(page, "frame") == 4 and trait(page, "selected") == []
+    until(page, f"{GET}.frames.decoded.has(4)")
+    assert page.evaluate(f"{GET}.clips[0].frames.decoded.size") == 0, "the clip that is not shown keeps no pictures"
+    page.focus(".tv-panel")
+    page.keyboard.press("n")
+    until(page, f"{GET}.last === 7")
+    page.keyboard.press("End")
+    assert page.inner_text(".tv-counter") == "7 / 7"
+
+
+def test_a_chosen_point_shows_its_path_and_its_error_over_time(opened):
+    page = opened(TrajectoryViewer.of([predicted()], shown=[0, 1, 2], frame=2, background="none", trail=0))
+    before = drawn(page)
+    page.mouse.click(*on_screen(page, 37))
+    assert trait(page, "selected") == [37] and page.is_visible(".tv-plot")
+    assert drawn(page) != before
+    assert "Error of point 37, px" in page.inner_text(".tv-plot") and "15.7" in page.inner_text(".tv-plot-top")
+    lines = [line.get_attribute("points") for line in page.locator(".tv-plot polyline").all()]
+    heights = [[float(pair.split(",")[1]) for pair in line.split()] for line in lines]
+    zero = np.hypot(2.0, 1.0) * np.arange(S)  # px
+    np.testing.assert_allclose(heights[1], 39 - 37 * zero / zero.max(), atol=0.1)
+    np.testing.assert_allclose(heights[0], 39 - 37 * 0.5 * np.arange(S) / zero.max(), atol=0.1)
+    box = page.locator(".tv-plot").bounding_box()
+    page.mouse.click(box["x"] + box["width"] * 0.72, box["y"] + 50)
+    assert trait(page, "frame") == 5
+    page.evaluate(f"{GET}.goTo(1)")
+
+    def ahead() -> int:
+        """The most opaque place where the point is in four frames."""
+        drawn(page)
+        places = predicted().tracks.tracks[5, 37] + np.linspace(-1, 1, 9)[:, None] * [1, 0.5]
+        return max(int(pixel(page, 0, "front", x, y)[3]) for x, y in places)
+
+    assert ahead() > 60
+    page.select_option("[data-trait=path]", "false")
+    assert not page.is_visible(".tv-plot") and ahead() == 0
+
+
+def test_a_box_and_everything_that_moves(opened):
+    frames, truth, _ = example()
+    still = Tracks(np.where(np.arange(truth.num_points)[:, None] < 20, truth.tracks, truth.tracks[:1]),
+                   truth.visibility, truth.queries)  # fmt: skip
+    page = opened(TrajectoryViewer(frames, still))
+    page.click(".tv-moving")
+    assert trait(page, "selected") == list(range(20)) and "20 points move" in page.inner_text("[aria-live]")
+    corners = [on_screen(page, point) for point in (0, 2 * COLUMNS + 3)]
+    page.click(".tv-box")
+    page.mouse.move(corners[0][0] - 6, corners[0][1] - 6)
+    page.mouse.down()
+    page.mouse.move(corners[1][0] + 6, corners[1][1] + 6, steps=3)
+    page.mouse.up()
+    assert trait(page, "selected") == [row * COLUMNS + column for row in range(3) for column in range(4)]
+    page.focus(".tv-panel")
+    page.keyboard.press("Escape")
+    assert trait(page, "selected") == [] and page.get_attribute(".tv-box", "aria-pressed") == "false"
+
+
+def test_futures_one_all_weighted_and_confidence(opened):
+    page = opened(TrajectoryViewer.of([predicted()], shown=[0, 1], frame=7, background="none"))
+    seen = {"off": drawn(page)}
+    for name in ("all", "weighted", "one"):
+        page.select_option("[data-trait=future]", name)
+        seen[name] = drawn(page)
+    assert len(set(seen.values())) == 4
+    errors = []
+    for sample in range(3):
+        page.fill("[data-trait=sample]", str(sample))
+        errors.append(dict(page.evaluate(f"{GET}.numbers(37)"))["error"][0])
+    assert errors == ["0.00 px", "10.00 px", "10.00 px"]
+    page.select_option("[data-trait=future]", "off")
+    page.select_option("[data-trait=opacity]", "confidence")
+    drawn(page)
+    assert page.evaluate(f"[{GET}.opacities(1)[0], {GET}.opacities(1)[15], {GET}.opacities(0)[15]]") == pytest.approx(
+        [1, 0.1, 1]
+    )
+    page.select_option("[data-trait=colour]", "confidence")
+    sure, unsure = page.evaluate(f"[{GET}.colours(1, [1])[0], {GET}.colours(1, [1])[15]]")
+    assert sure != unsure and "Confidence" in page.inner_text(".tv-legend")
+
+
+# ---- Saving from the page
+
+
+def saved(page, kind: str, folder):
+    """Press the button, and give the file."""
+    if not page.is_visible(f"[data-kind={kind}]"):
+        page.click(".tv-save")
+    with page.expect_download() as download:
+        page.click(f"[data-kind={kind}]")
+    path = folder / download.value.suggested_filename
+    download.value.save_as(path)
+    return path
+
+
+def noisy(S: int = 5) -> TrajectoryViewer:
+    """Grey frames that get brighter, beside noise, which needs every code that a GIF has."""
+    frames = np.random.default_rng(0).integers(0, 255, (S, 90, 160, 3), np.uint8)
+    frames[:, :, :80] = (40 * np.arange(S) + 40)[:, None, None, None]
+    _, truth, model = example()
+    settings = {"title": "Look: at/this", "frame": 2, "fps": 10, "density": 0.0, "trail": 0}
+    return TrajectoryViewer(frames, truth.frames(0, S), model.frames(0, S), **settings)
+
+
+def test_a_picture_and_films_are_saved_without_a_server(opened, tmp_path):
+    page = opened(noisy())
+    picture = decode_image(saved(page, "png", tmp_path).read_bytes())
+    assert page.evaluate("document.querySelector('.tv-hint').hidden")
+    paths = [saved(page, "gif", tmp_path)]
+    if page.evaluate("typeof VideoEncoder === 'function'"):
+        paths.append(saved(page, "mp4", tmp_path))
+    assert sorted(path.name for path in tmp_path.iterdir() if path.suffix != ".html") == sorted(
+        ["Look-at-this-2.png", *(path.name for path in paths)]
+    )
+    scale = picture.shape[1] / page.evaluate(f"{GET}.stage.getBoundingClientRect().width")
+    for path in paths:
+        frames = list(iterate_frames(path))
+        assert len(frames) == 5 and probe(path).fps == pytest.approx(10, abs=0.5), path
+        shrunk = frames[0].shape[1] / picture.shape[1]
+        for s, frame in enumerate(frames):
+            y, x = (round(value * scale * shrunk) for value in (200, 40))  # grey, between points
+            assert np.abs(frame[y, x].astype(int) - (40 * s + 40)).max() < 14, (path, s)
+        right = frames[0][:, -round(frames[0].shape[1] / 8) :].astype(int)
+        assert right.std() > 20, "noise stays noise"
+    assert trait(page, "frame") == 2, "afterwards the viewer stands where it stood"
+    grey = picture[round(200 * scale), round(40 * scale)].astype(int)
+    assert np.abs(grey - 120).max() <= 3
+
+
+def test_a_browser_that_encodes_no_video_says_so(opened):
+    page = opened(TrajectoryViewer(*example()))
+    assert page.evaluate("typeof VideoEncoder") in ("function", "undefined")
+    offered = page.evaluate("!document.querySelector('[data-kind=mp4]').disabled")
+    assert offered == page.evaluate("typeof VideoEncoder === 'function'")
+
+
 # ---- JupyterLab
+
+
+def hears(page, python, expression: str, expected) -> None:
+    """Wait until the kernel says so: a message from the page takes a moment, and longer on a busy machine."""
+    end = time.monotonic() + PATIENCE
+    while (got := python(expression)) != expected:
+        assert time.monotonic() < end, f"{expression}: expected {expected}, got {got}"
+        page.wait_for_timeout(100)
 
 
 def check_in_jupyterlab(lab, page) -> None:
@@ -303,14 +503,12 @@ def check_in_jupyterlab(lab, page) -> None:
         until(page, "document.querySelector('.tv-counter').textContent === '5 / 7'")
         page.fill(".tv-scrub", "2")
         page.mouse.click(*on_screen(page, 37))
-        page.wait_for_timeout(400)
-        assert python("[viewer.frame, viewer.selected]") == [2, [37]]
+        hears(page, python, "[viewer.frame, viewer.selected]", [2, [37]])
         python("viewer.selected = [1, 2, 3]")
         until(page, "document.querySelector('.tv-selection').textContent.includes('3 selected')")
         page.select_option("[data-trait=hidden]", "off")
         page.fill("[data-trait=density]", "0.5")
-        page.wait_for_timeout(400)
-        assert python("[viewer.hidden, viewer.density]") == ["off", 0.5]
+        hears(page, python, "[viewer.hidden, viewer.density]", ["off", 0.5])
         page.evaluate(COUNT_SAVES)
         page.evaluate(f"{GET}.set('playing', true)")
         until(page, f"{GET}.get('frame') === 6")
@@ -319,8 +517,7 @@ def check_in_jupyterlab(lab, page) -> None:
         until(page, f"{HAND}.get('yaw') === 25")
         page.evaluate(f"{HAND}.turnBy(10, 5)")
         page.evaluate(f"{HAND}.goTo(3)")
-        page.wait_for_timeout(400)
-        assert python("[hands.frame, hands.yaw, hands.pitch]") == [3, 35, 5]
+        hears(page, python, "[hands.frame, hands.yaw, hands.pitch]", [3, 35, 5])
     # the picture that a saved notebook shows is put away while the widget is there
     pictures = page.locator("img[class^=flowlib-snapshot]")
     assert pictures.count() == 2 and not any(picture.is_visible() for picture in pictures.all())

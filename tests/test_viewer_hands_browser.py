@@ -22,7 +22,7 @@ def example(**settings) -> HandViewer:
     """Two takes and two predictors: one 5 mm off, one exact."""
     takes = [hand_example(), hand_example(3, "me/wave/2", action=0)]
     off = [take.joints + np.float32([3, 4, 0]) for take in takes]
-    likely = [np.linspace([0.9, 0.1], [0.2, 0.8], len(take)) for take in takes]
+    likely = [np.linspace(np.array([0.9, 0.1]), np.array([0.2, 0.8]), len(take)) for take in takes]
     predictions = {"net": off, "oracle": [take.joints for take in takes]}
     return HandViewer(takes, predictions, actions=likely, action_names=("rest", "wave"), **settings)
 

@@ -133,8 +133,7 @@ def _is_unpacked(path: Path) -> bool:
 
 
 def _unpacked_size(path: Path) -> int:
-    reader = ShardReader(path)
-    return unpacked_bytes(reader.shard.clips, reader.size)
+    return unpacked_bytes(ShardReader(path))
 
 
 def _lack(folder: Path, needed: int) -> str:

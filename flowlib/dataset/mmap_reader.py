@@ -1,9 +1,9 @@
 """Read clips from an unpacked shard: one file that is memory-mapped, so that a sample costs a copy and no decoding.
 
     frames      uint8 [F H W 3], each once, however many clips use it
-    per clip    float32 tracks [S N 2], float32 queries [N 3], bool visibility [S N]
-    index       JSON: content_sha256 of the shard, size, num_frames F, and for each clip's key the rows of its frames
-                and where its tracks begin
+    per clip    float32 tracks [S N 2], float32 queries [N 3], bool visibility [S N], uint8 confidence [S N] if any
+    index       JSON: content_sha256 of the shard, size, num_frames F, for each clip's key the rows of its frames and
+                where its tracks begin, and the keys of the clips with a confidence if there are any
     tail        32 bytes: SHA-256 of the index; 8 bytes: length of the index, little-endian; 16 bytes: MAGIC
 
 Written atomically and for the content of one shard, so a killed build leaves whole files and goes on with the next, and
@@ -24,6 +24,7 @@ import numpy as np
 from flowlib.clips import Clip, ClipSample
 from flowlib.dataset.shard_reader import ShardReader
 from flowlib.geometry import Size
+from flowlib.shards import LEVELS
 from flowlib.tracks import Tracks
 from flowlib.workspace import atomic_write
 
@@ -56,6 +57,7 @@ class MmapReader:
             self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self.size: Size = tuple(index["size"])
         self.content_sha256, self._clips = index["content_sha256"], index["clips"]
+        self._confident = frozenset(index.get("confident", ()))
         self._frames = np.ndarray((index["num_frames"], *self.size, 3), np.uint8, self._bytes)
 
     def read(self, clip: Clip) -> ClipSample:
@@ -66,19 +68,21 @@ class MmapReader:
     def tracks(self, clip: Clip) -> Tracks:
         """The tracks of one of its clips."""
         (_, offset), S, N = self._clips[clip.key], clip.num_frames, clip.num_points
-        parts = []
-        for dtype, shape in ((np.float32, (S, N, 2)), (np.float32, (N, 3)), (np.bool_, (S, N))):
+        parts, kinds = [], [(np.float32, (S, N, 2)), (np.float32, (N, 3)), (np.bool_, (S, N))]
+        kinds += [(np.uint8, (S, N))] if clip.key in self._confident else []
+        for dtype, shape in kinds:
             mapped = np.ndarray(shape, dtype, self._bytes, offset)
             parts.append(mapped.copy())
             offset += mapped.nbytes
-        tracks, queries, visibility = parts
-        return Tracks(tracks, visibility, queries)
+        tracks, queries, visibility, *confidence = parts
+        return Tracks(tracks, visibility, queries, *(levels.astype(np.float32) / LEVELS for levels in confidence))
 
 
-def unpacked_bytes(clips: Sequence[Clip], size: Size) -> int:
-    """How many bytes the clips of a shard take unpacked, the index and gaps aside."""
-    pictures = len(_pictures(clips)) * size[0] * size[1] * 3
-    return pictures + sum(_tracks_bytes(clip) for clip in clips)
+def unpacked_bytes(reader: ShardReader) -> int:
+    """How many bytes a shard takes unpacked, the index and gaps aside."""
+    clips, (height, width) = reader.shard.clips, reader.size
+    confident = sum(clip.num_points * clip.num_frames for clip in clips if reader.shard.has_confidence(clip))
+    return len(_pictures(clips)) * height * width * 3 + sum(map(_tracks_bytes, clips)) + confident
 
 
 def unpack(path: str | Path, target: str | Path, *, advance: Callable[[int], object] = lambda count: None) -> Path:
@@ -104,6 +108,8 @@ def unpack(path: str | Path, target: str | Path, *, advance: Callable[[int], obj
             places[clip.key] = [rows[name] for name in _names(clip)], file.tell()
             advance(_write_tracks(file, reader, clip))
         about = {"content_sha256": reader.content_sha256, "size": reader.size, "num_frames": len(rows)}
+        if confident := [clip.key for clip in reader.shard.clips if reader.shard.has_confidence(clip)]:
+            about["confident"] = confident
         content = json.dumps(about | {"clips": places}).encode()
         file.write(content + hashlib.sha256(content).digest() + len(content).to_bytes(8, "little") + MAGIC)
     return Path(target)
@@ -127,7 +133,9 @@ def _tracks_bytes(clip: Clip) -> int:
 
 def _write_tracks(file, reader: ShardReader, clip: Clip) -> int:
     tracks = reader.tracks(clip)
-    arrays = (tracks.tracks.astype(np.float32), tracks.queries.astype(np.float32), tracks.visibility)
+    arrays = [tracks.tracks.astype(np.float32), tracks.queries.astype(np.float32), tracks.visibility]
+    if tracks.confidence is not None:
+        arrays.append(np.rint(tracks.confidence * LEVELS).astype(np.uint8))
     return sum(file.write(np.ascontiguousarray(array).data) for array in arrays)
 
 

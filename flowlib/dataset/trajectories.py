@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from torch.utils.data import Dataset
 from torch.utils.data._utils.collate import collate, default_collate_fn_map
@@ -21,7 +21,7 @@ from flowlib.hdf5 import OpenFiles
 from flowlib.quantities import counted
 from flowlib.shards import find_shards
 from flowlib.splits import SPLITS, load_splits, name_videos
-from flowlib.tracks import Tracks
+from flowlib.tracks import Tracks, check_min_confidence
 
 Reader = TypeVar("Reader")
 
@@ -49,6 +49,7 @@ class TrajectoryDataset(Dataset):
         unpacked: read unpacked, memory-mapped clips, the same bit for bit and many times as fast, for 0.7 MB a frame
             of 360×640. True: made once in `unpacked/` of the dataset, on the local disk if that lies on a Drive; a
             folder: made there.
+        min_confidence: leave out sightings whose confidence is lower, see `ClipSample.trusted`; 0: keep all.
         progress: show a bar while copying or unpacking.
 
     Attributes:
@@ -76,9 +77,12 @@ class TrajectoryDataset(Dataset):
         transform: Callable[[ClipSample], ClipSample] | None = None,
         local_copy: bool | None = None,
         unpacked: bool | str | Path = False,
+        min_confidence: float = 0.0,
         progress: bool = True,
     ) -> None:
         _check_split(split)
+        check_min_confidence(min_confidence)
+        self.min_confidence = float(min_confidence)
         self.root, self.split, self.transform = find_dataset(root), "all", transform
         found, bad = find_shards(self.root)
         for reason in bad:
@@ -108,12 +112,12 @@ class TrajectoryDataset(Dataset):
     def read(self, index: int) -> ClipSample:
         """A clip without the transform."""
         path, clip = self.entries[index]
-        return self._open(path).read(clip)
+        return self._open(path).read(clip).trusted(self.min_confidence)
 
     def tracks(self, index: int) -> Tracks:
         """A clip's tracks alone; no picture is decoded."""
         path, clip = self.entries[index]
-        return self._open(path).tracks(clip)
+        return self._open(path).tracks(clip).trusted(self.min_confidence)
 
     def only(self, split: str) -> TrajectoryDataset:
         """One split of this dataset, which shares its files.
@@ -152,6 +156,7 @@ class TrajectoryDataset(Dataset):
     def fingerprint(self) -> str:
         shards = sorted({path for path, _ in self.entries})
         parts = [self._open(path).content_sha256 for path in shards] + [clip.key for clip in self.clips]
+        parts += [f"min_confidence {self.min_confidence}"] if self.min_confidence else []
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def _open(self, shard: Path) -> ShardReader | MmapReader:
@@ -211,17 +216,22 @@ def find_dataset(root: str | Path) -> Path:
 
 
 def open_splits(
-    root: str | Path, *, local_copy: bool | None = None, unpacked: bool | str | Path = False
+    root: str | Path,
+    *,
+    local_copy: bool | None = None,
+    unpacked: bool | str | Path = False,
+    min_confidence: float = 0.0,
 ) -> dict[str, TrajectoryDataset]:
     """The splits of a dataset that have clips, by name; with few videos "val" or "test" may be missing.
 
     Args:
-        root, local_copy, unpacked: as for `TrajectoryDataset`.
+        root, local_copy, unpacked, min_confidence: as for `TrajectoryDataset`.
 
     Raises:
         FileNotFoundError, ValueError, OSError: as `TrajectoryDataset`.
     """
-    everything = TrajectoryDataset(root, split="all", local_copy=local_copy, unpacked=unpacked)
+    options: dict[str, Any] = {"local_copy": local_copy, "unpacked": unpacked, "min_confidence": min_confidence}
+    everything = TrajectoryDataset(root, split="all", **options)
     splits = load_splits(everything.root, everything.videos)
     return {name: everything.only(name) for name in SPLITS if name in splits.values()}
 

@@ -20,7 +20,7 @@ class SensorConfig:
     """How the sensor errs. `clean()` gives one that doesn't.
 
     Attributes:
-        edge_step: mm from a pixel to its neighbour that make an edge.
+        edge_step: mm from a pixel to its neighbour that make an edge; one to nothing always does.
         edge_drop: chance that a pixel at an edge measures nothing; 0: none drops.
         edge_mix: chance that one at an edge between two surfaces measures something between both; 0: none does.
         noise, noise_growth: deviation in mm, noise + noise_growth · z² at z mm; both 0: no noise.
@@ -71,10 +71,11 @@ def sense(
     box = result[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     there = box > 0
     if config.edge_drop or config.edge_mix:
-        box[:] = _blur_edges(box, rng, config)
+        _blur_edges(box, there, rng, config)
     if config.noise or config.noise_growth:
-        sigma = np.float32(config.noise) + np.float32(config.noise_growth) * box * box
-        box += np.where(box > 0, sigma * gaussian(rng, box.shape, np.float32), np.float32(0))
+        measured = box[box > 0]
+        sigma = np.float32(config.noise) + np.float32(config.noise_growth) * measured * measured
+        box[box > 0] = measured + sigma * gaussian(rng, measured.shape, np.float32)
     if config.holes:
         _punch(box, there, rng, config)
     if config.quantise:
@@ -82,19 +83,24 @@ def sense(
     return result
 
 
-def _blur_edges(box: np.ndarray, rng: np.random.Generator, config: SensorConfig) -> np.ndarray:
-    """At edges: nothing, or a value between both sides where the other side is a surface, too."""
-    padded = np.pad(box, 1)
-    beside = np.stack([padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]])  # 4 H W
-    steps = np.where(beside > 0, abs(beside - box), np.float32(0))  # to other surfaces
+def _blur_edges(box: np.ndarray, there: np.ndarray, rng: np.random.Generator, config: SensorConfig) -> None:
+    """At edges, in place: nothing, or a value between both sides where the other side is a surface, too."""
+    edge = np.zeros_like(there)
+    for one, other in ((np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1])):
+        step = (abs(box[one] - box[other]) > config.edge_step) | (there[one] != there[other])
+        edge[one] |= step
+        edge[other] |= step
+    edge[[0, -1]] = edge[:, [0, -1]] = True  # beyond the box is nothing
+    y, x = np.nonzero(edge & there)
+    padded, here = np.pad(box, 1), box[y, x]
+    beside = np.stack([padded[y, x + 1], padded[y + 2, x + 1], padded[y + 1, x], padded[y + 1, x + 2]])
+    steps = np.where(beside > 0, abs(beside - here), np.float32(0))  # to other surfaces
     farthest = steps.argmax(axis=0)[None]
-    other, step = (np.take_along_axis(values, farthest, axis=0)[0] for values in (beside, steps))
-    between = (box > 0) & (step > config.edge_step)
-    edge = between | ((box > 0) & (beside == 0).any(axis=0))
-    draw, share = rng.random((2, *box.shape), dtype=np.float32)
-    dropped = edge & (draw < config.edge_drop)
-    mixed = between & ~dropped & (draw < config.edge_drop + config.edge_mix)
-    return np.where(dropped, np.float32(0), np.where(mixed, box + share * (other - box), box))
+    across, step = (np.take_along_axis(values, farthest, axis=0)[0] for values in (beside, steps))
+    draw, share = rng.random((2, len(y)), dtype=np.float32)
+    mixed = (draw >= config.edge_drop) & (draw < config.edge_drop + config.edge_mix) & (step > config.edge_step)
+    value = np.where(mixed, here + share * (across - here), here)
+    box[y, x] = np.where(draw < config.edge_drop, np.float32(0), value)
 
 
 def _punch(box: np.ndarray, there: np.ndarray, rng: np.random.Generator, config: SensorConfig) -> None:

@@ -67,8 +67,8 @@ def describe_hands(collection: HandCollection, skipped: Sequence[Skipped] = (), 
     """What a collection has in each split, and what of it is skipped, as lines of text.
 
     >>> hands = SyntheticHands(SyntheticConfig(subjects=3, takes=1, actions=ActionConfig(families=1)))
-    >>> print(describe_hands(hands).splitlines()[0])
-    train: 2 sequences of 1 subject, 58 frames
+    >>> print(describe_hands(hands).splitlines()[-1])
+    21 joints (FPHA_21) of right hands, 2 actions
     """
     lines = []
     for split in SPLITS:

@@ -46,7 +46,7 @@ HIDDEN_JOINTS = tuple(joint for finger in HIDDEN_FINGERS for joint in CHAINS[fin
 SEEN_JOINTS = tuple(joint for joint in range(21) if joint not in HIDDEN_JOINTS)
 FORMAT = "flowlib synthetic hand 1"
 
-HELD_RADIUS, HELD_BEFORE, HELD_ASIDE = 17.0, 48.0, 8.0  # mm: of the bars held, nearer than the fingers, off the middle
+HELD_RADIUS, HELD_BEFORE, HELD_ASIDE = 17.0, 48.0, 7.0  # mm: of the bars held, nearer than the fingers, off the middle
 SUBJECT, TAKE, FRAME = range(3)  # what a stream of random numbers is for
 
 
@@ -231,7 +231,8 @@ def _sequence(
         return sense(depth, np.random.default_rng((*stream, FRAME, frame)), config.sensor)
 
     name = config.actions.names[action].replace(",", "").replace(" ", "_")
-    source = json.dumps({"format": FORMAT, "stream": stream, "config": asdict(config)})
+    made = {name: value for name, value in asdict(config).items() if name not in ("subjects", "takes", "protocol")}
+    source = json.dumps({"format": FORMAT, "stream": stream, "config": made})  # others' takes change nothing here
     skeleton = replace(FPHA_21, right=config.right)
     key = f"{subject}/{name}/{turn + 1}"
     return HandSequence(key, subject, action, camera, skeleton, joints, read, visible, source=source), take

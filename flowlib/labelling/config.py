@@ -9,6 +9,7 @@ import numpy as np
 
 from flowlib.geometry import FIT_RULES, FitRule, cell_grid, check_size
 from flowlib.trackers import NAMES
+from flowlib.trackers.confidence import CURVES
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class LabelConfig:
     fit: FitRule = "crop"  # how frames come to the working size: crop, pad or stretch
     tracker: str = "lucas_kanade"  # one of trackers.NAMES; exact for synthetic videos
     weights: str = ""  # of the tracker: "" for the published ones, else a path, URL or gdown id
+    confidence: bool = False  # say of each label how sure it is (lucas_kanade, raft), at several times the time
     encoding: str = "jpeg"  # of the stored frames: jpeg (quality 95) or webp (lossless)
     max_clips: int = 0  # clips a video at most, spread evenly over it; 0: all
     split_shots: bool = True  # no clip straddles a cut
@@ -40,7 +42,7 @@ class LabelConfig:
         check_at_least("grid", self.grid, 1)
         check_at_least("spacing", self.spacing, 0)
         check_at_least("max_clips", self.max_clips, 0)
-        for name in ("seed", "jitter", "split_shots", "skip_still"):
+        for name in ("seed", "jitter", "confidence", "split_shots", "skip_still"):
             kind = int if name == "seed" else bool
             if type(value := getattr(self, name)) is not kind:
                 expected = "a whole number" if kind is int else "True or False"
@@ -54,6 +56,9 @@ class LabelConfig:
         ):
             if value not in known:
                 raise ValueError(f"{name}: expected one of {', '.join(known)}, got {value!r}")
+
+        if self.confidence and self.tracker not in CURVES:
+            raise ValueError(f"confidence: expected a tracker with a curve ({', '.join(CURVES)}), got {self.tracker!r}")
 
     @property
     def size(self) -> tuple[int, int]:
@@ -82,6 +87,7 @@ class LabelConfig:
         chosen = {"clip_step", "max_clips", "split_shots", "skip_still", "weights"}
         chosen |= set() if self.jitter else {"jitter", "seed"}
         chosen |= {"grid"} if self.spacing else {"spacing"}
+        chosen |= set() if self.confidence else {"confidence"}
         return {name: value for name, value in asdict(self).items() if name not in chosen}
 
     def queries(self, clip_key: str = "") -> np.ndarray:

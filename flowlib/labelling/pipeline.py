@@ -22,6 +22,7 @@ from flowlib.geometry import fit_frame
 from flowlib.labelling.plan import Plan
 from flowlib.labelling.store import Store
 from flowlib.trackers import NeedsClip, Tracker, make_tracker
+from flowlib.trackers.confidence import ConfidentTracker
 from flowlib.tracks import Tracks
 from flowlib.video import Skipped, Video, VideoError, fingerprint, iterate_frames, resize_frame
 
@@ -144,7 +145,8 @@ def track(plan: Plan, clip: Clip, frames: np.ndarray, tracker: Tracker) -> Track
 
 def tracker_of(plan: Plan, device: str) -> Tracker:
     """The tracker that the plan's config names."""
-    return make_tracker(plan.config.tracker, weights=plan.config.weights, device=device)
+    tracker = make_tracker(plan.config.tracker, weights=plan.config.weights, device=device)
+    return ConfidentTracker(tracker) if plan.config.confidence else tracker
 
 
 @contextmanager

@@ -6,6 +6,8 @@ a vector of K probabilities; a class that is known is one-hot, one that is not i
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -54,9 +56,8 @@ class ActionChannels(nn.Module):
         self.register_buffer("numbers", numbers, persistent=False)
         self.told = None if kind == "index" else nn.Linear(num_actions, num_actions, bias=kind == "linear")
         channels = 1 if kind == "index" else num_actions
-        self.conv = skip_init(
-            nn.Conv2d, channels, like.out_channels, like.kernel_size, like.stride, like.padding, bias=False
-        )
+        shape = (channels, like.out_channels, like.kernel_size, like.stride, like.padding)
+        self.conv = cast("nn.Conv2d", skip_init(nn.Conv2d, *shape, bias=False))
         nn.init.zeros_(self.conv.weight)
 
     def forward(self, action: Float[Tensor, "B K"], size: tuple[int, int]) -> Float[Tensor, "B C H W"]:
@@ -67,7 +68,7 @@ class ActionChannels(nn.Module):
 
 def zero_linear(inputs: int, outputs: int) -> nn.Linear:
     """A linear layer of zeros; draws no random numbers, so that twins made from one seed are alike elsewhere."""
-    layer = skip_init(nn.Linear, inputs, outputs)
+    layer = cast("nn.Linear", skip_init(nn.Linear, inputs, outputs))
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
     return layer

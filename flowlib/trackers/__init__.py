@@ -28,6 +28,8 @@ MAKERS = {
     "lucas_kanade": "flowlib.trackers.lucas_kanade:make",
     "raft": "flowlib.trackers.raft:make",
     "pips": "flowlib.trackers.pips.tracker:make",
+    "alltracker": "flowlib.trackers.alltracker.tracker:make",
+    "alltracker-full": "flowlib.trackers.alltracker.tracker:make_full",
     "exact": "flowlib.trackers.exact:make",
 }
 NAMES = tuple(MAKERS)
@@ -76,7 +78,8 @@ def make_tracker(name: str, *, weights: str = "", device: str = "auto") -> Track
     """The tracker called `name`, with its defaults.
 
     Args:
-        name: one of `NAMES`: "lucas_kanade", "raft", "pips"; "exact" for rendered videos.
+        name: one of `NAMES`: "lucas_kanade", "raft", "pips", "alltracker" (the tiny network) or
+            "alltracker-full"; "exact" for rendered videos.
         weights: "" for the published ones, else a path, a URL or a gdown id; lucas_kanade has none.
         device: "auto", "cpu", "cuda" or "cuda:1"; lucas_kanade always computes on the CPU.
 

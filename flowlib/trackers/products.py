@@ -4,19 +4,23 @@ The rule (deterministic, so that every machine of a kind computes the same; figu
 - CPU: oneDNN products on weights packed once, the activation in the same kernel. On the 2 cores measured this is 2.4
   times as fast as `F.linear` in float32, which takes MKL's path, and 1.2 times in bfloat16.
 - CPU without these operators (torch builds differ): channels-last 1×1 convolutions in float32, `F.linear` in bfloat16.
-- CUDA: `F.linear` in the dtype asked for. Written, not yet measured.
+- CPU, 3 × 3 convolutions of one image in float32: NNPACK's Winograd transform, where this torch has it. It needs 1/5 of
+  the multiplications: 2.6 times as fast as oneDNN's direct convolution, and faster than that in bfloat16, for 15 times
+  its rounding.
+- CUDA: `F.linear` and `F.conv2d` in the dtype asked for. Written, not yet measured.
 Knows dtypes and devices; knows no network.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 DTYPES = ("float32", "bfloat16", "float16", "tf32", "float64")
 # name -> what oneDNN calls it, and the function it is
@@ -58,7 +62,7 @@ class OneDNN:
         return torch.ops.mkldnn._reorder_linear_weight(weight)
 
     @staticmethod
-    def product(x: Tensor, weight: Tensor, bias: Tensor, activation: str = "none") -> Tensor:
+    def product(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = "none") -> Tensor:
         attribute, algorithm = ACTIVATIONS[activation][0]
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, attribute, [], algorithm)
 
@@ -71,7 +75,7 @@ class Convolution:
         return weight[:, :, None, None].contiguous(memory_format=torch.channels_last)
 
     @staticmethod
-    def product(x: Tensor, weight: Tensor, bias: Tensor, activation: str = "none") -> Tensor:
+    def product(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = "none") -> Tensor:
         image = x.reshape(1, -1, 1, x.shape[-1]).permute(0, 3, 1, 2)
         y = F.conv2d(image, weight, bias).permute(0, 2, 3, 1).reshape(*x.shape[:-1], -1)
         return ACTIVATIONS[activation][1](y)
@@ -85,7 +89,7 @@ class Plain:
         return weight.contiguous()
 
     @staticmethod
-    def product(x: Tensor, weight: Tensor, bias: Tensor, activation: str = "none") -> Tensor:
+    def product(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = "none") -> Tensor:
         return ACTIVATIONS[activation][1](F.linear(x, weight, bias))
 
 
@@ -108,3 +112,47 @@ def onednn_works(dtype: torch.dtype) -> bool:
         return torch.equal(OneDNN.product(x, OneDNN.prepare(weight), bias), x)
     except (AttributeError, RuntimeError):
         return False
+
+
+class Conv(nn.Module):
+    """A convolution of one image [1 C H W], then a ReLU if asked for; memory is channels last, or first with Winograd.
+
+    Args:
+        weight: [D C kh kw].
+        bias: [D].
+        relu: whether a ReLU follows.
+        dtype: of the product; Winograd's is float32.
+        **options: of `F.conv2d`.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor, relu: bool, dtype: torch.dtype, **options) -> None:
+        super().__init__()
+        fits = weight.shape[2:] == (3, 3) and weight.shape[1] >= 16 and options == {"padding": 1}
+        self.winograd = fits and dtype != torch.float64 and weight.device.type == "cpu" and winograd_works()
+        layout = torch.contiguous_format if self.winograd else torch.channels_last
+        self.weight = weight.to(torch.float32 if self.winograd else dtype).contiguous(memory_format=layout)
+        self.bias, self.relu, self.options = bias.to(self.weight.dtype), relu, options
+
+    def forward(self, image: Float[Tensor, "1 C H W"]) -> Float[Tensor, "1 D h w"]:
+        image = image.to(self.weight.dtype)
+        if self.winograd:
+            y = torch.ops.aten._nnpack_spatial_convolution(image.contiguous(), self.weight, self.bias, [1, 1], [1, 1])
+        else:
+            y = F.conv2d(image.contiguous(memory_format=torch.channels_last), self.weight, self.bias, **self.options)
+        return F.relu_(y) if self.relu else y
+
+
+@functools.cache
+def winograd_works() -> bool:
+    """Whether this torch and this CPU have NNPACK's convolution, with the right answer."""
+    image, weight = (
+        torch.arange(16 * 81.0).sin().reshape(1, 16, 9, 9),
+        torch.arange(16 * 9.0).cos().reshape(1, 16, 3, 3),
+    )
+    try:
+        if not torch.backends.nnpack.is_available():  # which also makes it ready
+            return False
+        got = torch.ops.aten._nnpack_spatial_convolution(image, weight, torch.zeros(1), [1, 1], [1, 1])
+    except (AttributeError, RuntimeError):
+        return False
+    return torch.allclose(got, F.conv2d(image, weight, padding=1), atol=1e-3)

@@ -5,12 +5,13 @@ The type that trackers, shards and metrics share. NumPy only. Knows nothing of i
 
 from flowlib.tracks.conventions import CONVENTIONS, from_arrays, to_arrays
 from flowlib.tracks.files import read_tracks, write_tracks
-from flowlib.tracks.tracks import Tracks, check_clip, check_queries
+from flowlib.tracks.tracks import Tracks, check_clip, check_min_confidence, check_queries
 
 __all__ = [
     "CONVENTIONS",
     "Tracks",
     "check_clip",
+    "check_min_confidence",
     "check_queries",
     "from_arrays",
     "read_tracks",

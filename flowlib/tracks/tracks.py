@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Bool, Float
 
-from flowlib.geometry import Size, rescale_points
+from flowlib.geometry import Size, pixel_grid, rescale_points
 
 _Index = slice | Sequence[int] | np.ndarray
 
@@ -76,6 +76,13 @@ class Tracks:
         """Pixels from the query's position; exactly zero in the query's own frame."""
         return self.tracks - self.queries[None, :, 1:]
 
+    def is_dense(self, size: Size) -> bool:
+        """Whether the points are all pixels of frame 0, row by row, of a clip of this (height, width)."""
+        height, width = size
+        if self.num_points != height * width or self.queries[:, 0].any():
+            return False
+        return np.array_equal(self.queries[:, 1:], pixel_grid(size).reshape(-1, 2))
+
     def arrays(self) -> dict[str, np.ndarray]:
         """Its arrays by their names; without `confidence` where there is none."""
         return {name: array for name, array in vars(self).items() if array is not None}
@@ -91,6 +98,19 @@ class Tracks:
         kept = (self.queries[:, 0] >= start) & (self.queries[:, 0] < stop)
         queries = self.queries[kept] - np.array([start, 0, 0], self.queries.dtype)
         return self._picked(slice(start, stop), kept, queries)
+
+    def trusted(self, min_confidence: float) -> Tracks:
+        """The same tracks, visible only where their confidence is at least `min_confidence`; 0 leaves them as they are.
+
+        Raises:
+            ValueError: they have no confidence, or `min_confidence` isn't from 0 to 1.
+        """
+        check_min_confidence(min_confidence)
+        if not min_confidence:
+            return self
+        if self.confidence is None:
+            raise ValueError("min_confidence: expected tracks with a confidence, got some without; label with one")
+        return replace(self, visibility=self.visibility & (self.confidence >= min_confidence))
 
     def resize(self, source: Size, target: Size) -> Tracks:
         """The same tracks in a clip resized from `source` to `target`, both (height, width)."""
@@ -114,6 +134,12 @@ class Tracks:
         """Some frames and points, with the queries that go with them."""
         confidence = None if self.confidence is None else self.confidence[frames][:, points]
         return Tracks(self.tracks[frames][:, points], self.visibility[frames][:, points], queries, confidence)
+
+
+def check_min_confidence(value: float) -> None:
+    """Raise `ValueError` unless `value` is a number from 0 to 1."""
+    if not 0 <= value <= 1:
+        raise ValueError(f"min_confidence: expected a number from 0 to 1, got {value!r}")
 
 
 def check_queries(queries: np.ndarray, num_frames: int) -> None:

@@ -92,12 +92,13 @@ class Take {
   #unpack(s) {
     this.starts ??= this.#starts();
     const [left, top, stride, rows, columns, count] = this.grids[s], [maskAt, depthAt] = this.starts.rows[s];
-    const { bytes, camera: [fx, fy, ux, uy] } = this, low = this.starts.masks + depthAt, high = low + this.starts.depths;
+    const { bytes, camera: [fx, fy, ux, uy], starts: { masks, depths } } = this;
+    const low = masks + depthAt, high = low + depths;
     const grid = new Int32Array(rows * columns).fill(-1), xyz = new Float32Array(3 * count);
     let told = 0, found = 0;
     for (let cell = 0; cell < rows * columns; cell++) {
       if (!((bytes[maskAt + (cell >> 3)] >> (cell & 7)) & 1)) continue;
-      told = (told + (bytes[low + found] | (bytes[high + found] << 8))) & 0xffff; // uint16 wraps around, as it did there
+      told = (told + (bytes[low + found] | (bytes[high + found] << 8))) & 0xffff; // wraps around, as uint16 did there
       const z = told * this.step, x = left + stride * (cell % columns), y = top + stride * Math.floor(cell / columns);
       xyz[3 * found] = (x - ux) * (z / fx);
       xyz[3 * found + 1] = (y - uy) * (z / fy);
@@ -228,11 +229,8 @@ class HandViewer extends Player {
 
   async load() {
     const { model, header } = this, joints = new Float32Array((await inflate(model.get("_joints"))).buffer);
-    const bytes = (name) => {
-      const view = model.get(name);
-      return new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
-    };
-    const depth = bytes("_depth"), seen = bytes("_visible"), likely = bytes("_actions"), K = header.actions.length;
+    const [depth, seen, likely] = ["_depth", "_visible", "_actions"].map((name) => bytesFrom(model, name));
+    const K = header.actions.length;
     let atDepth = 0, atJoint = 0, atSeen = 0, atLikely = 0;
     this.palette = new Palette(model.get("_palette"));
     this.takes = header.sequences.map((one) => {
@@ -414,7 +412,8 @@ class HandViewer extends Player {
     const { take, frame, header } = this, hidden = take.joints.filter((_, j) => !take.visible(frame, j)).length;
     const errors = this.get("shown").filter((which) => which > 0).map(
       (which) => `${header.names[which]} ${take.meanError(which, frame).toFixed(1)} mm`);
-    this.about.textContent = [...errors, hidden ? `${counted(hidden, "joint")} hidden` : ""].filter(Boolean).join(" · ");
+    if (hidden) errors.push(`${counted(hidden, "joint")} hidden`);
+    this.about.textContent = errors.join(" · ");
     this.actionTime?.forEach((mark) => mark(frame));
     if (this.hover !== null) this.#fillTip();
   }
@@ -474,7 +473,8 @@ class HandViewer extends Player {
   // -- keys and pointers
 
   keys() {
-    const two = this.header.names.length > 1, colours = Object.keys(COLOURS).filter((name) => two || name === "finger");
+    const two = this.header.names.length > 1;
+    const colours = Object.keys(COLOURS).filter((name) => two || name === "finger");
     const comparison = () => this.cycle("compare", Object.keys(COMPARISONS));
     const sequence = () => this.cycle("sequence", [...this.takes.keys()]);
     return [

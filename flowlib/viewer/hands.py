@@ -69,7 +69,7 @@ class HandViewer(Player):
     HandViewer(1 sequence of 2 frames, 21 joints, truth and prediction)
     """
 
-    _esm = page.joined("player.js", "raster.js", "hand.js")
+    _esm = page.joined("player.js", "raster.js", "export.js", "hand.js")
     _css = page.joined("viewer.css", "hand.css")
     SETTINGS = ("sequence", "frame", "shown", "colour", "compare", "hidden", "cloud", "follow", "yaw", "pitch", "zoom")
     PAYLOAD = ("_joints", "_visible", "_depth", "_actions", "_palette")
@@ -183,11 +183,10 @@ class HandViewer(Player):
     def _sequence_header(self, index: int, grids: list[DepthGrid], depth_bytes: int) -> dict[str, Any]:
         sequence, names = self._scene.sequences[index], self._scene.action_names
         action, camera = sequence.action, sequence.camera
-        known = action is not None and action < len(names)
         return {
             "key": sequence.key,
             "subject": sequence.subject,
-            "action": names[action] if known else "" if action is None else f"action {action}",
+            "action": _named(action, names),
             "num_frames": len(sequence),
             "joints": list(sequence.skeleton.joints),
             "parents": list(sequence.skeleton.parents),
@@ -228,6 +227,13 @@ class HandViewer(Player):
     @t.validate("yaw", "pitch", "zoom")
     def _validate_range(self, proposal: Any) -> float:
         return within(proposal)
+
+
+def _named(action: int | None, names: Sequence[str]) -> str:
+    """An action in words, as far as anybody told them."""
+    if action is None:
+        return ""
+    return names[action] if action < len(names) else f"action {action}"
 
 
 def pack_depth(grids: Iterable[DepthGrid]) -> bytes:

@@ -15,6 +15,8 @@ const ICONS = {
   minus: "M5 12h14",
   lasso: "M12 4c5 0 8.5 2.2 8.5 5.3S17 14.5 12 14.5s-8.5-2-8.5-5.2S7 4 12 4zM8 14.2c.6 2.6.2 4.6-2 5.8",
   reset: "M4.5 12a7.5 7.5 0 1 0 2.3-5.4L4.5 9M4.5 4v5h5",
+  box: "M4 6.5h3M17 6.5h3M4 17.5h3M17 17.5h3M6 4.5v3M6 16.5v3M18 4.5v3M18 16.5v3M10 6.5h4M10 17.5h4M6 10.5v3M18 10.5v3",
+  moving: "M3.5 8h9M3.5 12h13M3.5 16h9M13 8l4 4-4 4", save: "M12 4v11M7.5 10.5 12 15l4.5-4.5M5 19.5h14",
   help: "M9 9.2a3 3 0 1 1 4.6 2.5c-1.1.7-1.6 1.3-1.6 2.6M12 18v.1",
 };
 
@@ -119,8 +121,10 @@ class Player {
     if (this.timings.length > 1000) this.timings.shift();
   }
   showPanels(panels) {
+    const focused = this.stage.contains(this.el.getRootNode().activeElement);
     this.panels = panels;
     this.stage.replaceChildren(...panels.map((panel) => panel.el));
+    if (focused) panels[0].el.focus({ preventScroll: true }); // keys still go here
     const columns = panels.length <= 4 ? panels.length : Math.ceil(Math.sqrt(panels.length));
     this.stage.style.setProperty("--columns", columns);
     for (const panel of panels) this.sizes.observe(panel.el);
@@ -192,11 +196,14 @@ class Player {
     const toolbar = tag("div", { class: "tv-tools", role: "toolbar", "aria-label": "View" }, ...tools,
       button("minus", "Zoom out", () => this.zoomBy(1 / 1.5)), this.zoomText,
       button("plus", "Zoom in", () => this.zoomBy(1.5)), button("reset", "Reset everything", () => this.reset()),
+      (this.saveButton = button("save", "Save a picture or a film", () => this.toggleSave())),
       (this.helpButton = button("help", "Keys and gestures (?)", () => this.toggleHelp())));
-    this.helpButton.setAttribute("aria-expanded", "false");
-    this.helpButton.setAttribute("aria-controls", this.helpId);
+    for (const [opener, id] of [[this.helpButton, this.helpId], [this.saveButton, `${this.helpId}-save`]]) {
+      opener.setAttribute("aria-expanded", "false");
+      opener.setAttribute("aria-controls", id);
+    }
     const grid = tag("div", { class: "tv-grid" }, ...settings, this.choice("theme", "Theme", Object.entries(THEMES)));
-    this.el.append(tag("div", { class: "tv-head" }, title, this.info, toolbar), this.#buildHelp(),
+    this.el.append(tag("div", { class: "tv-head" }, title, this.info, toolbar), this.#buildSave(), this.#buildHelp(),
       tag("div", { class: "tv-frame" }, this.stage, this.hint), this.#buildTransport(),
       tag("div", { class: "tv-foot" }, ...foot),
       tag("details", { class: "tv-settings", open: "" }, tag("summary", {}, "Settings"), grid), this.live, this.tip);
@@ -244,7 +251,7 @@ class Player {
     });
     this.curve.append(shape("svg", { role: "img", "aria-label": label, ...box }, ...lines));
   }
-  /** A menu for a trait, in the order of `options` ([value, text] each); `spell` says a value that is not among them. */
+  /** A menu for a trait, in the order of `options` ([value, text] each); `spell` says a value not among them. */
   choice(name, label, options, parse = String, spell = String) {
     const select = tag("select", { "data-trait": name });
     for (const [value, text] of options) select.append(tag("option", { value }, text));
@@ -308,10 +315,40 @@ class Player {
       ["?", "this list", { "?": () => this.toggleHelp() }],
     ];
   }
+  #buildSave() {
+    const offer = (kind, words) => {
+      const made = tag("button", { type: "button", class: "tv-offer", onclick: () => this.save(kind) }, words);
+      made.dataset.kind = kind;
+      return made;
+    };
+    const mp4 = offer("mp4", "mp4, all frames");
+    if (!canFilm()) {
+      mp4.disabled = true;
+      mp4.title = "This browser cannot encode video; a GIF works everywhere";
+    }
+    this.savePanel = tag("div", { id: `${this.helpId}-save`, class: "tv-drop tv-save-as", hidden: "" },
+      tag("span", {}, "Save what is shown:"), offer("png", "PNG, this frame"), offer("gif", "GIF, all frames"), mp4);
+    return this.savePanel;
+  }
+  toggleSave(open = this.savePanel.hidden) {
+    this.savePanel.hidden = !open;
+    this.saveButton.setAttribute("aria-expanded", String(open));
+  }
+  /** "png", "gif" or "mp4"; one after the other. */
+  async save(kind) {
+    if (this.isSaving) return;
+    this.isSaving = true;
+    try { await saveAs(this, kind); } finally { this.isSaving = false; }
+  }
+  /** Colours of the page around the pictures. */
+  inks() {
+    const style = getComputedStyle(this.el), of = (name) => style.getPropertyValue(name).trim();
+    return { paper: of("--paper"), ink: of("--ink"), quiet: of("--quiet") };
+  }
   #buildHelp() {
     const rows = [...this.#allKeys(), ...this.gestures()];
     const list = rows.map(([shown, words]) => tag("div", {}, tag("dt", {}, shown), tag("dd", {}, words)));
-    this.help = tag("div", { id: this.helpId, class: "tv-keys", hidden: "" }, tag("dl", {}, ...list));
+    this.help = tag("div", { id: this.helpId, class: "tv-drop tv-keys", hidden: "" }, tag("dl", {}, ...list));
     return this.help;
   }
   toggleHelp(open = this.help.hidden) {
@@ -444,6 +481,11 @@ class Player {
   }
 }
 
+/** The bytes of a trait; some front ends give nothing where Python gave none. */
+function bytesFrom(model, name) {
+  const view = model.get(name);
+  return view?.byteLength ? new Uint8Array(view.buffer, view.byteOffset, view.byteLength) : new Uint8Array(0);
+}
 async function inflate(view) {
   const stream = new Blob([view]).stream().pipeThrough(new DecompressionStream("deflate"));
   return new Uint8Array(await new Response(stream).arrayBuffer());

@@ -68,12 +68,14 @@ class Numbers(t.List):
 class Player(anywidget.AnyWidget):
     """The base of the viewers: what plays, and the ways out of a notebook.
 
-    A viewer brings `_esm` and `_css` as text, `SETTINGS` and `PAYLOAD` (names of its traits), `num_frames`, `_title`,
-    and `_draw(frame, width)`, a picture uint8 [height width 3].
+    A viewer brings `_esm` and `_css` (script and style, as text), `SETTINGS` and `PAYLOAD` (names of its traits),
+    `num_frames`, `_title`, and `_draw(frame, width)`, a picture uint8 [height width 3].
     """
 
     SETTINGS: tuple[str, ...] = ()  # traits that a page is saved with
     PAYLOAD: tuple[str, ...] = ()  # traits that travel once
+    _esm: Any
+    _css: Any
     _fps: float
     _title: str
 

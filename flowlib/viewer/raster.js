@@ -5,9 +5,11 @@ const SHAPES = { // signed distance from the edge of a shape of radius 1 at (x, 
   disc: (x, y, r) => Math.hypot(x, y) - r,
   ring: (x, y, r) => Math.abs(Math.hypot(x, y) - r + 0.5) - 0.6,
   diamond: (x, y, r) => (Math.abs(x) + Math.abs(y) - r * 1.25) * Math.SQRT1_2,
+  square: (x, y, r) => Math.max(Math.abs(x), Math.abs(y)) - r * 0.9,
+  box: (x, y, r) => Math.abs(Math.max(Math.abs(x), Math.abs(y)) - r * 0.9 + 0.5) - 0.6,
   frame: (x, y, r) => Math.abs((Math.abs(x) + Math.abs(y) - r * 1.25) * Math.SQRT1_2 + 0.5) - 0.6,
 };
-const HOLLOW = { disc: "ring", diamond: "frame" };
+const HOLLOW = { disc: "ring", diamond: "frame", square: "box" };
 
 /** Lay a colour (r, g, b, alpha: 0 to 255) over pixel k; alpha is not premultiplied, as ImageData wants it. */
 function blend(pixels, k, r, g, b, alpha) {

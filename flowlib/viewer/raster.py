@@ -24,7 +24,7 @@ CAPTIONS = {
     "occlusion": "frame of first occlusion (grey: never)",
     "confidence": "confidence",
 }
-MARKERS, SIGNS = "oDsv^P", "●◆■▼▲✚"  # of overlaid sets, in a circle
+MARKERS, SIGNS = "oDs", "●◆■"  # of overlaid sets, in a circle
 UNSEEN = 0.3  # opacity of the error vectors of hidden points
 
 

@@ -55,16 +55,14 @@ class ViewerSet:
     """One set of trajectories, and what a predictor may say beside them.
 
     Attributes:
-        tracks: of the same points as all sets of a scene.
+        tracks: of the same points as all sets of a scene; their confidence may be shown.
         rebuilt: the frames it rebuilds.
-        confidence: float32 [S N], 0 to 1.
         futures: K sampled trajectories of the points.
         weights: [K], how likely each is; they sum to 1.
     """
 
     tracks: Tracks
     rebuilt: PackedFrames | None = None
-    confidence: Float[np.ndarray, "S N"] | None = None
     futures: tuple[Tracks, ...] = ()
     weights: Float[np.ndarray, " K"] = field(default_factory=lambda: np.zeros(0))
 
@@ -129,7 +127,7 @@ class ViewerScene:
             other = self.sets[which or against].tracks.tracks
             return np.linalg.norm(other[frame] - self.truth.tracks[frame], axis=-1)
         if name == "confidence":
-            confidence = self.sets[which].confidence
+            confidence = self.sets[which].tracks.confidence
             return np.ones(xy.shape[1]) if confidence is None else confidence[frame]
         return np.zeros(xy.shape[1])
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,14 @@ import traitlets as t
 from flowlib import colours
 from flowlib.tracks import Tracks
 from flowlib.viewer import page, raster
-from flowlib.viewer.packing import PackedFrames, as_tracks, fixed_step, pack_frames, pack_tracks
+from flowlib.viewer.packing import (
+    PackedFrames,
+    as_tracks,
+    every_few_pixels,
+    fixed_step,
+    pack_frames,
+    pack_tracks,
+)
 from flowlib.viewer.player import Choice, Numbers, Player, within
 from flowlib.viewer.scene import (
     BACKGROUNDS,
@@ -49,10 +56,10 @@ class ViewedClip:
     Attributes:
         frames: uint8 [S H W 3], or an iterable of uint8 [H W 3] (kept as JPEG, one at a time is decoded).
         tracks: `Tracks` over these frames, or a dense trajectory [S 2 H W] (displacement in pixels from frame 0; read
-            at a grid of up to 100 points across).
+            at a grid of up to 100 points across). Of tracks of all pixels every few are shown, up to 100 across.
         predictions: name -> the same points: `Tracks`, or a dense trajectory, read at the tracks' queries.
         rebuilt: name -> the frames that prediction rebuilds, as `frames`.
-        confidence: name -> [S N], how sure that prediction is of each point, 0 to 1.
+        confidence: name -> [S N], how sure that prediction is of each point, 0 to 1; that of `Tracks` needs no mention.
         futures: name -> sampled trajectories [K S N 2] in pixels, or (these, weights [K]).
         title: shown where the clip is chosen, as plain text.
     """
@@ -72,11 +79,11 @@ class TrajectoryViewer(Player):
     Args:
         frames: uint8 [S H W 3], or an iterable of uint8 [H W 3] (frames are kept as JPEG, one at a time is decoded).
         tracks: `Tracks` over these frames, or a dense trajectory [S 2 H W] (displacement in pixels from frame 0; read
-            at a grid of up to 100 points across).
+            at a grid of up to 100 points across). Of tracks of all pixels every few are shown, up to 100 across.
         prediction: a second set of the same points: `Tracks`, or a dense trajectory, read at the tracks' queries; or
             any number of them by name.
         rebuilt: the frames a prediction rebuilds, as `frames`; gives the backgrounds "rebuilt" and "difference".
-        confidence: how sure a prediction is of each point, [S N] from 0 to 1.
+        confidence: how sure a prediction is of each point, [S N] from 0 to 1, where its `Tracks` don't say.
         futures: sampled futures [K S N 2] in pixels, or (these, weights [K]).
             `rebuilt`, `confidence` and `futures` belong to the first prediction, or come by the name of theirs.
         title: shown above, as plain text.
@@ -109,7 +116,7 @@ class TrajectoryViewer(Player):
     TrajectoryViewer(2 frames of 20x30, 1 point)
     """
 
-    _esm = page.joined("player.js", "raster.js", "viewer.js")
+    _esm = page.joined("player.js", "raster.js", "export.js", "viewer.js")
     _css = page.joined("viewer.css")
     SETTINGS = (
         "clip", "frame", "shown", "colour", "compare", "background", "trail", "path", "point_size", "density", "hidden",
@@ -195,8 +202,9 @@ class TrajectoryViewer(Player):
     def _begin(self, clips: Sequence[ViewedClip], truth: str, title: str, fps: float, quality: int, settings) -> None:
         self._check_settings(settings, fps)
         self._scenes = _gather(clips, truth, str(title), quality)
-        self._fps, self._title = float(fps), str(title)
-        first = {"clip": settings.get("clip", 0), "shown": range(min(2, len(self._scenes[0].sets)))}
+        self._fps, self._title, self._clip_titles = float(fps), str(title), [str(clip.title) for clip in clips]
+        self._check_clip(settings.get("clip", 0))  # before anything asks for the points of that clip
+        first = {"clip": 0, "shown": range(min(2, len(self._scenes[0].sets)))}
         super().__init__(**self._payload(), **(first | settings))
 
     @property
@@ -226,12 +234,13 @@ class TrajectoryViewer(Player):
     def _payload(self) -> dict[str, Any]:
         """What travels once: the header and the packed frames, tracks and colours."""
         clips, tracks, frames, rebuilt = [], [], [], []
-        for scene in self._scenes:
+        for scene, title in zip(self._scenes, self._clip_titles):
             step = fixed_step([track for one in scene.sets for track in (one.tracks, *one.futures)], scene.size)
             sets = []
             for name, one in zip(scene.names, scene.sets):
                 packed = [pack_tracks(track, scene.size, step, name) for track in (one.tracks, *one.futures)]
-                sure = b"" if one.confidence is None else _pack_confidence(one.confidence)
+                confidence = one.tracks.confidence
+                sure = b"" if confidence is None else _pack_confidence(confidence)
                 images = one.rebuilt.images if one.rebuilt else ()
                 sets.append(
                     {
@@ -244,7 +253,7 @@ class TrajectoryViewer(Player):
                 tracks += [*packed, sure]
                 rebuilt += images
             frames += scene.frames.images
-            clips.append(self._clip_header(scene, step) | {"sets": sets})
+            clips.append(self._clip_header(scene, step) | {"title": title, "sets": sets})
         header = {
             "clips": clips,
             "names": list(self._scenes[0].names),
@@ -262,7 +271,6 @@ class TrajectoryViewer(Player):
 
     def _clip_header(self, scene: ViewerScene, step: float) -> dict[str, Any]:
         return {
-            "title": scene.title,
             "size": list(scene.size),
             "num_frames": len(scene.frames),
             "num_points": scene.truth.num_points,
@@ -278,11 +286,14 @@ class TrajectoryViewer(Player):
     def _draw(self, frame: int, width: int) -> np.ndarray:
         return raster.draw(self._scene, self._view(frame), width)
 
+    def _check_clip(self, clip: int) -> int:
+        if not 0 <= clip < len(self._scenes):
+            raise ValueError(f"clip: expected 0 to {len(self._scenes) - 1}, got {clip}")
+        return clip
+
     @t.validate("clip")
     def _validate_clip(self, proposal: Any) -> int:
-        if not 0 <= proposal["value"] < len(self._scenes):
-            raise ValueError(f"clip: expected 0 to {len(self._scenes) - 1}, got {proposal['value']}")
-        return proposal["value"]
+        return self._check_clip(proposal["value"])
 
     @t.observe("clip")
     def _stay_within(self, change: Any) -> None:
@@ -306,7 +317,7 @@ class TrajectoryViewer(Player):
             "": True,
             "sets": self.num_sets > 1,
             "rebuilt": any(scene.rebuilt for scene in self._scenes),
-            "confidence": any(one.confidence is not None for scene in self._scenes for one in scene.sets),
+            "confidence": any(one.tracks.confidence is not None for scene in self._scenes for one in scene.sets),
             "futures": any(one.futures for scene in self._scenes for one in scene.sets),
         }
         if not there[what]:
@@ -331,29 +342,39 @@ def _gather(clips: Sequence[ViewedClip], truth: str, title: str, quality: int) -
             raise ValueError(f"{where}predictions: expected {expected} as of the first clip, got {got}")
         if len(set(names)) < len(names):
             raise ValueError(f"{where}predictions: expected another name than {truth!r}, which the tracks have")
-        scenes.append(_scene(clip, names, title if len(clips) == 1 else str(clip.title), quality, where))
+        scenes.append(_scene(clip, names, " · ".join(filter(None, (title, str(clip.title)))), quality, where))
     return tuple(scenes)
 
 
 def _scene(clip: ViewedClip, names: tuple[str, ...], title: str, quality: int, where: str) -> ViewerScene:
     frames = pack_frames(clip.frames, quality, f"{where}frames")
     truth = as_tracks(clip.tracks, frames.size, len(frames), f"{where}tracks")
-    for what, extra in (("rebuilt", clip.rebuilt), ("confidence", clip.confidence), ("futures", clip.futures)):
-        if strays := [
-            name for name in extra if name not in clip.predictions and not (what == "rebuilt" and _alone(clip))
-        ]:
+    # a prediction without labels stands in the truth's place, and what it rebuilds goes with it
+    alone = next(iter(clip.rebuilt.values()), None) if not clip.predictions else None
+    extras = {"confidence": clip.confidence, "futures": clip.futures}
+    for what, extra in (extras if alone is not None else extras | {"rebuilt": clip.rebuilt}).items():
+        if strays := [name for name in extra if name not in clip.predictions]:
             known = ", ".join(clip.predictions) or "none"
             raise ValueError(f"{where}{what}: expected names of predictions ({known}), got {strays[0]!r}")
-    alone = next(iter(clip.rebuilt.values()), None) if _alone(clip) else None
     sets = [ViewerSet(truth, _pack_rebuilt(alone, frames, quality, where))]
     for name, prediction in clip.predictions.items():
         called = f"{where}{'prediction' if len(clip.predictions) == 1 else name}"
         tracks = as_tracks(prediction, frames.size, len(frames), called, truth.queries)
+        if name in clip.confidence:
+            sure = _numbers(clip.confidence[name], f"{where}confidence")
+            tracks = Tracks(tracks.tracks, tracks.visibility, tracks.queries, sure)
         futures, weights = _futures(clip.futures.get(name), tracks, f"{where}futures")
         rebuilt = _pack_rebuilt(clip.rebuilt.get(name), frames, quality, where)
-        sure = _confidence(clip.confidence.get(name), tracks, f"{where}confidence")
-        sets.append(ViewerSet(tracks, rebuilt, sure, futures, weights))
+        sets.append(ViewerSet(tracks, rebuilt, futures, weights))
+    if truth.is_dense(frames.size):
+        sets = [_thinned(one, every_few_pixels(frames.size)) for one in sets]
     return ViewerScene(frames, tuple(sets), names, title)
+
+
+def _thinned(one: ViewerSet, points: np.ndarray) -> ViewerSet:
+    """Some of its points."""
+    futures = tuple(future.points(points) for future in one.futures)
+    return replace(one, tracks=one.tracks.points(points), futures=futures)
 
 
 def _pack_rebuilt(rebuilt, frames: PackedFrames, quality: int, where: str) -> PackedFrames | None:
@@ -364,17 +385,6 @@ def _pack_rebuilt(rebuilt, frames: PackedFrames, quality: int, where: str) -> Pa
         got = f"{len(packed)} of {packed.size}"
         raise ValueError(f"{where}rebuilt: expected {len(frames)} frames of {frames.size} as the clip has, got {got}")
     return packed
-
-
-def _confidence(confidence, tracks: Tracks, name: str) -> np.ndarray | None:
-    if confidence is None:
-        return None
-    values, shape = _numbers(confidence, name), tracks.visibility.shape
-    if values.shape != shape:
-        raise ValueError(f"{name}: expected {list(shape)} (frames, points), got {list(values.shape)}")
-    if not ((values >= 0) & (values <= 1)).all():
-        raise ValueError(f"{name}: expected numbers from 0 to 1, got {values.min():g} to {values.max():g}")
-    return values
 
 
 def _futures(futures, tracks: Tracks, name: str) -> tuple[tuple[Tracks, ...], np.ndarray]:
@@ -389,7 +399,8 @@ def _futures(futures, tracks: Tracks, name: str) -> tuple[tuple[Tracks, ...], np
     shares = np.ones(len(values)) if weights is None else _numbers(weights, f"{name}, weights").astype(np.float64)
     if shares.shape != (len(values),) or (shares < 0).any() or not shares.sum() > 0:
         raise ValueError(f"{name}: expected {len(values)} weights of 0 or more, not all 0, got {shares.tolist()}")
-    return tuple(Tracks(one, tracks.visibility, tracks.queries) for one in values), shares / shares.sum()
+    samples = (Tracks(one, tracks.visibility, tracks.queries, tracks.confidence) for one in values)
+    return tuple(samples), shares / shares.sum()
 
 
 def _numbers(values, name: str) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
@@ -26,7 +26,7 @@ READING = (
 def draw_hand(
     crop: Float[np.ndarray, "H W"],
     skeleton: Skeleton,
-    layers: list[tuple[Float[np.ndarray, "J 2"], tuple[int, int, int]]],
+    layers: Sequence[tuple[Float[np.ndarray, "J 2"], tuple[int, int, int]]],
     visible: Bool[np.ndarray, " J"],
     side: int = SIDE,
 ) -> UInt8[np.ndarray, "h w 3"]:

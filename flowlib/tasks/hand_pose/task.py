@@ -185,8 +185,8 @@ class PoseTask(Task):
 
     def inputs(self, model: nn.Module) -> Inputs:
         basis, mean = (None, None) if not isinstance(model, HasBasis) else (model.basis, model.mean)
-        arrays = [None if part is None else part.detach().cpu().numpy() for part in (basis, mean)]
-        return Inputs(*arrays, num_actions_of(model))
+        basis, mean = (None if part is None else part.detach().cpu().numpy() for part in (basis, mean))
+        return Inputs(basis, mean, num_actions_of(model))
 
     def example(self, sample: Any, inputs: Inputs, generator: torch.Generator | None) -> dict[str, Any]:
         """A frame, augmented if there is a generator: `crop` [1 H W], `pose` [J 3], `coefficients` [K], `visible` [J],
@@ -194,7 +194,7 @@ class PoseTask(Task):
         if self.augment is not None and generator is not None:
             sample = sample.augmented(self.augment, generator)
         pose = sample["pose"]
-        example = {"name": f"{sample['key']} {int(sample['frame'])}"}
+        example: dict[str, Any] = {"name": f"{sample['key']} {int(sample['frame'])}"}
         example |= {name: sample[name] for name in ("crop", "pose", "visible")} | {"half": sample["cube"] / 2}
         if inputs.basis is not None:
             assert inputs.mean is not None

@@ -14,7 +14,7 @@ from torch.utils.data import default_collate
 from flowlib.clips import ClipSample
 from flowlib.models.protocols import TrajectoryPrediction
 
-POINTWISE = {"tracks": 1, "visibility": 1, "queries": 0}  # name -> axis of the points
+POINTWISE = {"tracks": 1, "visibility": 1, "queries": 0, "confidence": 1}  # name -> axis of the points
 
 
 class Frames(NamedTuple):
@@ -24,16 +24,20 @@ class Frames(NamedTuple):
     predicted: tuple[int, ...] | None
 
 
-def make_example(sample: Any, frames: Frames) -> dict[str, Any]:
+def make_example(sample: Any, frames: Frames, *, confidence: bool = False) -> dict[str, Any]:
     """A clip as an example.
 
     Args:
         sample: a `ClipSample`, or what `ClipSample.of` takes.
         frames: of the model.
+        confidence: give that of the tracks, too.
 
     Returns:
         `images` uint8 [n 3 H W]; `tracks` [F N 2], `visibility` [F N] and `frames` [F] of the predicted frames;
-        `queries` [N 3]; and the clip's `name`, if it has one.
+        `queries` [N 3]; the clip's `name`, if it has one; and `confidence` [F N] if it is asked for.
+
+    Raises:
+        ValueError: points that are asked for later than in frame 0, or no confidence where it is asked for.
     """
     clip = ClipSample.of(sample)
     if clip.truth.queries[:, 0].any():
@@ -46,6 +50,10 @@ def make_example(sample: Any, frames: Frames) -> dict[str, Any]:
         "queries": clip["queries"],
         "frames": torch.tensor(predicted),
     }
+    if confidence:
+        if clip.truth.confidence is None:
+            raise ValueError(f"{clip.name}: expected tracks with a confidence, got some without; label with one")
+        example["confidence"] = clip["confidence"][list(predicted)]
     return example | ({"name": clip.name} if isinstance(sample, ClipSample) or "clip" in sample else {})
 
 
@@ -76,6 +84,8 @@ def make_batch(examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def _padded(example: dict[str, Any], count: int) -> dict[str, Any]:
     padded = dict(example)
     for name, axis in POINTWISE.items():
+        if name not in example:
+            continue
         values = example[name]
         missing = [*values.shape[:axis], count - values.shape[axis], *values.shape[axis + 1 :]]
         padded[name] = torch.cat([values, values.new_zeros(missing)], dim=axis)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -34,6 +34,8 @@ class Targets:
         visible: [B F N].
         ahead: [F] which frames lie after frame 0; frame 0's displacement is zero by definition and isn't counted.
         asked: [B N] which points are no padding; None where all of them count.
+        weight: [B F N] what each point's displacement counts in the loss; None: all the same.
+        trusted: [B F N] which sightings count at all; None: all of them.
     """
 
     positions: Float[Tensor, "B N 2"]
@@ -41,32 +43,50 @@ class Targets:
     visible: Bool[Tensor, "B F N"]
     ahead: Bool[Tensor, " F"]
     asked: Bool[Tensor, "B N"] | None = None
+    weight: Float[Tensor, "B F N"] | None = None
+    trusted: Bool[Tensor, "B F N"] | None = None
 
     @classmethod
-    def of(cls, batch: Mapping[str, Any]) -> Targets:
-        """The targets of a batch as `batch.make_batch` gives it."""
+    def of(cls, batch: Mapping[str, Any], *, weighted: bool = False, min_confidence: float = 0.0) -> Targets:
+        """The targets of a batch as `batch.make_batch` gives it.
+
+        Args:
+            batch: with `confidence` if the others are used.
+            weighted: the confidence is the weight.
+            min_confidence: sightings with less don't count; a point that is called hidden still is.
+        """
         positions = batch["queries"][..., 1:]
         displacement = batch["tracks"] - positions[:, None]
-        return cls(positions, displacement, batch["visibility"], batch["frames"][0] > 0, batch.get("asked"))
+        targets = cls(positions, displacement, batch["visibility"], batch["frames"][0] > 0, batch.get("asked"))
+        weight = batch["confidence"] if weighted else None
+        trusted = batch["confidence"] >= min_confidence if min_confidence else None
+        return replace(targets, weight=weight, trusted=trusted)
 
     @property
     def measured(self) -> Bool[Tensor, "B F N"]:
         """The sightings that an error is measured on; padding never is visible."""
-        return self.visible & self.ahead[:, None]
+        seen = self.visible & self.ahead[:, None]
+        return seen if self.trusted is None else seen & self.trusted
 
     @property
     def told(self) -> Bool[Tensor, "B F N"]:
-        """Where visibility is to be told: everywhere but in padding."""
-        return torch.ones_like(self.visible) if self.asked is None else self.asked[:, None].expand_as(self.visible)
+        """Where visibility is to be told: everywhere but in padding and where a sighting isn't trusted."""
+        told = torch.ones_like(self.visible) if self.asked is None else self.asked[:, None].expand_as(self.visible)
+        return told if self.trusted is None else told & (self.trusted | ~self.visible)
 
     def counted(self, masked: bool) -> Bool[Tensor, "B F N"]:
         """Where the displacement's loss counts."""
-        return self.measured if masked else self.told & self.ahead[:, None]
+        if masked:
+            return self.measured
+        counted = self.told & self.ahead[:, None]
+        return counted if self.trusted is None else counted & self.trusted
 
     def counts(self, masked: bool) -> Float[Tensor, " 4"]:
         """How many points the sums of `loss_sums` are over: displacement loss, visibility loss, errors in pixels,
         visibility ahead."""
-        numbers = [self.counted(masked), self.told, self.measured, self.told & self.ahead[:, None]]
+        counted = self.counted(masked)
+        weights = counted if self.weight is None else torch.where(counted, self.weight, 0.0)
+        numbers = [weights, self.told, self.measured, self.told & self.ahead[:, None]]
         return torch.stack([number.sum().to(self.positions) for number in numbers])
 
 
@@ -101,8 +121,10 @@ def loss_sums(
         log_scale = bilinear_sample(prediction.log_scale, targets.positions)[..., None] - unit.log()
     # Chosen before they are weighed: a zero weight would not take the NaN out of a point that doesn't count.
     values = torch.where(targets.counted(masked), pointwise(error / unit, loss, huber_delta, log_scale), 0.0)
+    if targets.weight is not None:
+        values = values * targets.weight
     visible = targets.visible.float()
-    if targets.asked is None:
+    if targets.asked is None and targets.trusted is None:
         visibility = F.binary_cross_entropy_with_logits(logits.float(), visible, reduction="sum")
     else:
         told = F.binary_cross_entropy_with_logits(logits.float(), visible, reduction="none")

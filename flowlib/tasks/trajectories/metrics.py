@@ -37,6 +37,7 @@ class TrajectoryAnswer(Answer):
             "knowledge of what is hidden": sample.occlusion_known,
             "true points on a regular grid": self.lattice is not None,
             "later pictures": bool(self.rebuilt),
+            "labels by two trackers": sample.apart is not None,
             "the weights of its network (lpips_weights)": self.case.lpips is not None and bool(self.rebuilt),
         }
         return frozenset(name for name, known in there.items() if known)
@@ -64,13 +65,19 @@ class TrajectoryAnswer(Answer):
         return Tracks(displacement + queries[None, :, 1:], logits > 0, queries)
 
     @cached_property
-    def counted(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """True and predicted displacement [F N 2] and visibility [F N] in frame 0 and the frames that count."""
+    def counting(self) -> list[int]:
+        """Of `frames`, the places of frame 0 and of those whose errors count."""
         first, last = self.case.config.frames or (1, self.frames[-1])
         kept = [index for index, frame in enumerate(self.frames) if frame == 0 or first <= frame <= last]
         if len(kept) < 2:
             name, S = self.case.sample.name, self.case.sample.truth.num_frames
             raise ValueError(f"frames: expected some of those predicted of {name} ({S} frames), got {first} to {last}")
+        return kept
+
+    @cached_property
+    def counted(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """True and predicted displacement [F N 2] and visibility [F N] in frame 0 and the frames that count."""
+        kept = self.counting
         return self.true.displacement[kept], self.at_points[0][kept], self.true.visibility[kept]
 
     @cached_property
@@ -131,6 +138,14 @@ class TrajectoryAnswer(Answer):
             row = metrics.frame_metrics(true, rebuilt, masks, lpips=self.case.lpips)
             rows.append({name: min(v, SAME_FRAME) if name.startswith("psnr") else v for name, v in row.items()})
         return {name: float(np.mean([row[name] for row in rows])) for name in (rows[0] if rows else ())}
+
+
+def labels_apart(answer: TrajectoryAnswer) -> float:
+    """How far two trackers' labels differ in the mean, where the errors are measured."""
+    assert answer.case.sample.apart is not None
+    counted = [answer.frames[place] for place in answer.counting[1:]]
+    apart = answer.case.sample.apart[counted][answer.true.visibility[answer.counting[1:]]]
+    return float(np.nanmean(apart)) if np.isfinite(apart).any() else NAN
 
 
 def visible_share(answer: TrajectoryAnswer) -> float:
@@ -194,6 +209,9 @@ METRICS: tuple[MetricSpec, ...] = (
     _of("displacement", "mse", "MSE", "px²", "low", "Mean squared error of a coordinate; few large misses dominate it.",
         **_POINTS, digits=1),
     _of("displacement", "mse_last", "MSE last", "px²", "low", "The same in the last frame only.", **_POINTS, digits=1),
+    MetricSpec("labels_apart", "Labels apart", "px", "low", labels_apart, needs=("labels by two trackers",), **_POINTS,
+        meaning="How far the two trackers that labelled the videos differ where errors are measured. Errors, and "
+        "differences between methods, much below that can't be told."),
     _of("by_motion", "ade_still", "ADE still", "px", "low", "The error of points that move less than a pixel until the "
         "last frame.", **_MOTION),
     _of("by_motion", "ade_camera", "ADE camera", "px", "low", "That of points that follow the motion of most of the "

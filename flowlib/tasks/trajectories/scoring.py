@@ -57,6 +57,8 @@ class TrajectoryEvaluation:
         """The clip's key and video; its content is pictures, tracks and what is known of them."""
         one = ClipSample.of(sample, index)
         known = f"{content_hash(one)} {one.clip.kept} {one.occlusion_known}"
+        if one.apart is not None:
+            known += hashlib.sha256(np.ascontiguousarray(one.apart, np.float32).tobytes()).hexdigest()
         numbers = one.clip.frame_numbers
         where = "" if one.clip.name else f"frames {numbers[0]} to {numbers[-1]}"
         return Identity(one.name, one.clip.video, hashlib.sha256(known.encode()).hexdigest(), where)

@@ -28,7 +28,15 @@ def summarise(results: Results) -> list[str]:
     still = _still(results)
     if still and still != best:
         said.append(_against(results, still, "moving nothing at all"))
-    return said + _frames(results)
+    return said + _labels(results) + _frames(results)
+
+
+def _labels(results: Results) -> list[str]:
+    """How far the trackers that labelled the videos differ, if two did."""
+    if not results.has("labels_apart"):
+        return []
+    apart = results.estimate(results.main, "labels_apart").mean
+    return [f"The two trackers that labelled these videos differ by {apart:.2f} px: below that little can be told."]
 
 
 def _answer(results: Results, best: str) -> str:

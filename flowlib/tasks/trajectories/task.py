@@ -19,6 +19,7 @@ from flowlib.tasks.trajectories.batch import Frames, check_prediction, make_batc
 from flowlib.tasks.trajectories.figures import predict_clips, show_predictions
 from flowlib.tasks.trajectories.loss import SCALED, Loss, Targets, loss_sums, total_loss
 from flowlib.tasks.trajectories.scoring import ScoringConfig, TrajectoryEvaluation
+from flowlib.tracks import check_min_confidence
 
 if TYPE_CHECKING:
     from flowlib.plots import Figure
@@ -54,6 +55,8 @@ class TrajectoryTask(TrajectoryEvaluation, Task):
     visibility_weight: float = 0.1  # of the visibility's cross-entropy beside the displacement's loss
     target_scale: float = 0.0  # pixels that count as 1 in the loss; 0 fits it to the training set (root mean square)
     augment: AugmentConfig | None = None
+    confidence_weighted: bool = False  # weigh displacement's loss by the labels' confidence
+    min_confidence: float = 0.0  # sightings whose label is less sure count for nothing; 0: all count
     scoring: ScoringConfig = field(default_factory=ScoringConfig)  # what is measured in an evaluation
 
     def __post_init__(self) -> None:
@@ -61,6 +64,7 @@ class TrajectoryTask(TrajectoryEvaluation, Task):
             raise ValueError(f"loss: expected one of {', '.join(get_args(Loss))}, got {self.loss!r}")
         if not 0 < self.huber_delta < math.inf:
             raise ValueError(f"huber_delta: expected a number above 0, got {self.huber_delta!r}")
+        check_min_confidence(self.min_confidence)
         for name in ("visibility_weight", "target_scale"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name}: expected a number from 0 up, got {getattr(self, name)!r}")
@@ -84,6 +88,9 @@ class TrajectoryTask(TrajectoryEvaluation, Task):
             raise ValueError(f"{name}: expected clips with the pictures of all {S} frames, got {K} of them")
         if max(model.input_frames) >= S:
             raise ValueError(f"{name}: expected clips with the frames {tuple(model.input_frames)}, got {S} frames")
+        if self._uses_confidence and clip.truth.confidence is None:
+            used = "min_confidence" if self.min_confidence else "confidence_weighted"
+            raise ValueError(f"{used}: expected labels with a confidence in {name}, got some without")
         if (clip.truth.queries[:, 0] != 0).any():
             raise ValueError(f"{name}: expected points that are asked for in frame 0, got other frames, too")
         if self.loss in SCALED and isinstance(model, HasConfig) and not model.config.get("log_scale", True):
@@ -95,11 +102,14 @@ class TrajectoryTask(TrajectoryEvaluation, Task):
 
     def prepare(self, model: nn.Module, dataset: Any) -> dict[str, float]:
         """`target_scale`: the setting, or the one fitted to the data; a model with a buffer of that name is told."""
-        scale = torch.tensor(self.target_scale or fit_target_scale(dataset, self.inputs(model)))
+        scale = torch.tensor(self.target_scale or self._fit_scale(model, dataset))
         buffer = dict(model.named_buffers()).get("target_scale")
         if buffer is not None:
             buffer.copy_(scale)
         return {"target_scale": float(scale)}
+
+    def _fit_scale(self, model: nn.Module, dataset: Any) -> float:
+        return fit_target_scale(dataset, self.inputs(model), min_confidence=self.min_confidence)
 
     def inputs(self, model: nn.Module) -> Frames:
         """The frames that a model sees, and those that it predicts."""
@@ -110,7 +120,7 @@ class TrajectoryTask(TrajectoryEvaluation, Task):
         """A clip, augmented if there is a generator; see `batch.make_example`."""
         if self.augment is not None and generator is not None:
             sample = augment(dict(sample), self.augment, generator)
-        return make_example(sample, inputs)
+        return make_example(sample, inputs, confidence=self._uses_confidence)
 
     def collate(self, examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Examples as one batch, padded where clips have different numbers of points."""
@@ -118,7 +128,7 @@ class TrajectoryTask(TrajectoryEvaluation, Task):
 
     def counts(self, batch: dict[str, Any]) -> Tensor:
         """[4] See `loss.Targets.counts`."""
-        return Targets.of(batch).counts(self.masked)
+        return self._targets(batch).counts(self.masked)
 
     def sums(self, network: nn.Module, batch: dict[str, Any], constants: Mapping[str, float]) -> Tensor:
         """[4] See `loss.loss_sums`."""
@@ -128,7 +138,14 @@ class TrajectoryTask(TrajectoryEvaluation, Task):
             raise ValueError(f"model: expected it to give a TrajectoryPrediction, got {got}")
         check_prediction(prediction, batch)
         options = {"loss": self.loss, "huber_delta": self.huber_delta, "masked": self.masked}
-        return loss_sums(prediction, Targets.of(batch), scale=constants["target_scale"], **options)
+        return loss_sums(prediction, self._targets(batch), scale=constants["target_scale"], **options)
+
+    @property
+    def _uses_confidence(self) -> bool:
+        return self.confidence_weighted or self.min_confidence > 0
+
+    def _targets(self, batch: dict[str, Any]) -> Targets:
+        return Targets.of(batch, weighted=self.confidence_weighted, min_confidence=self.min_confidence)
 
     def total_loss(self, sums: Tensor, counts: Tensor) -> Tensor:
         """Displacement's loss and visibility's, weighed."""
@@ -161,7 +178,7 @@ class TrajectoryTask(TrajectoryEvaluation, Task):
         return show_predictions(*predict_clips(model, dataset, min(count, len(dataset))))
 
 
-def fit_target_scale(dataset: Any, frames: Frames, most: int = SCALE_CLIPS) -> float:
+def fit_target_scale(dataset: Any, frames: Frames, most: int = SCALE_CLIPS, *, min_confidence: float = 0.0) -> float:
     """Root mean square of a coordinate's displacement over visible points, in pixels, from up to `most` clips.
 
     A set in which nothing moves has the scale 1.
@@ -169,7 +186,8 @@ def fit_target_scale(dataset: Any, frames: Frames, most: int = SCALE_CLIPS) -> f
     chosen = range(0, len(dataset), max(1, len(dataset) // most))
     total, count = 0.0, 0
     for index in list(chosen)[:most]:
-        targets = Targets.of(make_batch([make_example(dataset[index], frames)]))
+        batch = make_batch([make_example(dataset[index], frames, confidence=min_confidence > 0)])
+        targets = Targets.of(batch, min_confidence=min_confidence)
         moved = targets.displacement[targets.measured].double()
         total, count = total + float((moved**2).sum()), count + moved.numel()
     scale = (total / count) ** 0.5 if count else 0.0

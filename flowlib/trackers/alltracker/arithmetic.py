@@ -8,13 +8,17 @@ float32 (float64 in "float64"). Knows nothing of videos and windows' order.
 
 from __future__ import annotations
 
+import copy
+import functools
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from flowlib.trackers.alltracker.network import (
     BLOCKS,
@@ -25,10 +29,11 @@ from flowlib.trackers.alltracker.network import (
     LEVELS,
     RADIUS,
     AllTracker,
+    grid_of,
     padded,
 )
 from flowlib.trackers.pips.network import instance_norm
-from flowlib.trackers.products import check_dtype, choose_path, tensor_cores
+from flowlib.trackers.products import Conv, check_dtype, choose_path, tensor_cores
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as the encoder was trained
 HEADS = 8
@@ -59,6 +64,25 @@ class Encoded:
         return self.levels[: self.grids[0][0] * self.grids[0][1]]
 
 
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """The estimate of some frames, on the grid of cells.
+
+    Attributes:
+        start: the first of them, counted from the anchor.
+        size: (height, width) of the frames, in pixels.
+        hidden: [F cells 128], from which the upsampling is made.
+        flow: [F cells 2] in cells.
+        logits: [F cells 2] visibility and confidence, before the factor of the upsampling.
+    """
+
+    start: int
+    size: tuple[int, int]
+    hidden: Float[Tensor, "F cells 128"]
+    flow: Float[Tensor, "F cells 2"]
+    logits: Float[Tensor, "F cells 2"]
+
+
 class Dense:
     """A linear layer over rows, and its activation."""
 
@@ -71,20 +95,13 @@ class Dense:
         return self.path.product(rows.to(self.weight.dtype), self.weight, self.bias, self.activation)
 
 
-class Conv:
-    """A convolution over a map of rows, and a ReLU if asked for: [cells C] -> [cells D]."""
-
-    def __init__(self, arithmetic: Arithmetic, weight: Tensor, bias: Tensor, relu: bool = False, **options) -> None:
-        self.weight = weight.to(arithmetic.product).contiguous(memory_format=torch.channels_last)
-        self.bias, self.relu, self.options = bias.to(arithmetic.product), relu, options
-
-    def __call__(self, rows: Tensor, grid: tuple[int, int]) -> Tensor:
-        y = F.conv2d(as_image(rows.to(self.weight.dtype), grid), self.weight, self.bias, **self.options)
-        return as_rows(F.relu_(y) if self.relu else y)
+def weight_and_bias(state: dict[str, Tensor], place: str, name: str) -> tuple[Tensor, Tensor]:
+    """Of one layer."""
+    return state[f"{place}.{name}.weight"], state[f"{place}.{name}.bias"]
 
 
 def as_image(rows: Float[Tensor, "cells C"], grid: tuple[int, int]) -> Float[Tensor, "1 C h w"]:
-    """The same numbers, channels last in memory."""
+    """The same numbers as a map."""
     return rows.unflatten(0, grid).permute(2, 0, 1)[None]
 
 
@@ -120,6 +137,10 @@ class Arithmetic:
         self.heads = Heads(self, state)
         self.upsampling = Upsampling(self, state)
 
+    def conv(self, weight: Tensor, bias: Tensor, relu: bool = False, **options) -> Conv:
+        """A convolution [1 C H W] -> [1 D h w]."""
+        return Conv(weight, bias, relu, self.product, **options)
+
     def encode(self, frame: Tensor) -> Encoded:
         """A frame's features: [H W 3], 0 to 255."""
         with tensor_cores(self.dtype, self.device):
@@ -131,11 +152,12 @@ class Arithmetic:
 
     def encoded(self, rows: Float[Tensor, "cells C"], size: tuple[int, int]) -> Encoded:
         """The `Encoded` of a frame of `size` whose finest level was kept."""
-        h, w = (padded(side) // CELL for side in size)
-        return self._pyramid(as_image(rows.to(self.device, self.stream), (h, w)))
+        return self._pyramid(as_image(rows.to(self.device, self.stream), grid_of(size)))
 
     def _pyramid(self, level: Float[Tensor, "1 C h w"]) -> Encoded:
         levels, grids = [], []
+        # From rows, however the map lies in memory, so that kept rows give the same bits.
+        level = as_image(as_rows(level).contiguous(), (level.shape[2], level.shape[3]))
         for i in range(LEVELS):
             # Bins that overlap where a side is odd, as in the published network.
             level = F.adaptive_avg_pool2d(level, (level.shape[2] // 2, level.shape[3] // 2)) if i else level
@@ -145,7 +167,7 @@ class Arithmetic:
 
     def zeros(self, frames: int, size: tuple[int, int]) -> Tensor:
         """A first window's flow or logits."""
-        h, w = (padded(side) // CELL for side in size)
+        h, w = grid_of(size)
         return torch.zeros(frames, h * w, 2, dtype=self.stream, device=self.device)
 
     def carried(self, half: Float[Tensor, "8 cells 2"]) -> Float[Tensor, "16 cells 2"]:
@@ -175,9 +197,7 @@ class Arithmetic:
         Returns:
             hidden [F cells 128], flow and logits, right in the frames `needed`.
         """
-        for result in self.steps(anchor, frames, flow, logits, iters, needed):
-            pass
-        return result
+        return deque(self.steps(anchor, frames, flow, logits, iters, needed), maxlen=1)[0]
 
     def steps(
         self,
@@ -197,11 +217,11 @@ class Arithmetic:
             for i in range(iters):
                 count = range(len(frames))[needed] if i == iters - 1 else range(len(frames))
                 z = hidden.new_empty(len(frames), len(anchor.rows), CHANNELS)
-                moved = None
+                moved = z.new_empty(0)
                 for f, frame in enumerate(frames):
                     # Copies of a frame differ in nothing but their time, until that has moved them apart.
                     if i or f == 0 or frame is not frames[f - 1] or not torch.equal(flow[f], flow[f - 1]):
-                        moved = self.motion(anchor, frame, flow[f], self.volume(anchor, frame, LOOKUP_CELLS))
+                        moved = self.motion(anchor, frame, flow[f], self.volume(anchor, frame))
                     z[f] = self.refine.compress(hidden[f], moved, logits[f], context, f)
                 hidden = self.refine(z, anchor.grids[0], count)
                 flow, logits = flow.clone(), logits.clone()
@@ -218,34 +238,31 @@ class Arithmetic:
         for frame in distinct[: int(VOLUMES / each)]:
             if frame.volume is None:
                 frame.volume = anchor.rows.new_empty(len(anchor.rows), len(anchor.levels), dtype=self.product)
-                torch.cat(list(self._compare(anchor, frame)), out=frame.volume)
+                for kept, compared in zip(frame.volume.split(LOOKUP_CELLS), self._compare(anchor, frame), strict=True):
+                    kept.copy_(compared)
 
-    def volume(self, anchor: Encoded, frame: Encoded, chunk: int) -> Iterator[Tensor]:
-        """The correlations of `chunk` cells of the anchor after another with all of a frame: [chunk rows]."""
-        return iter(frame.volume.split(chunk)) if frame.volume is not None else self._compare(anchor, frame)
+    def volume(self, anchor: Encoded, frame: Encoded) -> Iterator[Tensor]:
+        """The correlations of the anchor's cells, some after others, with all of a frame: [n rows] each."""
+        return iter(frame.volume.split(LOOKUP_CELLS)) if frame.volume is not None else self._compare(anchor, frame)
 
     def _compare(self, anchor: Encoded, frame: Encoded) -> Iterator[Tensor]:
         product = Dense(self, frame.levels / self.channels**0.5, None)
         return (product(cells) for cells in anchor.rows.split(LOOKUP_CELLS))
 
-    def upsample(self, seen, cells: Int[Tensor, " n"]) -> Iterator[Float[Tensor, "n 64 4"]]:
+    def upsample(self, estimate: Estimate, cells: Int[Tensor, " n"]) -> Iterator[Float[Tensor, "n 64 4"]]:
         """Frame after frame, the pixels of some cells: flow (x, y) in pixels, visibility and confidence logits."""
-        grid = tuple(padded(side) // CELL for side in seen.size)
+        grid = grid_of(estimate.size)
         with tensor_cores(self.dtype, self.device):
-            for hidden, flow, logits in zip(seen.hidden, seen.flow, seen.logits, strict=True):
+            for hidden, flow, logits in zip(estimate.hidden, estimate.flow, estimate.logits, strict=True):
                 yield self.upsampling(hidden, torch.cat([flow, logits], dim=1), grid, cells)
 
-    def dense(self, seen) -> tuple[Float[Tensor, "F 2 H W"], Float[Tensor, "F 2 H W"]]:
-        """Every pixel: flow (x, y) in pixels, and logits of visibility and confidence."""
-        (H, W), h, w = seen.size, *(padded(side) // CELL for side in seen.size)
-        (top, _), (left, _) = (margins(side) for side in seen.size)
-        cells = torch.arange(h * w, device=self.device)
-        fields = []
-        for values in self.upsample(seen, cells):
+    def fields(self, estimate: Estimate) -> Iterator[Float[Tensor, "4 H W"]]:
+        """Frame after frame, every pixel: flow (x, y) in pixels, visibility and confidence logits."""
+        (H, W), (h, w) = estimate.size, grid_of(estimate.size)
+        (top, _), (left, _) = margins(H), margins(W)
+        for values in self.upsample(estimate, torch.arange(h * w, device=self.device)):
             field = values.reshape(h, w, CELL, CELL, 4).permute(4, 0, 2, 1, 3).reshape(4, h * CELL, w * CELL)
-            fields.append(field[:, top : top + H, left : left + W])
-        field = torch.stack(fields)
-        return field[:, :2], field[:, 2:]
+            yield field[:, top : top + H, left : left + W]
 
 
 def margins(side: int) -> tuple[int, int]:
@@ -258,49 +275,46 @@ class TinyEncoder:
     """PIPs's feature network, in cells of 8 pixels."""
 
     def __init__(self, arithmetic: Arithmetic, net: AllTracker, state: dict[str, Tensor]) -> None:
-        import copy
-
-        self.product = arithmetic.product
-        fnet = copy.deepcopy(net.fnet).to(arithmetic.device, self.product)
-        self.fnet = fnet.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.fnet = copy.deepcopy(net.fnet).to(arithmetic.device, arithmetic.stream)
+        for layer in [layer for layer in self.fnet.modules() if not isinstance(layer, nn.Conv2d)]:
+            for name, conv in list(layer.named_children()):
+                if isinstance(conv, nn.Conv2d):
+                    weight, bias = conv.weight, cast(Tensor, conv.bias)
+                    setattr(layer, name, arithmetic.conv(weight, bias, stride=conv.stride, padding=conv.padding))
 
     def __call__(self, image: Float[Tensor, "1 3 H W"]) -> Float[Tensor, "1 128 h w"]:
-        image = image.to(self.product).contiguous(memory_format=torch.channels_last)
         return self.fnet(image, (image.shape[2] // CELL, image.shape[3] // CELL), self)
 
     def instance_norm(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
-        return instance_norm(x)
+        return F.instance_norm(x) if x.is_contiguous() else instance_norm(x)
 
 
 class FullEncoder:
     """ConvNeXt-Tiny, with a dilated convolution where its third stage would halve the resolution."""
 
     def __init__(self, arithmetic: Arithmetic, net: AllTracker, state: dict[str, Tensor]) -> None:
-        conv = lambda name, **options: Conv(arithmetic, state[f"{name}.weight"], state[f"{name}.bias"], **options)
-        norm = lambda name: (state[f"{name}.weight"], state[f"{name}.bias"])
-        layers = "cnn.features"
-        self.stem, self.stem_norm = conv(f"{layers}.0.0", stride=4), norm(f"{layers}.0.1")
-        self.halving_norm, self.halving = norm(f"{layers}.2.0"), conv(f"{layers}.2.1", stride=2)
-        self.widening_norm, self.widening = norm(f"{layers}.4.0"), conv(f"{layers}.4.1", padding=2, dilation=2)
+        part = functools.partial(weight_and_bias, state, "cnn.features")
+        self.stem, self.stem_norm = arithmetic.conv(*part("0.0"), stride=4), part("0.1")
+        halving = arithmetic.conv(*part("2.1"), stride=2)
+        widening = arithmetic.conv(*part("4.1"), padding=2, dilation=2)
+        blocks = [
+            [Space(arithmetic, state, f"cnn.features.{s}.{i}") for i in range(n)] for s, n in ((1, 3), (3, 3), (5, 9))
+        ]
+        ends = [(part("2.0"), halving), (part("4.0"), widening), None]
+        self.stages = list(zip(blocks, ends, strict=True))
         self.out = Dense(arithmetic, state["dot_conv.weight"], state["dot_conv.bias"])
-        counts = ((1, 3), (3, 3), (5, 9))
-        self.stages = [[Space(arithmetic, state, f"{layers}.{s}.{i}") for i in range(n)] for s, n in counts]
         self.stream = arithmetic.stream
 
     def __call__(self, image: Float[Tensor, "1 3 H W"]) -> Float[Tensor, "1 256 h w"]:
-        H, W = image.shape[2:]
-        rows, grid = as_rows(image), (H // 4, W // 4)
-        rows = layer_norm(self.stem(rows, (H, W)).to(self.stream), *self.stem_norm)
-        for stage, norm, conv in (
-            (0, self.halving_norm, self.halving),
-            (1, self.widening_norm, self.widening),
-            (2, None, None),
-        ):
-            for block in self.stages[stage]:
+        image = self.stem(image).to(self.stream)
+        rows, grid = layer_norm(as_rows(image), *self.stem_norm), (image.shape[2], image.shape[3])
+        for blocks, end in self.stages:
+            for block in blocks:
                 rows = block(rows, grid)
-            if conv is not None:
-                rows = conv(layer_norm(rows, *norm), grid).to(self.stream)
-                grid = (H // CELL, W // CELL)
+            if end:
+                norm, conv = end
+                image = conv(as_image(layer_norm(rows, *norm), grid)).to(self.stream)
+                rows, grid = as_rows(image), (image.shape[2], image.shape[3])
         return as_image(self.out(rows), grid)
 
 
@@ -313,17 +327,16 @@ class Space:
     """A ConvNeXt block: x + scale ⊙ MLP(norm(7×7 depthwise x))."""
 
     def __init__(self, arithmetic: Arithmetic, state: dict[str, Tensor], name: str) -> None:
-        weight = {key: state[f"{name}.block.{key}.weight"] for key in "0235"}
-        bias = {key: state[f"{name}.block.{key}.bias"] for key in "0235"}
-        self.depthwise = Conv(arithmetic, weight["0"], bias["0"], padding=3, groups=len(weight["0"]))
-        self.norm = (weight["2"], bias["2"])
-        self.widen = Dense(arithmetic, weight["3"], bias["3"], "gelu")
-        self.narrow = Dense(arithmetic, weight["5"], bias["5"])
+        part = functools.partial(weight_and_bias, state, f"{name}.block")
         self.scale = state[f"{name}.layer_scale"].flatten()
+        self.depthwise = arithmetic.conv(*part("0"), padding=3, groups=len(self.scale))
+        self.norm = part("2")
+        self.widen = Dense(arithmetic, *part("3"), "gelu")
+        self.narrow = Dense(arithmetic, *part("5"))
         self.stream = arithmetic.stream
 
     def __call__(self, rows: Float[Tensor, "cells C"], grid: tuple[int, int]) -> Float[Tensor, "cells C"]:
-        y = layer_norm(self.depthwise(rows, grid).to(self.stream), *self.norm)
+        y = layer_norm(as_rows(self.depthwise(as_image(rows, grid))).to(self.stream), *self.norm)
         return torch.addcmul(rows, self.scale, self.narrow(self.widen(y)).to(self.stream))
 
 
@@ -331,11 +344,11 @@ class Time:
     """Attention over a window's frames, for each cell by itself, and an MLP: x + scale ⊙ (x + …)."""
 
     def __init__(self, arithmetic: Arithmetic, state: dict[str, Tensor], name: str) -> None:
-        part = lambda key: (state[f"{name}.block.{key}.weight"], state[f"{name}.block.{key}.bias"])
+        part = functools.partial(weight_and_bias, state, f"{name}.block")
         query, pair = part("attn.to_q"), part("attn.to_kv")
-        self.query = Dense(arithmetic, *(tensor / 4 for tensor in query))  # 1/√16, which is exact
-        self.key = Dense(arithmetic, *(tensor[:CHANNELS] for tensor in pair))
-        self.value = Dense(arithmetic, *(tensor[CHANNELS:] for tensor in pair))
+        self.query = Dense(arithmetic, query[0] / 4, query[1] / 4)  # 1/√16, which is exact
+        self.key = Dense(arithmetic, pair[0][:CHANNELS], pair[1][:CHANNELS])
+        self.value = Dense(arithmetic, pair[0][CHANNELS:], pair[1][CHANNELS:])
         self.out = Dense(arithmetic, *part("attn.to_out"))
         self.widen = Dense(arithmetic, *part("mlp.fc1"), "gelu_tanh")
         self.narrow = Dense(arithmetic, *part("mlp.fc2"))
@@ -367,12 +380,12 @@ class Motion:
     """The motion encoder: what a frame shows where the flow leads, and the flow itself."""
 
     def __init__(self, arithmetic: Arithmetic, state: dict[str, Tensor]) -> None:
-        part = lambda key: tuple(state[f"update_block.motion_encoder.{key}.{end}"] for end in ("weight", "bias"))
+        part = functools.partial(weight_and_bias, state, "update_block.motion_encoder")
         self.compared = Dense(arithmetic, *part("convc1"), "relu")
-        self.compared2 = Conv(arithmetic, *part("convc2"), relu=True, padding=1)
-        self.flow1 = Conv(arithmetic, *part("convf1"), relu=True, padding=2)
-        self.flow2 = Conv(arithmetic, *part("convf2"), relu=True, padding=1)
-        self.joined = Conv(arithmetic, *part("conv"), relu=True, padding=1)
+        self.compared2 = arithmetic.conv(*part("convc2"), relu=True, padding=1)
+        self.flow1 = arithmetic.conv(*part("convf1"), relu=True, padding=2)
+        self.flow2 = arithmetic.conv(*part("convf2"), relu=True, padding=1)
+        self.joined = arithmetic.conv(*part("conv"), relu=True, padding=1)
         self.stream = arithmetic.stream
 
     def __call__(
@@ -383,9 +396,9 @@ class Motion:
         places = flow + torch.stack([x.flatten(), y.flatten()], dim=1)
         chunks = zip(volume, places.split(LOOKUP_CELLS), strict=True)
         compared = torch.cat([self.compared(lookup(rows, at, anchor.grids)) for rows, at in chunks])
-        compared = self.compared2(compared, grid)
-        moved = self.flow2(self.flow1(flow, grid), grid)
-        joined = self.joined(torch.cat([compared, moved], dim=1), grid)
+        compared = self.compared2(as_image(compared, grid))
+        moved = self.flow2(self.flow1(as_image(flow, grid)))
+        joined = as_rows(self.joined(torch.cat([compared, moved], dim=1)))
         return torch.cat([joined.to(self.stream), flow], dim=1)
 
 
@@ -429,7 +442,7 @@ class Refine:
             (Time(arithmetic, state, f"{name}.{i}"), Space(arithmetic, state, f"{name}.{i + 1}"))
             for i in range(0, 2 * BLOCKS, 2)
         ]
-        self.final = Dense(arithmetic, *(state[f"update_block.final_conv.{end}"] for end in ("weight", "bias")))
+        self.final = Dense(arithmetic, *weight_and_bias(state, "update_block", "final_conv"))
         self.timed = context.T
         self.stream = arithmetic.stream
 
@@ -459,33 +472,28 @@ class Heads:
     """The change of flow, and of visibility and confidence."""
 
     def __init__(self, arithmetic: Arithmetic, state: dict[str, Tensor]) -> None:
-        first = [
-            torch.cat([state[f"{head}.0.{end}"] for head in ("flow_head", "visconf_head")])
-            for end in ("weight", "bias")
-        ]
-        self.first = Conv(arithmetic, *first, relu=True, padding=1)
+        heads = ("flow_head", "visconf_head")
+        weight, bias = (torch.cat(pair) for pair in zip(*(weight_and_bias(state, head, "0") for head in heads)))
+        self.first = arithmetic.conv(weight, bias, relu=True, padding=1)
         # The second convolutions have so few outputs that products, one for each of the 9 neighbours, are faster.
-        self.second = [
-            Dense(arithmetic, state[f"{head}.2.weight"].permute(2, 3, 0, 1).flatten(0, 2), None)
-            for head in ("flow_head", "visconf_head")
-        ]
-        self.bias = torch.cat([state["flow_head.2.bias"], state["visconf_head.2.bias"]])
+        second = [state[f"{head}.2.weight"].permute(2, 3, 0, 1).flatten(0, 2) for head in heads]
+        self.second = [weight.to(arithmetic.product) for weight in second]
+        self.bias = torch.cat([state[f"{head}.2.bias"] for head in heads])
         self.stream = arithmetic.stream
 
     def __call__(self, hidden: Float[Tensor, "cells 128"], grid: tuple[int, int]) -> Float[Tensor, "cells 4"]:
-        wide = self.first(hidden, grid).chunk(2, dim=1)
-        taps = [
-            layer(half).to(self.stream).unflatten(1, (3, 3, 2)) for layer, half in zip(self.second, wide, strict=True)
-        ]
-        taps = torch.cat(taps, dim=-1).unflatten(0, grid)  # h w 3 3 4
-        (h, w), total = grid, self.bias.repeat(*grid, 1)
+        wide = self.first(as_image(hidden, grid))[0].flatten(1)
+        halves = zip(self.second, wide.to(self.second[0].dtype).chunk(2), strict=True)
+        taps = torch.cat([torch.mm(weight, half).unflatten(0, (3, 3, 2)) for weight, half in halves], dim=2)
+        taps = taps.to(self.stream).unflatten(3, grid)  # 3 3 4 h w
+        (h, w), total = grid, self.bias[:, None, None].repeat(1, *grid)
         for i in range(3):
             for j in range(3):
                 # Tap (i, j) reads the neighbour at (i - 1, j - 1); beyond the map there is nothing.
                 to_y, to_x = slice(max(0, 1 - i), min(h, h + 1 - i)), slice(max(0, 1 - j), min(w, w + 1 - j))
                 from_y, from_x = slice(max(0, i - 1), min(h, h + i - 1)), slice(max(0, j - 1), min(w, w + j - 1))
-                total[to_y, to_x] += taps[from_y, from_x, i, j]
-        return total.flatten(0, 1)
+                total[:, to_y, to_x] += taps[i, j, :, from_y, from_x]
+        return total.flatten(1).T
 
 
 class Upsampling:
@@ -494,7 +502,8 @@ class Upsampling:
     def __init__(self, arithmetic: Arithmetic, state: dict[str, Tensor]) -> None:
         weight = state["upsample_weight.0.weight"].permute(0, 2, 3, 1)  # out 3 3 in
         self.first = Dense(arithmetic, weight.flatten(1), state["upsample_weight.0.bias"], "relu")
-        self.second = Dense(arithmetic, *(state[f"upsample_weight.2.{end}"] / 4 for end in ("weight", "bias")))
+        second = weight_and_bias(state, "upsample_weight", "2")
+        self.second = Dense(arithmetic, second[0] / 4, second[1] / 4)
         self.stream = arithmetic.stream
 
     def __call__(

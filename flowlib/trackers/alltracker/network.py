@@ -107,9 +107,9 @@ class AllTracker(nn.Module):
             raise ValueError("frames: expected values from 0 to 255, got NaN or infinity")
         dtype = "float64" if self.time_emb.dtype == torch.float64 else "float32"
         arithmetic = Arithmetic(self, dtype, self.time_emb.device)
-        parts = [arithmetic.dense(seen) for seen in slide(arithmetic, frames[0].permute(0, 2, 3, 1), iters)]
-        flow, logits = (torch.cat([part[i] for part in parts])[None] for i in (0, 1))
-        return AllTrackerOutput(flow, logits[:, :, 0], logits[:, :, 1])
+        windows = slide(arithmetic, frames[0].permute(0, 2, 3, 1), iters)
+        field = torch.stack([field for estimate, _ in windows for field in arithmetic.fields(estimate)])[None]
+        return AllTrackerOutput(field[:, :, :2], field[:, :, 2], field[:, :, 3])
 
 
 def check_length(frames: int) -> None:
@@ -135,6 +135,11 @@ def check_iters(iters: int) -> None:
 def padded(side: int) -> int:
     """The side of a frame, in pixels, once it is padded."""
     return side + -side % MULTIPLE
+
+
+def grid_of(size: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) in cells of a frame of (height, width) pixels, once it is padded."""
+    return padded(size[0]) // CELL, padded(size[1]) // CELL
 
 
 def time_embedding() -> Float[Tensor, "1 16 128"]:

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flowlib.trackers.alltracker.arithmetic import Arithmetic, Encoded
+from flowlib.trackers.alltracker.arithmetic import Arithmetic, Encoded, Estimate
 from flowlib.trackers.alltracker.network import FRAMES, check_frame_size, check_length
 from flowlib.workspace import atomic_write
 
@@ -49,7 +49,7 @@ class State:
         arrays = {field.name: getattr(self, field.name) for field in fields(self)}
         arrays = {name: value.cpu().numpy() if isinstance(value, Tensor) else value for name, value in arrays.items()}
         with atomic_write(Path(path)) as temporary, open(temporary, "wb") as file:
-            np.savez(file, **arrays)
+            np.savez(file, **arrays)  # pyright: ignore[reportArgumentType] (its stub takes them for options)
 
     @classmethod
     def load(cls, path: str | Path, device: torch.device | str = "cpu") -> State:
@@ -73,30 +73,9 @@ class State:
         return cls(int(found["next_frame"]), (height, width), **tensors)
 
 
-@dataclass(frozen=True, eq=False)
-class Seen:
-    """Frames that a window saw first, on the grid of cells.
-
-    Attributes:
-        start: the first of them, counted from the anchor.
-        size: (height, width) of the frames, in pixels.
-        hidden: [F cells 128], from which the upsampling is made.
-        flow: [F cells 2] in cells.
-        logits: [F cells 2] visibility and confidence, before the factor of the upsampling.
-        state: from which the next window goes on; None after the last.
-    """
-
-    start: int
-    size: tuple[int, int]
-    hidden: Float[Tensor, "F cells 128"]
-    flow: Float[Tensor, "F cells 2"]
-    logits: Float[Tensor, "F cells 2"]
-    state: State | None
-
-
 def slide(
     arithmetic: Arithmetic, frames: Iterable[Tensor | np.ndarray], iters: int, state: State | None = None
-) -> Iterator[Seen]:
+) -> Iterator[tuple[Estimate, State | None]]:
     """Go through a video; frames are read as they are needed.
 
     Args:
@@ -106,7 +85,8 @@ def slide(
         state: where an earlier run was left.
 
     Yields:
-        The frames each window saw first. Two frames alone give the second alone, as published.
+        The estimate of the frames each window saw first, and the state from which the next window goes on, None after
+        the last. Two frames alone give the second alone, as published.
 
     Raises:
         ValueError: fewer than 2 frames, frames that are too small, of different sizes or not those of the state.
@@ -123,7 +103,7 @@ def slide(
         if len(batch) == 1:
             zero = arithmetic.zeros(1, size)
             pair = arithmetic.window(anchor, [encode(batch[0])], zero, zero, iters, slice(0, 1))
-            yield Seen(1, size, *pair, None)
+            yield Estimate(1, size, *pair), None
             return
         flow = logits = arithmetic.zeros(FRAMES, size)
     else:
@@ -132,6 +112,8 @@ def slide(
         anchor = arithmetic.encoded(state.anchor, size)
         window = [arithmetic.encoded(features, size) for features in state.features]
         flow, logits = arithmetic.carried(state.flow), arithmetic.carried(state.logits)
+        if not batch:
+            raise ValueError(f"frames: expected those from {state.next_frame} on, got none")
     while batch:
         window += [encode(frame) for frame in batch]
         batch = list(islice(coming, STEP))
@@ -145,7 +127,7 @@ def slide(
             features = torch.stack([frame.rows for frame in window[STEP:]])
             after = State(start + FRAMES, size, anchor.rows, features, flow[STEP:].clone(), logits[STEP:].clone())
         shown = slice(fresh, known)
-        yield Seen(start + fresh, size, hidden[shown], flow[shown], logits[shown], after)
+        yield Estimate(start + fresh, size, hidden[shown], flow[shown], logits[shown]), after
         window, start, fresh = window[STEP:], start + STEP, STEP
         flow, logits = arithmetic.carried(flow[STEP:]), arithmetic.carried(logits[STEP:])
 
@@ -158,7 +140,5 @@ class _Encoder:
 
     def __call__(self, frame: Tensor | np.ndarray) -> Encoded:
         if tuple(frame.shape) != (*self.size, 3):
-            raise ValueError(
-                f"frames: expected [{self.size[0]} {self.size[1]} 3] as the anchor, got {list(frame.shape)}"
-            )
+            raise ValueError(f"frames: expected {[*self.size, 3]} as the first, got {list(frame.shape)}")
         return self.arithmetic.encode(torch.as_tensor(frame))

@@ -63,15 +63,20 @@ class Pyramid:
 
 
 @runtime_checkable
-class Arithmetic(Protocol):
+class Normalizer(Protocol):
+    """How the feature network's norms are computed."""
+
+    def instance_norm(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        """Each channel of each image to mean 0 and variance 1."""
+        ...
+
+
+@runtime_checkable
+class Arithmetic(Normalizer, Protocol):
     """How the network's operations are computed; what they compute is the network's."""
 
     def features(self, net: PIPs, frame: Tensor) -> Float[Tensor, "128 h w"]:
         """The feature map of one frame [3 H W], 0 to 255."""
-        ...
-
-    def instance_norm(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
-        """Each channel of each image to mean 0 and variance 1."""
         ...
 
     def dense(self, layer: nn.Linear, x: Tensor, gelu: bool = False) -> Tensor:
@@ -242,7 +247,7 @@ class FeatureNet(nn.Module):
         self.conv3 = nn.Conv2d(2 * CHANNELS, CHANNELS, 1)
 
     def forward(
-        self, image: Float[Tensor, "B 3 H W"], size: tuple[int, int], arithmetic: Arithmetic
+        self, image: Float[Tensor, "B 3 H W"], size: tuple[int, int], arithmetic: Normalizer
     ) -> Float[Tensor, "B 128 h w"]:
         """Features of `image` (values -1 to 1), resized to `size` cells (height, width)."""
         x = arithmetic.instance_norm(self.conv1(image)).relu_()
@@ -262,7 +267,7 @@ class ResidualBlock(nn.Module):
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
         self.downsample = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride)) if stride > 1 else None
 
-    def forward(self, x: Float[Tensor, "B C H W"], arithmetic: Arithmetic) -> Float[Tensor, "B D h w"]:
+    def forward(self, x: Float[Tensor, "B C H W"], arithmetic: Normalizer) -> Float[Tensor, "B D h w"]:
         y = arithmetic.instance_norm(self.conv1(x)).relu_()
         y = arithmetic.instance_norm(self.conv2(y)).relu_()
         skip = x if self.downsample is None else arithmetic.instance_norm(self.downsample(x))
