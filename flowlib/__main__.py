@@ -565,15 +565,15 @@ def make_hands_train() -> type:
     from flowlib.training.runs import run_folder
 
     quick = TrainConfig(
-        "hand_pose", steps=1500, batch_size=64, optimizer="adam", weight_decay=0.0, learning_rate=1e-3,
-        validate_every=150, save_every=150,
+        "hand_pose", steps=2000, batch_size=64, optimizer="adam", weight_decay=0.0, learning_rate=1e-3,
+        validate_every=200, save_every=200,
     )  # fmt: skip
 
     @dataclass(frozen=True)
     class TrainHands(OnHands):
         net: Literal["small", "deepprior++"] = "small"  # the published plan, or one for two CPU cores
         components: int = 30  # of the pose prior
-        augment: str = "none,rot,trans"  # changes of training crops, one for each: none, rot, scale, trans; "" for none
+        augment: str = "none,rot 30,scale 0.08,trans"  # changes of training crops, one for each; "" for none
         crop: Annotated[CropConfig, tyro.conf.arg(name="")] = CropConfig(size=64)
         config: Annotated[TrainConfig, tyro.conf.arg(name="")] = quick
 
