@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
+from shutil import rmtree
 from typing import Annotated, Any, Literal  # no `annotations` of `__future__`: tyro can't evaluate a local class's
 
 import flowlib
@@ -450,14 +451,16 @@ def make_track() -> type:
             tracker = ConfidentTracker(tracker) if self.confidence else tracker
             video, folder = probe(self.video.expanduser()), self.workspace.report(self.report)
             options: dict[str, Any] = {"num_frames": self.num_frames, "longest": self.longest}
+            keep = folder / "unfinished"
             with Progress(title=self.tracker, total=self.num_frames or video.num_frames, unit="frame") as bar:
-                tracks = track_video(tracker, video, queries, **options, progress=bar.update)
+                tracks = track_video(tracker, video, queries, **options, keep=keep, progress=bar.update)
             for suffix in self.formats:
                 path = folder / f"tracks.{suffix}"
                 print(write_tracks(tracks, path, convention=self.convention, size=video.size))
             if self.overlay:
                 frames = draw_points(iterate_frames(video, 0, tracks.num_frames), tracks)
                 print(write_video(folder / "tracks.mp4", frames, fps=video.fps or 25.0))
+            rmtree(keep, ignore_errors=True)
             seen = tracks.visibility.sum(axis=0).tolist()
             print("\n".join(f"point {i}: seen in {n} of {tracks.num_frames} frames" for i, n in enumerate(seen[:30])))
 
