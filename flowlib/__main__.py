@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
+from shutil import rmtree
 from typing import Annotated, Any, Literal  # no `annotations` of `__future__`: tyro can't evaluate a local class's
 
 import flowlib
@@ -423,6 +424,7 @@ def make_track() -> type:
 
     from flowlib.progress import Progress
     from flowlib.trackers import make_tracker
+    from flowlib.trackers.confidence import ConfidentTracker
     from flowlib.trackers.streaming import track_video
     from flowlib.tracks import write_tracks
     from flowlib.video import iterate_frames, probe, write_video
@@ -437,6 +439,7 @@ def make_track() -> type:
         device: str = "auto"  # auto, cpu, cuda
         num_frames: int = 0  # from the video's first on; 0: all
         longest: int = 0  # pixels of the longer side while tracking; 0: as it is
+        confidence: bool = False  # say of each place how sure it is; takes longer, and all frames at once
         formats: tuple[Literal["npz", "csv", "parquet"], ...] = ("csv",)  # what to write the tracks as
         convention: Conventions = "flowlib"  # whose arrays, and where (0, 0) is in what is written
         overlay: bool = True  # write the video with the points on it, too
@@ -445,16 +448,19 @@ def make_track() -> type:
         def __call__(self) -> None:
             queries = parse_points(self.points)
             tracker = make_tracker(self.tracker, weights=self.weights, device=self.device)
+            tracker = ConfidentTracker(tracker) if self.confidence else tracker
             video, folder = probe(self.video.expanduser()), self.workspace.report(self.report)
             options: dict[str, Any] = {"num_frames": self.num_frames, "longest": self.longest}
+            keep = folder / "unfinished"
             with Progress(title=self.tracker, total=self.num_frames or video.num_frames, unit="frame") as bar:
-                tracks = track_video(tracker, video, queries, **options, progress=bar.update)
+                tracks = track_video(tracker, video, queries, **options, keep=keep, progress=bar.update)
             for suffix in self.formats:
                 path = folder / f"tracks.{suffix}"
                 print(write_tracks(tracks, path, convention=self.convention, size=video.size))
             if self.overlay:
                 frames = draw_points(iterate_frames(video, 0, tracks.num_frames), tracks)
                 print(write_video(folder / "tracks.mp4", frames, fps=video.fps or 25.0))
+            rmtree(keep, ignore_errors=True)
             seen = tracks.visibility.sum(axis=0).tolist()
             print("\n".join(f"point {i}: seen in {n} of {tracks.num_frames} frames" for i, n in enumerate(seen[:30])))
 

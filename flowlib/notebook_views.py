@@ -303,14 +303,16 @@ def _by_motion(dataset: TrajectoryDataset, most: int = 60) -> list[int]:
 
 
 def thinned(tracks: Tracks) -> Tracks:
-    """At most some 900 points, for a static picture: every k-th row and column of a square grid, else every k-th."""
+    """At most some 900 points, for a static picture: every k-th row and column of a grid, else every k-th."""
     step = int(np.ceil(np.sqrt(tracks.num_points / MOST_POINTS)))
-    side = int(np.sqrt(tracks.num_points))
     if step <= 1:
         return tracks
-    if side * side != tracks.num_points:
+    across = int((tracks.queries[:, 2] == tracks.queries[0, 2]).sum())  # of a grid's first row
+    across = across if across > 1 else int(np.sqrt(tracks.num_points))  # a grid whose points are jittered is square
+    if tracks.num_points % across:
         return tracks.points(slice(None, None, step * step))
-    return tracks.points(np.arange(side * side).reshape(side, side)[step // 2 :: step, step // 2 :: step].ravel())
+    rows = np.arange(tracks.num_points).reshape(-1, across)
+    return tracks.points(rows[step // 2 :: step, step // 2 :: step].ravel())
 
 
 def _labelled(folder: str | Path) -> TrajectoryDataset | None:

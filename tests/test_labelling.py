@@ -11,16 +11,24 @@ from dataclasses import replace
 import h5py
 import numpy as np
 import pytest
+import torch
 from fixtures.labelling import CONFIG, DriftTracker, samples, write_videos
 from hypothesis import given
 from hypothesis import strategies as st
 
 from flowlib import sources
+from flowlib.dataset import TrajectoryDataset
 from flowlib.labelling import LabelConfig, estimate, label, make_plan
 from flowlib.labelling.pipeline import Clock, decode_clips, label_clips
 from flowlib.labelling.store import Store
+from flowlib.models.protocols import TrajectoryPrediction
 from flowlib.shards import Shard, ShardError, find_shards
 from flowlib.synthetic import random_scene
+from flowlib.tasks.trajectories import TrajectoryTask
+from flowlib.tasks.trajectories.batch import Frames
+from flowlib.tasks.trajectories.loss import Targets, loss_sums
+from flowlib.trackers.alltracker import AllTracker, AllTrackerTracker
+from flowlib.trackers.lucas_kanade import LucasKanadeTracker
 from flowlib.video import write_video
 from flowlib.workspace import Workspace
 
@@ -63,6 +71,57 @@ def test_labels_are_the_trackers_and_frames_the_videos(videos, tmp_path):
     np.testing.assert_allclose(one.truth.tracks, exact.tracks, atol=1 / 64)
     np.testing.assert_array_equal(one.truth.visibility, exact.visibility)
     assert not any((tmp_path / "scratch").rglob("*.h5"))
+
+
+def network_tracker() -> AllTrackerTracker:
+    """With weights that mean nothing, but move every pixel otherwise."""
+    net = AllTracker("tiny")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for parameter in net.parameters():
+            torch.nn.init.normal_(parameter, std=0.02)
+    return AllTrackerTracker(net, iters=1, device="cpu", visible_above=0.0)
+
+
+@pytest.mark.parametrize("name", ["lucas_kanade", "exact", "alltracker"])
+def test_every_pixel_can_be_labelled(tmp_path, name):
+    """As a field that says what the tracker says, and is the same read, unpacked and trained on."""
+    size, S = (72, 96), 3
+    sources.write_scene(tmp_path / "in" / "v.mkv", random_scene(S, size, seed=3))
+    config = LabelConfig(frames=S, spacing=1, height=72, width=96, tracker=name, encoding="webp")
+    tracker = network_tracker() if name == "alltracker" else None
+    plan = make_plan(tmp_path / "in", config)
+    assert config.num_points == 72 * 96 and "6912 points each" in str(plan)
+    folder = label(plan, Workspace(tmp_path / "out"), tracker=tracker, progress=False).folder
+    dataset = TrajectoryDataset(folder, "all")
+    sample = dataset[0]
+    (path,) = find_shards(folder)[0]
+    with Shard(path) as shard:
+        assert shard.is_dense(sample.clip)
+    assert sample.truth.is_dense(size)
+    if name == "alltracker":
+        dense = tracker.track_dense(sample.frames)
+        flow, seen = dense.flow.reshape(S, 2, -1).transpose(0, 2, 1), dense.visibility.reshape(S, -1)
+        assert np.abs(sample.truth.confidence - dense.confidence.reshape(S, -1)).max() <= 0.5 / 255 + 1e-6
+    elif name == "exact":
+        exact = sources.read_scene(tmp_path / "in" / "v.mkv").tracks(config.queries(), S)
+        flow, seen = exact.displacement, exact.visibility
+    else:
+        found = LucasKanadeTracker()(sample.frames, config.queries())
+        flow, seen = found.displacement, found.visibility
+    assert np.abs(flow).max() > 0.2
+    np.testing.assert_allclose(sample.truth.displacement, flow, atol=1 / 128 + 1e-4)
+    np.testing.assert_array_equal(sample.truth.visibility, seen)
+    unpacked = TrajectoryDataset(folder, "all", unpacked=tmp_path / "fast", progress=False)[0]
+    for key, values in sample.truth.arrays().items():
+        np.testing.assert_array_equal(unpacked.truth.arrays()[key], values)
+    task = TrajectoryTask(augment=None)
+    example = task.example(sample, Frames((0, 1), None), None)
+    batch = task.collate([example, example])
+    still = TrajectoryPrediction(torch.zeros(2, S, 2, *size), torch.ones(2, S, *size), tuple(range(S)))
+    values = task.values(loss_sums(still, Targets.of(batch)), task.counts(batch))
+    moved = np.linalg.norm(sample.truth.displacement[1:], axis=-1)
+    assert values["ade"] == pytest.approx(moved[sample.truth.visibility[1:]].mean(), rel=1e-4)
 
 
 def test_the_second_run_finds_the_work_done(videos, tmp_path):

@@ -12,6 +12,7 @@ import pytest
 from flowlib import notebook_views, sources
 from flowlib.dataset import TrajectoryDataset
 from flowlib.evaluation import evaluate
+from flowlib.geometry import pixel_grid
 from flowlib.labelling import LabelConfig, label, make_plan
 from flowlib.models.baselines import ConstantVelocity, OracleTracks, ZeroMotion
 from flowlib.synthetic import random_scene
@@ -120,6 +121,9 @@ def test_thinning_keeps_a_lattice():
     odd = tracks.points(slice(0, 9_999))
     assert notebook_views.thinned(odd).num_points <= notebook_views.MOST_POINTS
     assert notebook_views.thinned(thin) is thin
+    wide = Tracks.still(np.insert(pixel_grid((90, 160)).reshape(-1, 2), 0, 0, axis=1), 2)
+    x, y = (np.unique(notebook_views.thinned(wide).queries[:, axis]) for axis in (1, 2))
+    assert len(x) * len(y) == notebook_views.thinned(wide).num_points and {*np.diff(x), *np.diff(y)} == {4}
 
 
 def test_own_pictures_are_predicted_on(folder, tmp_path, refuses):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from flowlib import shards
 from flowlib.clips import Clip, ClipSample
+from flowlib.geometry import pixel_grid
 from flowlib.shards import Shard, ShardError
 from flowlib.tracks import Tracks
 from flowlib.video import Video, encode_image
@@ -101,6 +102,130 @@ def test_a_wrong_confidence_is_damage(tmp_path):
             file[f"clips/{sample.clip.key}/confidence"] = wrong
         with Shard(path) as shard, pytest.raises(ShardError, match=f"clip {sample.clip.key} is damaged"):
             shard.tracks(shard.clips[0])
+
+
+def dense(
+    S: int = 3, size: tuple[int, int] = (48, 64), *, reach: float = 20, seed: int = 0, sure: bool = False
+) -> ClipSample:
+    """A clip whose points are all pixels of frame 0, and move anyhow."""
+    rng, N = np.random.default_rng(seed), size[0] * size[1]
+    video = Video("dense", "somewhere", size, 25.0, 100, "d" * 64)
+    queries = np.insert(pixel_grid(size).reshape(-1, 2), 0, 0, axis=1)
+    moved = queries[None, :, 1:] + rng.uniform(-reach, reach, (S, N, 2)).astype(np.float32)
+    moved[0] = queries[:, 1:]
+    tracks = Tracks(moved, rng.random((S, N)) > 0.3, queries, rng.random((S, N)) if sure else None)
+    frames = rng.integers(0, 255, (S, *size, 3), np.uint8)
+    return ClipSample(Clip.of(video, 0, 1, S).labelled(N), frames, tracks)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.integers(1, 4), st.tuples(st.integers(1, 9), st.integers(1, 9)), st.sampled_from([0.0, 5.0, 511.9, 600.0, 5e3]),
+    st.booleans(), st.integers(0, 99),
+)  # fmt: skip
+def test_a_field_is_exactly_what_its_points_would_be(tmp_path_factory, S, size, reach, sure, seed):
+    """Even where steps from frame to frame are twice as long as int16 holds, and wrap around."""
+    path, given_ = tmp_path_factory.mktemp("shard") / "a.h5", dense(S, size, reach=reach, seed=seed, sure=sure)
+    shards.write_shard(path, [given_], tracker=TRACKER, config=CONFIG)
+    shards.check_shard(path)
+    with Shard(path) as shard:
+        (clip,) = shard.clips
+        got, dtype = shard.tracks(clip), shard.file[f"clips/{clip.key}/field"].dtype
+        assert set(shard.file[f"clips/{clip.key}"]) == {"field", "visibility"} | ({"confidence"} if sure else set())
+    displacement = np.round(given_.truth.displacement.astype(np.float64) * 64)
+    assert dtype == (np.uint16 if -32768 <= displacement.min() and displacement.max() <= 32767 else np.uint32)
+    as_points = (displacement / 64).astype(np.float32) + given_.truth.queries[:, 1:]
+    np.testing.assert_array_equal(got.tracks, as_points)
+    np.testing.assert_array_equal(got.queries, given_.truth.queries)
+    np.testing.assert_array_equal(got.visibility, given_.truth.visibility)
+    assert got.tracks.dtype == np.float32 and got.tracks.flags.c_contiguous and got.num_points == clip.num_points
+    if sure:
+        np.testing.assert_array_equal(got.confidence, np.rint(given_.truth.confidence * 255).astype(np.float32) / 255)
+
+
+def test_a_field_reads_as_the_docstring_says(tmp_path):
+    """By other means than the reader's: neighbour by neighbour, in whole numbers without end."""
+    given_ = dense(3, (4, 5), sure=True)
+    path = shards.write_shard(tmp_path / "a.h5", [given_], tracker=TRACKER, config=CONFIG)
+    with h5py.File(path) as file:
+        assert file.attrs["version"] == 2
+        group = file["clips"][given_.clip.key]
+        field, confidence = group["field"][()].astype(int), group["confidence"][()].astype(int)
+    steps = np.zeros((3, 2, 4, 5), int)
+    for at in np.ndindex(*field.shape):
+        *plane, y, x = at
+        told = field[at] // 2 if field[at] % 2 == 0 else -(field[at] + 1) // 2
+        left = steps[(*plane, y, x - 1)] if x else 0
+        steps[at] = (told + left + 2**15) % 2**16 - 2**15
+    moved = np.cumsum(steps, axis=0).transpose(0, 2, 3, 1).reshape(3, 20, 2) / 64
+    np.testing.assert_allclose(moved, given_.truth.displacement, atol=1 / 128 + 1e-5)
+    first = confidence[0, 0, 0] // 2 if confidence[0, 0, 0] % 2 == 0 else -(confidence[0, 0, 0] + 1) // 2
+    assert first % 256 == round(float(given_.truth.confidence[0, 0]) * 255)
+
+
+def test_points_that_are_nearly_all_pixels_are_no_field(tmp_path):
+    given_ = dense(2, (4, 5))
+    later, moved = (given_.truth.queries.copy() for _ in range(2))
+    later[3, 0], moved[3, 1] = 1, moved[3, 1] + 0.01
+    versions = []
+    for truth in (
+        replace(given_.truth, queries=later), replace(given_.truth, queries=moved), given_.truth.points(slice(19)),
+        given_.truth.points([1, 0, *range(2, 20)]),
+    ):  # fmt: skip
+        path = shards.write_shard(tmp_path / "a.h5", [replace(given_, truth=truth)], tracker=TRACKER, config=CONFIG)
+        with Shard(path) as shard:
+            assert not shard.is_dense(shard.clips[0])
+            np.testing.assert_array_equal(shard.tracks(shard.clips[0]).queries, truth.queries)
+            versions.append(shard.file.attrs["version"])
+    assert versions == [1] * 4  # which any flowlib reads
+
+
+def test_dense_clips_merge_with_others(tmp_path):
+    pieces = [
+        shards.write_shard(tmp_path / f"{i}.h5", [sample], tracker=TRACKER, config=CONFIG)
+        for i, sample in enumerate((labelled(), dense(sure=True)))
+    ]
+    with Shard(shards.merge_shards(pieces, tmp_path / "merged.h5")) as shard:
+        shards.check_shard(shard.path)
+        assert [shard.is_dense(clip) for clip in shard.clips] == [False, True] and shard.file.attrs["version"] == 2
+        with Shard(pieces[1]) as alone:
+            expected, got = alone.tracks(alone.clips[0]), shard.tracks(shard.clips[1])
+        for name, array in expected.arrays().items():
+            np.testing.assert_array_equal(got.arrays()[name], array)
+
+
+def test_a_wrong_field_is_damage(tmp_path):
+    sample = dense(3, (4, 5))
+    for wrong in (
+        np.zeros((3, 2, 5, 5), np.uint16), np.zeros((2, 2, 4, 5), np.uint16), np.zeros((3, 2, 4, 5), np.float32),
+        np.zeros((3, 2, 20), np.uint16), np.zeros((3, 2, 4, 5), np.int16), "field",
+    ):  # fmt: skip
+        path = shards.write_shard(tmp_path / "a.h5", [sample], tracker=TRACKER, config=CONFIG)
+        with h5py.File(path, "r+") as file:
+            del file[f"clips/{sample.clip.key}/field"]
+            file[f"clips/{sample.clip.key}/field"] = wrong
+        with Shard(path) as shard, pytest.raises(ShardError, match=f"clip {sample.clip.key} is damaged"):
+            shard.tracks(shard.clips[0])
+
+
+def test_a_field_takes_less_than_its_points(tmp_path):
+    """A smooth motion with a tracker's noise, 160×240: as a field under two thirds of what single points take."""
+    size, S, rng = (160, 240), 4, np.random.default_rng(0)
+    sample = dense(S, size)
+    x, y = sample.truth.queries[:, 1:].T
+    flow = np.stack([np.sin(y / 30) * 3 + x / 90, np.cos(x / 25) * 2], axis=-1)
+    moved = sample.truth.queries[:, 1:] + np.arange(S)[:, None, None] * flow
+    noise = cv2.GaussianBlur(rng.normal(0, 1, (*size, 2 * S)), (0, 0), 4).reshape(-1, S, 2).transpose(1, 0, 2)
+    moved[1:] += noise[1:]
+    truth = replace(sample.truth, tracks=moved.astype(np.float32), visibility=np.ones((S, len(x)), bool))
+    bytes_ = {}
+    for name, order in (("field", slice(None)), ("points", [1, 0, *range(2, len(x))])):
+        one = replace(sample, truth=truth.points(order))
+        path = shards.write_shard(tmp_path / f"{name}.h5", [one], tracker=TRACKER, config=CONFIG)
+        with Shard(path) as shard:
+            group = shard.file[f"clips/{sample.clip.key}"]
+            bytes_[name] = sum(item.id.get_storage_size() for item in group.values())
+    assert bytes_["field"] < 0.65 * bytes_["points"], bytes_
 
 
 def test_overlapping_clips_share_their_frames(tmp_path):

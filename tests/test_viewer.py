@@ -14,7 +14,7 @@ from fixtures.viewer_example import predicted
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowlib.geometry import cell_grid
+from flowlib.geometry import cell_grid, pixel_grid
 from flowlib.tracks import Tracks
 from flowlib.video import decode_image, iterate_frames
 from flowlib.viewer import TrajectoryViewer, ViewedClip
@@ -93,6 +93,22 @@ def test_a_page_of_a_hundred_by_a_hundred_points_stays_light(tmp_path):
     prediction = Tracks(noisy.astype(np.float32), truth.visibility, truth.queries)
     path = TrajectoryViewer(frames.clip(0, 255).astype(np.uint8), truth, prediction).to_html(tmp_path / "page.html")
     assert path.stat().st_size < 1.5e6
+
+
+def test_of_a_dense_clip_every_few_pixels_are_shown():
+    size = (150, 250)
+    queries = np.insert(pixel_grid(size).reshape(-1, 2), 0, 0, axis=1)
+    truth = Tracks(queries[None, :, 1:] + np.zeros((2, 1, 1)), np.ones((2, len(queries)), bool), queries)
+    sure = np.stack([queries[:, 1], queries[:, 2]]) / 250
+    futures = np.stack([truth.tracks, truth.tracks + 1])
+    viewer = TrajectoryViewer(
+        clip(2, size), truth, {"still": np.zeros((2, 2, *size))}, confidence={"still": sure}, futures={"still": futures}
+    )
+    (shown, predicted), x = viewer._scene.sets, np.arange(0, 250, 3)
+    assert viewer.num_points == len(x) * 50 <= 100**2 and np.unique(shown.tracks.queries[:, 1]).tolist() == x.tolist()
+    np.testing.assert_array_equal(predicted.tracks.queries, shown.tracks.queries)
+    np.testing.assert_allclose(predicted.tracks.confidence * 250, shown.tracks.queries[:, 1:].T, rtol=1e-5)
+    np.testing.assert_array_equal(predicted.futures[1].tracks, shown.tracks.tracks + 1)
 
 
 # ---- The door

@@ -163,12 +163,14 @@ class _Hands(Dataset):
         self.root, self.config, self.split, self.seed = Path(root).expanduser(), crop or CropConfig(), split, seed
         self._unpacked = self.root / "unpacked" if unpacked is True else Path(unpacked) if unpacked else None
         self._files = OpenFiles(self._open)
-        self.store_config, found = None, []
-        for path in store_paths(self.root):
+        paths, found = store_paths(self.root), []
+        with HandStore(paths[0]) as store:
+            settings, self.store_config = store.settings, store.config
+            self.skeleton, self.actions = store.skeleton, store.actions
+        for path in paths:
             with HandStore(path) as store:
-                if self.store_config not in (None, store.config):
-                    raise ValueError(f"{path}: expected a store of one config, got two; write it into another folder")
-                self.store_config, self.skeleton, self.actions = store.config, store.skeleton, store.actions
+                if store.settings != settings:
+                    raise ValueError(f"{path}: expected the config and collection of {paths[0]}, got others")
                 found += [(path, about, store.arrays(about)) for about in store.sequences]
         window = self.store_config.window
         if self.config.cube > window:

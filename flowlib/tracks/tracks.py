@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Bool, Float
 
-from flowlib.geometry import Size, rescale_points
+from flowlib.geometry import Size, pixel_grid, rescale_points
 
 _Index = slice | Sequence[int] | np.ndarray
 
@@ -75,6 +75,13 @@ class Tracks:
     def displacement(self) -> Float[np.ndarray, "S N 2"]:
         """Pixels from the query's position; exactly zero in the query's own frame."""
         return self.tracks - self.queries[None, :, 1:]
+
+    def is_dense(self, size: Size) -> bool:
+        """Whether the points are all pixels of frame 0, row by row, of a clip of this (height, width)."""
+        height, width = size
+        if self.num_points != height * width or self.queries[:, 0].any():
+            return False
+        return np.array_equal(self.queries[:, 1:], pixel_grid(size).reshape(-1, 2))
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Its arrays by their names; without `confidence` where there is none."""

@@ -19,6 +19,7 @@ from flowlib.tracks import Tracks
 from flowlib.video import decode_image, encode_image
 
 FINEST_STEP = 1 / 64  # pixels; as fine as the shards keep them
+MOST_ACROSS = 100  # points shown of what is known in every pixel
 REACH = 3  # frame sides: positions further than that from the centre are drawn at this distance
 
 
@@ -124,9 +125,16 @@ def _array(source) -> np.ndarray:
 
 
 def _grid_queries(size: Size) -> np.ndarray:
-    spacing = max(1.0, max(size) / 100)
+    spacing = max(1.0, max(size) / MOST_ACROSS)
     xy = cell_grid(size, max(1, round(size[0] / spacing)), max(1, round(size[1] / spacing)))
     return np.concatenate([np.zeros((len(xy), 1), np.float32), xy], axis=1)
+
+
+def every_few_pixels(size: Size) -> np.ndarray:
+    """Which pixels of a frame, counted row by row, are shown of a dense clip: evenly spaced, up to 100 across."""
+    step = -(-max(size) // MOST_ACROSS)
+    rows, columns = (np.arange((side - 1) % step // 2, side, step) for side in size)
+    return (rows[:, None] * size[1] + columns).ravel()
 
 
 def sample_bilinear(image: np.ndarray, xy: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,14 @@ import traitlets as t
 from flowlib import colours
 from flowlib.tracks import Tracks
 from flowlib.viewer import page, raster
-from flowlib.viewer.packing import PackedFrames, as_tracks, fixed_step, pack_frames, pack_tracks
+from flowlib.viewer.packing import (
+    PackedFrames,
+    as_tracks,
+    every_few_pixels,
+    fixed_step,
+    pack_frames,
+    pack_tracks,
+)
 from flowlib.viewer.player import Choice, Numbers, Player, within
 from flowlib.viewer.scene import (
     BACKGROUNDS,
@@ -49,7 +56,7 @@ class ViewedClip:
     Attributes:
         frames: uint8 [S H W 3], or an iterable of uint8 [H W 3] (kept as JPEG, one at a time is decoded).
         tracks: `Tracks` over these frames, or a dense trajectory [S 2 H W] (displacement in pixels from frame 0; read
-            at a grid of up to 100 points across).
+            at a grid of up to 100 points across). Of tracks of all pixels every few are shown, up to 100 across.
         predictions: name -> the same points: `Tracks`, or a dense trajectory, read at the tracks' queries.
         rebuilt: name -> the frames that prediction rebuilds, as `frames`.
         confidence: name -> [S N], how sure that prediction is of each point, 0 to 1; that of `Tracks` needs no mention.
@@ -72,7 +79,7 @@ class TrajectoryViewer(Player):
     Args:
         frames: uint8 [S H W 3], or an iterable of uint8 [H W 3] (frames are kept as JPEG, one at a time is decoded).
         tracks: `Tracks` over these frames, or a dense trajectory [S 2 H W] (displacement in pixels from frame 0; read
-            at a grid of up to 100 points across).
+            at a grid of up to 100 points across). Of tracks of all pixels every few are shown, up to 100 across.
         prediction: a second set of the same points: `Tracks`, or a dense trajectory, read at the tracks' queries; or
             any number of them by name.
         rebuilt: the frames a prediction rebuilds, as `frames`; gives the backgrounds "rebuilt" and "difference".
@@ -359,7 +366,15 @@ def _scene(clip: ViewedClip, names: tuple[str, ...], title: str, quality: int, w
         futures, weights = _futures(clip.futures.get(name), tracks, f"{where}futures")
         rebuilt = _pack_rebuilt(clip.rebuilt.get(name), frames, quality, where)
         sets.append(ViewerSet(tracks, rebuilt, futures, weights))
+    if truth.is_dense(frames.size):
+        sets = [_thinned(one, every_few_pixels(frames.size)) for one in sets]
     return ViewerScene(frames, tuple(sets), names, title)
+
+
+def _thinned(one: ViewerSet, points: np.ndarray) -> ViewerSet:
+    """Some of its points."""
+    futures = tuple(future.points(points) for future in one.futures)
+    return replace(one, tracks=one.tracks.points(points), futures=futures)
 
 
 def _pack_rebuilt(rebuilt, frames: PackedFrames, quality: int, where: str) -> PackedFrames | None:
