@@ -318,8 +318,9 @@ def write_hands(
     if not collection.sequences:
         raise ValueError(f"collection: expected at least one sequence for {folder}, got none")
     partial = folder / "partial"
-    partial.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     with locked(folder / ".hands.lock"):
+        partial.mkdir(exist_ok=True)  # under the lock: another call may just be removing it
         settings = {"config": json.dumps(asdict(config)), "collection": json.dumps(_describe(collection))}
         _claim(folder, settings)
         for place in (folder, partial):
