@@ -290,7 +290,7 @@ run_demo() {
   export JUPYTER_PREFER_ENV_PATH=1 # else a "python3" kernel of the user's own would be taken before this one
   "$1"
   say "executed notebooks: $EXECUTED"
-  find "$ROOT/reports" -name '*.md' | sort | while IFS= read -r file; do say "table of metrics: $file"; done
+  [ ! -d "$ROOT/reports" ] || find "$ROOT/reports" -name '*.md' | sort | while IFS= read -r file; do say "table of metrics: $file"; done
   "$PYTHON" -m flowlib contents --root "$ROOT" >/dev/null
   say "all of it, to look at in a browser: $ROOT/index.html"
 }

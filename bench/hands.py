@@ -3,11 +3,14 @@
     python bench/hands.py rendering                 # ms per crop and per picture, one thread
     python bench/hands.py design                    # what single frames tell of covered fingers
     python bench/hands.py action --seeds 0 1 2      # accuracy of an LSTM on true joints across subjects
+    python bench/hands.py reading                   # a training pass from the store against decoding PNGs
 
 "rendering" takes turns between contenders, the median of `--rounds` passes over hands in random poses. "design" uses
 nearest neighbours only, so it says what the data allow, not what a network reaches. "action" trains one LSTM of 100
 units on joints relative to the middle knuckle (Adam, 3e-3, amsgrad, batches of 20), chooses the epoch on validation
-subjects and counts on test subjects. Seconds are CPU seconds where they are called so. The last line is JSON.
+subjects and counts on test subjects. "reading" makes crops (64×64 and 128×128) and poses of every `--thin`-th frame of
+a few takes before a wall, from PNGs of the whole pictures and from the store, in turns, all files in the page cache.
+Seconds are CPU seconds where they are called so. The last line is JSON.
 """
 
 import argparse
@@ -15,18 +18,29 @@ import json
 import os
 import platform
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from flowlib.camera import FPHA_DEPTH, Camera
 from flowlib.hands.actions import ActionConfig
+from flowlib.hands.augment import HandAugment
+from flowlib.hands.crop import CropConfig, crop
+from flowlib.hands.dataset import HandFrames
 from flowlib.hands.kinematics import LIMITS, forward, place, random_shape, rotation
 from flowlib.hands.rendering import render
 from flowlib.hands.sensor import sense
+from flowlib.hands.sequences import HandCollection, HandSequence
+from flowlib.hands.store import write_hands
 from flowlib.hands.synthetic import HIDDEN_JOINTS, SyntheticConfig, SyntheticHands
+from flowlib.video import decode_depth
 
 CUBE = 200.0  # mm that a crop shows
 
@@ -206,6 +220,88 @@ def train_lstm(hands: SyntheticHands, epochs: int, seed: int, *, blind: bool) ->
     return {"epoch": best, **{name: round(value, 4) for name, value in history[best].items()}, "last ten": last}
 
 
+def reading(args: argparse.Namespace) -> dict:
+    """CPU ms of a frame of a training pass, by where it is read from, and how many times as fast as from PNGs."""
+    import torch
+
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    made = SyntheticHands(SyntheticConfig(seed=args.seeds[0], subjects=3, takes=1))
+    chosen = [thinned(one, args.thin) for one in made.split("train")]
+    hands = HandCollection(tuple(chosen), {one.key: "train" for one in chosen}, made.actions)
+    augment = HandAugment()
+    with tempfile.TemporaryDirectory() as folder:
+        root, pictures = Path(folder), []
+        for one in chosen:
+            for frame in range(len(one)):
+                pictures.append(
+                    (root / f"{len(pictures):05d}.png", one.camera, one.joints[frame, 3].astype(np.float64))
+                )
+                cv2.imwrite(str(pictures[-1][0]), one.depth(frame).astype(np.uint16))
+        start = time.process_time()
+        write_hands(root / "store", hands)
+        writing = time.process_time() - start
+        generator = torch.Generator().manual_seed(0)
+        contenders: dict[str, Callable[[], None]] = {}
+
+        def pngs(config: CropConfig) -> None:
+            for path, camera, centre in pictures:
+                crop(decode_depth(path.read_bytes()), camera, config, centre=centre)
+
+        def samples(frames: HandFrames, augmented: bool) -> None:
+            for sample in frames:
+                sample = sample.augmented(augment, generator) if augmented else sample
+                _ = sample["crop"], sample["pose"]
+
+        for size in (64, 128):
+            config = CropConfig(size=size)
+            packed = HandFrames(root / "store", "train", config)
+            unpacked = HandFrames(root / "store", "train", config, unpacked=True)
+            contenders |= {
+                f"{size}: PNGs": partial(pngs, config),
+                f"{size}: store": partial(samples, packed, False),
+                f"{size}: unpacked": partial(samples, unpacked, False),
+                f"{size}: unpacked, augmented": partial(samples, unpacked, True),
+            }
+        times: dict[str, list[float]] = {name: [] for name in contenders}
+        for turn in range(args.rounds + 1):
+            for name, contender in contenders.items():
+                start = time.process_time()
+                contender()
+                if turn:
+                    times[name].append(1e3 * (time.process_time() - start) / len(pictures))
+        store = root / "store"
+        sizes = {"PNGs": root, "store": store, "unpacked": store / "unpacked"}
+        bytes_of = {name: sum(path.stat().st_size for path in place.glob("*.*")) for name, place in sizes.items()}
+    rows = {}
+    for name, values in times.items():
+        base = times[f"{name.split(':')[0]}: PNGs"]
+        ratio = statistics.median(png / value for png, value in zip(base, values))
+        rows[name] = {"ms": round(statistics.median(values), 3), "ratio": round(ratio, 1)}
+        print(f"{name:28} {rows[name]['ms']:8.3f} CPU ms a frame {ratio:7.1f}×")
+    kilobytes = {name: round(count / len(pictures) / 1e3) for name, count in bytes_of.items()}
+    print(
+        f"{len(pictures)} frames, kB a frame: {kilobytes}; writing: {1e3 * writing / len(pictures):.1f} CPU ms a frame"
+    )
+    return {"reading": rows, "frames": len(pictures), "kB": kilobytes, "writing_ms": 1e3 * writing / len(pictures)}
+
+
+def thinned(sequence: HandSequence, step: int) -> HandSequence:
+    """Every `step`-th frame of a take, before a slanting wall about a metre away, as noisy as the sensor has it."""
+    rows = np.arange(0, len(sequence), step)
+    height, width = sequence.camera.size
+    wall = 1000 + 0.3 * np.arange(width)[None, :] + 0.2 * np.arange(height)[:, None]
+
+    def read(frame: int) -> np.ndarray:
+        depth = sequence.depth(int(rows[frame]))
+        behind = sense(wall.astype(np.float32), np.random.default_rng(frame))
+        return np.where(depth > 0, depth, behind)
+
+    visible = None if sequence.visible is None else sequence.visible[rows]
+    joints = sequence.joints[rows]
+    return replace(sequence, joints=joints, visible=visible, numbers=None, read=read, source=f"{sequence.source} wall")
+
+
 def config(args: argparse.Namespace, seed: int) -> SyntheticConfig:
     given = json.loads(args.actions)
     changes: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in given.items()}
@@ -214,18 +310,18 @@ def config(args: argparse.Namespace, seed: int) -> SyntheticConfig:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=(rendering.__name__, design.__name__, action.__name__))
+    parser.add_argument("what", choices=(rendering.__name__, design.__name__, action.__name__, reading.__name__))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--subjects", type=int, default=10)
     parser.add_argument("--actions", default="{}", help="JSON of ActionConfig values that differ from the default")
-    parser.add_argument("--rounds", type=int, default=7, help="of rendering")
+    parser.add_argument("--rounds", type=int, default=7, help="of rendering and reading")
     parser.add_argument("--hands", type=int, default=20, help="of rendering, per round")
     parser.add_argument("--crops", action="store_true", help="design: nearest crops, too (minutes)")
-    parser.add_argument("--thin", type=int, default=3, help="design: every how many frames a crop")
+    parser.add_argument("--thin", type=int, default=3, help="design, reading: every how many frames a crop")
     parser.add_argument("--epochs", type=int, default=110, help="of the LSTM")
     parser.add_argument("--blind", action="store_true", help="action: without the covered joints, too")
     args = parser.parse_args()
-    result = {"rendering": rendering, "design": design, "action": action}[args.what](args)
+    result = {"rendering": rendering, "design": design, "action": action, "reading": reading}[args.what](args)
     machine = f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, NumPy {np.__version__}"
     print(machine)
     print(json.dumps({"bench": f"hands {args.what}", "machine": machine, **result}))

@@ -173,9 +173,9 @@ def compare(args) -> dict:
     }
     if args.reference:
         reference = load_reference(args, net.state_dict())
-        calls["reference"] = lambda: run_reference(reference, frames, queries, args)
-    elif args.tracker == "pips":
-        calls["reference"] = lambda: run_plain(net, frames, queries, args.iters)
+        calls["reference"] = functools.partial(run_reference, reference, frames, queries, args)
+    elif isinstance(net, PIPs):
+        calls["reference"] = functools.partial(run_plain, net, frames, queries, args.iters)
     runs = {name: [] for name in calls}
     if args.warm:
         for call in calls.values():

@@ -424,6 +424,7 @@ def make_track() -> type:
 
     from flowlib.progress import Progress
     from flowlib.trackers import make_tracker
+    from flowlib.trackers.confidence import ConfidentTracker
     from flowlib.trackers.streaming import track_video
     from flowlib.tracks import write_tracks
     from flowlib.video import iterate_frames, probe, write_video
@@ -438,6 +439,7 @@ def make_track() -> type:
         device: str = "auto"  # auto, cpu, cuda
         num_frames: int = 0  # from the video's first on; 0: all
         longest: int = 0  # pixels of the longer side while tracking; 0: as it is
+        confidence: bool = False  # say of each place how sure it is; takes longer, and all frames at once
         formats: tuple[Literal["npz", "csv", "parquet"], ...] = ("csv",)  # what to write the tracks as
         convention: Conventions = "flowlib"  # whose arrays, and where (0, 0) is in what is written
         overlay: bool = True  # write the video with the points on it, too
@@ -446,6 +448,7 @@ def make_track() -> type:
         def __call__(self) -> None:
             queries = parse_points(self.points)
             tracker = make_tracker(self.tracker, weights=self.weights, device=self.device)
+            tracker = ConfidentTracker(tracker) if self.confidence else tracker
             video, folder = probe(self.video.expanduser()), self.workspace.report(self.report)
             options: dict[str, Any] = {"num_frames": self.num_frames, "longest": self.longest}
             keep = folder / "unfinished"
@@ -565,15 +568,15 @@ def make_hands_train() -> type:
     from flowlib.training.runs import run_folder
 
     quick = TrainConfig(
-        "hand_pose", steps=1500, batch_size=64, optimizer="adam", weight_decay=0.0, learning_rate=1e-3,
-        validate_every=150, save_every=150,
+        "hand_pose", steps=2000, batch_size=64, optimizer="adam", weight_decay=0.0, learning_rate=1e-3,
+        validate_every=200, save_every=200,
     )  # fmt: skip
 
     @dataclass(frozen=True)
     class TrainHands(OnHands):
         net: Literal["small", "deepprior++"] = "small"  # the published plan, or one for two CPU cores
         components: int = 30  # of the pose prior
-        augment: str = "none,rot,trans"  # changes of training crops, one for each: none, rot, scale, trans; "" for none
+        augment: str = "none,rot 30,scale 0.08,trans"  # changes of training crops, one for each; "" for none
         crop: Annotated[CropConfig, tyro.conf.arg(name="")] = CropConfig(size=64)
         config: Annotated[TrainConfig, tyro.conf.arg(name="")] = quick
 

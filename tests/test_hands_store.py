@@ -116,8 +116,8 @@ def test_the_window_is_what_every_crop_of_its_cube_reads(tmp_path):
                 config, centre = CropConfig(method, cube=212.0, size=48), given_.joints[frame, 3].astype(np.float64)
                 motion = storing_motion(rng.uniform(-np.pi, np.pi))
                 whole = crop(given_.depth(frame), SMALL, config, centre=centre, motion=motion).image
-                seen = view(SMALL, config, centre, motion)
-                read = seen.read(store.depth(there, frame), tuple(map(int, origins[frame])), size=48, unit=0.01)
+                seen = view(SMALL, config, centre, motion).of_window(origins[frame])
+                read = seen.read(store.depth(there, frame), size=48, unit=0.01)
                 assert (np.abs(whole - read) < 1e-4).mean() > 0.999
 
 

@@ -111,6 +111,10 @@ def test_track_follows_chosen_points_into_a_table_and_a_video(tmp_path, capsys):
     assert np.array_equal(read_tracks(folder / "tracks.npz").tracks, tracks.tracks)
     assert probe(folder / "tracks.mp4").num_frames == 12
     assert "point 1: seen in" in capsys.readouterr().out
+    assert main([*command, "--points", "40,30", "--confidence", "--no-overlay", "--report", "sure"]) == 0
+    sure = read_tracks(tmp_path / "reports" / "sure" / "tracks.csv")
+    assert sure.confidence[0, 0] == 1 and np.array_equal(sure.tracks, tracks.points([0]).tracks)
+    assert not (tmp_path / "reports" / "sure" / "tracks.mp4").exists()
     for points in ("40", "40,30,2.5", "40,30,-1", "a,b", "nan,3"):
         assert main([*command, "--points", points]) == 2
         assert capsys.readouterr().err.startswith("flowlib: points: expected x,y or x,y,t (t a frame's number), got '")
@@ -230,7 +234,7 @@ def test_help_and_version_are_quick_and_load_nothing_heavy(capsys):
 def test_every_command_says_what_it_takes(name, capsys):
     with pytest.raises(SystemExit) as stopped:
         main([*name.split(), "--help"])
-    expected = {"convert": "--write-as"}.get(name, "--root")
+    expected = {"convert": "--write-as", "notebooks": "PATH", "badges": "--ref"}.get(name, "--root")
     assert stopped.value.code == 0 and expected in capsys.readouterr().out
 
 

@@ -12,13 +12,13 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal, get_args
 
 import cv2
 import numpy as np
-from jaxtyping import Float, Num
+from jaxtyping import Float, Int, Num
 
 from flowlib.camera import Camera
 from flowlib.geometry import check_size, from_shares
@@ -31,7 +31,6 @@ PADDING = 40.0  # px around the joints' box, of "padded_box"
 BEHIND = 100.0  # mm behind the farthest joint up to which "padded_box" sees
 STILL = Motion()
 MOST_OUTSIDE = 0.01  # share of joints outside the cube from which on there is a warning
-BACKGROUND = 1e6  # halves of a cube; beyond every cube
 BLOB = 200  # px: the least that may be a hand, of `estimate_centre`
 SLICE = 100.0  # mm of depth in which such a blob is looked for
 
@@ -156,38 +155,49 @@ class View:
 
     rotation: Float[np.ndarray, "*n 3 3"]
     centre: Float[np.ndarray, "*n 3"]
-    cube: Float[np.ndarray, "*n"]
+    cube: Float[np.ndarray, "*n"] | np.float64
     homography: Float[np.ndarray, "*n 3 3"]
     intrinsics: Float[np.ndarray, "*n 4"]
-    far: Float[np.ndarray, "*n"]
+    far: Float[np.ndarray, "*n"] | np.float64
 
-    def __getitem__(self, index: int) -> View:
-        """One of n."""
-        return View(*(np.asarray(getattr(self, part.name)[index]) for part in fields(self)))
+    def __getitem__(self, index: int | slice) -> View:
+        """One of n, or some."""
+        parts: tuple[Any, ...] = (self.rotation, self.centre, self.cube, self.homography, self.intrinsics, self.far)
+        return View(*(part[index] for part in parts))
 
-    def read(
-        self, depth: Num[np.ndarray, "h w"], origin: tuple[int, int] = (0, 0), *, size: int, unit: float = 1.0
-    ) -> Float[np.ndarray, "size size"]:
-        """The picture that one view has of a depth picture, or of a window of it: see `Crop.image`.
+    def of_window(self, origin: Int[np.ndarray, "*n 2"]) -> View:
+        """The same view of a window of the picture, by the window's top left pixel (x, y)."""
+        homography = self.homography.copy()
+        homography[..., :2, :] -= origin[..., None] * homography[..., 2:, :]
+        return replace(self, homography=homography)
+
+    def read(self, depth: Num[np.ndarray, "h w"], *, size: int, unit: float = 1.0) -> Float[np.ndarray, "size size"]:
+        """The picture that one view has of depth: see `Crop.image`.
 
         Args:
             depth: float32 or uint16, 0 where nothing was measured.
-            origin: the window's top left pixel (x, y) in the picture.
             size: of the crop in pixels.
             unit: mm of one step of depth.
         """
-        to_window = self.homography.copy()
-        to_window[:2] -= np.array(origin)[:, None] * to_window[2]
-        seen = cv2.warpPerspective(depth, to_window, (size, size), flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP)
-        x, y, one = map(float, to_window[2] * (self.cube / (2 * unit)))
-        steps = np.arange(size, dtype=np.float32)
+        homography, scale = self.homography, 2 / float(self.cube)
+        seen = cv2.warpPerspective(depth, homography, (size, size), flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP)
+        x, y, one = (homography[2] / (scale * unit)).tolist()
+        steps = _steps(size)
         # A depth is along the picture's axis; along the crop's it is z, the last row of the homography times less.
-        image = seen / ((x * steps)[None, :] + (y * steps + one)[:, None])
-        image -= np.float32(2 / self.cube * (self.rotation[2] @ self.centre))
-        background = seen == 0 if np.isinf(self.far) else (seen == 0) | (seen > self.far / unit)
-        image += np.float32(BACKGROUND) * background  # a third of the time that image[background] = 1 takes
+        image = x * steps + (y * steps + one)[:, None]
+        np.divide(seen, image, out=image, casting="same_kind")
+        image -= np.float32(scale * float(self.rotation[2] @ self.centre))
         np.clip(image, -1, 1, out=image)
+        background = seen == 0
+        if math.isfinite(self.far):
+            background |= seen > self.far / unit
+        cv2.copyTo(_ones(size), background.view(np.uint8), image)
         return image
+
+
+@lru_cache
+def _steps(size: int) -> np.ndarray:
+    return np.arange(size, dtype=np.float32)
 
 
 def view(
@@ -250,6 +260,11 @@ def facing(centre: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n 3 3"]:
 
 
 @lru_cache
+def _ones(size: int) -> np.ndarray:
+    return np.ones((size, size), np.float32)
+
+
+@lru_cache
 def _intrinsics(camera: Camera) -> np.ndarray:
     return np.array([[camera.fx, 0, camera.ux], [0, camera.fy, camera.uy], [0, 0, 1]])
 
@@ -294,7 +309,8 @@ def crop(
     seen = view(camera, config, centre, motion, joints)
     depth = depth if depth.dtype == np.uint16 else depth.astype(np.float32, copy=False)
     image, size = seen.read(depth, size=config.size), (config.size, config.size)
-    return Crop(image, seen.rotation, seen.centre, float(seen.cube), Camera(*map(float, seen.intrinsics), size))
+    fx, fy, ux, uy = seen.intrinsics.tolist()
+    return Crop(image, seen.rotation, seen.centre, float(seen.cube), Camera(fx, fy, ux, uy, size))
 
 
 def share_outside(offsets: Float[np.ndarray, "*n 3"], cubes: Sequence[float]) -> dict[float, float]:

@@ -63,14 +63,21 @@ class _Take:
     numbers: Int[np.ndarray, " S"]
     origin: Int[np.ndarray, "S 2"]
     centres: Float[np.ndarray, "S 3"]
-    views: View
+    views: View  # of the stored windows
+    poses: Float[np.ndarray, "S J 3"]
+
+
+def poses_of(joints: Float[np.ndarray, "*n J 3"], seen: View) -> Float[np.ndarray, "*n J 3"]:
+    """Joints in mm as views see them, float32, in halves of the cube."""
+    return normalise(joints.astype(np.float64), seen.centre, seen.rotation, seen.cube).astype(np.float32)
 
 
 class HandSample(Mapping[str, Any]):
     """One frame, or the frames of a sequence; see the module's header."""
 
-    def __init__(self, hands: _Hands, take: _Take, rows: int | slice, seen: View) -> None:
-        self._hands, self._take, self._rows, self._seen = hands, take, rows, seen
+    def __init__(self, hands: _Hands, take: _Take, rows: int | slice, moved: View | None = None) -> None:
+        self._hands, self._take, self._rows = hands, take, rows
+        self._seen, self._is_moved = moved or take.views[rows], moved is not None
         self._made: dict[str, Any] = {}
 
     def __getitem__(self, name: str) -> Any:
@@ -92,7 +99,7 @@ class HandSample(Mapping[str, Any]):
         """This sample after a motion; one that was applied before is forgotten."""
         take, rows = self._take, self._rows
         seen = view(take.about.camera, self._hands.config, take.centres[rows], motion, take.joints[rows])
-        return HandSample(self._hands, take, rows, seen)
+        return HandSample(self._hands, take, rows, seen.of_window(take.origin[rows]))
 
     def _make(self, name: str) -> Any:
         take, rows, seen = self._take, self._rows, self._seen
@@ -100,8 +107,8 @@ class HandSample(Mapping[str, Any]):
             case "crop":
                 return torch.from_numpy(self._crop())
             case "pose":
-                pose = normalise(take.joints[rows].astype(np.float64), seen.centre, seen.rotation, seen.cube)
-                return torch.from_numpy(pose.astype(np.float32))
+                pose = take.poses[rows] if not self._is_moved else poses_of(take.joints[rows], seen)
+                return torch.from_numpy(pose.copy())
             case "joints" | "visible":
                 return torch.from_numpy((take.joints if name == "joints" else take.visible)[rows].copy())
             case "centre" | "rotation" | "cube" | "intrinsics":
@@ -156,12 +163,14 @@ class _Hands(Dataset):
         self.root, self.config, self.split, self.seed = Path(root).expanduser(), crop or CropConfig(), split, seed
         self._unpacked = self.root / "unpacked" if unpacked is True else Path(unpacked) if unpacked else None
         self._files = OpenFiles(self._open)
-        self.store_config, found = None, []
-        for path in store_paths(self.root):
+        paths, found = store_paths(self.root), []
+        with HandStore(paths[0]) as store:
+            settings, self.store_config = store.settings, store.config
+            self.skeleton, self.actions = store.skeleton, store.actions
+        for path in paths:
             with HandStore(path) as store:
-                if self.store_config not in (None, store.config):
-                    raise ValueError(f"{path}: expected a store of one config, got two; write it into another folder")
-                self.store_config, self.skeleton, self.actions = store.config, store.skeleton, store.actions
+                if store.settings != settings:
+                    raise ValueError(f"{path}: expected the config and collection of {paths[0]}, got others")
                 found += [(path, about, store.arrays(about)) for about in store.sequences]
         window = self.store_config.window
         if self.config.cube > window:
@@ -203,23 +212,16 @@ class _Hands(Dataset):
         joints, visible = arrays["joints"], arrays.get("visible", np.ones(arrays["joints"].shape[:2], bool))
         try:
             views = view(about.camera, self.config, centres[rows], STILL, joints[rows])
+            views = views.of_window(arrays["origin"][rows])
         except ValueError as error:
             raise ValueError(f"{about.key}: {error}") from error
         own = (joints[rows], visible[rows], arrays["numbers"][rows], arrays["origin"][rows], centres[rows])
-        return _Take(about, path, rows, *own, views)
-
-    def _offsets(self) -> np.ndarray:
-        parts = [
-            normalise(take.joints.astype(np.float64), take.views.centre, take.views.rotation, np.array(2.0))
-            for take in self._takes
-        ]
-        return np.concatenate(parts)
+        return _Take(about, path, rows, *own, views, poses_of(joints[rows], views))
 
     def read(self, take: _Take, frame: int, seen: View) -> Float[np.ndarray, "H W"]:
         """What one view has of a frame."""
         depth = self._files[take.path].depth(take.about, int(take.rows[frame]))
-        x, y = take.origin[frame]
-        return seen.read(depth, (int(x), int(y)), size=self.config.size, unit=self.store_config.unit)
+        return seen.read(depth, size=self.config.size, unit=self.store_config.unit)
 
     def _open(self, path: Path) -> HandStore | UnpackedDepth:
         store = HandStore(path)
@@ -265,7 +267,7 @@ class _Hands(Dataset):
     @property
     def poses(self) -> Float[np.ndarray, "N J 3"]:
         """The true poses of all frames, float32, as `pose` of the samples; decodes no depth."""
-        return (self._offsets() / (self.config.cube / 2)).astype(np.float32)
+        return np.concatenate([take.poses for take in self._takes])
 
     def fit_pca(self, config: PCAConfig | None = None, *, folder: str | Path | None = None) -> PosePCA:
         """A basis of this split's poses, see `pca.fit_pca`; kept in `pca/` of the store, or in `folder`.
@@ -279,7 +281,7 @@ class _Hands(Dataset):
 
     def outside(self, cubes: Sequence[float]) -> dict[float, float]:
         """The share of joints outside cubes around these centres, by their side in mm; warns of over 1 %."""
-        return share_outside(self._offsets(), cubes)
+        return share_outside(self.poses * (self.config.cube / 2), cubes)
 
 
 class HandFrames(_Hands):
@@ -330,7 +332,7 @@ class HandFrames(_Hands):
         index = int(index) % len(self)
         number = int(np.searchsorted(self._starts, index, side="right")) - 1
         take, row = self._takes[number], index - int(self._starts[number])
-        return HandSample(self, take, row, take.views[row])
+        return HandSample(self, take, row)
 
 
 class HandSequences(_Hands):
@@ -366,7 +368,7 @@ class HandSequences(_Hands):
 
     def __getitem__(self, index: int) -> HandSample:
         take = self._takes[index]
-        return HandSample(self, take, slice(0, len(take.joints)), take.views)
+        return HandSample(self, take, slice(0, len(take.joints)))
 
     def sequence(self, index: int) -> HandSequence:
         """A sequence as a reader gives it, for a viewer: its depth is 0 outside the stored windows."""

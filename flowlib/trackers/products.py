@@ -127,7 +127,8 @@ class Conv(nn.Module):
 
     def __init__(self, weight: Tensor, bias: Tensor, relu: bool, dtype: torch.dtype, **options) -> None:
         super().__init__()
-        fits = weight.shape[2:] == (3, 3) and weight.shape[1] >= 16 and options == {"padding": 1}
+        as_usual = "padding" in options and all(option in (1, (1, 1)) for option in options.values())
+        fits = as_usual and weight.shape[2:] == (3, 3) and weight.shape[1] >= 16
         self.winograd = fits and dtype != torch.float64 and weight.device.type == "cpu" and winograd_works()
         layout = torch.contiguous_format if self.winograd else torch.channels_last
         self.weight = weight.to(torch.float32 if self.winograd else dtype).contiguous(memory_format=layout)
@@ -136,7 +137,7 @@ class Conv(nn.Module):
     def forward(self, image: Float[Tensor, "1 C H W"]) -> Float[Tensor, "1 D h w"]:
         image = image.to(self.weight.dtype)
         if self.winograd:
-            y = torch._nnpack_spatial_convolution(image.contiguous(), self.weight, self.bias, [1, 1], [1, 1])
+            y = torch.ops.aten._nnpack_spatial_convolution(image.contiguous(), self.weight, self.bias, [1, 1], [1, 1])
         else:
             y = F.conv2d(image.contiguous(memory_format=torch.channels_last), self.weight, self.bias, **self.options)
         return F.relu_(y) if self.relu else y
@@ -152,7 +153,7 @@ def winograd_works() -> bool:
     try:
         if not torch.backends.nnpack.is_available():  # which also makes it ready
             return False
-        got = torch._nnpack_spatial_convolution(image, weight, torch.zeros(1), [1, 1], [1, 1])
+        got = torch.ops.aten._nnpack_spatial_convolution(image, weight, torch.zeros(1), [1, 1], [1, 1])
     except (AttributeError, RuntimeError):
         return False
     return torch.allclose(got, F.conv2d(image, weight, padding=1), atol=1e-3)

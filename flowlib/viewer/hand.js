@@ -229,11 +229,8 @@ class HandViewer extends Player {
 
   async load() {
     const { model, header } = this, joints = new Float32Array((await inflate(model.get("_joints"))).buffer);
-    const bytes = (name) => {
-      const view = model.get(name);
-      return new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
-    };
-    const depth = bytes("_depth"), seen = bytes("_visible"), likely = bytes("_actions"), K = header.actions.length;
+    const [depth, seen, likely] = ["_depth", "_visible", "_actions"].map((name) => bytesFrom(model, name));
+    const K = header.actions.length;
     let atDepth = 0, atJoint = 0, atSeen = 0, atLikely = 0;
     this.palette = new Palette(model.get("_palette"));
     this.takes = header.sequences.map((one) => {

@@ -481,6 +481,11 @@ class Player {
   }
 }
 
+/** The bytes of a trait; some front ends give nothing where Python gave none. */
+function bytesFrom(model, name) {
+  const view = model.get(name);
+  return view?.byteLength ? new Uint8Array(view.buffer, view.byteOffset, view.byteLength) : new Uint8Array(0);
+}
 async function inflate(view) {
   const stream = new Blob([view]).stream().pipeThrough(new DecompressionStream("deflate"));
   return new Uint8Array(await new Response(stream).arrayBuffer());

@@ -359,9 +359,9 @@ class Viewer extends Player {
   async load() {
     const { model, header } = this;
     const slicer = (name) => {
-      const view = model.get(name);
-      let at = view.byteOffset;
-      return (size) => new Uint8Array(view.buffer, (at += size) - size, size);
+      const bytes = bytesFrom(model, name);
+      let at = 0;
+      return (size) => bytes.subarray(at, (at += size));
     };
     const frames = slicer("_frames"), rebuilt = slicer("_rebuilt"), tracks = slicer("_tracks");
     const total = (sizes) => sizes.reduce((sum, size) => sum + size, 0);

@@ -9,9 +9,11 @@ float32 (float64 in "float64"). Knows nothing of videos and windows' order.
 from __future__ import annotations
 
 import copy
+import functools
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +29,7 @@ from flowlib.trackers.alltracker.network import (
     LEVELS,
     RADIUS,
     AllTracker,
+    grid_of,
     padded,
 )
 from flowlib.trackers.pips.network import instance_norm
@@ -92,6 +95,11 @@ class Dense:
         return self.path.product(rows.to(self.weight.dtype), self.weight, self.bias, self.activation)
 
 
+def weight_and_bias(state: dict[str, Tensor], place: str, name: str) -> tuple[Tensor, Tensor]:
+    """Of one layer."""
+    return state[f"{place}.{name}.weight"], state[f"{place}.{name}.bias"]
+
+
 def as_image(rows: Float[Tensor, "cells C"], grid: tuple[int, int]) -> Float[Tensor, "1 C h w"]:
     """The same numbers as a map."""
     return rows.unflatten(0, grid).permute(2, 0, 1)[None]
@@ -144,8 +152,7 @@ class Arithmetic:
 
     def encoded(self, rows: Float[Tensor, "cells C"], size: tuple[int, int]) -> Encoded:
         """The `Encoded` of a frame of `size` whose finest level was kept."""
-        h, w = (padded(side) // CELL for side in size)
-        return self._pyramid(as_image(rows.to(self.device, self.stream), (h, w)))
+        return self._pyramid(as_image(rows.to(self.device, self.stream), grid_of(size)))
 
     def _pyramid(self, level: Float[Tensor, "1 C h w"]) -> Encoded:
         levels, grids = [], []
@@ -160,7 +167,7 @@ class Arithmetic:
 
     def zeros(self, frames: int, size: tuple[int, int]) -> Tensor:
         """A first window's flow or logits."""
-        h, w = (padded(side) // CELL for side in size)
+        h, w = grid_of(size)
         return torch.zeros(frames, h * w, 2, dtype=self.stream, device=self.device)
 
     def carried(self, half: Float[Tensor, "8 cells 2"]) -> Float[Tensor, "16 cells 2"]:
@@ -210,7 +217,7 @@ class Arithmetic:
             for i in range(iters):
                 count = range(len(frames))[needed] if i == iters - 1 else range(len(frames))
                 z = hidden.new_empty(len(frames), len(anchor.rows), CHANNELS)
-                moved = None
+                moved = z.new_empty(0)
                 for f, frame in enumerate(frames):
                     # Copies of a frame differ in nothing but their time, until that has moved them apart.
                     if i or f == 0 or frame is not frames[f - 1] or not torch.equal(flow[f], flow[f - 1]):
@@ -244,14 +251,14 @@ class Arithmetic:
 
     def upsample(self, estimate: Estimate, cells: Int[Tensor, " n"]) -> Iterator[Float[Tensor, "n 64 4"]]:
         """Frame after frame, the pixels of some cells: flow (x, y) in pixels, visibility and confidence logits."""
-        grid = tuple(padded(side) // CELL for side in estimate.size)
+        grid = grid_of(estimate.size)
         with tensor_cores(self.dtype, self.device):
             for hidden, flow, logits in zip(estimate.hidden, estimate.flow, estimate.logits, strict=True):
                 yield self.upsampling(hidden, torch.cat([flow, logits], dim=1), grid, cells)
 
     def fields(self, estimate: Estimate) -> Iterator[Float[Tensor, "4 H W"]]:
         """Frame after frame, every pixel: flow (x, y) in pixels, visibility and confidence logits."""
-        (H, W), (h, w) = estimate.size, (padded(side) // CELL for side in estimate.size)
+        (H, W), (h, w) = estimate.size, grid_of(estimate.size)
         (top, _), (left, _) = margins(H), margins(W)
         for values in self.upsample(estimate, torch.arange(h * w, device=self.device)):
             field = values.reshape(h, w, CELL, CELL, 4).permute(4, 0, 2, 1, 3).reshape(4, h * CELL, w * CELL)
@@ -272,9 +279,8 @@ class TinyEncoder:
         for layer in [layer for layer in self.fnet.modules() if not isinstance(layer, nn.Conv2d)]:
             for name, conv in list(layer.named_children()):
                 if isinstance(conv, nn.Conv2d):
-                    setattr(
-                        layer, name, arithmetic.conv(conv.weight, conv.bias, stride=conv.stride, padding=conv.padding)
-                    )
+                    weight, bias = conv.weight, cast(Tensor, conv.bias)
+                    setattr(layer, name, arithmetic.conv(weight, bias, stride=conv.stride, padding=conv.padding))
 
     def __call__(self, image: Float[Tensor, "1 3 H W"]) -> Float[Tensor, "1 128 h w"]:
         return self.fnet(image, (image.shape[2] // CELL, image.shape[3] // CELL), self)
@@ -287,19 +293,16 @@ class FullEncoder:
     """ConvNeXt-Tiny, with a dilated convolution where its third stage would halve the resolution."""
 
     def __init__(self, arithmetic: Arithmetic, net: AllTracker, state: dict[str, Tensor]) -> None:
-        def part(name: str) -> tuple[Tensor, Tensor]:
-            return state[f"{name}.weight"], state[f"{name}.bias"]
-
-        layers = "cnn.features"
-        self.stem, self.stem_norm = arithmetic.conv(*part(f"{layers}.0.0"), stride=4), part(f"{layers}.0.1")
-        halving = arithmetic.conv(*part(f"{layers}.2.1"), stride=2)
-        widening = arithmetic.conv(*part(f"{layers}.4.1"), padding=2, dilation=2)
+        part = functools.partial(weight_and_bias, state, "cnn.features")
+        self.stem, self.stem_norm = arithmetic.conv(*part("0.0"), stride=4), part("0.1")
+        halving = arithmetic.conv(*part("2.1"), stride=2)
+        widening = arithmetic.conv(*part("4.1"), padding=2, dilation=2)
         blocks = [
-            [Space(arithmetic, state, f"{layers}.{s}.{i}") for i in range(n)] for s, n in ((1, 3), (3, 3), (5, 9))
+            [Space(arithmetic, state, f"cnn.features.{s}.{i}") for i in range(n)] for s, n in ((1, 3), (3, 3), (5, 9))
         ]
-        ends = [(part(f"{layers}.2.0"), halving), (part(f"{layers}.4.0"), widening), None]
+        ends = [(part("2.0"), halving), (part("4.0"), widening), None]
         self.stages = list(zip(blocks, ends, strict=True))
-        self.out = Dense(arithmetic, *part("dot_conv"))
+        self.out = Dense(arithmetic, state["dot_conv.weight"], state["dot_conv.bias"])
         self.stream = arithmetic.stream
 
     def __call__(self, image: Float[Tensor, "1 3 H W"]) -> Float[Tensor, "1 256 h w"]:
@@ -324,13 +327,12 @@ class Space:
     """A ConvNeXt block: x + scale ⊙ MLP(norm(7×7 depthwise x))."""
 
     def __init__(self, arithmetic: Arithmetic, state: dict[str, Tensor], name: str) -> None:
-        weight = {key: state[f"{name}.block.{key}.weight"] for key in "0235"}
-        bias = {key: state[f"{name}.block.{key}.bias"] for key in "0235"}
-        self.depthwise = arithmetic.conv(weight["0"], bias["0"], padding=3, groups=len(weight["0"]))
-        self.norm = (weight["2"], bias["2"])
-        self.widen = Dense(arithmetic, weight["3"], bias["3"], "gelu")
-        self.narrow = Dense(arithmetic, weight["5"], bias["5"])
+        part = functools.partial(weight_and_bias, state, f"{name}.block")
         self.scale = state[f"{name}.layer_scale"].flatten()
+        self.depthwise = arithmetic.conv(*part("0"), padding=3, groups=len(self.scale))
+        self.norm = part("2")
+        self.widen = Dense(arithmetic, *part("3"), "gelu")
+        self.narrow = Dense(arithmetic, *part("5"))
         self.stream = arithmetic.stream
 
     def __call__(self, rows: Float[Tensor, "cells C"], grid: tuple[int, int]) -> Float[Tensor, "cells C"]:
@@ -342,13 +344,11 @@ class Time:
     """Attention over a window's frames, for each cell by itself, and an MLP: x + scale ⊙ (x + …)."""
 
     def __init__(self, arithmetic: Arithmetic, state: dict[str, Tensor], name: str) -> None:
-        def part(key: str) -> tuple[Tensor, Tensor]:
-            return state[f"{name}.block.{key}.weight"], state[f"{name}.block.{key}.bias"]
-
+        part = functools.partial(weight_and_bias, state, f"{name}.block")
         query, pair = part("attn.to_q"), part("attn.to_kv")
-        self.query = Dense(arithmetic, *(tensor / 4 for tensor in query))  # 1/√16, which is exact
-        self.key = Dense(arithmetic, *(tensor[:CHANNELS] for tensor in pair))
-        self.value = Dense(arithmetic, *(tensor[CHANNELS:] for tensor in pair))
+        self.query = Dense(arithmetic, query[0] / 4, query[1] / 4)  # 1/√16, which is exact
+        self.key = Dense(arithmetic, pair[0][:CHANNELS], pair[1][:CHANNELS])
+        self.value = Dense(arithmetic, pair[0][CHANNELS:], pair[1][CHANNELS:])
         self.out = Dense(arithmetic, *part("attn.to_out"))
         self.widen = Dense(arithmetic, *part("mlp.fc1"), "gelu_tanh")
         self.narrow = Dense(arithmetic, *part("mlp.fc2"))
@@ -380,10 +380,7 @@ class Motion:
     """The motion encoder: what a frame shows where the flow leads, and the flow itself."""
 
     def __init__(self, arithmetic: Arithmetic, state: dict[str, Tensor]) -> None:
-        def part(key: str) -> tuple[Tensor, Tensor]:
-            name = f"update_block.motion_encoder.{key}"
-            return state[f"{name}.weight"], state[f"{name}.bias"]
-
+        part = functools.partial(weight_and_bias, state, "update_block.motion_encoder")
         self.compared = Dense(arithmetic, *part("convc1"), "relu")
         self.compared2 = arithmetic.conv(*part("convc2"), relu=True, padding=1)
         self.flow1 = arithmetic.conv(*part("convf1"), relu=True, padding=2)
@@ -445,7 +442,7 @@ class Refine:
             (Time(arithmetic, state, f"{name}.{i}"), Space(arithmetic, state, f"{name}.{i + 1}"))
             for i in range(0, 2 * BLOCKS, 2)
         ]
-        self.final = Dense(arithmetic, *(state[f"update_block.final_conv.{end}"] for end in ("weight", "bias")))
+        self.final = Dense(arithmetic, *weight_and_bias(state, "update_block", "final_conv"))
         self.timed = context.T
         self.stream = arithmetic.stream
 
@@ -476,8 +473,8 @@ class Heads:
 
     def __init__(self, arithmetic: Arithmetic, state: dict[str, Tensor]) -> None:
         heads = ("flow_head", "visconf_head")
-        first = (torch.cat([state[f"{head}.0.{end}"] for head in heads]) for end in ("weight", "bias"))
-        self.first = arithmetic.conv(*first, relu=True, padding=1)
+        weight, bias = (torch.cat(pair) for pair in zip(*(weight_and_bias(state, head, "0") for head in heads)))
+        self.first = arithmetic.conv(weight, bias, relu=True, padding=1)
         # The second convolutions have so few outputs that products, one for each of the 9 neighbours, are faster.
         second = [state[f"{head}.2.weight"].permute(2, 3, 0, 1).flatten(0, 2) for head in heads]
         self.second = [weight.to(arithmetic.product) for weight in second]
@@ -505,7 +502,8 @@ class Upsampling:
     def __init__(self, arithmetic: Arithmetic, state: dict[str, Tensor]) -> None:
         weight = state["upsample_weight.0.weight"].permute(0, 2, 3, 1)  # out 3 3 in
         self.first = Dense(arithmetic, weight.flatten(1), state["upsample_weight.0.bias"], "relu")
-        self.second = Dense(arithmetic, *(state[f"upsample_weight.2.{end}"] / 4 for end in ("weight", "bias")))
+        second = weight_and_bias(state, "upsample_weight", "2")
+        self.second = Dense(arithmetic, second[0] / 4, second[1] / 4)
         self.stream = arithmetic.stream
 
     def __call__(

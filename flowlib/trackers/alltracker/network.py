@@ -137,6 +137,11 @@ def padded(side: int) -> int:
     return side + -side % MULTIPLE
 
 
+def grid_of(size: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) in cells of a frame of (height, width) pixels, once it is padded."""
+    return padded(size[0]) // CELL, padded(size[1]) // CELL
+
+
 def time_embedding() -> Float[Tensor, "1 16 128"]:
     """Sines, then cosines, of a frame's place in its window; what the published buffer holds."""
     half = CHANNELS // 2

@@ -49,7 +49,7 @@ class State:
         arrays = {field.name: getattr(self, field.name) for field in fields(self)}
         arrays = {name: value.cpu().numpy() if isinstance(value, Tensor) else value for name, value in arrays.items()}
         with atomic_write(Path(path)) as temporary, open(temporary, "wb") as file:
-            np.savez(file, **arrays)
+            np.savez(file, **arrays)  # pyright: ignore[reportArgumentType] (its stub takes them for options)
 
     @classmethod
     def load(cls, path: str | Path, device: torch.device | str = "cpu") -> State:

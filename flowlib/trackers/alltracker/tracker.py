@@ -28,7 +28,7 @@ from flowlib.trackers.alltracker.network import (
     check_frame_size,
     check_iters,
     check_length,
-    padded,
+    grid_of,
 )
 from flowlib.trackers.alltracker.sliding import State, slide
 from flowlib.tracks import Tracks, check_clip
@@ -124,7 +124,8 @@ class AllTrackerTracker:
             for way in (range(anchor, -1, -1), range(anchor, S)):
                 if len(way) > 1:
                     for part in self.stream((frames[t] for t in way), queries[points, 1:]):
-                        cells = np.ix_([way[part.start + i] for i in range(len(part.tracks))], points)
+                        times = np.array(way[part.start : part.start + len(part.tracks)])
+                        cells = times[:, None], points
                         tracks[cells], visibility[cells] = part.tracks, part.visibility
                         confidence[cells] = part.confidence
                         done += len(part.tracks)
@@ -220,7 +221,7 @@ class AllTrackerTracker:
         near, far = corner.long(), (corner + 1).minimum(limit).long()
         x = torch.stack([near[:, 0], far[:, 0]], dim=1)[:, None] + left  # N 1 2
         y = torch.stack([near[:, 1], far[:, 1]], dim=1)[:, :, None] + top  # N 2 1
-        cells, place = torch.unique((y // CELL) * (padded(W) // CELL) + x // CELL, return_inverse=True)
+        cells, place = torch.unique((y // CELL) * (grid_of((H, W))[1]) + x // CELL, return_inverse=True)
         pixels = place * CELL**2 + (y % CELL) * CELL + x % CELL  # N 2 2
         results = []
         for values in self.arithmetic.upsample(seen, cells):
