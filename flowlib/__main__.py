@@ -439,6 +439,7 @@ def make_track() -> type:
         device: str = "auto"  # auto, cpu, cuda
         num_frames: int = 0  # from the video's first on; 0: all
         longest: int = 0  # pixels of the longer side while tracking; 0: as it is
+        reanchor: int = 0  # pips, alltracker: ask anew for a point that isn't seen for so many last frames; 0: never
         confidence: bool = False  # say of each place how sure it is; takes longer, and all frames at once
         formats: tuple[Literal["npz", "csv", "parquet"], ...] = ("csv",)  # what to write the tracks as
         convention: Conventions = "flowlib"  # whose arrays, and where (0, 0) is in what is written
@@ -450,7 +451,11 @@ def make_track() -> type:
             tracker = make_tracker(self.tracker, weights=self.weights, device=self.device)
             tracker = ConfidentTracker(tracker) if self.confidence else tracker
             video, folder = probe(self.video.expanduser()), self.workspace.report(self.report)
-            options: dict[str, Any] = {"num_frames": self.num_frames, "longest": self.longest}
+            options: dict[str, Any] = {
+                "num_frames": self.num_frames,
+                "longest": self.longest,
+                "reanchor": self.reanchor,
+            }
             keep = folder / "unfinished"
             with Progress(title=self.tracker, total=self.num_frames or video.num_frames, unit="frame") as bar:
                 tracks = track_video(tracker, video, queries, **options, keep=keep, progress=bar.update)
