@@ -70,7 +70,7 @@ class Camera:
         """Whether each point is before the camera and inside its picture."""
         before = points[..., 2] > 0
         xy = self.project(np.where(before[..., None], points, np.ones((), points.dtype)))[..., :2]
-        return before & inside(xy, self.size)
+        return np.asarray(before & inside(xy, self.size))
 
 
 def _in_front(points: Float[np.ndarray, "*n 3"], name: str) -> tuple[Any, Any, Any]:
