@@ -163,13 +163,19 @@ class _Hands(Dataset):
         self.root, self.config, self.split, self.seed = Path(root).expanduser(), crop or CropConfig(), split, seed
         self._unpacked = self.root / "unpacked" if unpacked is True else Path(unpacked) if unpacked else None
         self._files = OpenFiles(self._open)
-        self.store_config, found = None, []
+        settings, found = None, []
         for path in store_paths(self.root):
             with HandStore(path) as store:
-                if self.store_config not in (None, store.config):
-                    raise ValueError(f"{path}: expected a store of one config, got two; write it into another folder")
+                if settings not in (None, store.settings):
+                    other = "config, skeleton and actions"
+                    raise ValueError(f"{path}: expected the {other} of the store's other files, got others; remove one")
+                settings = store.settings
                 self.store_config, self.skeleton, self.actions = store.config, store.skeleton, store.actions
                 found += [(path, about, store.arrays(about)) for about in store.sequences]
+        for key, count in Counter(about.key for _, about, _ in found).items():
+            if count > 1:
+                files = " and ".join(path.name for path, about, _ in found if about.key == key)
+                raise ValueError(f"{self.root}: expected each sequence once, got {key!r} in {files}; remove one")
         window = self.store_config.window
         if self.config.cube > window:
             made = f"write the store again with StoreConfig(window={self.config.cube:g})"
@@ -304,7 +310,8 @@ class HandFrames(_Hands):
     Raises:
         FileNotFoundError: no store there.
         StoreError: it is damaged.
-        ValueError: a split without sequences, `splits` that lacks one, or a cube larger than the store's windows.
+        ValueError: a split without sequences, `splits` that lacks one, a cube larger than the store's windows, or files
+            that don't belong together.
     """
 
     def __init__(

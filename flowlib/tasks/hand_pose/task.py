@@ -137,12 +137,15 @@ class PoseTask(Task):
     # ------------------------------------------------------------------------------------------------ training
 
     def check(self, model: nn.Module, dataset: Any, name: str) -> None:
-        """Raise `ValueError` unless the crops, the joints and the actions are as many as the network takes."""
+        """Raise `ValueError` unless the joints are the skeleton's, and crops, joints and actions as the network takes
+        them."""
         sample = dataset[0]
         skeleton = SKELETONS[self.skeleton]
         if sample["pose"].shape != (skeleton.num_joints, 3):
             got = list(sample["pose"].shape)
             raise ValueError(f"{name}: expected poses [{skeleton.num_joints} 3] of {skeleton.name}, got {got}")
+        if (there := _hands(dataset).skeleton).joints != skeleton.joints:
+            raise ValueError(f"{name}: expected the joints of {skeleton.name}, in its order, got those of {there.name}")
         if self.loss == "coefficients":
             if not isinstance(model, HasBasis):
                 got = type(model).__name__
