@@ -134,6 +134,15 @@ def restore(poses: Any, centre: Any, rotation: Any, cube: Any) -> Any:
     return poses @ rotation * _column(cube / 2) + centre[..., None, :]
 
 
+def pixels_of(
+    joints: Float[np.ndarray, "*n J 3"], rotation: Float[np.ndarray, "*n 3 3"], intrinsics: Float[np.ndarray, "*n 4"]
+) -> Float[np.ndarray, "*n J 2"]:
+    """Where joints in mm in the camera's frame are seen in crops, (x, y) in their pixels, float64."""
+    x, y, z = np.moveaxis(joints.astype(np.float64) @ rotation.astype(np.float64).swapaxes(-1, -2), -1, 0)
+    fx, fy, ux, uy = np.moveaxis(intrinsics.astype(np.float64), -1, 0)[..., None]
+    return np.stack([fx * x / z + ux, fy * y / z + uy], axis=-1)
+
+
 def _transposed(rotation: Any) -> Any:
     return rotation.swapaxes(-1, -2)
 

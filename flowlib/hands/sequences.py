@@ -194,13 +194,3 @@ class HandCollection:
         if name not in SPLITS:
             raise ValueError(f"split: expected one of {', '.join(SPLITS)}, got {name!r}")
         return tuple(sequence for sequence in self.sequences if self.splits[sequence.key] == name)
-
-    def __str__(self) -> str:
-        """What a notebook prints: how much there is, what the check found, and what is skipped."""
-        lines = []
-        for name in SPLITS:
-            takes = self.split(name)
-            subjects = len({take.subject for take in takes})
-            lines.append(f"{name}: {len(takes)} sequences, {sum(map(len, takes))} frames, {subjects} subjects")
-        lines += [str(self.check)] if self.check else []
-        return "\n".join([*lines, *(f"skipped {skipped.name}: {skipped.reason}" for skipped in self.skipped)])

@@ -144,8 +144,7 @@ class PoseTask(Task):
         if sample["pose"].shape != (skeleton.num_joints, 3):
             got = list(sample["pose"].shape)
             raise ValueError(f"{name}: expected poses [{skeleton.num_joints} 3] of {skeleton.name}, got {got}")
-        if (there := _hands(dataset).skeleton).joints != skeleton.joints:
-            raise ValueError(f"{name}: expected the joints of {skeleton.name}, in its order, got those of {there.name}")
+        self._check_skeleton(dataset, name)
         if self.loss == "coefficients":
             if not isinstance(model, HasBasis):
                 got = type(model).__name__
@@ -164,9 +163,16 @@ class PoseTask(Task):
         if actions and self.condition == "true" and actions != have:
             raise ValueError(f"{name}: expected hands of {actions} actions, as the model is told of, got {have}")
 
+    def _check_skeleton(self, dataset: Any, name: str) -> None:
+        """As many joints in another order would be other joints: quietly wrong names, roots and bones."""
+        there, wanted = _hands(dataset).skeleton, SKELETONS[self.skeleton]
+        if there.joints != wanted.joints:
+            raise ValueError(f"{name}: expected the joints of {wanted.name}, in its order, got those of {there.name}")
+
     def describe_data(self, dataset: Any) -> dict[str, Any]:
         """Subjects, number of actions, skeleton, and how the crops were made, with what truth they contain."""
         hands = _hands(dataset)
+        self._check_skeleton(dataset, "dataset")
         crop = asdict(hands.config) | {"truth": hands.config.truth}
         about = {"subjects": list(hands.subjects), "num_actions": len(hands.actions), "crop": crop}
         return about | {"skeleton": hands.skeleton.name}
@@ -262,6 +268,7 @@ class PoseTask(Task):
         return {"condition": self.condition, "skeleton": self.skeleton}
 
     def identify(self, dataset: Any, index: int, sample: Any) -> Identity:
+        self._check_skeleton(dataset, "dataset")
         group = sample["key"] if self.intervals == "sequence" else sample["subject"]
         return Identity(sample["key"], group, hash_content(sample), f"{len(sample['crop'])} frames")
 
