@@ -97,7 +97,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, help="2000; overfit 240; lists 300")
     parser.add_argument("--size", type=int, help="pixels of a crop: 64; overfit 128; lists 32")
-    parser.add_argument("--dropout", type=float, default=0.0)
+    parser.add_argument("--dropout", type=float, default=0.3)
     parser.add_argument("--cubes", default="180,190,200,210,220")
     parser.add_argument("--augments", default=f"none;none,rot;none,rot 30;none,scale 0.08;none,trans;{AUGMENT}")
     args = parser.parse_args()

@@ -251,7 +251,7 @@ def reading(args: argparse.Namespace) -> dict:
         def samples(frames: HandFrames, augmented: bool) -> None:
             for sample in frames:
                 sample = sample.augmented(augment, generator) if augmented else sample
-                sample["crop"], sample["pose"]
+                _ = sample["crop"], sample["pose"]
 
         for size in (64, 128):
             config = CropConfig(size=size)

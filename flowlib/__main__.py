@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
+from shutil import rmtree
 from typing import Annotated, Any, Literal  # no `annotations` of `__future__`: tyro can't evaluate a local class's
 
 import flowlib
@@ -438,6 +439,7 @@ def make_track() -> type:
         device: str = "auto"  # auto, cpu, cuda
         num_frames: int = 0  # from the video's first on; 0: all
         longest: int = 0  # pixels of the longer side while tracking; 0: as it is
+        reanchor: int = 0  # pips, alltracker: ask anew for a point that isn't seen for so many last frames; 0: never
         confidence: bool = False  # say of each place how sure it is; takes longer, and all frames at once
         formats: tuple[Literal["npz", "csv", "parquet"], ...] = ("csv",)  # what to write the tracks as
         convention: Conventions = "flowlib"  # whose arrays, and where (0, 0) is in what is written
@@ -449,15 +451,21 @@ def make_track() -> type:
             tracker = make_tracker(self.tracker, weights=self.weights, device=self.device)
             tracker = ConfidentTracker(tracker) if self.confidence else tracker
             video, folder = probe(self.video.expanduser()), self.workspace.report(self.report)
-            options: dict[str, Any] = {"num_frames": self.num_frames, "longest": self.longest}
+            options: dict[str, Any] = {
+                "num_frames": self.num_frames,
+                "longest": self.longest,
+                "reanchor": self.reanchor,
+            }
+            keep = folder / "unfinished"
             with Progress(title=self.tracker, total=self.num_frames or video.num_frames, unit="frame") as bar:
-                tracks = track_video(tracker, video, queries, **options, progress=bar.update)
+                tracks = track_video(tracker, video, queries, **options, keep=keep, progress=bar.update)
             for suffix in self.formats:
                 path = folder / f"tracks.{suffix}"
                 print(write_tracks(tracks, path, convention=self.convention, size=video.size))
             if self.overlay:
                 frames = draw_points(iterate_frames(video, 0, tracks.num_frames), tracks)
                 print(write_video(folder / "tracks.mp4", frames, fps=video.fps or 25.0))
+            rmtree(keep, ignore_errors=True)
             seen = tracks.visibility.sum(axis=0).tolist()
             print("\n".join(f"point {i}: seen in {n} of {tracks.num_frames} frames" for i, n in enumerate(seen[:30])))
 
@@ -567,15 +575,15 @@ def make_hands_train() -> type:
     from flowlib.training.runs import run_folder
 
     quick = TrainConfig(
-        "hand_pose", steps=1500, batch_size=64, optimizer="adam", weight_decay=0.0, learning_rate=1e-3,
-        validate_every=150, save_every=150,
+        "hand_pose", steps=2000, batch_size=64, optimizer="adam", weight_decay=0.0, learning_rate=1e-3,
+        validate_every=200, save_every=200,
     )  # fmt: skip
 
     @dataclass(frozen=True)
     class TrainHands(OnHands):
         net: Literal["small", "deepprior++"] = "small"  # the published plan, or one for two CPU cores
         components: int = 30  # of the pose prior
-        augment: str = "none,rot,trans"  # changes of training crops, one for each: none, rot, scale, trans; "" for none
+        augment: str = "none,rot 30,scale 0.08,trans"  # changes of training crops, one for each; "" for none
         crop: Annotated[CropConfig, tyro.conf.arg(name="")] = CropConfig(size=64)
         config: Annotated[TrainConfig, tyro.conf.arg(name="")] = quick
 

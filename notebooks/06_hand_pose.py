@@ -81,17 +81,17 @@ report: str = "hand_pose"  # name of the report's folder
 crop: str = "virtual"  # virtual (a camera that looks at the hand), cube, or padded_box (takes its window from the truth)
 cube: float = 200.0  # side of the cube around the hand, mm
 centre: str = "truth"  # of the cube: truth (a joint) or estimated (from the depth alone)
-augment: str = "none,rot,trans"  # changes of training crops, one for each, drawn anew each time; "" for none
+augment: str = "none,rot 30,scale 0.08,trans"  # changes of training crops, one for each, drawn anew each time; "" for none
 net: str = "small"  # small, or deepprior++ (the published plan)
 size: int = 64  # side of a crop in pixels
 components: int = 30  # of the pose prior
-steps: int = 1500  # optimiser steps in all
+steps: int = 2000  # optimiser steps in all
 batch_size: int = 64  # crops a step
 learning_rate: float = 0.001  # of the optimiser, at its highest
 schedule: str = "cosine"  # of the learning rate: constant (steps may be raised later), cosine or one_cycle
-validate_every: int = 150  # steps
+validate_every: int = 200  # steps
 cubes: str = ""  # a list to compare by small runs, such as "180,190,200,210,220"
-augments: str = ""  # another, such as "none;rot;trans;none,rot,trans"
+augments: str = ""  # another, such as "none;none,rot 30;none,scale 0.08"
 list_steps: int = 300  # steps of each of these runs
 seeds: int = 3  # runs of each setting
 seed: int = 0  # decides the synthetic hand, the first weights, the order of crops and what else is drawn at random
@@ -119,6 +119,7 @@ from flowlib.hand_views import (
     centre_cost,
     hand_sheet,
     hand_viewer,
+    hidden_limit,
     open_hands,
     outside_table,
     parse_augment,
@@ -209,6 +210,9 @@ Markdown("\n\n".join(evaluation.summary()))
 
 # %%
 Markdown(evaluation.table())
+
+# %%
+print(hidden_limit(collection))
 
 # %%
 Markdown(published_table(source, {"model": evaluation.estimate("model", "mpjpe").mean}))

@@ -8,9 +8,12 @@ from fixtures.hands import CROP, hand_frames, hand_sequences, hand_store  # noqa
 from fixtures.pose import tiny_pose_net
 
 from flowlib import hand_views
+from flowlib.hands import HandCollection
+from flowlib.hands.actions import ActionConfig
 from flowlib.hands.augment import HandAugment
 from flowlib.hands.crop import CropConfig, pixels_of
 from flowlib.hands.dataset import HandSequences
+from flowlib.hands.synthetic import SyntheticConfig, SyntheticHands
 from flowlib.tasks.hand_pose import PoseTask
 from flowlib.training import TrainConfig
 
@@ -122,3 +125,11 @@ def test_a_stored_sequence_is_the_one_that_was_read(hand_store):
 def test_a_viewer_shows_the_truth_and_every_method(model, hand_sequences):
     viewer = hand_views.hand_viewer({"model": model}, hand_sequences, 1, TASK)
     assert viewer.num_sets == 2 and viewer.num_frames == len(hand_sequences[1]["joints"])
+
+
+def test_it_is_said_how_far_hidden_joints_can_be_known():
+    hands = SyntheticHands(SyntheticConfig(subjects=3, takes=1, actions=ActionConfig(families=1)))
+    known = hands.expected_gain("test")
+    assert f"{known.without:.1f} mm off without the action, {known.action:.1f} mm" in hand_views.hidden_limit(hands)
+    others = HandCollection(hands.sequences, hands.splits, hands.actions)
+    assert "not known of these hands" in hand_views.hidden_limit(others)

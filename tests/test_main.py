@@ -234,7 +234,7 @@ def test_help_and_version_are_quick_and_load_nothing_heavy(capsys):
 def test_every_command_says_what_it_takes(name, capsys):
     with pytest.raises(SystemExit) as stopped:
         main([*name.split(), "--help"])
-    expected = {"convert": "--write-as"}.get(name, "--root")
+    expected = {"convert": "--write-as", "notebooks": "PATH", "badges": "--ref"}.get(name, "--root")
     assert stopped.value.code == 0 and expected in capsys.readouterr().out
 
 

@@ -205,7 +205,7 @@ def test_a_clone_that_was_moved_gets_a_new_environment(settled):
 
 
 def test_test_hands_its_arguments_to_pytest(settled):
-    assert settled.run("test", "-k", "some name").stdout == "pytest ['-k', 'some name']\n"
+    assert settled.run("test", "-k", "some name").stdout.endswith(", '-k', 'some name']\n")
 
 
 @pytest.fixture
@@ -267,7 +267,7 @@ def test_ci_runs_the_suite_with_or_without_a_browser(settled, outcome):
     settled.add("apt-get", f'echo "$*" >> "{settled.path}/apt.log"; {outcome}')
     settled.add("id", "echo 0")
     result = settled.run(script=".ci/run")
-    assert result.returncode == 0 and result.stdout.endswith("pytest []\n")
+    assert result.returncode == 0 and re.search(r"pytest \[[^\n]*\]\n$", result.stdout)
     assert ("browser" in result.stdout) == (outcome != "exit 0")
     log = settled.path / "apt.log"
     assert log.read_text().startswith("update") and ("chromium" in log.read_text()) == (outcome == "exit 0")

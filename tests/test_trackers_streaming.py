@@ -1,15 +1,21 @@
 """Tracking piece by piece: the same tracks as in one go, and few frames in memory."""
 
+import copy
+from typing import Any
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowlib.synthetic import synthetic_clip
-from flowlib.trackers import FrameToFrame
+from flowlib.trackers import FrameToFrame, Streams, Stretch
+from flowlib.trackers.alltracker import AllTracker, AllTrackerTracker
 from flowlib.trackers.benchmark import StillTracker
 from flowlib.trackers.lucas_kanade import LucasKanadeTracker
-from flowlib.trackers.streaming import track_stream, track_video
+from flowlib.trackers.pips import PIPs, PIPsTracker
+from flowlib.trackers.streaming import Kept, track_stream, track_video
 from flowlib.video import probe, write_video
 
 S, SIZE = 14, (48, 64)
@@ -80,7 +86,7 @@ def test_one_frame_and_no_points_are_no_matter():
 
 def test_a_tracker_that_sees_the_whole_video_gets_it(monkeypatch, refuses):
     tracker = StillTracker()
-    assert not isinstance(tracker, FrameToFrame) and isinstance(LucasKanadeTracker(), FrameToFrame)
+    assert not isinstance(tracker, FrameToFrame | Streams) and isinstance(LucasKanadeTracker(), FrameToFrame)
     assert track_stream(tracker, reader(FRAMES), S, queries_of(0)).num_frames == S
     monkeypatch.setattr("flowlib.trackers.streaming.MOST_BYTES", FRAMES.nbytes - 1)
     with refuses(f"zero motion sees all frames at once: expected up to {S - 1} of this size, got {S}; take fewer"):
@@ -93,6 +99,130 @@ def test_a_video_that_ends_early_and_wrong_queries_are_refused(tracker, refuses)
         track_stream(tracker, reader(FRAMES), S + 3, queries_of(0), piece=5)
     with refuses("frame from 0 to 13"):
         track_stream(tracker, reader(FRAMES), S, np.array([[S, 0.0, 0.0]]))
+
+
+def killed(tracker: Any, left: int) -> Any:
+    """The same tracker, killed after so many calls, or stretches."""
+
+    class Killed(type(tracker)):
+        def __call__(self, *given):
+            self.count()
+            return super().__call__(*given)
+
+        def stream(self, *given):
+            for stretch in super().stream(*given):
+                self.count()
+                yield stretch
+
+        def count(self):
+            self.left -= 1
+            if self.left < 0:
+                raise KeyboardInterrupt
+
+    doomed = copy.copy(tracker)
+    doomed.__class__, doomed.left = Killed, left
+    return doomed
+
+
+def small_pips() -> PIPsTracker:
+    torch.manual_seed(0)
+    return PIPsTracker(PIPs(), iters=1, block=4, device="cpu")
+
+
+def small_alltracker() -> AllTrackerTracker:
+    torch.manual_seed(0)
+    net = AllTracker("tiny")
+    for parameter in net.parameters():
+        torch.nn.init.normal_(parameter, std=0.02)
+    return AllTrackerTracker(net, iters=1, device="cpu", visible_above=0.2)
+
+
+STREAMED = {
+    "lucas_kanade": (LucasKanadeTracker, 30, (48, 64), 3),
+    "pips": (small_pips, 42, (64, 64), 2),
+    "alltracker": (small_alltracker, 26, (72, 72), 2),
+}
+
+
+@pytest.mark.parametrize("name", STREAMED)
+def test_killed_and_taken_up_again_gives_what_one_go_gives(tmp_path, name):
+    """Killed once in every so many pieces, backwards and forwards; each piece is done but once."""
+    make, length, size, steps = STREAMED[name]
+    frames, _ = synthetic_clip(length, size, seed=5, motion="wander", camera="wander", num_sprites=3)
+    queries = np.array([[0, 20.0, 20.0], [0, 30.5, 10.25], [length - 3, 12.0, 30.0], [length - 3, 9.0, 9.0]])
+    tracker = make()
+    whole = tracker(frames, queries)
+    about, piece = {"video": "v"}, 5
+    runs = 0
+    while True:
+        runs += 1
+        kept = Kept.open(tmp_path, tracker, queries, length, about)
+        try:
+            done = []
+            found = track_stream(
+                killed(tracker, steps), reader(frames), length, queries, piece=piece, kept=kept, advance=done.append
+            )
+            break
+        except KeyboardInterrupt:
+            assert runs < 30
+    assert runs > 2 and sum(done) == length
+    for key, values in whole.arrays().items():
+        np.testing.assert_array_equal(found.arrays()[key], values, err_msg=key)
+    assert set(found.arrays()) == set(whole.arrays()) and np.abs(whole.displacement).max() > 0.1
+    states = [path for path in kept.folder.glob("*-state-*")]
+    assert len(states) == {"lucas_kanade": 0, "pips": 2, "alltracker": 2}[name]  # one for each way, the last
+    other = Kept.open(tmp_path, tracker, queries + [0, 1, 0], length, about)
+    assert not any(other.folder.iterdir()) and not kept.folder.exists()
+
+
+def test_a_damaged_piece_is_done_again(tmp_path):
+    tracker, queries = LucasKanadeTracker(), queries_of(1)
+    kept = Kept.open(tmp_path, tracker, queries, S, {})
+    first = track_stream(tracker, reader(FRAMES), S, queries, piece=4, kept=kept)
+    for path, content in zip(sorted(kept.folder.iterdir()), (b"", b"PK no archive", None)):
+        path.write_bytes(content if content is not None else path.read_bytes()[:-40])
+    again = track_stream(tracker, reader(FRAMES), S, queries, piece=4, kept=kept)
+    np.testing.assert_array_equal(again.tracks, first.tracks)
+    np.testing.assert_array_equal(again.visibility, first.visibility)
+
+
+class Forgetful:
+    """Streams; points go right by a pixel a frame, and are seen for six frames from the one they are asked for in."""
+
+    def __call__(self, frames, queries):
+        raise AssertionError("it is to stream")
+
+    def describe(self):
+        return {"name": "forgetful"}
+
+    def load_state(self, path):
+        raise ValueError(path)
+
+    def stream(self, frames, xy, state=None):
+        for start, _ in enumerate(frames):
+            sure = np.full((1, len(xy)), 1 / (1 + start), np.float32)
+            yield Stretch(
+                start, (xy + [start, 0]).astype(np.float32)[None], np.full((1, len(xy)), start < 6), sure, None
+            )
+
+
+def test_points_that_are_lost_for_good_are_asked_for_again(tmp_path, refuses):
+    """In the frame they were seen last in, again and again; only those lost for so long, and only after it."""
+    frames = np.zeros((20, 8, 8, 3), np.uint8)
+    queries = np.array([[0, 1.5, 2.0], [3, 4.0, 5.0], [14, 1.0, 1.0]])
+    once = track_stream(Forgetful(), reader(frames), 20, queries)
+    assert once.visibility.sum(axis=0).tolist() == [6, 6 + 3, 6 + 5]
+    kept = Kept.open(tmp_path, Forgetful(), queries, 20, {})
+    again = track_stream(Forgetful(), reader(frames), 20, queries, reanchor=3, kept=kept)
+    assert again.visibility[0:18, 0].all() and again.visibility[:, 1].sum() == 3 + 6 + 5 + 5
+    right = np.arange(20)[:, None] - queries[:, 0]
+    np.testing.assert_array_equal(again.tracks[:, :2, 0] - queries[:2, 1], np.abs(right[:, :2]))
+    np.testing.assert_array_equal(again.visibility[:, 2], once.visibility[:, 2])
+    assert again.confidence[6, 0] == np.float32(1 / 2) and again.confidence[5, 0] == np.float32(1 / 6)
+    patient = track_stream(Forgetful(), reader(frames), 20, queries, reanchor=15)
+    np.testing.assert_array_equal(patient.visibility, once.visibility)
+    with refuses("reanchor: expected 0, or a number of frames for a tracker that streams"):
+        track_stream(LucasKanadeTracker(), reader(FRAMES), S, queries_of(0), reanchor=3)
 
 
 @pytest.fixture(scope="module")

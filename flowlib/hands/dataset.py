@@ -163,14 +163,14 @@ class _Hands(Dataset):
         self.root, self.config, self.split, self.seed = Path(root).expanduser(), crop or CropConfig(), split, seed
         self._unpacked = self.root / "unpacked" if unpacked is True else Path(unpacked) if unpacked else None
         self._files = OpenFiles(self._open)
-        settings, found = None, []
-        for path in store_paths(self.root):
+        paths, found = store_paths(self.root), []
+        with HandStore(paths[0]) as store:
+            settings, self.store_config = store.settings, store.config
+            self.skeleton, self.actions = store.skeleton, store.actions
+        for path in paths:
             with HandStore(path) as store:
-                if settings not in (None, store.settings):
-                    other = "config, skeleton and actions"
-                    raise ValueError(f"{path}: expected the {other} of the store's other files, got others; remove one")
-                settings = store.settings
-                self.store_config, self.skeleton, self.actions = store.config, store.skeleton, store.actions
+                if store.settings != settings:
+                    raise ValueError(f"{path}: expected the config and collection of {paths[0]}, got others")
                 found += [(path, about, store.arrays(about)) for about in store.sequences]
         for key, count in Counter(about.key for _, about, _ in found).items():
             if count > 1:

@@ -209,15 +209,15 @@ def _load(path: Path, key: str) -> PosePCA:
 
 def _fit(parts, components: int, distinct: int | None = None) -> PosePCA:
     """The basis of poses that come in parts: by the sums of their products, in float64."""
-    count, total, products = 0, 0.0, 0.0
+    count, origin, total, products = 0, np.zeros(0), np.zeros(0), np.zeros(0)
     for poses in parts:
         if not len(poses):
             raise ValueError("poses: expected at least one, got none")
         flat = np.asarray(poses, np.float64).reshape(len(poses), -1)
         if not np.isfinite(flat).all():
             raise ValueError("poses: expected finite ones, got NaN or infinity")
-        if count == 0:
-            origin = flat.mean(axis=0)  # near the mean, so that nothing cancels out
+        if count == 0:  # taken from a point near the mean, so that nothing cancels out
+            origin, total, products = flat.mean(axis=0), np.zeros(flat.shape[1]), np.zeros((flat.shape[1],) * 2)
         flat = flat - origin
         count, total, products = count + len(flat), total + flat.sum(axis=0), products + flat.T @ flat
     samples, D = count if distinct is None else distinct, len(origin)

@@ -359,9 +359,9 @@ def _describe(collection: HandCollection) -> dict[str, Any]:
 
 
 def _collection_of(about: Mapping[str, Any]) -> tuple[Skeleton, tuple[str, ...]]:
-    given = dict(about["skeleton"])
-    skeleton = Skeleton(**given | {"joints": tuple(given["joints"]), "parents": tuple(given["parents"])})
-    return skeleton, tuple(map(str, about["actions"]))
+    given: dict[str, Any] = dict(about["skeleton"])
+    given |= {name: tuple(given[name]) for name in ("joints", "parents")}
+    return Skeleton(**given), tuple(map(str, about["actions"]))
 
 
 def _claim(folder: Path, settings: dict[str, str]) -> None:
@@ -404,7 +404,7 @@ def _compare(
     wanted = (sequence.subject, sequence.action, sequence.camera, collection.splits[sequence.key])
     with HandStore(path) as store:
         arrays = store.arrays(entry)
-    rows = np.isin(sequence.numbers, arrays["numbers"])
+    rows = np.isin(np.asarray(sequence.numbers), arrays["numbers"])
     same = there == wanted and np.array_equal(sequence.joints[rows], arrays["joints"])
     if same and (verify or isinstance(sequence.source, str)):
         same = entry.fingerprint == sequence.fingerprint()
@@ -484,9 +484,10 @@ def _merge(folder: Path, paths: list[Path], settings: dict[str, str]) -> list[Pa
 def _encode(sequence: HandSequence, config: StoreConfig) -> tuple[dict[str, np.ndarray], list[tuple[int, str]]] | None:
     """The arrays of a sequence, and the frames that are left out; None if all are."""
     truths = sequence.joints[:, sequence.skeleton.centre].astype(np.float64)
+    numbers = np.asarray(sequence.numbers)
     kept, skipped, windows, origins, estimates = [], [], [], [], []
     for frame, centre in enumerate(truths):
-        number = int(sequence.numbers[frame])
+        number = int(numbers[frame])
         try:
             if centre[2] <= 0:
                 raise ValueError(f"expected its centre before the camera, got z = {centre[2]:g} mm")
@@ -518,7 +519,7 @@ def _encode(sequence: HandSequence, config: StoreConfig) -> tuple[dict[str, np.n
         "joints": sequence.joints[kept],
         "centre": truths[kept].astype(np.float32),
         "estimated": _filled(np.array(estimates, np.float32)),
-        "numbers": np.asarray(sequence.numbers)[kept].astype(np.int64),
+        "numbers": numbers[kept].astype(np.int64),
     }
     if sequence.visible is not None:
         arrays["visible"] = np.packbits(sequence.visible[kept], axis=1)

@@ -8,11 +8,14 @@ A point's result must not depend on the other points of the call. Trackers know 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
+from jaxtyping import Bool, Float
 
 from flowlib.clips import Clip
 from flowlib.devices import pick_device
@@ -20,7 +23,8 @@ from flowlib.geometry import Fit
 from flowlib.tracks import Tracks, check_clip
 
 __all__ = [
-    "NAMES", "FrameToFrame", "NeedsClip", "Tracker", "check_clip", "check_no_weights", "check_on_cpu", "make_tracker",
+    "NAMES", "FrameToFrame", "NeedsClip", "StreamState", "Streams", "Stretch", "Tracker", "check_clip",
+    "check_no_weights", "check_on_cpu", "make_tracker",
 ]  # fmt: skip
 
 # name -> a function `make(weights, device) -> Tracker`; its module is loaded when it is asked for
@@ -72,6 +76,52 @@ class FrameToFrame(Protocol):
 
     @property
     def frame_to_frame(self) -> Literal[True]: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Stretch:
+    """Some frames of a video, one after another, that a tracker is done with.
+
+    Attributes:
+        start: the first of them, counted from the one that points were asked for in.
+        tracks: float32 [F N 2] absolute (x, y) in pixels.
+        visibility: bool [F N], True = visible.
+        confidence: float32 [F N], 0 to 1; None where the tracker has none.
+        state: with it and the frames from its `next_frame` on, `Streams.stream` goes on; None after the last frame.
+    """
+
+    start: int
+    tracks: Float[np.ndarray, "F N 2"]
+    visibility: Bool[np.ndarray, "F N"]
+    confidence: Float[np.ndarray, "F N"] | None
+    state: StreamState | None
+
+
+@runtime_checkable
+class StreamState(Protocol):
+    """All that a tracker needs of the frames before `next_frame` to go on."""
+
+    @property
+    def next_frame(self) -> int: ...
+
+    def save(self, path: str | Path) -> None:
+        """Write it to a file that `Streams.load_state` reads, all of it or nothing."""
+        ...
+
+
+@runtime_checkable
+class Streams(Protocol):
+    """A tracker that takes a video of any length frame by frame, and can be left and taken up again, bit for bit."""
+
+    def stream(
+        self, frames: Iterable[np.ndarray], xy: Float[np.ndarray, "N 2"], state: Any = None
+    ) -> Iterator[Stretch]:
+        """Follow points `xy` of the first frame through all; with a `state`, frames begin at its `next_frame`."""
+        ...
+
+    def load_state(self, path: str | Path) -> StreamState:
+        """What `StreamState.save` wrote, or `ValueError`."""
+        ...
 
 
 def make_tracker(name: str, *, weights: str = "", device: str = "auto") -> Tracker:

@@ -127,7 +127,8 @@ class Conv(nn.Module):
 
     def __init__(self, weight: Tensor, bias: Tensor, relu: bool, dtype: torch.dtype, **options) -> None:
         super().__init__()
-        fits = weight.shape[2:] == (3, 3) and weight.shape[1] >= 16 and options == {"padding": 1}
+        as_usual = "padding" in options and all(option in (1, (1, 1)) for option in options.values())
+        fits = as_usual and weight.shape[2:] == (3, 3) and weight.shape[1] >= 16
         self.winograd = fits and dtype != torch.float64 and weight.device.type == "cpu" and winograd_works()
         layout = torch.contiguous_format if self.winograd else torch.channels_last
         self.weight = weight.to(torch.float32 if self.winograd else dtype).contiguous(memory_format=layout)

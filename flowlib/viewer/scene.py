@@ -194,5 +194,5 @@ def shown_points(count: int, density: float) -> np.ndarray:
 def future_opacities(weights: Float[np.ndarray, " K"], weighted: bool) -> Float[np.ndarray, " K"]:
     """How opaque each sampled future is drawn: alike, or by its weight, the likeliest fully."""
     if not weighted:
-        return np.full(len(weights), max(0.15, len(weights) ** -0.5))
+        return np.full(len(weights), max(0.15, 1 / np.sqrt(len(weights))))
     return 0.05 + 0.95 * weights / weights.max()

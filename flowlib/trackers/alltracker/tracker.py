@@ -8,7 +8,7 @@ end. Memory is that of one window of 16 frames, and the output. Knows nothing of
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from flowlib.devices import pick_device
 from flowlib.geometry import inside, pixel_grid
-from flowlib.trackers import Tracker
+from flowlib.trackers import Stretch, Tracker
 from flowlib.trackers.alltracker.arithmetic import Arithmetic, Estimate, margins
 from flowlib.trackers.alltracker.loading import load_alltracker
 from flowlib.trackers.alltracker.network import (
@@ -51,25 +51,6 @@ class DenseTracks(NamedTuple):
     flow: Float[np.ndarray, "S 2 H W"]
     visibility: Bool[np.ndarray, "S H W"]
     confidence: Float[np.ndarray, "S H W"]
-
-
-@dataclass(frozen=True, eq=False)
-class Stretch:
-    """Frames of a video that one window saw first.
-
-    Attributes:
-        start: the first of them, counted from the anchor.
-        tracks: float32 [F N 2] absolute (x, y) in pixels.
-        visibility: bool [F N], True = visible.
-        confidence: float32 [F N], 0 to 1.
-        state: with it and the frames from its `next_frame` on, `stream` goes on; None after the last frame.
-    """
-
-    start: int
-    tracks: Float[np.ndarray, "F N 2"]
-    visibility: Bool[np.ndarray, "F N"]
-    confidence: Float[np.ndarray, "F N"]
-    state: State | None
 
 
 class AllTrackerTracker:
@@ -209,6 +190,14 @@ class AllTrackerTracker:
             visible, sure = _probabilities(values[..., 2]), _probabilities(values[..., 3])
             visibility = (visible * sure >= self.visible_above) & inside(tracks, seen.size)
             yield Stretch(seen.start, tracks, visibility, sure, after)
+
+    def load_state(self, path: str | Path) -> State:
+        """What `State.save` wrote.
+
+        Raises:
+            ValueError: another file.
+        """
+        return State.load(path, self.device)
 
     def describe(self) -> dict:
         """Name, settings and the SHA-256 of the weights."""

@@ -6,8 +6,10 @@ Takes particles and whatever can take a block of them through one window. Knows 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Protocol, runtime_checkable
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -15,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from flowlib.trackers.pips.network import CHANNELS, FRAMES, Pyramid, sample_map
+from flowlib.workspace import atomic_write
 
 CACHED_FRAMES = 2 * FRAMES
 # The authors' chain_demo: a particle restarts from its last frame of 7 to 2 that is visible enough.
@@ -31,6 +34,49 @@ class Windows(Protocol):
     def window(self, pyramids: Sequence[Pyramid], start: Tensor, look: Tensor) -> tuple[Tensor, Tensor]:
         """At most `block` particles: start [n 2] in cells, look [n 128] -> coords [n 8 2], visibility [n 8]."""
         ...
+
+
+@dataclass(frozen=True, eq=False)
+class ChainState:
+    """All that a chain needs of the frames before `next_frame`, to go on forwards with those from there on.
+
+    Attributes:
+        next_frame: counted from the one that points were asked for in.
+        frame, fresh, waiting: as those of `Particles`, frames counted from `next_frame`.
+        place, look: as those of `Particles`.
+        tracks: float64 [F N 2] what is known of the frames from `next_frame` on.
+        visibility: bool [F N].
+    """
+
+    next_frame: int
+    frame: np.ndarray
+    fresh: np.ndarray
+    waiting: np.ndarray
+    place: np.ndarray
+    look: np.ndarray
+    tracks: np.ndarray
+    visibility: np.ndarray
+
+    def save(self, path: str | Path) -> None:
+        """Write it to a file (.npz) that `load` reads, all of it or nothing."""
+        with atomic_write(Path(path)) as temporary, open(temporary, "wb") as file:
+            np.savez(file, **vars(self))
+
+    @classmethod
+    def load(cls, path: str | Path) -> ChainState:
+        """Read what `save` wrote.
+
+        Raises:
+            ValueError: another file.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as data:
+                arrays = {name: data[name] for name in cls.__dataclass_fields__}
+            return cls(**arrays | {"next_frame": int(arrays["next_frame"])})
+        except FileNotFoundError:
+            raise
+        except (ValueError, TypeError, KeyError, EOFError, OSError, BadZipFile) as error:
+            raise ValueError(f"{path}: expected the state of a chain, got another or a damaged file") from error
 
 
 @dataclass(eq=False)
@@ -64,6 +110,15 @@ class Particles:
         new = np.ones(len(points), bool)
         return cls(points, t.astype(int), place, look, new, new.copy(), stride)
 
+    def on(self, like: Tensor, state: ChainState) -> Particles:
+        """These particles where a state left them."""
+        place = torch.from_numpy(state.place).to(like.device)
+        look = torch.from_numpy(state.look).to(like)
+        return replace(
+            self, place=place, look=look, frame=state.frame.copy(), fresh=state.fresh.copy(),
+            waiting=state.waiting.copy(),
+        )  # fmt: skip
+
 
 class FeatureCache:
     """The pyramids of a clip's frames, each made when first asked for; of a long clip the latest used are kept."""
@@ -80,6 +135,46 @@ class FeatureCache:
         return made
 
 
+class RollingChain:
+    """Goes forwards through a video whose frames come one by one; keeps the nine that a window needs.
+
+    Nine, since whether a frame comes after the eight of a window decides if it is the last one.
+
+    Args:
+        windows: as for `Chain`.
+        particles: asked for in the first frame that comes.
+        tracks: float64 [9 N 2] where they are, as far as that is known: there, or in a state's frames.
+        visibility: bool [9 N].
+        start: the number of that frame.
+    """
+
+    REACH = FRAMES + 1
+
+    def __init__(
+        self, windows: Windows, particles: Particles, tracks: np.ndarray, visibility: np.ndarray, start: int
+    ) -> None:
+        self.particles, self.tracks, self.visibility, self.next_frame = particles, tracks, visibility, start
+        self.maps: list[Pyramid] = []
+        self.chain = Chain(windows, self.maps, 0, lambda done, total: None)
+
+    def step(self) -> tuple[np.ndarray, np.ndarray]:
+        """Be done with the first of the frames in `maps`: tracks [N 2] and visibility [N] in it."""
+        left = len(self.maps)
+        self.chain.advance(self.particles, 0, 1, self.tracks[:left], self.visibility[:left])
+        done = self.tracks[0].copy(), self.visibility[0].copy()
+        self.tracks[:-1], self.visibility[:-1] = self.tracks[1:].copy(), self.visibility[1:].copy()
+        self.maps.pop(0)
+        self.particles.frame -= 1
+        self.next_frame += 1
+        return done
+
+    def state(self) -> ChainState:
+        """What is needed to go on from here, its arrays its own."""
+        arrays = {name: getattr(self.particles, name).copy() for name in ("frame", "fresh", "waiting")}
+        arrays |= {name: getattr(self.particles, name).cpu().numpy().copy() for name in ("place", "look")}
+        return ChainState(self.next_frame, **arrays, tracks=self.tracks.copy(), visibility=self.visibility.copy())
+
+
 class Chain:
     """Goes through a clip frame by frame, and takes all particles that wait in a frame on by one window.
 
@@ -90,16 +185,26 @@ class Chain:
         progress: called with (particles done, total) after each block.
     """
 
-    def __init__(self, windows: Windows, maps: FeatureCache, total: int, progress: Callable[[int, int], None]) -> None:
+    def __init__(
+        self,
+        windows: Windows,
+        maps: FeatureCache | Sequence[Pyramid],
+        total: int,
+        progress: Callable[[int, int], None],
+    ) -> None:
         self.windows, self.maps, self.total, self.progress = windows, maps, total, progress
         self.done = 0
 
     def run(self, particles: Particles, step: int, tracks: np.ndarray, visibility: np.ndarray) -> None:
         """Follow particles forwards (step 1) or backwards (-1) into their columns of tracks and visibility [S N]."""
         for t in range(len(tracks))[::step]:
-            here = np.flatnonzero(particles.waiting & (particles.frame == t))
-            for i in range(0, len(here), self.windows.block):
-                self._advance(particles, here[i : i + self.windows.block], t, step, tracks, visibility)
+            self.advance(particles, t, step, tracks, visibility)
+
+    def advance(self, particles: Particles, t: int, step: int, tracks: np.ndarray, visibility: np.ndarray) -> None:
+        """Take all particles that wait in frame `t` through a window."""
+        here = np.flatnonzero(particles.waiting & (particles.frame == t))
+        for i in range(0, len(here), self.windows.block):
+            self._advance(particles, here[i : i + self.windows.block], t, step, tracks, visibility)
 
     def _advance(
         self, particles: Particles, block: np.ndarray, t: int, step: int, tracks: np.ndarray, visibility: np.ndarray

@@ -7,9 +7,11 @@ feature maps of the frames in reach, one block, and the tracks. Knows nothing of
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,8 +19,8 @@ from torch import Tensor
 
 from flowlib.devices import pick_device
 from flowlib.geometry import inside
-from flowlib.trackers import Tracker
-from flowlib.trackers.pips.chain import Chain, FeatureCache, Particles
+from flowlib.trackers import Stretch, Tracker
+from flowlib.trackers.pips.chain import Chain, ChainState, FeatureCache, Particles, RollingChain
 from flowlib.trackers.pips.fast import Fast
 from flowlib.trackers.pips.loading import load_pips
 from flowlib.trackers.pips.network import FRAMES, PIPs, Pyramid, pyramid
@@ -29,6 +31,7 @@ from flowlib.tracks import Tracks, check_clip
 # The figure for CUDA is an estimate, not yet measured.
 BLOCKS = {"cpu": 128, "cuda": 1024}
 SMALLEST_BLOCK = 8
+STRETCH = 24  # frames that a video's tracks are told in
 
 ReportProgress = Callable[[int, int], None]  # (points done, points to do)
 
@@ -105,6 +108,56 @@ class PIPsTracker:
                 return self._track(frames, queries, progress or (lambda done, total: None))
             except (RuntimeError, MemoryError) as error:
                 self._halve_block(error)
+
+    def stream(
+        self, frames: Iterable[np.ndarray], xy: np.ndarray, state: ChainState | None = None
+    ) -> Iterator[Stretch]:
+        """Follow points of a video's first frame through all of it, of any length, as its frames come.
+
+        Args:
+            frames: uint8 [H W 3] each, that of the queries first; with a `state`, those from its `next_frame` on.
+            xy: [N 2] where the points are in the first frame, in pixels.
+            state: where an earlier run was left; what follows has the same bits as without the break.
+
+        Yields:
+            A `Stretch` for every `STRETCH` frames; together the same as a call would give.
+        """
+        xy, coming = np.asarray(xy, np.float32), iter(frames)
+        points, like = np.insert(xy, 0, 0, axis=1), self.net.norm.weight
+        particles = Particles.at(points, np.arange(len(xy)), self.net.stride, like)
+        rows = np.repeat(xy[None].astype(np.float64), RollingChain.REACH, axis=0)
+        seen = np.zeros(rows.shape[:2], bool)
+        if state is not None:
+            particles, rows, seen = particles.on(like, state), state.tracks.copy(), state.visibility.copy()
+        chain = RollingChain(self, particles, rows, seen, state.next_frame if state else 0)
+        size, done = None, []
+        for frame in itertools.chain(coming, (None,)):
+            if frame is not None:
+                if size is None:
+                    size = frame.shape[:2]
+                    self.net.check(torch.empty(1, FRAMES, 3, *size, device="meta"), self.iters)
+                with torch.inference_mode(), tensor_cores(self.dtype, self.device):
+                    chain.maps.append(self._pyramid(frame))
+            while chain.maps and (frame is None or len(chain.maps) == RollingChain.REACH):
+                with torch.inference_mode(), tensor_cores(self.dtype, self.device):
+                    done.append(chain.step())
+                if len(done) == STRETCH or not chain.maps:
+                    tracks, visibility = (np.stack(part) for part in zip(*done))
+                    start, tracks = chain.next_frame - len(done), tracks.astype(np.float32)
+                    if start == 0:
+                        tracks[0] = xy
+                    after = chain.state() if chain.maps else None
+                    assert size is not None
+                    yield Stretch(start, tracks, visibility & inside(tracks, size), None, after)
+                    done = []
+
+    def load_state(self, path: str | Path) -> ChainState:
+        """What `ChainState.save` wrote.
+
+        Raises:
+            ValueError: another file.
+        """
+        return ChainState.load(path)
 
     def describe(self) -> dict:
         """Name, settings and the SHA-256 of the weights."""
