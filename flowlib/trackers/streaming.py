@@ -252,7 +252,7 @@ def _along_streams(
                 continue
             name = f"{prefix}{way}-{anchor}"
             for start, stop, part in _along_way(tracker, read, times, queries[points, 1:], piece, kept, name):
-                cells = np.ix_([times[i] for i in range(start, stop)], points)
+                cells = np.array(times[start:stop])[:, None], points
                 tracks[cells], visibility[cells], confidence[cells] = part["tracks"], part["seen"], part["sure"]
                 confident = confident and not np.isnan(part["sure"]).any()
                 done += stop - start
