@@ -551,12 +551,14 @@ def make_hands_collect() -> type:
         families: int = 6  # of its actions, two each
         seed: int = 0  # of the synthetic hand
         config: Annotated[StoreConfig, tyro.conf.arg(name="")] = StoreConfig()
+        verify: bool = False  # read what is stored already to the last byte, and store anew what is damaged
 
         def __call__(self) -> None:
             made = {name: vars(self)[name] for name in ("protocol", "subjects", "takes", "families", "seed")}
             collection = find_hands(self.source, self.folder, **made)
             store = self.workspace.dataset(self.dataset)
-            print(describe_hands(collection, write_hands(store, collection, self.config, progress=True)))
+            skipped = write_hands(store, collection, self.config, verify=self.verify, progress=True)
+            print(describe_hands(collection, skipped))
 
     return Collect
 
