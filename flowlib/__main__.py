@@ -618,13 +618,16 @@ class WithPoseNet(WithModel, OnHands):
         """The trained network, its task, what its checkpoint says, and the sequences, cropped as in training."""
         from flowlib.hands.crop import CropConfig
         from flowlib.hands.dataset import HandSequences
+        from flowlib.tasks.hand_pose import PoseTask
         from flowlib.training.checkpoints import load_task
 
         model, about = self.model()
+        if not isinstance(task := load_task(about["path"]), PoseTask):
+            raise ValueError(f"run: expected one trained on hands, got {about['path']}, of a {type(task).__name__}")
         crop = {key: value for key, value in about["data"]["train"]["crop"].items() if key != "truth"}
         crop = CropConfig(**crop | ({"centre": self.centre, "centre_noise": 0.0} if self.centre else {}))
         sequences = HandSequences(self.workspace.dataset(self.dataset), self.split, crop)
-        return model, load_task(about["path"]), about, sequences
+        return model, task, about, sequences
 
 
 def make_hands_evaluate() -> type:
