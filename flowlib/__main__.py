@@ -36,17 +36,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--debug", action="store_true")
     parser.add_argument("--log-level", default="warning", choices=("debug", "info", "warning", "error"))
     options, rest = parser.parse_known_args(sys.argv[1:] if arguments is None else list(arguments))
-    if not rest or rest[0] in ("-h", "--help", "help"):
+    of_group = {name: make for name, make in COMMANDS.items() if rest and name.startswith(f"{rest[0]} ")}
+    asked = rest[1:] if of_group else rest
+    if not asked or asked[0] in ("-h", "--help", "help"):
         print("usage: flowlib COMMAND [options]\n")
-        print("\n".join(f"  {name:16}{make.__doc__}" for name, make in COMMANDS.items()), OPTIONS, sep="\n")
-        return 0 if rest else USAGE
+        told = (of_group or COMMANDS).items()
+        print("\n".join(f"  {name:16}{make.__doc__}" for name, make in told), OPTIONS, sep="\n")
+        return 0 if asked else USAGE
     if rest[0] == "--version":
         print(f"flowlib {flowlib.__version__}")
         return 0
-    words = 2 if any(name.startswith(f"{rest[0]} ") for name in COMMANDS) else 1  # "hands train" is one command
+    words = 2 if of_group else 1  # "hands train" is one command
     name = " ".join(rest[:words])
     if name not in COMMANDS:
-        print(f"flowlib: expected one of {', '.join(COMMANDS)}, got {name!r}", file=sys.stderr)
+        print(f"flowlib: expected one of {', '.join(of_group or COMMANDS)}, got {name!r}", file=sys.stderr)
         return USAGE
     logging.basicConfig(level=options.log_level.upper(), format="%(levelname)s %(name)s: %(message)s", force=True)
     logging.captureWarnings(True)

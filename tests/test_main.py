@@ -253,7 +253,14 @@ def test_hands_are_collected_learned_measured_and_shown(tmp_path, capsys):
     assert (tmp_path / "reports" / "hands_view" / "viewer.html").stat().st_size > 10_000
     assert main(["hands", "view", *root, "--sequence", "9"]) == 2
     assert "sequence: expected 0 to 1 or a key such as 'Subject_3/" in capsys.readouterr().err
-    assert main(["hands"]) == 2 and main(["hands", "dance"]) == 2
+
+
+def test_a_group_of_commands_tells_its_own(capsys):
+    assert main(["hands", "--help"]) == 0 and main(["hands"]) == 2
+    told = capsys.readouterr().out
+    assert told.count("  hands collect ") == told.count("  hands view ") == 2 and "  label" not in told
+    assert main(["hands", "dance"]) == 2
+    assert "one of hands collect, hands train, hands evaluate, hands view, got 'hands dance'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["evaluate", "view"])
