@@ -26,7 +26,6 @@ from flowlib.hands.augment import Motion
 
 Method = Literal["virtual", "cube", "padded_box"]
 Centre = Literal["truth", "estimated"]
-METHODS: dict[str | int, Method] = {0: "cube", 2: "padded_box"}  # their numbers elsewhere
 PADDING = 40.0  # px around the joints' box, of "padded_box"
 BEHIND = 100.0  # mm behind the farthest joint up to which "padded_box" sees
 STILL = Motion()
