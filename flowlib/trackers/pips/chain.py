@@ -72,7 +72,8 @@ class ChainState:
         try:
             with np.load(path, allow_pickle=False) as data:
                 arrays: dict[str, Any] = {name: data[name] for name in cls.__dataclass_fields__}
-            return cls(**arrays | {"next_frame": int(arrays["next_frame"])})
+            arrays["next_frame"] = int(arrays["next_frame"])
+            return cls(**arrays)
         except FileNotFoundError:
             raise
         except (ValueError, TypeError, KeyError, EOFError, OSError, BadZipFile) as error:
