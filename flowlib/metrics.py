@@ -121,7 +121,8 @@ def motion_classes(
             weighted = (basis * weight[:, None]).T
             square = weighted @ basis
             square += 1e-9 * np.trace(square) * np.eye(3)  # points on one line leave it open what happens beside it
-            off = np.linalg.norm(displacement - basis @ np.linalg.solve(square, weighted @ displacement), axis=-1)
+            fitted = np.asarray(np.linalg.solve(square, weighted @ displacement), np.float64)  # 3 2
+            off = np.linalg.norm(displacement - basis @ fitted, axis=-1)
             weight = moves / (1 + np.square(off / max(float(np.median(off[moves])), 0.05)))
         follows = moves & (off <= np.maximum(tolerance * far, 1.0))
         if 2 * follows.sum() >= moves.sum() and 2 * moves.sum() >= visible.sum():
