@@ -586,7 +586,10 @@ def make_hands_train() -> type:
     class TrainHands(OnHands):
         net: Literal["small", "deepprior++"] = "small"  # the published plan, or one for two CPU cores
         components: int = 30  # of the pose prior
-        augment: str = "none,rot 30,scale 0.08,trans"  # changes of training crops, one for each; "" for none
+        dropout: float = 0.0  # in the network's head; 0.3 as published
+        loss: Literal["joints", "coefficients"] = "joints"  # squared error of joints, or as published
+        hidden_weight: float = 0.1  # of hidden joints in the joints' loss; 1 with coefficients
+        augment: str = "rot 30,scale 0.1,trans"  # changes of training crops, one for each; "" for none
         crop: Annotated[CropConfig, tyro.conf.arg(name="")] = CropConfig(size=64)
         config: Annotated[TrainConfig, tyro.conf.arg(name="")] = quick
 
@@ -599,10 +602,11 @@ def make_hands_train() -> type:
 
             train, validation, _ = open_hands(self.workspace.dataset(self.dataset), self.crop)
             torch.manual_seed(self.config.seed)
-            joints = train.skeleton.num_joints
-            model = PoseNet.named(self.net, size=self.crop.size, components=self.components, joints=joints)
+            shape = {"size": self.crop.size, "components": self.components, "dropout": self.dropout}
+            model = PoseNet.named(self.net, joints=train.skeleton.num_joints, **shape)
+            learned: dict[str, Any] = {"loss": self.loss, "hidden_weight": self.hidden_weight}
             augment = parse_augment(self.augment)
-            task = PoseTask(augment=augment, pca_augment=augment, skeleton=train.skeleton.name)
+            task = PoseTask(augment=augment, pca_augment=augment, skeleton=train.skeleton.name, **learned)
             folder = run_folder(self.config.name, self.workspace.runs)
             result = fit(model, task, train, validation, self.config, folder=folder)
             print(f"{result.step} of {self.config.steps} steps; {result.finished or 'run it again to go on'}")
