@@ -81,6 +81,18 @@ def test_both_losses_differ_by_what_the_prior_cannot_say(model, hand_frames):
     assert float(in_joints) == pytest.approx(float(in_coefficients + floor), rel=1e-4)
 
 
+def test_hidden_joints_may_count_less(model, hand_frames):
+    task = replace(TASK, loss="joints", hidden_weight=0.25)
+    batch = batch_of(TASK, model, hand_frames)
+    squares = (model(batch["crop"]).joints - batch["pose"]).square().sum(dim=2)
+    weights = torch.where(batch["visible"], 1.0, 0.25)
+    values = task.values(task.sums(model, batch, {}), task.counts(batch))
+    assert values["loss"] == pytest.approx(float((squares * weights).sum() / (3 * weights.sum())), rel=1e-5)
+    assert values["rms_mm"] == pytest.approx((3 * values["loss"]) ** 0.5 * CROP.cube / 2, rel=1e-5)
+    same = TASK.values(TASK.sums(model, batch, {}), TASK.counts(batch))
+    assert all(values[name] == pytest.approx(same[name]) for name in ("mpjpe", "mpjpe_seen", "mpjpe_hidden"))
+
+
 def test_sums_of_parts_are_the_sums_of_the_whole(model, hand_frames):
     whole = batch_of(TASK, model, hand_frames)
     parts = [batch_of(TASK, model, hand_frames, indices) for indices in (range(2), range(2, 6))]
@@ -229,6 +241,7 @@ def test_the_action_is_dropped_in_training_alone(hand_frames):
         ({"intervals": "frame"}, "intervals: expected one of sequence, subject, got 'frame'"),
         ({"skeleton": "hand"}, "skeleton: expected one of FPHA_21, MSRA_21, ICVL_16, NYU_14, got 'hand'"),
         ({"pca_draws": -1}, "pca_draws: expected 0 or more, got -1"),
+        ({"hidden_weight": 0.5}, "hidden_weight: expected a share from 0 to 1 with loss='joints'"),
         ({"condition_dropout": 1.5}, "condition_dropout: expected a share from 0 to 1, got 1.5"),
     ],
 )
@@ -242,6 +255,7 @@ def test_settings_out_of_range_are_named(options, message, refuses):
     [
         ({"joints": 16}, {}, "model: expected 21 joints, as train has, got 16"),
         ({}, {"skeleton": "ICVL_16"}, r"train: expected poses \[16 3\] of ICVL_16, got \[21, 3\]"),
+        ({}, {"skeleton": "MSRA_21"}, "train: expected the joints of MSRA_21, in its order, got those of FPHA_21"),
         ({"train_basis": True}, {}, "loss: expected 'joints' with a pose prior that is trained"),
         ({"num_actions": 3, "film": ("linear",)}, {}, "train: expected hands of 3 actions, as the model is told of"),
         ({"size": 48}, {}, r"train: expected crops of 48 pixels, as the model takes them, got \[1, 32, 32\]"),
@@ -250,6 +264,11 @@ def test_settings_out_of_range_are_named(options, message, refuses):
 def test_model_data_and_task_must_belong_together(options, changes, message, hand_frames, tmp_path):
     with pytest.raises(ValueError, match=message):
         fit(tiny_pose_net(**options), replace(TASK, **changes), hand_frames, None, config(steps=1), folder=tmp_path)
+
+
+def test_hands_of_another_skeleton_are_not_measured(model, hand_sequences, tmp_path):
+    with pytest.raises(ValueError, match="dataset: expected the joints of MSRA_21, in its order, got those of FPHA_21"):
+        evaluate({"model": model}, replace(TASK, skeleton="MSRA_21"), hand_sequences, folder=tmp_path)
 
 
 def test_more_components_than_poses_are_refused(hand_frames, tmp_path):

@@ -90,6 +90,7 @@ class PoseTask(Task):
     reading: ClassVar[str] = READING
 
     loss: Loss = "coefficients"  # squared error of the pose prior's coefficients, or of the normalised joints
+    hidden_weight: float = 1.0  # of hidden joints in the joints' loss; what can't be seen is mostly noise to learn from
     augment: HandAugment | None = None  # of training crops, drawn anew each time
     pca_augment: HandAugment | None = None  # of the poses that the pose prior is fitted to
     pca_draws: int = 200_000  # how many of these, with replacement; 0: each once, as it is
@@ -104,6 +105,9 @@ class PoseTask(Task):
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name}: expected one of {', '.join(known)}, got {getattr(self, name)!r}")
+        if not 0 <= self.hidden_weight <= 1 or (self.loss == "coefficients" and self.hidden_weight != 1):
+            expected = "a share from 0 to 1 with loss='joints', 1 with 'coefficients'"
+            raise ValueError(f"hidden_weight: expected {expected}, got {self.hidden_weight!r}")
         if not self.pca_draws >= 0:
             raise ValueError(f"pca_draws: expected 0 or more, got {self.pca_draws!r}")
         if not 0 <= self.condition_dropout <= 1:
@@ -137,12 +141,14 @@ class PoseTask(Task):
     # ------------------------------------------------------------------------------------------------ training
 
     def check(self, model: nn.Module, dataset: Any, name: str) -> None:
-        """Raise `ValueError` unless the crops, the joints and the actions are as many as the network takes."""
+        """Raise `ValueError` unless the joints are the skeleton's, and crops, joints and actions as the network takes
+        them."""
         sample = dataset[0]
         skeleton = SKELETONS[self.skeleton]
         if sample["pose"].shape != (skeleton.num_joints, 3):
             got = list(sample["pose"].shape)
             raise ValueError(f"{name}: expected poses [{skeleton.num_joints} 3] of {skeleton.name}, got {got}")
+        self._check_skeleton(dataset, name)
         if self.loss == "coefficients":
             if not isinstance(model, HasBasis):
                 got = type(model).__name__
@@ -161,9 +167,16 @@ class PoseTask(Task):
         if actions and self.condition == "true" and actions != have:
             raise ValueError(f"{name}: expected hands of {actions} actions, as the model is told of, got {have}")
 
+    def _check_skeleton(self, dataset: Any, name: str) -> None:
+        """As many joints in another order would be other joints: quietly wrong names, roots and bones."""
+        there, wanted = _hands(dataset).skeleton, SKELETONS[self.skeleton]
+        if there.joints != wanted.joints:
+            raise ValueError(f"{name}: expected the joints of {wanted.name}, in its order, got those of {there.name}")
+
     def describe_data(self, dataset: Any) -> dict[str, Any]:
         """Subjects, number of actions, skeleton, and how the crops were made, with what truth they contain."""
         hands = _hands(dataset)
+        self._check_skeleton(dataset, "dataset")
         crop = asdict(hands.config) | {"truth": hands.config.truth}
         about = {"subjects": list(hands.subjects), "num_actions": len(hands.actions), "crop": crop}
         return about | {"skeleton": hands.skeleton.name}
@@ -213,26 +226,28 @@ class PoseTask(Task):
         return torch.eye(count)[action]
 
     def counts(self, batch: dict[str, Any]) -> Tensor:
-        """[5] Numbers that the loss is over, joints, seen joints, hidden joints, frames."""
+        """[4] Numbers that the loss is over, joints that it is over (as they are weighed), seen and hidden joints."""
         B, J, _ = batch["pose"].shape
-        size = batch["coefficients"].shape[1] if self.loss == "coefficients" else 3 * J
-        seen = batch["visible"].sum()
-        return torch.stack([seen.new_tensor(B * size), seen.new_tensor(B * J), seen, B * J - seen, seen.new_tensor(B)])
+        seen = batch["visible"].sum().float()
+        weighed = seen + self.hidden_weight * (B * J - seen)
+        numbers = B * batch["coefficients"].shape[1] if self.loss == "coefficients" else 3 * weighed
+        return torch.stack([torch.as_tensor(numbers).to(seen), weighed, seen, B * J - seen])
 
     def sums(self, network: nn.Module, batch: dict[str, Any], constants: Mapping[str, float]) -> Tensor:
-        """[5] Squared errors (the loss), the same in mm², distances of joints in mm, of the seen and of the hidden."""
+        """[4] Squared errors (the loss), the same in mm², distances in mm of seen joints and of hidden ones."""
         action = (batch["action"],) if "action" in batch else ()
         prediction = network(batch["crop"], *action)
         _check_prediction(prediction, batch)
         if self.loss == "coefficients":
             squared = (prediction.coefficients - batch["coefficients"]).square().sum(dim=1)
         else:
-            squared = (prediction.joints - batch["pose"]).square().sum(dim=(1, 2))
+            weights = torch.where(batch["visible"], 1.0, self.hidden_weight)
+            squared = ((prediction.joints - batch["pose"]).square().sum(dim=2) * weights).sum(dim=1)
         with torch.no_grad():
             mm = (prediction.joints - batch["pose"]).norm(dim=2) * batch["half"][:, None]
             square_mm = (squared * batch["half"].square()).sum()
             seen = torch.where(batch["visible"], mm, 0.0).sum()
-        return torch.stack([squared.sum(), square_mm, mm.sum(), seen, mm.sum() - seen])
+        return torch.stack([squared.sum(), square_mm, seen, mm.sum() - seen])
 
     def total_loss(self, sums: Tensor, counts: Tensor) -> Tensor:
         """Mean squared error."""
@@ -241,9 +256,10 @@ class PoseTask(Task):
     def values(self, sums: Tensor, counts: Tensor) -> dict[str, float]:
         """`loss`; `rms_mm`, the same as the root mean square distance of a joint; mean distances in mm, of all joints,
         of the seen and of the hidden (NaN where there are none)."""
-        loss, square_mm, mm, seen_mm, hidden_mm = sums.tolist()
-        numbers, joints, seen, hidden, _ = counts.tolist()
-        values = {"loss": loss / numbers, "rms_mm": (square_mm / joints) ** 0.5, "mpjpe": mm / joints}
+        loss, square_mm, seen_mm, hidden_mm = sums.tolist()
+        numbers, weighed, seen, hidden = counts.tolist()
+        values = {"loss": loss / numbers, "rms_mm": (square_mm / weighed) ** 0.5}
+        values["mpjpe"] = (seen_mm + hidden_mm) / (seen + hidden)
         values["mpjpe_seen"] = seen_mm / seen if seen else float("nan")
         return values | {"mpjpe_hidden": hidden_mm / hidden if hidden else float("nan")}
 
@@ -259,6 +275,7 @@ class PoseTask(Task):
         return {"condition": self.condition, "skeleton": self.skeleton}
 
     def identify(self, dataset: Any, index: int, sample: Any) -> Identity:
+        self._check_skeleton(dataset, "dataset")
         group = sample["key"] if self.intervals == "sequence" else sample["subject"]
         return Identity(sample["key"], group, hash_content(sample), f"{len(sample['crop'])} frames")
 
