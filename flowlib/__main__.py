@@ -36,17 +36,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--debug", action="store_true")
     parser.add_argument("--log-level", default="warning", choices=("debug", "info", "warning", "error"))
     options, rest = parser.parse_known_args(sys.argv[1:] if arguments is None else list(arguments))
-    if not rest or rest[0] in ("-h", "--help", "help"):
+    of_group = {name: make for name, make in COMMANDS.items() if rest and name.startswith(f"{rest[0]} ")}
+    asked = rest[1:] if of_group else rest
+    if not asked or asked[0] in ("-h", "--help", "help"):
         print("usage: flowlib COMMAND [options]\n")
-        print("\n".join(f"  {name:16}{make.__doc__}" for name, make in COMMANDS.items()), OPTIONS, sep="\n")
-        return 0 if rest else USAGE
+        told = (of_group or COMMANDS).items()
+        print("\n".join(f"  {name:16}{make.__doc__}" for name, make in told), OPTIONS, sep="\n")
+        return 0 if asked else USAGE
     if rest[0] == "--version":
         print(f"flowlib {flowlib.__version__}")
         return 0
-    words = 2 if any(name.startswith(f"{rest[0]} ") for name in COMMANDS) else 1  # "hands train" is one command
+    words = 2 if of_group else 1  # "hands train" is one command
     name = " ".join(rest[:words])
     if name not in COMMANDS:
-        print(f"flowlib: expected one of {', '.join(COMMANDS)}, got {name!r}", file=sys.stderr)
+        print(f"flowlib: expected one of {', '.join(of_group or COMMANDS)}, got {name!r}", file=sys.stderr)
         return USAGE
     logging.basicConfig(level=options.log_level.upper(), format="%(levelname)s %(name)s: %(message)s", force=True)
     logging.captureWarnings(True)
@@ -439,6 +442,7 @@ def make_track() -> type:
         device: str = "auto"  # auto, cpu, cuda
         num_frames: int = 0  # from the video's first on; 0: all
         longest: int = 0  # pixels of the longer side while tracking; 0: as it is
+        reanchor: int = 0  # pips, alltracker: ask anew for a point that isn't seen for so many last frames; 0: never
         confidence: bool = False  # say of each place how sure it is; takes longer, and all frames at once
         formats: tuple[Literal["npz", "csv", "parquet"], ...] = ("csv",)  # what to write the tracks as
         convention: Conventions = "flowlib"  # whose arrays, and where (0, 0) is in what is written
@@ -450,7 +454,11 @@ def make_track() -> type:
             tracker = make_tracker(self.tracker, weights=self.weights, device=self.device)
             tracker = ConfidentTracker(tracker) if self.confidence else tracker
             video, folder = probe(self.video.expanduser()), self.workspace.report(self.report)
-            options: dict[str, Any] = {"num_frames": self.num_frames, "longest": self.longest}
+            options: dict[str, Any] = {
+                "num_frames": self.num_frames,
+                "longest": self.longest,
+                "reanchor": self.reanchor,
+            }
             keep = folder / "unfinished"
             with Progress(title=self.tracker, total=self.num_frames or video.num_frames, unit="frame") as bar:
                 tracks = track_video(tracker, video, queries, **options, keep=keep, progress=bar.update)
@@ -546,12 +554,14 @@ def make_hands_collect() -> type:
         families: int = 6  # of its actions, two each
         seed: int = 0  # of the synthetic hand
         config: Annotated[StoreConfig, tyro.conf.arg(name="")] = StoreConfig()
+        verify: bool = False  # read what is stored already to the last byte, and store anew what is damaged
 
         def __call__(self) -> None:
             made = {name: vars(self)[name] for name in ("protocol", "subjects", "takes", "families", "seed")}
             collection = find_hands(self.source, self.folder, **made)
             store = self.workspace.dataset(self.dataset)
-            print(describe_hands(collection, write_hands(store, collection, self.config, progress=True)))
+            skipped = write_hands(store, collection, self.config, verify=self.verify, progress=True)
+            print(describe_hands(collection, skipped))
 
     return Collect
 
@@ -615,13 +625,16 @@ class WithPoseNet(WithModel, OnHands):
         """The trained network, its task, what its checkpoint says, and the sequences, cropped as in training."""
         from flowlib.hands.crop import CropConfig
         from flowlib.hands.dataset import HandSequences
+        from flowlib.tasks.hand_pose import PoseTask
         from flowlib.training.checkpoints import load_task
 
         model, about = self.model()
+        if not isinstance(task := load_task(about["path"]), PoseTask):
+            raise ValueError(f"run: expected one trained on hands, got {about['path']}, of a {type(task).__name__}")
         crop = {key: value for key, value in about["data"]["train"]["crop"].items() if key != "truth"}
         crop = CropConfig(**crop | ({"centre": self.centre, "centre_noise": 0.0} if self.centre else {}))
         sequences = HandSequences(self.workspace.dataset(self.dataset), self.split, crop)
-        return model, load_task(about["path"]), about, sequences
+        return model, task, about, sequences
 
 
 def make_hands_evaluate() -> type:

@@ -7,6 +7,7 @@ Pixels are (x, y) as in `flowlib.geometry`: whole numbers are pixel centres.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -69,13 +70,13 @@ class Camera:
         """Whether each point is before the camera and inside its picture."""
         before = points[..., 2] > 0
         xy = self.project(np.where(before[..., None], points, np.ones((), points.dtype)))[..., :2]
-        return before & inside(xy, self.size)
+        return np.asarray(before & inside(xy, self.size))
 
 
-def _in_front(points: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    x, y, z = np.moveaxis(points, -1, 0)
-    if (z <= 0).any():
-        raise ValueError(f"{name}: expected them before the camera (z > 0 mm), got z = {z.min():g}")
+def _in_front(points: Float[np.ndarray, "*n 3"], name: str) -> tuple[Any, Any, Any]:
+    x, y, z = points[..., 0], points[..., 1], points[..., 2]
+    if np.any(z <= 0):
+        raise ValueError(f"{name}: expected them before the camera (z > 0 mm), got z = {np.min(z):g}")
     return x, y, z
 
 

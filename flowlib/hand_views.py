@@ -17,8 +17,8 @@ from torch import nn
 from flowlib.colours import TRUTH
 from flowlib.evaluation import Report, evaluate
 from flowlib.evaluation.comparison import difference_between
-from flowlib.hands.augment import HandAugment
-from flowlib.hands.crop import CropConfig
+from flowlib.hands.augment import MODES, HandAugment
+from flowlib.hands.crop import CropConfig, pixels_of
 from flowlib.hands.dataset import HandFrames, HandSequences
 from flowlib.hands.pca import PCAConfig, PosePCA
 from flowlib.hands.sequences import HandCollection
@@ -44,23 +44,24 @@ def parse_augment(text: str) -> HandAugment | None:
     words = [word.split() for word in text.split(",") if word.strip()]
     strengths: dict[str, Any] = {}
     for mode, *strength in words:
-        if strength and (len(strength) > 1 or mode not in fields or not re.fullmatch(r"[\d.]+", strength[0])):
+        wrong = strength and (len(strength) > 1 or mode not in fields or not re.fullmatch(r"\d+\.?\d*", strength[0]))
+        if wrong or mode not in MODES:
             raise ValueError(f"augment: expected modes like 'none,rot 30,scale 0.1,trans 5', got {text!r}")
         strengths |= {fields[mode]: float(strength[0])} if strength else {}
     modes = tuple(word[0] for word in words)
     return HandAugment(modes=modes, **strengths) if set(modes) - {"none"} else None
 
 
-def parse_numbers(text: str) -> tuple[float, ...]:
-    """Numbers from a parameter's text, by comma.
+def parse_cubes(text: str) -> tuple[float, ...]:
+    """Sides of cubes from a parameter's text, by comma.
 
-    >>> parse_numbers("180, 200")
+    >>> parse_cubes("180, 200")
     (180.0, 200.0)
     """
     try:
         return tuple(float(word) for word in text.split(",") if word.strip())
     except ValueError:
-        raise ValueError(f"expected numbers by comma like '180,200', got {text!r}") from None
+        raise ValueError(f"cubes: expected numbers by comma like '180,200', got {text!r}") from None
 
 
 def open_hands(
@@ -85,17 +86,10 @@ def hand_sheet(frames: HandFrames, count: int = 12) -> Axes:
     pictures, titles = [], []
     for index in chosen:
         sample = frames[int(index)]
-        layers = [(crop_pixels(sample), TRUTH)]
+        layers = [(pixels_of(*(sample[name].numpy() for name in ("joints", "rotation", "intrinsics"))), TRUTH)]
         pictures.append(draw_hand(sample["crop"][0].numpy(), frames.skeleton, layers, sample["visible"].numpy()))
         titles.append(f"{sample['key']} {int(sample['frame'])}")
     return contact_sheet(pictures, titles)
-
-
-def crop_pixels(sample: Mapping[str, Any]) -> np.ndarray:
-    """[J 2] Where the true joints of a frame are seen in its crop, (x, y) in pixels."""
-    turned = sample["joints"].double().numpy() @ sample["rotation"].double().numpy().T
-    fx, fy, ux, uy = sample["intrinsics"].tolist()
-    return np.stack([fx * turned[:, 0] / turned[:, 2] + ux, fy * turned[:, 1] / turned[:, 2] + uy], axis=-1)
 
 
 def outside_table(frames: HandFrames, cubes: Sequence[float]) -> str:
@@ -186,7 +180,7 @@ def try_settings(
     lists = {text.strip() or "none": parse_augment(text) for text in augments.split(";")} if augments.strip() else {}
     lists = lists or {"as above": task.augment}
     rows: list[dict[str, Any]] = []
-    for cube in parse_numbers(cubes) or (crop.cube,):
+    for cube in parse_cubes(cubes) or (crop.cube,):
         train, validation, _ = open_hands(store, replace(crop, cube=cube))
         tried = [{"cube": cube, "augment": name, "seed": seed} for name in lists for seed in range(seeds)]
         changes = {

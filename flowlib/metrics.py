@@ -118,8 +118,10 @@ def motion_classes(
         weight = moves.astype(float)
         off = far
         for _ in range(6):
-            root = np.sqrt(weight)[:, None]
-            fitted: np.ndarray = np.linalg.lstsq(basis * root, displacement * root, rcond=None)[0]
+            weighted = (basis * weight[:, None]).T
+            square = weighted @ basis
+            square += 1e-9 * np.trace(square) * np.eye(3)  # points on one line leave it open what happens beside it
+            fitted = np.asarray(np.linalg.solve(square, weighted @ displacement), np.float64)  # 3 2
             off = np.linalg.norm(displacement - basis @ fitted, axis=-1)
             weight = moves / (1 + np.square(off / max(float(np.median(off[moves])), 0.05)))
         follows = moves & (off <= np.maximum(tolerance * far, 1.0))

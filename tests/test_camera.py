@@ -50,3 +50,12 @@ def test_bad_cameras_and_points_behind_them_are_refused():
     for move in (FPHA_DEPTH.project, FPHA_DEPTH.unproject):
         with pytest.raises(ValueError, match=r"expected them before the camera \(z > 0 mm\), got z = -5"):
             move(np.array([[0, 0, 400.0], [0, 0, -5.0]]))
+
+
+def test_one_point_alone_is_projected_as_among_others():
+    point = np.array([12.0, -30.0, 420.0])
+    pixel = FPHA_DEPTH.project(point)
+    assert pixel.tolist() == FPHA_DEPTH.project(point[None])[0].tolist() and FPHA_DEPTH.sees(point)
+    np.testing.assert_allclose(FPHA_DEPTH.unproject(pixel), point, rtol=1e-12)
+    with pytest.raises(ValueError, match="z = -1"):
+        FPHA_DEPTH.project(np.array([0.0, 0.0, -1.0]))

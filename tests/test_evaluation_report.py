@@ -276,3 +276,9 @@ def test_input_frames_are_a_sequence(frames, tmp_path, refuses):
 
     with refuses("method 'c': expected input_frames as a sequence such as \\(0, 3\\), got "):
         evaluate({"c": Sees()}, SignTask(), Vectors(), folder=tmp_path, **TOY)
+
+
+def test_long_names_that_end_apart_are_told_apart():
+    names = [f"Subject_3/index_curls_then_{finger}_curls/1" for finger in ("thumb", "middle")]
+    first, second = (charts._short(name) for name in names)
+    assert first != second and len(first) == len(second) == 26 and first.startswith("Subject_3")

@@ -309,7 +309,16 @@ def test_nothing_large_enough_is_no_hand():
     assert estimate_centre(depth, FPHA_DEPTH) is None
 
 
+@pytest.mark.parametrize("unmeasured", [np.inf, np.nan, -np.inf])
+def test_what_is_not_finite_is_not_measured(unmeasured):
+    depth = render(np.array([[0.0, 0, 400]]), FPHA_DEPTH, 50.0)
+    other = np.where(depth > 0, depth, unmeasured)
+    np.testing.assert_array_equal(estimate_centre(other, FPHA_DEPTH), estimate_centre(depth, FPHA_DEPTH))
+
+
 WALL, AHEAD = np.full(FPHA_DEPTH.size, 400.0), np.array([0.0, 0.0, 400.0])
+NAN = float("nan")
+HOLED = np.where(np.arange(640) == 320, NAN, WALL)
 
 
 @pytest.mark.parametrize(
@@ -325,6 +334,12 @@ WALL, AHEAD = np.full(FPHA_DEPTH.size, 400.0), np.array([0.0, 0.0, 400.0])
         (lambda: crop(0 * WALL, FPHA_DEPTH, CropConfig(), centre=AHEAD), "depth: expected some that was measured"),
         (lambda: crop(WALL, FPHA_DEPTH, CropConfig(), centre=-AHEAD), "centre: expected one before the camera"),
         (lambda: crop(WALL[1:], FPHA_DEPTH, CropConfig(), centre=AHEAD), r"expected a picture of \[480, 640\]"),
+        (lambda: crop(HOLED, FPHA_DEPTH, CropConfig(), centre=AHEAD), "depth: expected mm from 0 up, got nan"),
+        (lambda: crop(-WALL, FPHA_DEPTH, CropConfig(), centre=AHEAD), "depth: expected mm from 0 up, got -400"),
+        (lambda: crop(WALL, FPHA_DEPTH, CropConfig(), centre=AHEAD * [NAN, 1, 1]), "centre: expected finite .* nan"),
+        (lambda: estimate_centre(WALL[1:], FPHA_DEPTH), r"expected a picture of \[480, 640\]"),
+        (lambda: estimate_centre(WALL, FPHA_DEPTH, 0.0), "cube: expected the side of a cube in mm, above 0, got 0"),
+        (lambda: share_outside(np.zeros((4, 3)), [200.0, NAN]), "cubes: expected sides in mm, above 0, got nan"),
         (lambda: crop(WALL, FPHA_DEPTH, CropConfig("padded_box"), centre=AHEAD), "joints: expected the true ones"),
     ],
 )

@@ -3,6 +3,7 @@
 import pickle
 import random
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from fixtures.ball_hands import SMALL, collection, sequence
 from torch.utils.data import DataLoader, default_collate
 
-from flowlib.hands import HandCollection
+from flowlib.hands import FPHA_21, HandCollection
 from flowlib.hands.augment import HandAugment
 from flowlib.hands.crop import CropConfig, crop, restore
 from flowlib.hands.dataset import HandFrames, HandSequences
@@ -344,4 +345,19 @@ def test_stores_of_two_configs_are_told(store, tmp_path, refuses):
     (tmp_path / "000.hands.h5").rename(tmp_path / "009.hands.h5")
     (tmp_path / "000.hands.h5").write_bytes((store / "000.hands.h5").read_bytes())
     with refuses("009.hands.h5: expected the config and collection of .*000.hands.h5, got others"):
+        HandFrames(tmp_path, "train", CROP)
+
+
+def test_stores_of_two_skeletons_are_told(store, tmp_path, refuses):
+    left = replace(sequence("P0/x/1"), skeleton=replace(FPHA_21, right=False))
+    write_hands(tmp_path, collection([left]), StoreConfig(window=320.0))
+    (tmp_path / "001.hands.h5").write_bytes((store / "000.hands.h5").read_bytes())
+    with refuses("001.hands.h5: expected the config and collection of .*000.hands.h5, got others"):
+        HandFrames(tmp_path, "train", CROP)
+
+
+def test_a_file_that_is_there_twice_counts_no_frame_twice(store, tmp_path, refuses):
+    for name in ("000.hands.h5", "copy.hands.h5"):
+        (tmp_path / name).write_bytes((store / "000.hands.h5").read_bytes())
+    with refuses("expected each sequence once, got 'P0/a/0' in 000.hands.h5 and copy.hands.h5; remove one"):
         HandFrames(tmp_path, "train", CROP)

@@ -14,6 +14,7 @@ from flowlib.camera import FPHA_DEPTH
 from flowlib.hands import FPHA_21
 from flowlib.hands.actions import ActionConfig
 from flowlib.hands.fpha import UNUSED, read_fpha, read_object_pose, read_objects, read_split, read_subject
+from flowlib.hands.sources import describe_hands
 from flowlib.hands.synthetic import SyntheticConfig, SyntheticHands
 
 TAKE = "Subject_1/put_salt/1"
@@ -54,9 +55,9 @@ def test_joints_land_in_the_hand_and_it_is_a_right_one(fpha):
     hands = read_fpha(fpha[0])
     check = hands.check
     assert check.near > 0.98 and check.right == 1 and check.frames == 18 and check.worst[0] > 0.95
-    text = str(hands)
+    text = describe_hands(hands)
     assert "100% of joints lie in the hand (18 frames; worst" in text and "100% of poses are right hands" in text
-    assert "test: 2 sequences, 6 frames, 2 subjects" in text
+    assert "test: 2 sequences of 2 subjects, 6 frames" in text
 
 
 def test_the_synthetic_hand_written_as_fpha_is_read_back_and_its_joints_lie_in_it(tmp_path):

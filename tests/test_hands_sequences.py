@@ -81,3 +81,24 @@ def test_collections_whose_parts_disagree_are_refused():
         HandCollection((takes[0], replace(takes[1], skeleton=FPHA_21)), splits)
     with pytest.raises(ValueError, match="P0/2: expected a class from 0 to 44, got 45"):
         HandCollection((takes[0], replace(takes[1], action=45)), splits, tuple(map(str, range(45))))
+
+
+def test_skeletons_of_one_name_that_differ_are_refused():
+    takes = (sequence("P0/1"), replace(sequence("P0/2"), skeleton=replace(MSRA_21, right=False)))
+    with pytest.raises(ValueError, match="one skeleton, got MSRA_21, MSRA_21"):
+        HandCollection(takes, {"P0/1": "train", "P0/2": "test"})
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        ({"key": ""}, "key and subject: expected a name for each"),
+        ({"subject": ""}, "key and subject: expected a name for each"),
+        ({"action": 0.5}, "P0/1: expected a whole number as action, or None, got 0.5"),
+        ({"numbers": np.array([1, 1, 2])}, "P0/1: expected numbers of frames that ascend, got 1 before 1"),
+        ({"numbers": np.array([3, 2, 4])}, "P0/1: expected numbers of frames that ascend, got 3 before 2"),
+    ],
+)
+def test_what_a_store_could_not_hold_is_refused(change, said, refuses):
+    with refuses(said):
+        replace(sequence("P0/1"), **change)

@@ -305,6 +305,15 @@ def test_other_settings_are_refused(tmp_path, refuses):
         write_hands(tmp_path, other)
 
 
+def test_what_the_store_holds_besides_is_told(tmp_path, caplog):
+    write_hands(tmp_path, FEW)
+    assert not caplog.records
+    rest = FEW.sequences[:1]
+    write_hands(tmp_path, HandCollection(rest, {one.key: FEW.splits[one.key] for one in rest}, FEW.actions))
+    told = "also holds what isn't given now and stays part of it, 1 of its sequences, such as"
+    assert f"{told} {FEW.sequences[1].key}" in caplog.text
+
+
 def test_files_that_changed_since_are_found_when_verified(tmp_path, refuses):
     picture = tmp_path / "source.txt"
     picture.write_text("one")

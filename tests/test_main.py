@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from flowlib.__main__ import COMMANDS, main
+from flowlib.tasks.trajectories import TrajectoryTask
 
 CLONE = Path(__file__).parents[1]
 LABEL = [
@@ -252,4 +253,18 @@ def test_hands_are_collected_learned_measured_and_shown(tmp_path, capsys):
     assert (tmp_path / "reports" / "hands_view" / "viewer.html").stat().st_size > 10_000
     assert main(["hands", "view", *root, "--sequence", "9"]) == 2
     assert "sequence: expected 0 to 1 or a key such as 'Subject_3/" in capsys.readouterr().err
-    assert main(["hands"]) == 2 and main(["hands", "dance"]) == 2
+
+
+def test_a_group_of_commands_tells_its_own(capsys):
+    assert main(["hands", "--help"]) == 0 and main(["hands"]) == 2
+    told = capsys.readouterr().out
+    assert told.count("  hands collect ") == told.count("  hands view ") == 2 and "  label" not in told
+    assert main(["hands", "dance"]) == 2
+    assert "one of hands collect, hands train, hands evaluate, hands view, got 'hands dance'" in capsys.readouterr().err
+
+
+def test_a_run_of_another_task_measures_no_hands(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("flowlib.__main__.WithModel.model", lambda self: (None, {"path": "best.pt"}))
+    monkeypatch.setattr("flowlib.training.checkpoints.load_task", lambda path: TrajectoryTask())
+    assert main(["hands", "view", "--root", str(tmp_path), "--run", "two_frames"]) == 2
+    assert "run: expected one trained on hands, got best.pt, of a TrajectoryTask" in capsys.readouterr().err

@@ -74,6 +74,7 @@ def test_the_format_is_what_the_docstring_says(tmp_path):
         assert bytes(jpeg[:2]) == b"\xff\xd8"
 
 
+@settings(max_examples=10)
 @given(st.integers(1, 5), st.integers(0, 20), st.integers(0, 999))
 def test_confidence_is_kept_to_a_255th_and_only_where_there_is_one(tmp_path_factory, S, N, seed):
     path = tmp_path_factory.mktemp("shard") / "a.h5"

@@ -255,6 +255,7 @@ def test_settings_out_of_range_are_named(options, message, refuses):
     [
         ({"joints": 16}, {}, "model: expected 21 joints, as train has, got 16"),
         ({}, {"skeleton": "ICVL_16"}, r"train: expected poses \[16 3\] of ICVL_16, got \[21, 3\]"),
+        ({}, {"skeleton": "MSRA_21"}, "train: expected the joints of MSRA_21, in its order, got those of FPHA_21"),
         ({"train_basis": True}, {}, "loss: expected 'joints' with a pose prior that is trained"),
         ({"num_actions": 3, "film": ("linear",)}, {}, "train: expected hands of 3 actions, as the model is told of"),
         ({"size": 48}, {}, r"train: expected crops of 48 pixels, as the model takes them, got \[1, 32, 32\]"),
@@ -263,6 +264,11 @@ def test_settings_out_of_range_are_named(options, message, refuses):
 def test_model_data_and_task_must_belong_together(options, changes, message, hand_frames, tmp_path):
     with pytest.raises(ValueError, match=message):
         fit(tiny_pose_net(**options), replace(TASK, **changes), hand_frames, None, config(steps=1), folder=tmp_path)
+
+
+def test_hands_of_another_skeleton_are_not_measured(model, hand_sequences, tmp_path):
+    with pytest.raises(ValueError, match="dataset: expected the joints of MSRA_21, in its order, got those of FPHA_21"):
+        evaluate({"model": model}, replace(TASK, skeleton="MSRA_21"), hand_sequences, folder=tmp_path)
 
 
 def test_more_components_than_poses_are_refused(hand_frames, tmp_path):

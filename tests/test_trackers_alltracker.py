@@ -12,9 +12,13 @@ from hypothesis import strategies as st
 
 import flowlib.trackers.alltracker.arithmetic as arithmetic_module
 from flowlib.downloads import DownloadError
+from flowlib.labelling import LabelConfig, estimate, label, make_plan
+from flowlib.sources import write_scene
+from flowlib.synthetic import random_scene
 from flowlib.trackers.alltracker import AllTracker, AllTrackerTracker, State, load_alltracker
 from flowlib.trackers.alltracker.arithmetic import Arithmetic, lookup
 from flowlib.trackers.products import Conv, winograd_works
+from flowlib.workspace import Workspace
 
 CPU = torch.device("cpu")
 STATES = {}
@@ -382,6 +386,16 @@ def test_loads_the_published_layout_strictly(net, checkpoint, tmp_path):
     bare = tmp_path / "bare.pth"
     torch.save(net.state_dict(), bare)
     assert torch.equal(load_alltracker(bare).time_emb, net.time_emb)
+
+
+def test_labels_a_video_by_name_after_saying_how_long_it_takes(checkpoint, tmp_path):
+    write_scene(tmp_path / "video.mkv", random_scene(4, (96, 128), seed=1))
+    sizes = {"height": 96, "width": 128, "frames": 3, "grid": 4, "max_clips": 1}
+    config = LabelConfig(tracker="alltracker", weights=str(checkpoint), **sizes)
+    plan = make_plan(tmp_path / "video.mkv", config)
+    assert "tracking" in estimate(plan, clips=1, device="cpu")
+    report = label(plan, Workspace(tmp_path / "workspace"), device="cpu", progress=False)
+    assert report.labelled == 1, report
 
 
 def test_wrong_files_are_named(net, checkpoint, tmp_path, refuses):

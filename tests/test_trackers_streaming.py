@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowlib.synthetic import synthetic_clip
-from flowlib.trackers import FrameToFrame, Streams
+from flowlib.trackers import FrameToFrame, Streams, Stretch
 from flowlib.trackers.alltracker import AllTracker, AllTrackerTracker
 from flowlib.trackers.benchmark import StillTracker
 from flowlib.trackers.lucas_kanade import LucasKanadeTracker
@@ -184,6 +184,45 @@ def test_a_damaged_piece_is_done_again(tmp_path):
     again = track_stream(tracker, reader(FRAMES), S, queries, piece=4, kept=kept)
     np.testing.assert_array_equal(again.tracks, first.tracks)
     np.testing.assert_array_equal(again.visibility, first.visibility)
+
+
+class Forgetful:
+    """Streams; points go right by a pixel a frame, and are seen for six frames from the one they are asked for in."""
+
+    def __call__(self, frames, queries):
+        raise AssertionError("it is to stream")
+
+    def describe(self):
+        return {"name": "forgetful"}
+
+    def load_state(self, path):
+        raise ValueError(path)
+
+    def stream(self, frames, xy, state=None):
+        for start, _ in enumerate(frames):
+            sure = np.full((1, len(xy)), 1 / (1 + start), np.float32)
+            yield Stretch(
+                start, (xy + [start, 0]).astype(np.float32)[None], np.full((1, len(xy)), start < 6), sure, None
+            )
+
+
+def test_points_that_are_lost_for_good_are_asked_for_again(tmp_path, refuses):
+    """In the frame they were seen last in, again and again; only those lost for so long, and only after it."""
+    frames = np.zeros((20, 8, 8, 3), np.uint8)
+    queries = np.array([[0, 1.5, 2.0], [3, 4.0, 5.0], [14, 1.0, 1.0]])
+    once = track_stream(Forgetful(), reader(frames), 20, queries)
+    assert once.visibility.sum(axis=0).tolist() == [6, 6 + 3, 6 + 5]
+    kept = Kept.open(tmp_path, Forgetful(), queries, 20, {})
+    again = track_stream(Forgetful(), reader(frames), 20, queries, reanchor=3, kept=kept)
+    assert again.visibility[0:18, 0].all() and again.visibility[:, 1].sum() == 3 + 6 + 5 + 5
+    right = np.arange(20)[:, None] - queries[:, 0]
+    np.testing.assert_array_equal(again.tracks[:, :2, 0] - queries[:2, 1], np.abs(right[:, :2]))
+    np.testing.assert_array_equal(again.visibility[:, 2], once.visibility[:, 2])
+    assert again.confidence[6, 0] == np.float32(1 / 2) and again.confidence[5, 0] == np.float32(1 / 6)
+    patient = track_stream(Forgetful(), reader(frames), 20, queries, reanchor=15)
+    np.testing.assert_array_equal(patient.visibility, once.visibility)
+    with refuses("reanchor: expected 0, or a number of frames for a tracker that streams"):
+        track_stream(LucasKanadeTracker(), reader(FRAMES), S, queries_of(0), reanchor=3)
 
 
 @pytest.fixture(scope="module")

@@ -212,8 +212,10 @@ def _apart(positions: Sequence[float], gap: float) -> list[float]:
     return [position - overshoot for position in placed]
 
 
-def _short(name: str, length: int = 28) -> str:
-    return name if len(name) <= length else name[: length - 1] + "…"
+def _short(name: str, length: int = 26) -> str:
+    """A name cut in its middle: names of sequences begin alike, and often end apart."""
+    begin = length // 2 - 2
+    return name if len(name) <= length else f"{name[:begin]}…{name[begin + 1 - length :]}"
 
 
 def _points(points: Sequence[tuple[float, float]]) -> str:

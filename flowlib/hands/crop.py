@@ -26,7 +26,6 @@ from flowlib.hands.augment import Motion
 
 Method = Literal["virtual", "cube", "padded_box"]
 Centre = Literal["truth", "estimated"]
-METHODS: dict[str | int, Method] = {0: "cube", 2: "padded_box"}  # their numbers elsewhere
 PADDING = 40.0  # px around the joints' box, of "padded_box"
 BEHIND = 100.0  # mm behind the farthest joint up to which "padded_box" sees
 STILL = Motion()
@@ -134,6 +133,15 @@ def restore(poses: Any, centre: Any, rotation: Any, cube: Any) -> Any:
     return poses @ rotation * _column(cube / 2) + centre[..., None, :]
 
 
+def pixels_of(
+    joints: Float[np.ndarray, "*n J 3"], rotation: Float[np.ndarray, "*n 3 3"], intrinsics: Float[np.ndarray, "*n 4"]
+) -> Float[np.ndarray, "*n J 2"]:
+    """Where joints in mm in the camera's frame are seen in crops, (x, y) in their pixels, float64."""
+    x, y, z = np.moveaxis(joints.astype(np.float64) @ rotation.astype(np.float64).swapaxes(-1, -2), -1, 0)
+    fx, fy, ux, uy = np.moveaxis(intrinsics.astype(np.float64), -1, 0)[..., None]
+    return np.stack([fx * x / z + ux, fy * y / z + uy], axis=-1)
+
+
 def _transposed(rotation: Any) -> Any:
     return rotation.swapaxes(-1, -2)
 
@@ -217,9 +225,11 @@ def view(
         joints: the true ones in mm, for "padded_box".
 
     Raises:
-        ValueError: a centre that isn't before the camera, or no joints for "padded_box".
+        ValueError: a centre that isn't finite and before the camera, or no joints for "padded_box".
     """
     centre = np.asarray(centre, np.float64) + motion.offset
+    if not np.isfinite(centre).all():
+        raise ValueError(f"centre: expected finite numbers of mm, got {centre[~np.isfinite(centre).all(axis=-1)]}")
     if not (centre[..., 2] > 0).all():
         raise ValueError(f"centre: expected one before the camera (z > 0 mm), got z = {centre[..., 2].min():g}")
     rotation, cube = axes(config, centre, motion), config.cube * np.broadcast_to(motion.factor, centre.shape[:-1])
@@ -295,15 +305,17 @@ def crop(
         joints: the true ones in mm, for method "padded_box" alone.
 
     Raises:
-        ValueError: a picture not of the camera's size, or in which nothing was measured; as `view`.
+        ValueError: a picture not of the camera's size, with NaN or negative depth, or in which nothing was measured;
+            as `view`.
 
     >>> wall, camera = np.full((240, 320), 450.0), Camera(240.0, 240.0, 160.0, 120.0, (240, 320))
     >>> made = crop(wall, camera, CropConfig(size=64), centre=np.array([0.0, 0.0, 400.0]))
     >>> float(made.image[32, 32]), made.normalise(np.array([[0.0, 0.0, 450.0]])).tolist()
     (0.5, [[0.0, 0.0, 0.5]])
     """
-    if depth.shape != camera.size:
-        raise ValueError(f"depth: expected a picture of {list(camera.size)}, as the camera's, got {list(depth.shape)}")
+    _check_size(depth, camera)
+    if not depth.min() >= 0:  # nor is NaN
+        raise ValueError(f"depth: expected mm from 0 up, got {depth.min():g}")
     if not depth.any():
         raise ValueError("depth: expected some that was measured, got zeros alone")
     seen = view(camera, config, centre, motion, joints)
@@ -311,6 +323,11 @@ def crop(
     image, size = seen.read(depth, size=config.size), (config.size, config.size)
     fx, fy, ux, uy = seen.intrinsics.tolist()
     return Crop(image, seen.rotation, seen.centre, float(seen.cube), Camera(fx, fy, ux, uy, size))
+
+
+def _check_size(depth: np.ndarray, camera: Camera) -> None:
+    if depth.shape != camera.size:
+        raise ValueError(f"depth: expected a picture of {list(camera.size)}, as the camera's, got {list(depth.shape)}")
 
 
 def share_outside(offsets: Float[np.ndarray, "*n 3"], cubes: Sequence[float]) -> dict[float, float]:
@@ -322,9 +339,14 @@ def share_outside(offsets: Float[np.ndarray, "*n 3"], cubes: Sequence[float]) ->
         offsets: joints in mm from their crop's centre, along its axes.
         cubes: sides in mm.
 
+    Raises:
+        ValueError: a side that isn't above 0.
+
     >>> share_outside(np.array([[0.0, 90.0, 0.0], [0.0, 0.0, 101.0]]), [220.0])
     {220.0: 0.0}
     """
+    if wrong := [cube for cube in cubes if not 0 < cube < math.inf]:
+        raise ValueError(f"cubes: expected sides in mm, above 0, got {wrong[0]!r}")
     farthest = np.abs(offsets).max(axis=-1)
     shares = {cube: float((farthest > cube / 2).mean()) for cube in cubes}
     for cube, share in shares.items():
@@ -342,13 +364,19 @@ def estimate_centre(
     DeepPrior's detector does (Oberweger et al. 2015). Whatever is held nearer than the hand draws it to itself.
 
     Args:
-        depth: in mm, 0 where nothing was measured.
+        depth: in mm, 0, NaN or infinite where nothing was measured.
         camera: of the picture.
         cube: side in mm.
 
     Returns:
         None if there is no such blob.
+
+    Raises:
+        ValueError: a picture not of the camera's size, or no cube.
     """
+    _check_size(depth, camera)
+    if not 0 < cube < math.inf:
+        raise ValueError(f"cube: expected the side of a cube in mm, above 0, got {cube!r}")
     blob = _nearest_blob(depth)
     if blob is None:
         return None
@@ -365,7 +393,7 @@ def estimate_centre(
 
 def _nearest_blob(depth: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
     """(rows, columns) of the largest connected piece in the nearest slice of depth that has one large enough."""
-    measured = depth[depth > 0]
+    measured = depth[(depth > 0) & np.isfinite(depth)]
     if len(measured) < BLOB:
         return None
     near, farthest = float(measured.min()), float(measured.max())

@@ -172,6 +172,10 @@ class _Hands(Dataset):
                 if store.settings != settings:
                     raise ValueError(f"{path}: expected the config and collection of {paths[0]}, got others")
                 found += [(path, about, store.arrays(about)) for about in store.sequences]
+        for key, count in Counter(about.key for _, about, _ in found).items():
+            if count > 1:
+                files = " and ".join(path.name for path, about, _ in found if about.key == key)
+                raise ValueError(f"{self.root}: expected each sequence once, got {key!r} in {files}; remove one")
         window = self.store_config.window
         if self.config.cube > window:
             made = f"write the store again with StoreConfig(window={self.config.cube:g})"
@@ -306,7 +310,8 @@ class HandFrames(_Hands):
     Raises:
         FileNotFoundError: no store there.
         StoreError: it is damaged.
-        ValueError: a split without sequences, `splits` that lacks one, or a cube larger than the store's windows.
+        ValueError: a split without sequences, `splits` that lacks one, a cube larger than the store's windows, or files
+            that don't belong together.
     """
 
     def __init__(

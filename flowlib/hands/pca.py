@@ -43,9 +43,9 @@ class PCAConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.components < 1 or self.draws < 0:
-            got = f"{self.components} and {self.draws}"
-            raise ValueError(f"components and draws: expected at least 1 and 0, got {got}")
+        for name, least in (("components", 1), ("draws", 0), ("seed", 0)):
+            if not isinstance(value := getattr(self, name), (int, np.integer)) or value < least:
+                raise ValueError(f"{name}: expected a whole number of at least {least}, got {value!r}")
         if self.augment and not self.draws:
             raise ValueError("augment: expected draws above 0, for each pose is drawn to be changed, got 0")
 
@@ -71,7 +71,7 @@ class PosePCA:
         """The basis of these poses.
 
         Raises:
-            ValueError: poses that aren't finite, or more components than coordinates or poses.
+            ValueError: no poses, some that aren't finite, no component, or more than coordinates or poses.
 
         >>> poses = np.random.default_rng(0).normal(size=(100, 21, 3))
         >>> pca = PosePCA.fit(poses, 63)
@@ -158,10 +158,13 @@ def fit_pca(
         folder: where bases are kept, as `pca_<hash>.npz`; None keeps none.
 
     Raises:
-        ValueError: as `PosePCA.fit`.
+        ValueError: as `PosePCA.fit`, or not as many centres as poses.
         OSError: the folder can't be written.
     """
     config = config or PCAConfig()
+    if len(joints) == 0 or len(joints) != len(centres):
+        got = f"{len(joints)} and {len(centres)}"
+        raise ValueError(f"joints and centres: expected at least one, as many of each, got {got}")
     key = _key(joints, centres, crop, config)
     path = Path(folder) / f"pca_{key[:16]}.npz" if folder else None
     if path and path.exists():
@@ -218,6 +221,8 @@ def _fit(parts, components: int, distinct: int | None = None) -> PosePCA:
         flat = flat - origin
         count, total, products = count + len(flat), total + flat.sum(axis=0), products + flat.T @ flat
     samples, D = count if distinct is None else distinct, len(origin)
+    if components < 1:
+        raise ValueError(f"components: expected 1 or more, got {components}")
     if components > min(D, samples):
         raise ValueError(f"components: expected at most {D} coordinates and {samples} poses, got {components}")
     covariance = products / count - np.outer(total, total) / count**2

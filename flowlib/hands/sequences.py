@@ -27,17 +27,18 @@ class HandSequence:
     Attributes:
         key: its name, unique in its collection: "Subject_1/put_salt/1".
         subject: whose hand.
-        action: class of what the hand does; None where the data set has no actions.
+        action: class of what the hand does, a whole number; None where the data set has no actions.
         camera: of the depth.
         skeleton: names and order of the joints.
         joints: float32 [S J 3] in mm, in the camera's frame.
         read: the depth of a frame in mm, [H W] of any number type; called by `depth` alone.
         visible: bool [S J], whether the camera sees the joint; None where that isn't known.
-        numbers: int64 [S], the number each frame has in the files, which may have gaps; 0 to S-1 if None.
+        numbers: int64 [S], the number each frame has in the files, ascending, perhaps with gaps; 0 to S-1 if None.
         source: the files it is read from, or a text that says all that it is made of.
 
     Raises:
-        ValueError: no frame, shapes that don't belong together, or joints that aren't finite.
+        ValueError: no name, no frame, shapes that don't belong together, joints that aren't finite, or numbers that
+            don't ascend.
     """
 
     key: str
@@ -53,6 +54,10 @@ class HandSequence:
 
     def __post_init__(self) -> None:
         joints, J = np.asarray(self.joints, np.float32), self.skeleton.num_joints
+        if not (self.key and self.subject):
+            raise ValueError(f"key and subject: expected a name for each, got {self.key!r} and {self.subject!r}")
+        if not (self.action is None or isinstance(self.action, int)):
+            raise ValueError(f"{self.key}: expected a whole number as action, or None, got {self.action!r}")
         if joints.ndim != 3 or joints.shape[1:] != (J, 3) or len(joints) == 0:
             raise ValueError(f"{self.key}: expected joints [S {J} 3] of at least one frame, got {list(joints.shape)}")
         if not np.isfinite(joints).all():
@@ -62,6 +67,10 @@ class HandSequence:
         numbers = np.arange(S) if self.numbers is None else np.asarray(self.numbers, np.int64)
         if numbers.shape != (S,):
             raise ValueError(f"{self.key}: expected a number for each of {S} frames, got {list(numbers.shape)}")
+        if (np.diff(numbers) <= 0).any():
+            late = int(np.argmax(np.diff(numbers) <= 0))
+            got = f"{numbers[late]} before {numbers[late + 1]}"
+            raise ValueError(f"{self.key}: expected numbers of frames that ascend, got {got}")
         if self.visible is not None and (self.visible.shape != (S, J) or self.visible.dtype != bool):
             got = f"{self.visible.dtype} {list(self.visible.shape)}"
             raise ValueError(f"{self.key}: expected visible as bool [{S} {J}], got {got}")
@@ -164,8 +173,9 @@ class HandCollection:
             raise ValueError(f"splits: expected one for every sequence and no others, got {sorted(strays)[0]!r}")
         if wrong := {split for split in self.splits.values()} - set(SPLITS):
             raise ValueError(f"splits: expected one of {', '.join(SPLITS)}, got {sorted(wrong)[0]!r}")
-        if len(skeletons := {sequence.skeleton.name for sequence in self.sequences}) > 1:
-            raise ValueError(f"sequences: expected one skeleton, got {', '.join(sorted(skeletons))}")
+        if len(skeletons := {sequence.skeleton for sequence in self.sequences}) > 1:
+            names = ", ".join(sorted(skeleton.name for skeleton in skeletons))
+            raise ValueError(f"sequences: expected one skeleton, got {names}")
         for sequence in self.sequences:
             if sequence.action is not None and not 0 <= sequence.action < len(self.actions):
                 expected = f"a class from 0 to {len(self.actions) - 1}"
@@ -184,13 +194,3 @@ class HandCollection:
         if name not in SPLITS:
             raise ValueError(f"split: expected one of {', '.join(SPLITS)}, got {name!r}")
         return tuple(sequence for sequence in self.sequences if self.splits[sequence.key] == name)
-
-    def __str__(self) -> str:
-        """What a notebook prints: how much there is, what the check found, and what is skipped."""
-        lines = []
-        for name in SPLITS:
-            takes = self.split(name)
-            subjects = len({take.subject for take in takes})
-            lines.append(f"{name}: {len(takes)} sequences, {sum(map(len, takes))} frames, {subjects} subjects")
-        lines += [str(self.check)] if self.check else []
-        return "\n".join([*lines, *(f"skipped {skipped.name}: {skipped.reason}" for skipped in self.skipped)])

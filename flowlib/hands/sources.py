@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -64,7 +63,7 @@ def find_hands(
 
 
 def describe_hands(collection: HandCollection, skipped: Sequence[Skipped] = (), *, shown: int = 5) -> str:
-    """What a collection has in each split, and what of it is skipped, as lines of text.
+    """What a collection has in each split, whether its joints lie in its depth, and what is skipped, as lines of text.
 
     >>> hands = SyntheticHands(SyntheticConfig(subjects=3, takes=1, actions=ActionConfig(families=1)))
     >>> print(describe_hands(hands).splitlines()[-1])
@@ -80,10 +79,10 @@ def describe_hands(collection: HandCollection, skipped: Sequence[Skipped] = (), 
     for one in skeletons:
         side = {True: "right", False: "left", None: "left or right"}[one.right]
         lines.append(f"{one.num_joints} joints ({one.name}) of {side} hands, {len(collection.actions)} actions")
+    lines += [str(collection.check)] if collection.check else []
     listed = list(skipped) or list(collection.skipped)
     if listed:
         lines.append(f"{len(listed)} skipped:")
         lines += [f"  {one.name}: {one.reason}" for one in listed[:shown]]
-        rest = Counter(one.reason.partition(":")[0] for one in listed[shown:])
-        lines += [f"  … and {len(listed) - shown} more"] if rest else []
+        lines += [f"  … and {len(listed) - shown} more"] if len(listed) > shown else []
     return "\n".join(lines)

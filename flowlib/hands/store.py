@@ -328,6 +328,9 @@ def write_hands(
         if verify:
             _quarantine(folder)
         stored = _stored(folder, settings)
+        if more := stored.keys() - {sequence.key for sequence in collection.sequences}:
+            what = "also holds what isn't given now and stays part of it"
+            logger.warning("%s: %s, %d of its sequences, such as %s", folder, what, len(more), min(more))
         skipped = list(collection.skipped)
         waiting: list[Path] = []
         for sequence in Progress(collection.sequences, "storing hands", unit="sequence", disable=not progress):

@@ -97,6 +97,7 @@ class Stretch:
     state: StreamState | None
 
 
+@runtime_checkable
 class StreamState(Protocol):
     """All that a tracker needs of the frames before `next_frame` to go on."""
 

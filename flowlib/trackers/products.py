@@ -115,31 +115,47 @@ def onednn_works(dtype: torch.dtype) -> bool:
 
 
 class Conv(nn.Module):
-    """A convolution of one image [1 C H W], then a ReLU if asked for; memory is channels last, or first with Winograd.
+    """A convolution of one image [1 C H W], then a ReLU if asked for.
 
     Args:
         weight: [D C kh kw].
         bias: [D].
         relu: whether a ReLU follows.
         dtype: of the product; Winograd's is float32.
+        winograd: whether Winograd may be taken where it can.
+        channels_last: how the result lies in memory, and what it is computed on; with Winograd channels are first.
         **options: of `F.conv2d`.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor, relu: bool, dtype: torch.dtype, **options) -> None:
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor,
+        relu: bool,
+        dtype: torch.dtype,
+        *,
+        winograd: bool = True,
+        channels_last: bool = True,
+        **options,
+    ) -> None:
         super().__init__()
         as_usual = "padding" in options and all(option in (1, (1, 1)) for option in options.values())
         fits = as_usual and weight.shape[2:] == (3, 3) and weight.shape[1] >= 16
-        self.winograd = fits and dtype != torch.float64 and weight.device.type == "cpu" and winograd_works()
-        layout = torch.contiguous_format if self.winograd else torch.channels_last
-        self.weight = weight.to(torch.float32 if self.winograd else dtype).contiguous(memory_format=layout)
-        self.bias, self.relu, self.options = bias.to(self.weight.dtype), relu, options
+        self.winograd = (
+            winograd and fits and dtype != torch.float64 and weight.device.type == "cpu" and winograd_works()
+        )
+        last = channels_last and not self.winograd
+        self.layout = torch.channels_last if last else torch.contiguous_format
+        weight = weight.detach().to(torch.float32 if self.winograd else dtype)
+        self.weight = weight.contiguous(memory_format=self.layout)
+        self.bias, self.relu, self.options = bias.detach().to(weight.dtype), relu, options
 
     def forward(self, image: Float[Tensor, "1 C H W"]) -> Float[Tensor, "1 D h w"]:
-        image = image.to(self.weight.dtype)
+        image = image.to(self.weight.dtype).contiguous(memory_format=self.layout)
         if self.winograd:
-            y = torch.ops.aten._nnpack_spatial_convolution(image.contiguous(), self.weight, self.bias, [1, 1], [1, 1])
+            y = torch.ops.aten._nnpack_spatial_convolution(image, self.weight, self.bias, [1, 1], [1, 1])
         else:
-            y = F.conv2d(image.contiguous(memory_format=torch.channels_last), self.weight, self.bias, **self.options)
+            y = F.conv2d(image, self.weight, self.bias, **self.options)
         return F.relu_(y) if self.relu else y
 
 

@@ -13,7 +13,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from itertools import chain, islice
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -41,6 +41,7 @@ def track_video(
     *,
     num_frames: int = 0,
     longest: int = 0,
+    reanchor: int = 0,
     keep: Path | None = None,
     progress: Callable[[int], object] = lambda count: None,
 ) -> Tracks:
@@ -52,6 +53,7 @@ def track_video(
         queries: [N 3] (t, x, y) in the video's own pixels.
         num_frames: from its first on; 0 for all.
         longest: pixels of the longer side while tracking, aspect kept to a pixel; 0, or more than it has: as it is.
+        reanchor: as for `track_stream`.
         keep: a folder that holds what is done until the caller removes it: the same call goes on from there, another
             one begins anew. None: nothing is kept.
         progress: called with a number of frames that are done, again and again.
@@ -79,13 +81,13 @@ def track_video(
     def read(start: int, stop: int) -> Iterator[np.ndarray]:
         return (resize_frame(frame, size, "stretch") for frame in iterate_frames(video, start, stop))
 
-    about = {"video": video.fingerprint, "size": size}
+    about = {"video": video.fingerprint, "size": size, "reanchor": reanchor}
     kept = Kept.open(keep, tracker, queries, num_frames, about) if keep else None
     if size == video.size:
-        return track_stream(tracker, read, num_frames, queries, kept=kept, advance=progress)
+        return track_stream(tracker, read, num_frames, queries, reanchor=reanchor, kept=kept, advance=progress)
     small = queries.copy()
     small[:, 1:] = rescale_points(queries[:, 1:], video.size, size)
-    found = track_stream(tracker, read, num_frames, small, kept=kept, advance=progress)
+    found = track_stream(tracker, read, num_frames, small, reanchor=reanchor, kept=kept, advance=progress)
     tracks = rescale_points(found.tracks, size, video.size)
     tracks[queries[:, 0].astype(int), np.arange(len(queries))] = queries[:, 1:]
     return replace(found, tracks=tracks, queries=queries)
@@ -98,6 +100,7 @@ def track_stream(
     queries: np.ndarray,
     *,
     piece: int = PIECE,
+    reanchor: int = 0,
     kept: Kept | None = None,
     advance: Callable[[int], object] = lambda count: None,
 ) -> Tracks:
@@ -110,18 +113,26 @@ def track_stream(
         num_frames: S.
         queries: [N 3] (t, x, y) in pixels of the frames.
         piece: how many steps are taken between readings; `piece` + 2 frames are in memory.
+        reanchor: a point that isn't seen any more for so many frames up to the last one is asked for again in the frame
+            it was seen last in, and so on; each such frame is a way of its own through the rest of the video. 0: never.
+            For trackers that stream; those from frame to frame would lose it in the same step.
         kept: what is done, of this very call.
         advance: called with a number of frames that are done, again and again.
 
     Raises:
-        ValueError: queries that are none, a video that ends early, or one that is too long for a tracker that has to
-            see all of it.
+        ValueError: queries that are none, `reanchor` for a tracker that has no use for it, a video that ends early, or
+            one that is too long for a tracker that has to see all of it.
     """
     queries = np.asarray(queries, np.float32)
     check_queries(queries, num_frames)
     kept = kept or Kept(None)
+    if reanchor < 0 or (reanchor and not isinstance(tracker, Streams)):
+        name = tracker.describe().get("name", "the tracker")
+        expected = "0, or a number of frames for a tracker that streams (pips, alltracker)"
+        raise ValueError(f"reanchor: expected {expected}, got {reanchor} for {name}")
     if isinstance(tracker, Streams) and num_frames > 1:
-        return _along_streams(tracker, read, num_frames, queries, piece, kept, advance)
+        tracks = _along_streams(tracker, read, num_frames, queries, piece, kept, advance)
+        return _reanchored(tracker, read, tracks, reanchor, piece, kept) if reanchor else tracks
     if not isinstance(tracker, FrameToFrame):
         frames = _whole(read, num_frames, tracker)
         tracks = tracker(frames, queries)
@@ -221,33 +232,57 @@ def _along_streams(
     piece: int,
     kept: Kept,
     advance: Callable[[int], object],
+    ways: str = "back forth",
+    prefix: str = "",
 ) -> Tracks:
     """Each frame with queries goes through the video by itself, backwards and then forwards."""
     S, N = num_frames, len(queries)
     tracks = np.repeat(queries[None, :, 1:], S, axis=0)
-    visibility, confidence = np.zeros((S, N), bool), np.full((S, N), np.nan, np.float32)
+    visibility, confidence = np.zeros((S, N), bool), np.zeros((S, N), np.float32)
     asked = queries[:, 0].astype(int)
     # Where a tracker says nothing of the query's frame itself, the query counts.
     visibility[asked, np.arange(N)], confidence[asked, np.arange(N)] = True, 1
     anchors = np.unique(asked)
-    told = done = 0
+    told, done, confident = 0, 0, True
     for anchor in anchors:
         points = np.flatnonzero(queries[:, 0] == anchor)
         # Backwards first, so that where both directions meet, in the query's frame, the forward one has its say.
         for way, times in (("back", range(anchor, -1, -1)), ("forth", range(anchor, S))):
-            if len(times) < 2:
+            if len(times) < 2 or way not in ways:
                 continue
-            name = f"{way}-{anchor}"
+            name = f"{prefix}{way}-{anchor}"
             for start, stop, part in _along_way(tracker, read, times, queries[points, 1:], piece, kept, name):
-                cells = np.ix_([times[i] for i in range(start, stop)], points)
+                cells = np.array(times[start:stop])[:, None], points
                 tracks[cells], visibility[cells], confidence[cells] = part["tracks"], part["seen"], part["sure"]
+                confident = confident and not np.isnan(part["sure"]).any()
                 done += stop - start
                 share = done * S // (len(anchors) * (S + 1))  # two ways share the query's frame
                 advance(share - told)
                 told = share
     advance(S - told)
     tracks[asked, np.arange(N)] = queries[:, 1:]
-    return Tracks(tracks, visibility, queries, None if np.isnan(confidence).any() else confidence)
+    return Tracks(tracks, visibility, queries, confidence if confident else None)
+
+
+def _reanchored(tracker: Streams, read: Read, tracks: Tracks, patience: int, piece: int, kept: Kept) -> Tracks:
+    """Ask again for points that aren't seen any more, where they were seen last, until that helps none."""
+    S, frame = tracks.num_frames, np.arange(tracks.num_frames)[:, None]
+    asked = tracks.queries[:, 0].astype(int)
+    for number in count(1):
+        last = np.where(tracks.visibility, frame, -1).max(axis=0)
+        lost = np.flatnonzero((S - 1 - last >= patience) & (last > asked))
+        if not len(lost):
+            break
+        queries = np.insert(tracks.tracks[last[lost], lost], 0, last[lost], axis=1)
+        again = _along_streams(
+            tracker, read, S, queries, piece, kept, lambda done: None, ways="forth", prefix=f"again-{number}-"
+        )
+        rows, points = np.nonzero(frame > last[lost])
+        for name, array in tracks.arrays().items():
+            if name != "queries":
+                array[rows, lost[points]] = again.arrays()[name][rows, points]
+        asked[lost] = last[lost]
+    return tracks
 
 
 def _along_way(

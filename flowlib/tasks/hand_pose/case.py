@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from flowlib.hands.crop import restore
+from flowlib.hands.crop import pixels_of, restore
 from flowlib.hands.skeleton import Skeleton
 
 
@@ -49,7 +49,4 @@ class PoseCase:
 
     def pixels(self, joints: Float[np.ndarray, "S J 3"]) -> Float[np.ndarray, "S J 2"]:
         """Where joints in mm are seen in the crops, (x, y) in pixels."""
-        turned = joints.astype(np.float64) @ self.rotation.swapaxes(1, 2)
-        fx, fy, ux, uy = self.intrinsics.T[..., None]
-        x, y, z = np.moveaxis(turned, -1, 0)
-        return np.stack([fx * x / z + ux, fy * y / z + uy], axis=-1)
+        return pixels_of(joints, self.rotation, self.intrinsics)

@@ -141,12 +141,14 @@ class PoseTask(Task):
     # ------------------------------------------------------------------------------------------------ training
 
     def check(self, model: nn.Module, dataset: Any, name: str) -> None:
-        """Raise `ValueError` unless the crops, the joints and the actions are as many as the network takes."""
+        """Raise `ValueError` unless the joints are the skeleton's, and crops, joints and actions as the network takes
+        them."""
         sample = dataset[0]
         skeleton = SKELETONS[self.skeleton]
         if sample["pose"].shape != (skeleton.num_joints, 3):
             got = list(sample["pose"].shape)
             raise ValueError(f"{name}: expected poses [{skeleton.num_joints} 3] of {skeleton.name}, got {got}")
+        self._check_skeleton(dataset, name)
         if self.loss == "coefficients":
             if not isinstance(model, HasBasis):
                 got = type(model).__name__
@@ -165,9 +167,16 @@ class PoseTask(Task):
         if actions and self.condition == "true" and actions != have:
             raise ValueError(f"{name}: expected hands of {actions} actions, as the model is told of, got {have}")
 
+    def _check_skeleton(self, dataset: Any, name: str) -> None:
+        """As many joints in another order would be other joints: quietly wrong names, roots and bones."""
+        there, wanted = _hands(dataset).skeleton, SKELETONS[self.skeleton]
+        if there.joints != wanted.joints:
+            raise ValueError(f"{name}: expected the joints of {wanted.name}, in its order, got those of {there.name}")
+
     def describe_data(self, dataset: Any) -> dict[str, Any]:
         """Subjects, number of actions, skeleton, and how the crops were made, with what truth they contain."""
         hands = _hands(dataset)
+        self._check_skeleton(dataset, "dataset")
         crop = asdict(hands.config) | {"truth": hands.config.truth}
         about = {"subjects": list(hands.subjects), "num_actions": len(hands.actions), "crop": crop}
         return about | {"skeleton": hands.skeleton.name}
@@ -266,6 +275,7 @@ class PoseTask(Task):
         return {"condition": self.condition, "skeleton": self.skeleton}
 
     def identify(self, dataset: Any, index: int, sample: Any) -> Identity:
+        self._check_skeleton(dataset, "dataset")
         group = sample["key"] if self.intervals == "sequence" else sample["subject"]
         return Identity(sample["key"], group, hash_content(sample), f"{len(sample['crop'])} frames")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 from zipfile import BadZipFile
 
 import numpy as np
@@ -71,8 +71,9 @@ class ChainState:
         """
         try:
             with np.load(path, allow_pickle=False) as data:
-                arrays = {name: data[name] for name in cls.__dataclass_fields__}
-            return cls(**arrays | {"next_frame": int(arrays["next_frame"])})
+                arrays: dict[str, Any] = {name: data[name] for name in cls.__dataclass_fields__}
+            arrays["next_frame"] = int(arrays["next_frame"])
+            return cls(**arrays)
         except FileNotFoundError:
             raise
         except (ValueError, TypeError, KeyError, EOFError, OSError, BadZipFile) as error:
