@@ -1,6 +1,7 @@
 """The parts of training, each against what it is by definition: schedules, the stream of samples, EMA, loss spikes."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -209,6 +210,16 @@ def test_the_largest_batch_is_found_by_shrinking_until_a_gpu_takes_it():
     assert batch_size._shrink(lambda batch_size: step(batch_size + 99), 2) == 0
     with pytest.raises(RuntimeError, match="something else"):
         batch_size._shrink(broken, 4)
+
+
+@pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="Linux tells there what memory can be had")
+def test_memory_that_caches_files_can_be_had():
+    """What the cache of files holds is not free, but the system gives it back."""
+    free, total = batch_size._memory_bytes()
+    known = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    available, unused = (1024 * int(known[name].split()[0]) for name in ("MemAvailable", "MemFree"))
+    assert abs(free - available) < 0.1 * total and free <= total
+    assert available < unused or free > unused - 0.1 * total
 
 
 def test_the_largest_batch_leaves_the_model_as_it_is(monkeypatch):

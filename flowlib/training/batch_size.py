@@ -7,6 +7,7 @@ import os
 import resource
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from accelerate.utils import find_executable_batch_size
@@ -89,8 +90,14 @@ def _grow(step: Callable[[int], int], most: int) -> int:
 
 
 def _memory_bytes() -> tuple[int, int]:
+    """What can be had, the cache of files included, which the system gives back when asked; and all there is."""
     page = os.sysconf("SC_PAGE_SIZE")
-    return page * os.sysconf("SC_AVPHYS_PAGES"), page * os.sysconf("SC_PHYS_PAGES")
+    try:
+        known = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        free = 1024 * int(known["MemAvailable"].split()[0])
+    except (OSError, KeyError):  # not Linux
+        free = page * os.sysconf("SC_AVPHYS_PAGES")
+    return free, page * os.sysconf("SC_PHYS_PAGES")
 
 
 def _peak_bytes() -> int:
