@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from typing import SupportsIndex
 
 
-def counted(number: int, noun: str, plural: str = "") -> str:
+def counted(number: SupportsIndex, noun: str, plural: str = "") -> str:
     """So many of a thing, in words.
 
     >>> counted(1, "video"), counted(2, "class", "classes")

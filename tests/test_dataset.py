@@ -200,6 +200,6 @@ def test_splits_without_clips_are_skipped(workspace, tmp_path):
     assert list(splits) == ["train", "test"]
     assert describe_splits(splits).splitlines() == [
         "train: 6 clips of 3 videos (v0, v1, v2)",
-        "test: 2 clips of 1 videos (v3)",
+        "test: 2 clips of 1 video (v3)",
         "val: none; label more videos, or edit splits.json",
     ]

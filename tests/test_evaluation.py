@@ -190,7 +190,7 @@ def test_lpips_is_measured_where_its_network_is_at_hand(clips, tmp_path, shared)
     task = TrajectoryTask(scoring=ScoringConfig(lpips_weights=weights))
     report = evaluate({"zero": ZeroMotion(8), "truth": OracleTracks()}, task, large, folder=tmp_path, **QUIET)
     assert 0 <= report.overall["truth"]["lpips_covered"].mean < 0.5 * report.overall["zero"]["lpips_covered"].mean
-    assert "Not measured" not in report.html()
+    assert "Not measured: Labels apart, for lack of labels by two trackers.<" in report.html()
     without = evaluate({"zero": ZeroMotion(8)}, TASK, large, folder=tmp_path, **QUIET)
     assert "LPIPS moving, for lack of the weights of its network (lpips_weights)" in without.html()
 
@@ -400,6 +400,16 @@ def test_a_subset_is_looked_through(tmp_path):
     assert {strip.where for strip in report.strips} == {"frames 16 to 23"} and "frames 16 to 23" in report.html()
 
 
+class Unnamed(torch.utils.data.Dataset):
+    """A clip of which nothing is known before it is read."""
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        return SyntheticClips(seeds=[1])[0]
+
+
 def test_trained_on_the_test_videos(clips, tmp_path, refuses):
     mean = MeanMotion.fit(clips)
     with refuses("methods 'mean', 'again' were trained on 3 of the 3 videos to be tested on .*scene_0, "):
@@ -409,8 +419,11 @@ def test_trained_on_the_test_videos(clips, tmp_path, refuses):
     whole = torch.utils.data.Subset(Described(seeds=range(3)), [0, 2])
     with refuses("method 'mean' was trained on 2 of the 2 videos .*scene_0, scene_2"):
         evaluate({"mean": mean}, TASK, whole, folder=tmp_path, **QUIET)
+    listed = torch.utils.data.Subset([clips[0], clips[2]], [1])
+    with refuses("method 'mean' was trained on 1 of the 1 videos .*scene_1"):
+        evaluate({"mean": mean}, TASK, listed, folder=tmp_path, **QUIET)
     with refuses("which videos are tested on is not known"):
-        evaluate({"mean": mean}, TASK, torch.utils.data.Subset([clips[0]], [0]), folder=tmp_path, **QUIET)
+        evaluate({"mean": mean}, TASK, Unnamed(), folder=tmp_path, **QUIET)
     leaky = evaluate({"mean": mean}, TASK, clips, folder=tmp_path, allow_leak=True, **QUIET)
     assert "was trained on 3" in leaky.warnings[0] and "was trained on 3" in leaky.markdown()
     assert "was trained on 3" in leaky.html()

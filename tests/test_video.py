@@ -105,7 +105,7 @@ def test_videos_are_described(mp4):
     assert text.splitlines() == [
         "clip: 72×48, 12 frames/s, 9 frames",
         "skipped: bad: bad.mp4: is empty",
-        "1 videos, 1 skipped",
+        "1 video, 1 skipped",
     ]
     assert [frame.shape for frame in video.middle_frames([probe(mp4)], (20, 30))] == [(20, 30, 3)]
 

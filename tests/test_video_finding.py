@@ -77,7 +77,7 @@ def test_the_report_names_every_file_of_a_mixed_folder(mp4, tmp_path):
     assert {one.name for one in skipped if one.is_video} == {"empty", "text", "rotten", "locked", "dead"}
     left = {one.name for one in skipped if not one.is_video}
     assert {str(path.relative_to(source)) for path in other} <= left
-    assert left >= {"walk.zip", "again", "loop", "self.txt", "pipe.mp4", ".Trash-1000 (1 files)"}
+    assert left >= {"walk.zip", "again", "loop", "self.txt", "pipe.mp4", ".Trash-1000 (1 file)"}
     assert len(left) == len(other) + 6
     assert all(one.name in text and one.reason in text for one in [*skipped]) and all(
         one.name in text for one in videos
@@ -91,7 +91,7 @@ def test_only_videos_are_skipped_by_a_job(tmp_path):
     (tmp_path / "notes.txt").touch()
     plan = make_plan(tmp_path, LabelConfig(height=24, width=32, frames=4))
     assert plan.skipped == [] and plan.num_others == 1
-    assert "left out: 1 files and folders that are no videos" in str(plan)
+    assert "left out: 1 file or folder that is no video" in str(plan)
 
 
 @pytest.mark.parametrize("suffix", [".tif", ".TIFF", ".ppm", ".pnm", ".avif", ".jp2", ".bmp", ".webp", ".jpe", ".ras"])

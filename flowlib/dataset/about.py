@@ -94,8 +94,11 @@ def videos_of(dataset: Any) -> dict[str, str]:
         named = [sample["video"] for sample in dataset if isinstance(sample, Mapping) and "video" in sample]
         return {str(name): str(name) for name in named}
     clips = [clip_of(dataset, index) for index in range(len(dataset))]
-    if isinstance(dataset, Subset) and not any(clips):  # of samples that don't say which video each is of
-        return videos_of(dataset.dataset)
+    if isinstance(dataset, Subset) and not any(clips):
+        whole = dataset.dataset
+        if isinstance(whole, (list, tuple)):
+            return videos_of([whole[index] for index in dataset.indices])
+        return videos_of(whole)  # which video each sample is of isn't said, so it may be any
     return {clip.video: clip.fingerprint or clip.video for clip in clips if clip is not None}
 
 

@@ -96,11 +96,11 @@ def ratio(
         drawn = nan_mean(over[draws], axis=1) / nan_mean(under[draws], axis=1)
         low, high = np.percentile(drawn[np.isfinite(drawn)], [tail, 100 - tail])
     counts = geometric.videos, geometric.left_out
-    in_ratios = (float(np.exp(value)) for value in (geometric.mean, geometric.low, geometric.high))
+    mean, lowest, highest = (float(np.exp(value)) for value in (geometric.mean, geometric.low, geometric.high))
     worst = int(np.nanargmax(logs)) if known.any() else -1
     return Ratio(
         Estimate(pooled, float(low), float(high), *counts),
-        Estimate(*in_ratios, *counts),
+        Estimate(mean, lowest, highest, *counts),
         (float(np.exp(logs[worst])) if known.any() else np.nan, worst),
     )
 
