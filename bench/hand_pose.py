@@ -37,7 +37,7 @@ METRICS = ("mpjpe", "mpjpe_seen", "mpjpe_hidden", "hidden_4", "hidden_5", "auc")
 def pose(args: argparse.Namespace, store: Path) -> dict:
     """The small net at 64×64, true centre: errors of seen and hidden joints beside the baselines; estimated centre."""
     crop, augment = CropConfig(size=args.size), parse_augment(AUGMENT)
-    train, validation, test = open_hands(store, crop)
+    train, validation, test = open_hands(store, crop, unpacked=True)
     task, found = PoseTask(augment=augment, pca_augment=augment, **LOSS), {}
     for seed in args.seeds:
         name, began = f"pose_{args.size}_{args.steps}_seed{seed}", time.process_time()
@@ -80,7 +80,7 @@ def lists(args: argparse.Namespace, store: Path) -> dict:
     every = max(1, args.steps // 3)
     config = TrainConfig("list", args.steps, 64, validate_every=every, save_every=every, **ADAM)
     shape = {key: value for key, value in PoseNet.named("small", size=args.size, dropout=args.dropout).config.items()}
-    given = {"seeds": len(args.seeds), "runs": args.folder / "runs"}
+    given = {"seeds": len(args.seeds), "unpacked": True, "runs": args.folder / "runs"}
     found = {}
     for name, text in (("cubes", args.cubes), ("augments", args.augments)):
         table = try_settings(store, crop, shape, task, config, **{name: text}, **given)
