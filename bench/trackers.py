@@ -7,9 +7,9 @@
 
 Everything runs in one process, interleaved, with the same random weights; ratios are medians over the rounds. Wall
 and CPU seconds both, because cores may be shared: on a busy machine compare CPU seconds. Feature networks are included.
-PIPs follows `--points` points, AllTracker every pixel. (A later call's memory is in part what an earlier one left: only
-`--memory` tells it.) Beside it the machine's best matrix product, and the best
-convolution of the kind that is most of AllTracker. Prints a table, last line JSON. The clones need einops.
+PIPs follows `--points` points, AllTracker every pixel. Beside it the machine's best matrix product, and the largest
+convolution of AllTracker. A later call's memory is in part what an earlier one left: only `--memory` tells it.
+Prints a table, last line JSON. The clones need einops.
 """
 
 from __future__ import annotations

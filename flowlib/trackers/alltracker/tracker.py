@@ -63,8 +63,9 @@ class AllTrackerTracker:
     Args:
         net: a network, as `load_alltracker` returns it; its weights are taken as they are now.
         iters: how often each window is refined; the authors use 4.
-        dtype: of the matrix products: "float32"; "bfloat16"; on CUDA also "float16" and "tf32", of which nothing has
-            been run yet. "float64" is for checks. What bfloat16 gains and costs is in bench/LOG.md.
+        dtype: of the matrix products: "float32"; "bfloat16", 1.4 times as fast, which with generated weights moved
+            points by 0.09 px in the mean and 0.7 at most; on CUDA also "float16" and "tf32", of which nothing has been
+            run yet. "float64" is for checks.
         device: "auto" (CUDA if there is one), "cpu", "cuda", "cuda:1".
         visible_above: the least visibility × confidence of a visible point.
 
