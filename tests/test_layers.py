@@ -33,6 +33,8 @@ LAYERS = (
     "tasks",
     "training evaluation",
     "notebook_views hand_views action_views",
+    "options",
+    "hand_commands",
     "__main__",
 )
 RANK = {room: rank for rank, line in enumerate(LAYERS) for room in line.split()}
