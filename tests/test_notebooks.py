@@ -1,4 +1,4 @@
-"""The seven notebooks: text and pair in step, no logic in them, and all of them run, twice, from wherever one stands."""
+"""The seven notebooks: text and pair in step, no logic in them, and all run, twice, from wherever one stands."""
 
 import ast
 import os
