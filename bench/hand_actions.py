@@ -86,9 +86,8 @@ def random_labels(args: argparse.Namespace, hands: SyntheticHands, seed: int) ->
         answers = [asked.case(data[index]) for index in range(len(data))]
         right = sum(int(asked.predict(model, case, name)[-1].argmax() == case.action) for case in answers)
         counts[name] = [right, len(data), *(round(end, 3) for end in wilson(right, len(data)))]
-        print(
-            f"random labels, {name}: {right} of {len(data)}, Wilson {counts[name][2:]}, chance {1 / len(task.actions):.3f}"
-        )
+        chance = 1 / len(task.actions)
+        print(f"random labels, {name}: {right} of {len(data)}, Wilson {counts[name][2:]}, chance {chance:.3f}")
     return counts
 
 

@@ -6,8 +6,9 @@
 
 "rendering" takes turns between contenders, the median of `--rounds` passes over hands in random poses. "design" uses
 nearest neighbours only, so it says what the data allow, not what a network reaches (`bench/hand_actions.py` does, of
-actions). "reading" makes crops (64×64 and 128×128) and poses of every `--thin`-th frame of a few takes before a wall, from PNGs of the whole pictures and from the store, in turns, all files in the page cache.
-Seconds are CPU seconds where they are called so. The last line is JSON.
+actions). "reading" makes crops (64×64 and 128×128) and poses of every `--thin`-th frame of a few takes before a wall,
+from PNGs of the whole pictures and from the store, in turns, all files in the page cache. Seconds are CPU seconds
+where they are called so. The last line is JSON.
 """
 
 import argparse
