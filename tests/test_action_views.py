@@ -99,12 +99,12 @@ def test_a_network_that_knows_one_place_errs_more_the_farther_joints_are(
     model = net()
     fit(model, action_task, train_poses, None, TrainConfig(**CONFIG.to_json() | {"steps": 30, "learning_rate": 0.03}),
         folder=tmp_path / "run")  # fmt: skip
-    curve = action_views.noise_curve(model.eval(), action_task, test_poses, "100,0", tmp_path)
+    curve = action_views.noise_curve(model.eval(), action_task, train_poses, "200,0", tmp_path)
     assert list(curve.levels) == list(action_views.KINDS)
     for levels in curve.levels.values():
         (none, first), (far, last) = levels.items()
-        assert none == 0 and far == pytest.approx(100, rel=0.1) and first[1] == last[1] == 8
-        assert first[0] > last[0]
+        assert none == 0 and far == pytest.approx(200, rel=0.1)
+        assert first == (8, 8) and last[1] == 8 and last[0] < 8
     assert curve.falls == dict.fromkeys(action_views.KINDS, True)
     assert len(curve.beside) == 7 and curve.beside[10.28] == 0.83
     lines = curve.figure().lines
