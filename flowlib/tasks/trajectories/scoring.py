@@ -124,6 +124,11 @@ class TrajectoryEvaluation:
     def answer(self, prediction: TrajectoryPrediction, case: TrajectoryCase) -> TrajectoryAnswer:
         return TrajectoryAnswer(prediction, case)
 
+    def ask(self, method: Any, sample: Any, name: str) -> TrajectoryAnswer:
+        """A method's answer for one clip: `case`, `predict` and `answer` in one."""
+        case = self.case(sample)
+        return self.answer(self.predict(method, case, name), case)
+
     def telling(self, row: Mapping[str, float]) -> bool:
         """A clip of whose points less than half can be seen (a scene cut, a tracker that got lost) says little."""
         return row.get("visible", 1.0) >= WHOLE
