@@ -52,7 +52,7 @@ class OwnPrediction:
     def __repr__(self) -> str:
         height, width = self.sample.size
         said = f"{self.sample.clip.video}: frame {self.answer.frames[-1]} of {width}×{height} predicted"
-        return f"{said}, of which nothing comes to {self.holes:.0%} (grey in the pictures)"
+        return f"{said}, of which nothing comes to {100 * self.holes:.0f} % (grey in the pictures)"
 
     @cached_property
     def rebuilt(self) -> UInt8[np.ndarray, "F H W 3"]:
@@ -89,7 +89,7 @@ class OwnPrediction:
         said = f"displacement, colours full at {scale:g} px (98 % of it is below {largest:.1f} px)"
         plots.dense_field(moved, limit=scale, ax=axes[0, 1])
         plots.show_image(
-            self.rebuilt[-1], f"frame {last} rebuilt; grey, {self.holes:.0%}: nothing came there", ax=axes[0, 2]
+            self.rebuilt[-1], f"frame {last} rebuilt; grey, {100 * self.holes:.0f} %: nothing came there", ax=axes[0, 2]
         )
         for ax, title in zip(axes[0], (f"frame 0, and where its points go by frame {last}", said)):
             ax.set_title(title, fontsize=9)
