@@ -62,7 +62,7 @@ def test_neither_set_covers_the_other_and_what_the_labels_miss_is_faint():
     """Where both agree, the narrow orange lies in the middle of the broad blue."""
     sure = steady()
     sure.visibility[:] = True
-    ax = plots.tracks_over_frame(FRAME, steady(), sure, size=8.0)
+    ax = plots.tracks_over_frame(FRAME, steady(), sure, size=8.0, legend=False)
     blue, filled, hollow, orange, over, faint = ax.collections
     assert (
         orange.get_linewidths()[0] < 0.6 * blue.get_linewidths()[0]
