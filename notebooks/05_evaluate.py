@@ -25,7 +25,8 @@
 # - *constant velocity*: optical flow between the two input frames, carried on; with *gains* fitted to the training
 #   videos, one for each frame ahead.
 # - *flowlib's, two frames* and *one frame*: the predictors that come with flowlib, trained on 77 other videos.
-# - *the tracks themselves*: the labels; how good a rebuilt frame can get.
+# - *the tracks themselves*: the labels; how good a rebuilt frame can get. That they are some hundredths of a pixel off is
+#   quantisation: they are spread over whole pixels and read back between them.
 
 # %% tags=["setup"]
 # In Colab: fetch flowlib and add what the runtime lacks. Anywhere else this cell does nothing.
