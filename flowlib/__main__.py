@@ -158,18 +158,27 @@ def make_probe() -> type:
     """list the videos of a folder: what can be used, what can't and why"""
     import tyro
 
+    from flowlib.geometry import FitRule, check_size
     from flowlib.progress import Progress
     from flowlib.sources import find_source
-    from flowlib.video import describe_videos, probe_all
+    from flowlib.video import describe_videos, probe_all, working_size
 
     @dataclass(frozen=True)
     class Probe(InWorkspace):
         source: tyro.conf.Positional[str] = "sample"  # sample, synthetic, a folder or a video; "" for videos/ in root
+        height: int = 360  # of the working size, pixels; with fit auto it has at most height × width pixels
+        width: int = 640
+        fit: FitRule = "auto"  # auto chooses a size that keeps pictures whole; crop, pad and stretch take the one above
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            check_size((self.height, self.width), "height and width")
 
         def __call__(self) -> None:
             found = find_source(self.source, Workspace(self.root), progress=Progress)
             videos, skipped = probe_all(found, progress=Progress)
-            print(describe_videos(videos, skipped))
+            size = working_size(videos, (self.height, self.width), self.fit)
+            print(describe_videos(videos, skipped, size=size, fit=self.fit))
             print(f"{counted(len(videos), 'video')} can be used, {sum(one.is_video for one in skipped)} can't.")
 
     return Probe
@@ -203,6 +212,7 @@ def make_label() -> type:
         def __call__(self) -> None:
             found = find_source(self.source, self.workspace, progress=Progress)
             plan = make_plan(found, self.config, cache=self.workspace.scans, progress=True)
+            plan = plan.into(self.workspace.dataset(self.dataset))
             print(plan)
             options = {name: value for name, value in vars(self).items() if name not in ("root", "source", "config")}
             print(label(plan, self.workspace, **options))

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from flowlib.geometry import FIT_RULES, FitRule, cell_grid, check_size
+from flowlib.geometry import FIT_RULES, FitRule, Size, cell_grid, check_size, fit_frame
 from flowlib.trackers import NAMES
 from flowlib.trackers.confidence import CURVES
 
@@ -22,9 +22,9 @@ class LabelConfig:
     grid: int = 64  # points a side: grid × grid points a clip, spread evenly over frame 0
     spacing: int = 0  # pixels from point to point, instead of a grid of so many a side; 0: grid decides
     jitter: bool = False  # move each point at random within its cell, differently in every clip, decided by the seed
-    height: int = 360  # of the working size, pixels
+    height: int = 360  # of the working size, pixels; with fit="auto" it has at most height × width pixels
     width: int = 640
-    fit: FitRule = "crop"  # how frames come to the working size: crop, pad or stretch
+    fit: FitRule = "auto"  # auto chooses a size that keeps pictures whole; crop, pad and stretch take the one above
     tracker: str = "lucas_kanade"  # one of trackers.NAMES; exact for synthetic videos
     weights: str = ""  # of the tracker: "" for the published ones, else a path, URL or gdown id
     confidence: bool = False  # say of each label how sure it is (lucas_kanade, raft), at several times the time
@@ -90,19 +90,23 @@ class LabelConfig:
         chosen |= set() if self.confidence else {"confidence"}
         return {name: value for name, value in asdict(self).items() if name not in chosen}
 
-    def queries(self, clip_key: str = "") -> np.ndarray:
+    def queries(self, clip_key: str = "", source: Size | None = None) -> np.ndarray:
         """The points that are followed in a clip: float32 [N 3] (t, x, y), t = 0, x and y on the frame.
 
         Args:
             clip_key: `Clip.key`; with `jitter` each clip has points of its own.
+            source: (height, width) of its video; with fit="auto" the points lie on its picture, none on bars beside it.
         """
-        points = cell_grid(self.size, *self.cells)
+        fit = fit_frame(source, self.size, self.fit) if source and self.fit == "auto" else None
+        top, left, height, width = fit.target_box if fit else (0, 0, *self.size)
+        points = cell_grid((height, width), *self.cells)
         if self.jitter:
             # RandomState: its numbers are promised never to change, so machines with other NumPys agree.
             seed = hashlib.sha256(f"{self.seed}/{clip_key}".encode()).digest()[:4]
             offset = np.random.RandomState(int.from_bytes(seed, "big")).uniform(-0.5, 0.5, points.shape)
-            cell = np.array([self.width / self.cells[1], self.height / self.cells[0]])
-            points = np.clip(points + offset * cell, 0, [self.width - 1, self.height - 1]).astype(np.float32)
+            cell = np.array([width / self.cells[1], height / self.cells[0]])
+            points = np.clip(points + offset * cell, 0, [width - 1, height - 1]).astype(np.float32)
+        points = points + np.array([left, top], np.float32)
         return np.concatenate([np.zeros((len(points), 1), np.float32), points], axis=1)
 
 
