@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -44,7 +45,7 @@ class Plan:
     def chunk(self, chunk: int, num_chunks: int) -> list[Clip]:
         """The clips of chunk 0 ≤ `chunk` < `num_chunks`: contiguous, equal in number to within one.
 
-        Every clip has the same number of frames and points, so equal numbers are equal work for the tracker.
+        Clips have the same number of frames and about that of points, so equal numbers are equal work for the tracker.
         """
         check_chunk(chunk, num_chunks)
         total = len(self.clips)
@@ -70,10 +71,11 @@ class Plan:
             return self  # the store will say what is wrong there
 
     def __str__(self) -> str:
-        points = self.config.num_points
+        points = Counter(math.prod(self.config.cells_on(clip.source_size)) for clip in self.clips)
+        each = " to ".join(map(str, sorted({min(points, default=0), max(points, default=0)})))
         lines = [
             f"{counted(len(self.videos), 'video')}, {counted(len(self.clips), 'clip')} of {self.config.frames} frames, "
-            f"{points} points each: {len(self.clips) * points:,} trajectories"
+            f"{each} points each: {sum(count * clips for count, clips in points.items()):,} trajectories"
         ]
         size = self.config.size
         lines += [f"working size: height {size[0]}, width {size[1]}, fit={self.config.fit!r}"]
