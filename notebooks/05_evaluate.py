@@ -73,6 +73,7 @@ if "google.colab" in sys.modules:
 root: str = ""  # the workspace; "" finds it: $FLOWLIB_ROOT, the mounted Drive, or workspace/ in the clone
 dataset: str = "default"  # name of the dataset that 02 made
 run: str = "two_frames"  # name of the run that 04 trained
+runs: str = ""  # several runs to compare, divided by commas, the first one in front; "" for run alone
 checkpoint: str = ""  # a file instead of the run's best.pt
 split: str = "test"  # which videos: test, val, train or all
 second_labels: str = ""  # a dataset of the same videos by another tracker: what both agree on within 2 px is the truth
@@ -106,23 +107,23 @@ from flowlib.models.guided import default_methods
 from flowlib.notebook import parse_frames
 from flowlib.notebook_views import error_figure, highest_motion, prediction_figure, prediction_viewer, save_viewer
 from flowlib.own_pictures import own_sample, predict_clip
-from flowlib.quantities import counted
 from flowlib.tasks.trajectories import ScoringConfig, TrajectoryTask
-from flowlib.training.checkpoints import find_checkpoint, load_checkpoint
+from flowlib.training.checkpoints import describe_runs, load_runs
 from flowlib.workspace import Workspace
 
 workspace = Workspace(root).writable()
 train = TrajectoryDataset(workspace.dataset(dataset), split="train")
 test = open_labels(workspace.dataset(dataset), split, second_labels and workspace.dataset(second_labels))
-model, about = load_checkpoint(find_checkpoint(workspace.runs, run, checkpoint), device=device)
+models, about = load_runs(workspace.runs, runs or run, checkpoint, device=device)
+model, *_ = models.values()
 baselines = all_baselines(
     train, num_frames=test.num_frames, input_frames=parse_frames(input_frames), raft_weights=raft_weights
 )
 shipped = default_methods(test.num_frames, parse_frames(input_frames))
-methods = {"model": model} | shipped | baselines
+methods = models | shipped | baselines
 shown = highest_motion(test)
 own = own_sample(own_paths, model, test[shown])
-print(f"{about['path']}: {counted(about['step'], 'step')}; {describe_labels(test)}")
+print(describe_runs(about), describe_labels(test), sep="\n")
 
 # %% [markdown]
 # ## Side by side
@@ -137,7 +138,7 @@ result = evaluate(
     test,
     folder=workspace.report(report),
     train=train,
-    about={"model": about},
+    about=about,
     allow_leak=allow_leak,
 )
 links = {"play it in the viewer": "viewer.html", "notebooks, pictures and all the rest": "../../index.html"}

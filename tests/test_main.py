@@ -138,6 +138,14 @@ def test_a_run_goes_on_and_is_evaluated_and_predicts(trained, tmp_path, capsys):
     assert main(["evaluate", "--root", trained, "--resamples", "50", "--device", "cpu"]) == 0
     assert "zero motion" in capsys.readouterr().out.lower()
     assert list((Path(trained) / "reports" / "two_frames").glob("*.html"))
+    guided = ["train", "--model", "guided", "--loss", "laplace_2d", *TRAIN[1 + len(SMALL) :], "--batch-size", "1"]
+    assert main([*guided, "--root", trained, "--name", "guided", "--steps", "2", "--clips", "1"]) == 0
+    both = ["--runs", "guided,two_frames", "--resamples", "50", "--report", "both", "--device", "cpu"]
+    assert main(["evaluate", "--root", trained, *both]) == 0
+    told = capsys.readouterr().out
+    assert all(re.search(rf"^\| \W*{name}", told, re.M) for name in ("guided", "two_frames", "zero motion")), told
+    assert main(["train", "--root", trained, "--model", "guided", "--backbone", "timm/resnet18"]) == 2
+    assert "backbone: expected 'fcn_resnet50' with model='guided'" in capsys.readouterr().err
     video = next((Path(trained) / "videos" / "synthetic").glob("*.mkv"))
     assert main(["predict", str(video), "--root", trained, "--run", "two_frames", "--device", "cpu"]) == 0
     folder = Path(trained) / "reports" / "prediction"
