@@ -64,7 +64,10 @@ def _row(name: str, answer: TrajectoryAnswer, frame: int, chosen: np.ndarray, la
 
 
 def draw_paths(frame: UInt8[np.ndarray, "H W 3"], layers: Sequence[Layer]) -> UInt8[np.ndarray, "h w 3"]:
-    """Paths on a frame scaled to `WIDTH`, a dot at each end: layers of (tracks [S N 2], visible [S N], colour)."""
+    """Paths on a frame scaled to `WIDTH`, a dot at each end: layers of (tracks [S N 2], visible [S N], colour).
+
+    The first of several is broader, so that it still shows on both sides where another covers it.
+    """
     import cv2
 
     height, width = frame.shape[:2]
@@ -72,12 +75,13 @@ def draw_paths(frame: UInt8[np.ndarray, "H W 3"], layers: Sequence[Layer]) -> UI
     size = canvas.shape[0], canvas.shape[1]
     canvas = (canvas * 0.62 + 40).astype(np.uint8)  # paler and darker, so that both colours stand out
     sub = 8  # OpenCV takes fixed-point coordinates: three binary places
-    for tracks, visible, colour in layers:
+    for number, (tracks, visible, colour) in enumerate(layers):
+        line, dot = (2, 2.6) if number == 0 and len(layers) > 1 else (1, 1.6)
         xy = np.round(rescale_points(np.asarray(tracks, np.float64), (height, width), size) * sub).astype(np.int32)
         for path, seen in zip(xy.swapaxes(0, 1), visible.T):
             end = int(np.flatnonzero(seen)[-1]) if seen.any() else 0
-            cv2.polylines(canvas, [path[: end + 1]], False, colour, 1, cv2.LINE_AA, 3)
-            cv2.circle(canvas, path[end].tolist(), int(1.6 * sub), colour, -1, cv2.LINE_AA, 3)
+            cv2.polylines(canvas, [path[: end + 1]], False, colour, line, cv2.LINE_AA, 3)
+            cv2.circle(canvas, path[end].tolist(), int(dot * sub), colour, -1, cv2.LINE_AA, 3)
     return canvas
 
 
