@@ -1,6 +1,7 @@
 """Docstrings as Markdown (an extension of griffe): their examples become code, their shapes no links.
 
 An example (`>>> …`) would be a quotation in Markdown, and two shapes one after the other, `[S N 2] [S N]`, a link.
+Arguments that are described together (`height, width: in pixels`) become one each.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from typing import Any
 
 import griffe
 
-EXAMPLE = re.compile(r"^(?P<indent> *)>>> .*\n(?:(?P=indent)\S.*(?:\n|$))*", re.M)
-SHAPE = re.compile(r"(`[^`]*`)|\[(?=[^\]`]*\])")
+EXAMPLE = re.compile(r"^(?P<indent> *)>>> .*\n(?:(?P=indent)\S.*\n)*", re.M)
+BRACKET = re.compile(r"(`[^`]*`)|\[(?=[^\]`]*\])")
+TOGETHER = re.compile(r"^(?P<indent> +)(?P<names>\w+(?:, \w+)+)(?P<text>: .*\n(?:(?P=indent) +\S.*\n)*)", re.M)
 
 
 class Docstrings(griffe.Extension):
@@ -22,25 +24,26 @@ class Docstrings(griffe.Extension):
 
 
 def as_markdown(docstring: str) -> str:
-    """A docstring whose examples are fenced and whose brackets stand for themselves.
+    """A docstring whose examples are fenced, whose brackets stand for themselves, and with one line an argument.
 
-    >>> print(as_markdown("From xy [N 2] [N]:" + chr(10) * 2 + ">>> 1 + 1" + chr(10) + "2" + chr(10)))
+    >>> print(as_markdown("From xy [N 2] [N]:" + chr(10) * 2 + ">>> 1 + 1" + chr(10) + "2"))
     From xy \\[N 2] \\[N]:
     <BLANKLINE>
     ```pycon
     >>> 1 + 1
     2
     ```
-    <BLANKLINE>
     """
-    pieces, at = [], 0
-    for found in EXAMPLE.finditer(docstring + "\n"):
-        pieces.append(_without_links(docstring[at : found.start()]))
-        indent = found["indent"]
-        pieces.append(f"{indent}```pycon\n{found[0].rstrip()}\n{indent}```\n")
+    pieces, at, text = [], 0, docstring.rstrip("\n") + "\n"
+    for found in EXAMPLE.finditer(text):
+        pieces += [_plain(text[at : found.start()]), f"{found['indent']}```pycon\n{found[0]}{found['indent']}```\n"]
         at = found.end()
-    return "".join(pieces) + _without_links(docstring[at:])
+    return ("".join(pieces) + _plain(text[at:])).rstrip("\n")
 
 
-def _without_links(text: str) -> str:
-    return SHAPE.sub(lambda found: found[1] or "\\[", text)
+def _plain(text: str) -> str:
+    """Without links, and with one line an argument."""
+    text = TOGETHER.sub(
+        lambda one: "".join(one["indent"] + name + one["text"] for name in one["names"].split(", ")), text
+    )
+    return BRACKET.sub(lambda found: found[1] or "\\[", text)

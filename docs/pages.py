@@ -31,8 +31,9 @@ INCLUDED = {  # page -> the file it is made of
 }
 NOTEBOOKS = sorted(CLONE.glob("notebooks/*.py"))
 ROOMS = sorted(
-    path for path in (CLONE / "flowlib").iterdir() if not path.name.startswith("_") and list(path.rglob("__init__.py"))
-    or path.suffix == ".py" and not path.name.startswith("_")
+    path
+    for path in (CLONE / "flowlib").iterdir()
+    if not path.name.startswith("_") and (path.suffix == ".py" or (path / "__init__.py").is_file())
 )
 PICTURE = re.compile(r'<picture>\s*<source [^>]*srcset="([^"]+)">\s*<img src="([^"]+)" alt="([^"]+)">\s*</picture>')
 LINK = re.compile(r"(?P<image>!?)\[(?P<words>[^\]]*)\]\((?P<target>[^)\s]+)\)")
@@ -67,7 +68,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for page, content in contents.items():
         files.append(File.generated(config, page, content=content))
     for path in NOTEBOOKS:
-        files.append(File.generated(config, f"notebooks/{path.stem}.ipynb", abs_src_path=str(path.with_suffix(".ipynb"))))
+        files.append(
+            File.generated(config, f"notebooks/{path.stem}.ipynb", abs_src_path=str(path.with_suffix(".ipynb")))
+        )
     return files
 
 
