@@ -48,14 +48,16 @@ MOVES = 6.0  # pixels until the last frame from which on a point is drawn
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", choices=[[], *FIGURES], help="default: all")
-    for name in parser.parse_args().names or FIGURES:
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="where they go")
+    options = parser.parse_args()
+    for name in options.names or FIGURES:
         for theme in THEMES:
             with colours(theme):
                 figure = FIGURES[name]()
-                path = FOLDER / f"{name}_{theme}.webp"
+                path = options.folder / f"{name}_{theme}.webp"
                 figure.savefig(path, dpi=110, pil_kwargs={"quality": 88})
                 plt.close(figure)
-            print(path.relative_to(FOLDER.parents[1]), f"{path.stat().st_size / 1000:.0f} kB")
+            print(path, f"{path.stat().st_size / 1000:.0f} kB")
 
 
 @contextmanager

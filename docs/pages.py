@@ -87,9 +87,9 @@ def reference(path: Path) -> str:
     """The docstrings of a module, or of a package and the modules in it."""
     top = f"# {_dotted(path)}\n\n"
     if path.suffix:
-        return top + f"::: {_dotted(path)}\n    options: {{show_root_heading: false, heading_level: 1}}\n"
+        return top + f"::: {_dotted(path)}\n    options: {{show_root_heading: false}}\n"
     modules = sorted(inner for inner in path.rglob("*.py") if not inner.name.startswith("_"))
-    own = f"::: {_dotted(path)}\n    options: {{show_root_heading: false, members: false, heading_level: 1}}\n\n"
+    own = f"::: {_dotted(path)}\n    options: {{show_root_heading: false, members: false}}\n\n"
     return top + own + "".join(f"::: {_dotted(inner)}\n\n" for inner in modules)
 
 
