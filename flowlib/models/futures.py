@@ -11,7 +11,7 @@ Knows nothing of flow; what it departs from and the unit it speaks in are handed
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from flowlib.geometry import bilinear_sample, cell_index, rescale_points
 from flowlib.models.film import Film
 from flowlib.models.protocols import HasConfig, TrajectoryPrediction
 from flowlib.models.unet import enlarge, start_at_zero
@@ -33,16 +34,41 @@ FILM_SPREAD = 0.5  # of the untrained Film's weights: modes have to differ befor
 
 
 @dataclass(frozen=True, eq=False)
-class LatentPrediction(TrajectoryPrediction):
-    """A prediction made in training by a code of the posterior.
+class Departures(TrajectoryPrediction):
+    """Futures as they are in training: one answer, and on the network's grid how each future departs from it.
+
+    Losses ask at points only, and there the coarse fields give the same values as the pixels' would; making these for
+    every future took more time than all of the network.
 
     Attributes:
-        kl: [B] divergence of the posterior from the prior in nats; zero where there is no prior to keep to.
+        displacement: the one answer.
+        weights: [B K], as ever; `futures` is None, ask `each_future` or `futures_at`.
+        pace: [B K F] the share of the one answer that each future keeps.
+        departure: [B K F 2 h w] pixels that are added to it.
+        kl: [B] divergence of the posterior from the prior in nats; None without a latent variable, zero where there is
+            no prior to keep to.
         batches: how many batches the model has been trained on, which a warm-up of `kl` goes by.
     """
 
+    pace: Float[Tensor, "B K F"] = field(default_factory=lambda: torch.empty(0, 0, 0))
+    departure: Float[Tensor, "B K F 2 h w"] = field(default_factory=lambda: torch.empty(0, 0, 0, 2, 0, 0))
     kl: Float[Tensor, " B"] | None = None
     batches: Tensor | None = None
+
+    def each_future(self) -> tuple[Tensor, Tensor]:
+        assert self.weights is not None
+        B, K, S, _, h, w = self.departure.shape
+        size = self.displacement.shape[-2:]
+        large = enlarge(self.departure.reshape(B, -1, h, w), size).reshape(B, K, S, 2, *size)
+        return torch.addcmul(large, self.pace[..., None, None, None], self.displacement[:, None]), self.weights
+
+    def futures_at(self, xy: Float[Tensor, "B N 2"]) -> Float[Tensor, "B K F N 2"]:
+        B, K, S, _, h, w = self.departure.shape
+        size = (self.displacement.shape[-2], self.displacement.shape[-1])
+        departed = bilinear_sample(self.departure.reshape(B, -1, h, w), rescale_points(xy, size, (h, w)).to(self.pace))
+        base = bilinear_sample(self.displacement.flatten(1, 2), xy.to(self.displacement)).reshape(B, 1, S, 2, -1)
+        moved = torch.addcmul(departed.reshape(B, K, S, 2, -1), self.pace[..., None, None], base)
+        return moved.movedim(3, -1)
 
 
 @runtime_checkable
@@ -158,18 +184,16 @@ class FuturesHead(nn.Module):
         if flow is not None:
             moved = moved + gain[:, :, :, None] * flow.to(moved)[:, None, None]
         when = torch.arange(1, self.frames + 1, device=moved.device).to(moved)[:, None, None, None] / self.frames
-        departure = F.pad(share * when * moved, (0, 0, 0, 0, 0, 0, 1, 0))  # nothing departs in frame 0
-        pace = F.pad(1 + self.pace(codes), (1, 0), value=1.0)[..., None, None, None]
-        size = base.displacement.shape[-2:]
-        large = enlarge(departure.flatten(1, 3), size).reshape(B, K, self.frames + 1, 2, *size)
-        futures = torch.addcmul(large, pace, base.displacement[:, None])
-        found = TrajectoryPrediction.of_futures(
-            futures.float(), weights.float(), base.visibility_logits, base.frames, base.log_scale
-        )
-        return LatentPrediction(**vars(found), **extra) if extra else found
+        departure = F.pad(share * when * moved, (0, 0, 0, 0, 0, 0, 1, 0)).float()  # nothing departs in frame 0
+        pace = F.pad(1 + self.pace(codes), (1, 0), value=1.0).float()
+        about = (base.displacement, base.visibility_logits, base.frames, base.log_scale, None, weights.float())
+        found = Departures(*about, pace, departure, **extra)
+        if self.training:
+            return found
+        return TrajectoryPrediction.of_futures(*found.each_future(), *about[1:4])
 
     def _codes(self, pooled: Tensor, unit: Tensor, motion: Tensor | None) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Codes [B K Z], their weights [B K], and in training what a `LatentPrediction` has beside them."""
+        """Codes [B K Z], their weights [B K], and in training what `Departures` has beside them."""
         B, K = len(pooled), self.futures
         if self.latent == "none":
             return torch.eye(K).to(pooled).expand(B, K, K), self.weigh(pooled).float().softmax(dim=1), {}
@@ -205,8 +229,6 @@ class FuturesHead(nn.Module):
 def motion_cells(tracks: Tensor, visibility: Tensor, queries: Tensor, size: tuple[int, int]) -> Tensor:
     """The true motion that a `LearnsLatent` model is told: tracks [F N 2], visibility [F N], queries [N 3] ->
     [F 3 rows columns]."""
-    from flowlib.geometry import cell_index
-
     rows, columns = MOTION_CELLS
     xy = queries[:, 1:]
     place = torch.from_numpy(cell_index(xy.double().numpy(), size, MOTION_CELLS))
