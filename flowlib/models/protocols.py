@@ -33,12 +33,16 @@ class TrajectoryPrediction:
         visibility_logits: [B F H W]; visible where positive.
         frames: which frame of the clip each of the F entries stands for, ascending; (0, 1, …, S-1) for a whole clip.
         log_scale: [B F H W] logarithm of the Laplace scale in pixels of each displacement, or None.
+        radius, path_radius: [B F H W] pixels around each displacement that hold a promised share of the points, in
+            each frame and for whole paths, or None; see `tasks.trajectories.regions`.
     """
 
     displacement: Float[Tensor, "B F 2 H W"]
     visibility_logits: Float[Tensor, "B F H W"]
     frames: tuple[int, ...]
     log_scale: Float[Tensor, "B F H W"] | None = None
+    radius: Float[Tensor, "B F H W"] | None = None
+    path_radius: Float[Tensor, "B F H W"] | None = None
 
     def at(self, xy: Float[Tensor, "B N 2"]) -> tuple[Float[Tensor, "B F N 2"], Float[Tensor, "B F N"]]:
         """Displacement and visibility logits read bilinearly at positions xy [B N 2] of frame 0, in pixels."""

@@ -28,7 +28,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from flowlib.clips import ClipSample
-from flowlib.dataset.about import HasSplit, clip_of, split_of, videos_of
+from flowlib.dataset.about import HasSplit, split_of, videos_of
 from flowlib.dataset.trajectories import TrajectoryDataset
 from flowlib.geometry import Size, bilinear_sample
 from flowlib.models.protocols import Predictor, Role, TrajectoryPrediction, description_of, device_of, role_of, trained_on
@@ -81,7 +81,15 @@ class VideoErrors:
     scales: Float[np.ndarray, "M F"] | None
     clips: Int[np.ndarray, " M"]
 
-    def scores(self, unit: Float[np.ndarray, "M F"]) -> tuple[Float[np.ndarray, "M G"], Float[np.ndarray, "M G"]]:
+    def unit(self, frames: Sequence[int], scaled: bool) -> Float[np.ndarray, "_ F"]:
+        """What errors are measured in: the predictor's own scale, or a pixel for each frame ahead."""
+        if not scaled:
+            return np.array([frames], np.float32)
+        if self.scales is None:
+            raise ValueError("scaled: expected errors of a predictor that gives its scale, got some without")
+        return self.scales
+
+    def scores(self, unit: Float[np.ndarray, "_ F"]) -> tuple[Float[np.ndarray, "M G"], Float[np.ndarray, "M G"]]:
         """Errors in a unit, frame by frame and (last, G = F + 1) the largest of a whole path; and how much each counts:
         every clip alike, in it every point that can be seen. A column sums to 1, or to 0 where nothing can be seen."""
         with np.errstate(invalid="ignore"):
@@ -158,11 +166,11 @@ def _joined(parts: Sequence[tuple[np.ndarray, np.ndarray | None]]) -> VideoError
 
 @dataclass(frozen=True)
 class Radii:
-    """How wide the regions are, in a unit: the scale that the model gives itself, or a fixed one.
+    """How wide regions are, in a unit: the scale that the model gives itself, or a pixel for each frame ahead.
 
     Attributes:
-        frames: of each later frame, in units; the fixed unit is a pixel.
-        path: that of a whole path, in units; the fixed unit is a pixel for each frame ahead, so these grow with time.
+        frames: of each later frame.
+        path: in all frames, so that a whole path is held.
     """
 
     frames: tuple[float, ...]
@@ -179,7 +187,7 @@ class Conformal:
         level: the share, such as 0.9.
         frames: the later frames of a clip that there are radii of.
         scaled: in units of the model's own scale; None for a predictor without one.
-        constant: one radius for all pixels of a frame.
+        constant: one radius for all pixels of a frame, in units of a pixel for each frame ahead.
         size: (height, width) of the pictures calibrated on; regions are given for these alone. None: not known.
         videos: name -> fingerprint of the videos calibrated on.
         model: SHA-256 of the predictor that it belongs to; "" for any.
@@ -227,8 +235,9 @@ class Conformal:
                 f"calibration: expected videos that the model was not trained on, got {len(both)} that it was "
                 f"({listed}): errors on these are smaller than on a fresh video, so nothing could be promised"
             )
-        known = {clip.video for clip in (clip_of(part, index) for index in range(len(part))) if clip is not None}
-        check_videos(len(known or videos) or len(part), level)
+        if seen and not videos:
+            raise ValueError("calibration: expected clips that say which video they are of, for the model was trained on some")
+        check_videos(len(videos) or len(part), level)
         errors, frames = measure_errors(model, part, points=points, progress=progress)
         size = ClipSample.of(part[0]).size
         made = cls.of(list(errors.values()), frames, level)
@@ -242,42 +251,38 @@ class Conformal:
             ValueError: too few videos for the level, in all or with something to be seen in some frame.
         """
         check_videos(len(errors), level)
-        scaled = None
-        if all(one.scales is not None for one in errors):
-            scaled = _radii([one.scores(_own_unit(one)) for one in errors], frames, level)
-        constant = _radii([one.scores(fixed_unit(frames)) for one in errors], frames, level)
-        # The fixed unit grows with time; of a single frame that is a number of pixels.
-        pixels = tuple(radius * frame for radius, frame in zip(constant.frames, frames))
-        return cls(float(level), tuple(frames), scaled, Radii(pixels, constant.path))
+        own = all(one.scales is not None for one in errors)
+        scaled = _radii([one.scores(one.unit(frames, True)) for one in errors], frames, level) if own else None
+        constant = _radii([one.scores(one.unit(frames, False)) for one in errors], frames, level)
+        return cls(float(level), tuple(frames), scaled, constant)
 
     def covered(self, errors: VideoErrors, *, scaled: bool | None = None) -> Float[np.ndarray, " G"]:
         """[F + 1] The share of a video's points that lie inside in each frame, and (last) of whole paths; NaN where
         nothing can be seen."""
-        radii, unit = self._radii(scaled, errors)
-        values, counts = errors.scores(unit)
+        radii, by_scale = self.radii(scaled)
+        values, counts = errors.scores(errors.unit(self.frames, by_scale))
         inside = (counts * (values <= np.array([*radii.frames, radii.path]))).sum(axis=0)
         return np.where(counts.sum(axis=0) > 0, inside, np.nan)
 
-    def widths(self, errors: VideoErrors, *, scaled: bool | None = None) -> Float[np.ndarray, " F"]:
-        """[F] The mean radius in pixels of a video's visible points in each frame."""
-        radii, unit = self._radii(scaled, errors)
+    def widths(self, errors: VideoErrors, *, scaled: bool | None = None) -> Float[np.ndarray, " G"]:
+        """[F + 1] The mean radius in pixels at a video's visible points in each frame, and (last) the mean over frames
+        of the radius that holds whole paths."""
+        radii, by_scale = self.radii(scaled)
+        unit = errors.unit(self.frames, by_scale)
         _, counts = errors.scores(unit)
-        wide = np.broadcast_to(unit * np.array(radii.frames), errors.errors.shape)
-        shown = counts[:, :-1]
-        return np.where(shown.sum(axis=0) > 0, (wide * shown).sum(axis=0), np.nan)
+        seen = counts[:, :-1]
+        mean = np.where(seen.sum(axis=0) > 0, (np.broadcast_to(unit, seen.shape) * seen).sum(axis=0), np.nan)
+        return np.append(mean * np.array(radii.frames), np.nanmean(mean) * radii.path)
 
-    def _radii(self, scaled: bool | None, errors: VideoErrors) -> tuple[Radii, np.ndarray]:
-        """The radii in use, and the unit that they are in."""
-        if self._uses_scale(scaled):
-            assert self.scaled is not None
-            return self.scaled, _own_unit(errors)
-        unit = fixed_unit(self.frames)
-        return Radii(tuple(radius / frame for radius, frame in zip(self.constant.frames, unit[0])), self.constant.path), unit
+    def radii(self, scaled: bool | None = None) -> tuple[Radii, bool]:
+        """The radii in use, and whether they are in units of the model's own scale.
 
-    def _uses_scale(self, scaled: bool | None) -> bool:
+        Raises:
+            ValueError: its own scale is asked for, and it has none.
+        """
         if scaled and self.scaled is None:
             raise ValueError("scaled: expected False for a predictor that gives no scale of its error, got True")
-        return self.scaled is not None if scaled is None else scaled
+        return (self.constant, False) if self.scaled is None or scaled is False else (self.scaled, True)
 
     def on(self, prediction: TrajectoryPrediction, *, scaled: bool | None = None) -> TrajectoryPrediction:
         """The prediction with its regions: `radius` and `path_radius` [B F H W] in pixels, 0 in frame 0.
@@ -295,20 +300,15 @@ class Conformal:
         later = [frame for frame in prediction.frames if frame > 0]
         if missing := sorted(set(later) - set(self.frames)):
             raise ValueError(f"regions: expected frames among {self.frames}, as calibrated on, got frame {missing[0]}")
-        by_scale = self._uses_scale(scaled)
+        radii, by_scale = self.radii(scaled)
         if by_scale and prediction.log_scale is None:
             raise ValueError("regions: expected a prediction with log_scale, as calibrated on, got one without")
-        radii = self.scaled if by_scale and self.scaled is not None else self.constant
-        own = dict(zip(self.frames, radii.frames))
-        ahead = prediction.displacement.new_tensor([0.0 if by_scale and frame == 0 else frame for frame in prediction.frames])
-        here = prediction.displacement.new_tensor([own.get(frame, 0.0) for frame in prediction.frames])
-        path = radii.path * (ahead > 0).to(ahead) if by_scale else radii.path * ahead
-        unit = prediction.log_scale.exp() if by_scale and prediction.log_scale is not None else None
-        wide = [
-            factor[:, None, None].expand(B, F, H, W) if unit is None else factor[:, None, None] * unit
-            for factor in (here, path)
-        ]
-        return replace(prediction, radius=wide[0], path_radius=wide[1])
+        own, number = dict(zip(self.frames, radii.frames)), prediction.displacement.new_tensor
+        unit = number(prediction.frames)[:, None, None].expand(B, F, H, W)
+        if by_scale and prediction.log_scale is not None:
+            unit = prediction.log_scale.exp() * (unit > 0)
+        each = number([own.get(frame, 0.0) for frame in prediction.frames])[:, None, None]
+        return replace(prediction, radius=each * unit, path_radius=radii.path * unit)
 
     def describe(self) -> str:
         """A sentence for a reader who has met none of it."""
@@ -376,16 +376,6 @@ def _part(dataset: Any, split: str) -> Any:
     if isinstance(dataset, TrajectoryDataset) and dataset.split == "all":
         return dataset.only(split)
     raise ValueError(f"split: expected clips of the split {split!r}, got those of {split_of(dataset)!r}")
-
-
-def _own_unit(errors: VideoErrors) -> Float[np.ndarray, "M F"]:
-    assert errors.scales is not None
-    return errors.scales
-
-
-def fixed_unit(frames: Sequence[int]) -> Float[np.ndarray, "1 F"]:
-    """One pixel for each frame ahead."""
-    return np.array([frames], np.float64)
 
 
 def _radii(
