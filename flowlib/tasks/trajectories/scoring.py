@@ -26,6 +26,7 @@ from flowlib.workspace import sha256_file
 __all__ = ["ScoringConfig", "TrajectoryCase", "TrajectoryEvaluation"]
 
 ALEXNET = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"  # torchvision's, named by its SHA-256
+OPTIONAL = ("log_scale", "futures", "weights", "radius", "path_radius")  # parts of a prediction
 WHOLE = 0.5  # of its points that a clip must show to stand for others
 
 
@@ -111,9 +112,13 @@ class TrajectoryEvaluation:
         if frames[-1] == 0:
             raise ValueError(f"{where}: expected a frame after frame 0, got {frames}")
         F, (H, W) = len(frames), case.sample.size
-        for part, expected in (("displacement", [1, F, 2, H, W]), ("visibility_logits", [1, F, H, W])):
-            if list(parts[part].shape) != expected:
-                raise ValueError(f"{where}: expected {part} {expected}, got {list(parts[part].shape)}")
+        K = found.futures.shape[1] if isinstance(found.futures, torch.Tensor) and found.futures.ndim == 6 else "K"
+        shapes = {"displacement": [1, F, 2, H, W], "futures": [1, K, F, 2, H, W], "weights": [1, K]}
+        parts |= {part: one for part in OPTIONAL if (one := getattr(found, part)) is not None}
+        for part, values in parts.items():
+            expected = shapes.get(part, [1, F, H, W])
+            if list(values.shape) != expected:
+                raise ValueError(f"{where}: expected {part} {expected}, got {list(values.shape)}")
         parts = {part: values.float().cpu() for part, values in parts.items()}
         for part, values in parts.items():
             bad = int((~values.isfinite()).sum())
