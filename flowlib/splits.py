@@ -123,8 +123,8 @@ def reserve_calibration(folder: str | Path, count: int) -> tuple[str, ...]:
         missing = count - len(kept)
         if missing >= max(1, len(free)):
             raise ValueError(
-                f"{Path(folder) / 'splits.json'}: expected more than {missing} videos for training, to keep {count} for "
-                f"calibration, got {len(free)}; label more videos, or keep fewer"
+                f"{Path(folder) / 'splits.json'}: expected more than {missing} videos for training, to keep {count} "
+                f"for calibration, got {len(free)}; label more videos, or keep fewer"
             )
         free.sort(key=lambda name: hashlib.sha256(f"{seed}/calibration/{name}".encode()).digest())
         kept += free[: max(0, missing)]
