@@ -158,7 +158,7 @@ def prediction_figure(methods: Mapping[str, Predictor], dataset: TrajectoryDatas
 
 def error_figure(report: Report) -> Axes:
     """The mean error of every method against the frames ahead, with its interval where there is one."""
-    (series,) = TrajectoryTask.series
+    series = next(one for one in TrajectoryTask.series if one.name == "epe")
     names = [metric.name for metric in report.at_places(series)]
     errors, intervals = {}, {}
     for method in report.methods:

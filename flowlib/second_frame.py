@@ -98,7 +98,8 @@ class SecondFrame:
     def figure(self) -> Figure:
         """Left: the error of each choice against frames ahead. Right: the error by kind of motion. Bands and whiskers
         are intervals over videos."""
-        (series, *_), report = self.report.task.series, self.report
+        report = self.report
+        series = next(one for one in report.task.series if one.name == "epe")
         places = [metric.name for metric in report.at_places(series)]
         figure, axes = panels(1, 2, ratio=0.62)
         estimates = {name: [report.estimate(name, place) for place in places] for name in report.methods}

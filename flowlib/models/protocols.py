@@ -62,6 +62,22 @@ class TrajectoryPrediction:
         likeliest = futures[torch.arange(len(futures), device=futures.device), weights.argmax(dim=1)]
         return cls(likeliest, visibility_logits, frames, log_scale, futures, weights)
 
+    def spread(self) -> tuple[Float[Tensor, "B F H W"], Float[Tensor, "B F H W"]]:
+        """How far off the prediction itself expects to be, as root mean square distances in pixels: of its scale (a
+        plane Laplace density of scale b has the root mean square sqrt(6) b), and of its futures from their mean (0
+        where it gives none). Their squares add up to the whole: the variance within futures and that between them.
+
+        Raises:
+            ValueError: a prediction without a scale.
+        """
+        if self.log_scale is None:
+            raise ValueError("log_scale: expected a prediction that says how sure it is, got one without")
+        futures, weights = self.each_future()
+        share = weights[:, :, None, None, None, None]
+        mean = (share * futures).sum(dim=1, keepdim=True)
+        between = (share * (futures - mean).square()).sum(dim=(1, 3)).sqrt()
+        return 6**0.5 * self.log_scale.exp(), between
+
     def on(self, device: torch.device | str) -> TrajectoryPrediction:
         """The prediction on another device."""
         parts = {name: part.to(device) for name, part in vars(self).items() if isinstance(part, Tensor)}
