@@ -100,7 +100,9 @@ class TrajectoryEvaluation:
         where, S = f"method {name!r}, clip {case.sample.name!r}", case.sample.truth.num_frames
         if not isinstance(found, TrajectoryPrediction):
             raise ValueError(f"{where}: expected a TrajectoryPrediction, got {type(found).__name__}")
+        optional = {part: getattr(found, part) for part in OPTIONAL}
         parts = {"displacement": found.displacement, "visibility_logits": found.visibility_logits}
+        parts |= {part: values for part, values in optional.items() if values is not None}
         for part, values in parts.items():
             if not isinstance(values, torch.Tensor) or values.is_complex():
                 got = values.dtype if isinstance(values, torch.Tensor) else type(values).__name__
@@ -112,18 +114,21 @@ class TrajectoryEvaluation:
         if frames[-1] == 0:
             raise ValueError(f"{where}: expected a frame after frame 0, got {frames}")
         F, (H, W) = len(frames), case.sample.size
-        K = found.futures.shape[1] if isinstance(found.futures, torch.Tensor) and found.futures.ndim == 6 else "K"
-        shapes = {"displacement": [1, F, 2, H, W], "futures": [1, K, F, 2, H, W], "weights": [1, K]}
-        parts |= {part: one for part in OPTIONAL if (one := getattr(found, part)) is not None}
+        shapes = {"displacement": [1, F, 2, H, W]}
+        K = parts["futures"].shape[1] if "futures" in parts and parts["futures"].ndim > 1 else 0
+        if ("futures" in parts) != ("weights" in parts):
+            raise ValueError(f"{where}: expected futures with their weights, got one without the other")
+        shapes |= {"futures": [1, K, F, 2, H, W], "weights": [1, K]}
         for part, values in parts.items():
-            expected = shapes.get(part, [1, F, H, W])
-            if list(values.shape) != expected:
+            if list(values.shape) != (expected := shapes.get(part, [1, F, H, W])):
                 raise ValueError(f"{where}: expected {part} {expected}, got {list(values.shape)}")
         parts = {part: values.float().cpu() for part, values in parts.items()}
         for part, values in parts.items():
             bad = int((~values.isfinite()).sum())
             if bad:
                 raise ValueError(f"{where}: expected finite {part}, got NaN or infinity in {bad} places")
+        if "weights" in parts and ((weights := parts["weights"]) < 0).any() | ((weights.sum() - 1).abs() > 1e-3):
+            raise ValueError(f"{where}: expected weights of 0 or more that sum to 1, got {weights[0].tolist()}")
         return TrajectoryPrediction(**parts, frames=tuple(map(int, frames)))
 
     def answer(self, prediction: TrajectoryPrediction, case: TrajectoryCase) -> TrajectoryAnswer:
