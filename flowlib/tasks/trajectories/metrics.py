@@ -325,7 +325,7 @@ SERIES: tuple[SeriesSpec, ...] = (
         meaning="Mean distance between predicted and true place of the visible points. The further ahead, the harder.",
     ),
     SeriesSpec(
-        "spread", "Expected error against frames ahead", "Expected", "px", "low", "frames ahead", spread_ahead,
+        "expected", "Expected error against frames ahead", "Expected", "px", "low", "frames ahead", spread_ahead,
         origin=0.0, needs=_SURE["needs"],
         meaning="How far off each method that says so expects to be. One that sees two pictures can know more.",
     ),

@@ -423,7 +423,7 @@ def _radii(scores: Sequence[tuple[np.ndarray, np.ndarray]], frames: Sequence[int
             check = f"{len(own)} of {len(scores)} videos have points that can be seen in {where}"
             raise ValueError(f"calibration: expected {least_videos(level)} or more, got {check}")
         found.append(hierarchical_quantile(own, level, strict=strict))
-    return Radii(tuple(found[:-1]), found[-1])
+    return Radii(tuple(found[:-1]), max(found))  # a path's region holds those of its frames
 
 
 def hierarchical_quantile(
