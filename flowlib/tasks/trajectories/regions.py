@@ -30,7 +30,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from flowlib.clips import ClipSample
-from flowlib.dataset.about import HasSplit, split_of, videos_of
+from flowlib.dataset.about import split_of, videos_of
 from flowlib.dataset.trajectories import TrajectoryDataset
 from flowlib.geometry import Size, bilinear_sample
 from flowlib.models.protocols import (
@@ -271,10 +271,21 @@ class Conformal:
             ValueError: too few videos for the level, in all or with something to be seen in some frame.
         """
         check_videos(len(errors), level)
-        own = all(one.scales is not None for one in errors)
-        scaled = _radii([one.scores(one.unit(frames, True)) for one in errors], frames, level, strict) if own else None
-        constant = _radii([one.scores(one.unit(frames, False)) for one in errors], frames, level, strict)
-        return cls(float(level), tuple(frames), scaled, constant, strict=strict)
+        found: list[Radii | None] = []
+        for scaled in (True, False):
+            known = not scaled or all(one.scales is not None for one in errors)
+            scores = [one.scores(one.unit(frames, scaled)) for one in errors] if known else []
+            found.append(cls.of_scores(scores, frames, level, strict=strict) if known else None)
+        own, constant = found
+        assert constant is not None
+        return cls(float(level), tuple(frames), own, constant, strict=strict)
+
+    @staticmethod
+    def of_scores(
+        scores: Sequence[tuple[np.ndarray, np.ndarray]], frames: Sequence[int], level: float, *, strict: bool = False
+    ) -> Radii:
+        """Radii from `VideoErrors.scores` of each video."""
+        return _radii(scores, frames, level, strict)
 
     def covered(self, errors: VideoErrors, *, scaled: bool | None = None) -> Float[np.ndarray, " G"]:
         """[F + 1] The share of a video's points that lie inside in each frame, and (last) of whole paths; NaN where
@@ -406,11 +417,12 @@ def _positive(values: Sequence[Any]) -> tuple[float, ...]:
 
 def _part(dataset: Any, split: str) -> Any:
     """The split of a dataset; the whole of one that doesn't say which it is, or of "all"."""
-    if split == "all" or not isinstance(dataset, HasSplit) or split_of(dataset) == split:
+    named = split_of(dataset)
+    if split == "all" or named in ("", split):
         return dataset
     if isinstance(dataset, TrajectoryDataset) and dataset.split == "all":
         return dataset.only(split)
-    raise ValueError(f"split: expected clips of the split {split!r}, got those of {split_of(dataset)!r}")
+    raise ValueError(f"split: expected clips of the split {split!r}, got those of {named!r}")
 
 
 def _radii(scores: Sequence[tuple[np.ndarray, np.ndarray]], frames: Sequence[int], level: float, strict: bool) -> Radii:
