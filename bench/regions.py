@@ -39,6 +39,9 @@ LEVEL, STEPS = 0.9, (2, 3)
 SIZE = (96, 160)  # of rendered scenes
 MOTIONS, CAMERAS = ("linear", "affine", "wander"), ("still", "linear")
 
+# Of rendered scenes: videos to calibrate on, by the model's scale or with one radius, strict or as near as can be.
+TRIED = ((9, True, False), (20, True, False), (20, False, False), (50, True, False), (20, True, True), (50, True, True))
+
 
 class Scenes(Sequence[ClipSample]):
     """Rendered clips, each made when it is asked for: three kinds of motion, before a still or a moving camera."""
@@ -122,24 +125,21 @@ def show(row: Mapping[str, Any], count: int) -> None:
         for what in ("points", "paths")
     )
     print(f"  {row['method']:18s} {row['unit']:8s} K={count:3d}  points {points}  paths {paths}  "
-          f"worst {row['worst']:.2f} {row['worst video']:16s} radius {row['radius']:.2f} px, last frame {row['last radius']:.2f}, "
-          f"paths {row['path radius']:.2f}")  # fmt: skip
+          f"worst {row['worst']:.2f} {row['worst video']:16s} radius {row['radius']:.2f} px, "
+          f"last frame {row['last radius']:.2f}, paths {row['path radius']:.2f}")  # fmt: skip
 
 
 def rendered(args: Any, workspace: Workspace) -> list[dict[str, Any]]:
     errors, frames = errors_of(f"rendered_{args.scenes}", load_default(), Scenes(args.scenes), workspace)
     rows = []
-    for strict in (False, True):
-        for count in (9, 12, 20, 50):
-            for scaled in (True, False):
-                got = repeat(list(errors.values()), frames, count, args.repeats, scaled=scaled, strict=strict)
-                mean, error, spread = got.mean(axis=0), got.std(axis=0) / len(got) ** 0.5, got.std(axis=0)
-                row = {"strict": strict, "K": count, "unit": "scale" if scaled else "constant", "repeats": len(got)}
-                rows.append(row | {"points": mean[0], "paths": mean[1], "spread": spread[0]})
-                kind = "strict" if strict else "as near as can be"
-                print(f"  rendered, {kind}, K={count:2d}, {row['unit']:8s}: points "
-                      f"{mean[0]:.4f} ± {error[0]:.4f}, paths {mean[1]:.4f} ± {error[1]:.4f}; from one calibration to "
-                      f"the next ± {spread[0]:.3f}", flush=True)  # fmt: skip
+    for count, scaled, strict in TRIED:
+        got = repeat(list(errors.values()), frames, count, args.repeats, scaled=scaled, strict=strict)
+        mean, error, spread = got.mean(axis=0), got.std(axis=0) / len(got) ** 0.5, got.std(axis=0)
+        row = {"K": count, "unit": "scale" if scaled else "constant", "strict": strict, "repeats": len(got)}
+        rows.append(row | {"points": mean[0], "paths": mean[1], "spread": spread[0]})
+        print(f"  rendered, K={count:2d}, {row['unit']:8s}{', strict' if strict else ''}: points {mean[0]:.4f} ± "
+              f"{error[0]:.4f}, paths {mean[1]:.4f} ± {error[1]:.4f}; from one calibration to the next ± "
+              f"{spread[0]:.3f}", flush=True)  # fmt: skip
     return rows
 
 
