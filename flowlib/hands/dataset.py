@@ -366,7 +366,7 @@ class HandSequences(_Hands):
         max_frames: longer sequences are cut to their first frames; 0 cuts none.
 
     Raises:
-        As `HandFrames`.
+        FileNotFoundError, StoreError, ValueError: as `HandFrames`.
     """
 
     def __init__(
