@@ -52,12 +52,12 @@ def main() -> None:
     parser.add_argument("--resnet-weights", required=True)
     parser.add_argument("--resnet-stride-in", default="1x1")
     parser.add_argument("--workspace", type=Path, default=Path("workspace/second_frame"))
-    parser.add_argument("--steps", type=int, default=160)
+    parser.add_argument("--steps", type=int, default=100)
     args = parser.parse_args()
     labels, workspace = Workspace(args.labels), Workspace(args.workspace)
     flow = CachedFlow(DISFlow(), workspace.root / "flows")
     task = TrajectoryTask(loss="laplace_2d", visibility_weight=0.0, augment=AugmentConfig(flip_x=0.5, reverse=0.5))
-    settings: dict[str, Any] = SETTINGS | {"batch_size": 4, "num_workers": 0, "warmup_steps": 20, "ema_decay": 0.98}
+    settings: dict[str, Any] = SETTINGS | {"batch_size": 4, "num_workers": 0, "warmup_steps": 15, "ema_decay": 0.98}
     base = TrainConfig(name="second", steps=args.steps, **settings)
     weights = {"weights": args.resnet_weights, "stride_in": args.resnet_stride_in}
     spent = time.process_time()

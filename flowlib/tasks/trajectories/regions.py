@@ -19,6 +19,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,6 +32,7 @@ from torch import Tensor, nn
 
 from flowlib.clips import ClipSample
 from flowlib.dataset.about import split_of, videos_of
+from flowlib.dataset.consensus import open_labels
 from flowlib.dataset.trajectories import TrajectoryDataset
 from flowlib.geometry import Size, bilinear_sample
 from flowlib.models.protocols import (
@@ -42,7 +44,7 @@ from flowlib.models.protocols import (
     trained_on,
 )
 from flowlib.progress import Progress
-from flowlib.splits import CALIBRATION
+from flowlib.splits import CALIBRATION, reserve_calibration
 from flowlib.tasks.trajectories.case import ScoringConfig
 from flowlib.tasks.trajectories.scoring import TrajectoryEvaluation
 from flowlib.workspace import read_json, write_json
@@ -502,6 +504,8 @@ class WithRegions:
                 "regions: expected those of this model, got some that another one was calibrated for (it was trained "
                 "on, or has other settings); calibrate anew with Conformal.fit"
             )
+        if isinstance(predictor, nn.Module):
+            predictor.eval()  # as it was calibrated
         self.predictor, self.regions, self.scaled = predictor, regions, scaled
         self.input_frames = predictor.input_frames
         self.trained_on = (*trained_on(predictor), *regions.videos.values())
@@ -517,6 +521,9 @@ class WithRegions:
     def describe(self) -> dict[str, Any]:
         inner = description_of(self.predictor) or {"name": type(self.predictor).__name__}
         first = f"{inner['summary']} " if inner.get("summary") else ""
+        if not first and isinstance(self.predictor, nn.Module):
+            count = sum(parameter.numel() for parameter in self.predictor.parameters())
+            first = f"A network ({inner['name']}, {count:,} parameters). "
         about = {
             "name": f"{inner['name']} with regions",
             "summary": first + self.regions.describe(),
@@ -526,6 +533,89 @@ class WithRegions:
         if self.regions.scaled:
             radii["of the scale"] = list(self.regions.scaled.frames)
         return about | radii | {"model": content_of_model(self.predictor)}
+
+
+def calibrated(
+    methods: Mapping[str, Any],
+    dataset: Any,
+    level: float = 0.9,
+    *,
+    folder: str | Path,
+    checkpoints: Mapping[str, str | Path] | None = None,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Every method with its regions, oracles aside; those that were kept and still fit are not made anew.
+
+    Args:
+        methods: name -> what predicts.
+        dataset: the clips to calibrate on.
+        level: the share of points that is to lie inside.
+        folder: where regions are kept.
+        checkpoints: method's name -> its checkpoint, beside which its regions are kept instead.
+        progress: show a bar for each that is made.
+
+    Raises:
+        ValueError: as `Conformal.fit`.
+    """
+    found, videos = {}, dict(videos_of(dataset))
+    for name, method in methods.items():
+        if role_of(method) == "oracle":
+            found[name] = method
+            continue
+        own = (checkpoints or {}).get(name)
+        path = Conformal.beside(own) if own else Path(folder).expanduser() / f"{_file_name(name)}.regions.json"
+        regions = Conformal.load(path) if path.exists() else None
+        known = regions and (regions.model, dict(regions.videos), regions.level)
+        if regions is None or known != (content_of_model(method), videos, level) or regions.strict:
+            regions = Conformal.fit(method, dataset, "all", level=level, progress=progress)
+            regions.save(path)
+        found[name] = WithRegions(method, regions)
+    return found
+
+
+def with_regions(
+    methods: Mapping[str, Any],
+    root: str | Path,
+    level: float,
+    *,
+    folder: str | Path,
+    second: str | Path = "",
+    about: Mapping[str, Mapping[str, Any]] | None = None,
+) -> tuple[dict[str, Any], str]:
+    """Methods whose predictions have regions that hold a share of a fresh video's points, and a sentence on them.
+
+    Args:
+        methods: name -> what predicts.
+        root: of the dataset, of whose videos some are kept for calibration (`splits.reserve_calibration`). Without any
+            the methods stay as they are.
+        level: the share, such as 0.9; 0 for no regions.
+        folder: where regions are kept; those of a checkpoint lie beside it.
+        second: as for `open_labels`.
+        about: of methods, as `load_checkpoint` gives it.
+
+    Raises:
+        ValueError: too few videos for calibration, or some that a method was trained on.
+    """
+    if not level:
+        return dict(methods), "No regions were asked for."
+    kept = reserve_calibration(root, 0)
+    if not kept:
+        least = least_videos(level)
+        return dict(methods), (
+            f"No regions: no video of {root} is kept for calibration, and {level:.0%} needs {least} or more. 02 keeps "
+            "them (calibration), before anything is trained."
+        )
+    checkpoints = {name: told["path"] for name, told in (about or {}).items() if "path" in told}
+    part = open_labels(root, CALIBRATION, second)
+    made = calibrated(methods, part, level, folder=folder, checkpoints=checkpoints, progress=True)
+    return (
+        made,
+        f"Regions that hold {level:.0%} of a fresh video's points on average, calibrated on {len(kept)} videos.",
+    )
+
+
+def _file_name(name: str) -> str:
+    return re.sub(r"[^\w.-]+", "_", name).strip("_.")
 
 
 def content_of_model(model: Any) -> str:
