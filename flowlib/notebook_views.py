@@ -145,19 +145,19 @@ def spread_figure(
 
     With regions the radius that holds the promised share of points; else the root mean square that the method expects
     itself. Those that see fewest frames come first: what goes with the second frame could not be known from one. Where
-    a method gives several futures, their part of the doubt is told, too. Returns None, and says so, where no method says
-    how sure it is.
+    a method gives several futures, their part of the doubt is told, too. Returns None, and says so, where no method
+    says how sure it is.
     """
     sample = _sample(dataset, index)
     ordered = sorted(methods, key=lambda name: len(methods[name].input_frames))
     answers = {name: TrajectoryTask().ask(methods[name], sample, name) for name in ordered}
     sure = {name: one for name, one in answers.items() if one.prediction.log_scale is not None}
-    if not sure:
+    doubts = {name: one.doubt for name, one in sure.items() if one.doubt is not None}
+    if not doubts:
         print(f"None of these says how sure it is: {', '.join(methods)}")
         return None
     height, width = sample.size
     figure, axes = panels(len(sure), 3, ratio=height / width)
-    doubts = {name: _doubt(one.prediction) for name, one in sure.items()}
     limit = nice_limit(np.stack(list(doubts.values())))
     (first, doubt), *_ = doubts.items()
     labels, last = thinned(sample.truth, COMPARED), sample.clip.num_frames - 1
@@ -176,14 +176,6 @@ def spread_figure(
         share = 1 - doubts[name].mean() / doubt.mean()
         row[2].set_title(f"{100 * share:.0f} % of the doubt of “{first}” goes{_between(answer.prediction)}", **TITLE)
     return figure
-
-
-def _doubt(prediction: TrajectoryPrediction) -> np.ndarray:
-    """[H W] pixels that the last frame's prediction may be off by."""
-    if prediction.radius is not None:
-        return prediction.radius[0, -1].numpy()
-    within, between = prediction.spread()
-    return (within.square() + between.square()).sqrt()[0, -1].numpy()
 
 
 def _between(prediction: TrajectoryPrediction) -> str:

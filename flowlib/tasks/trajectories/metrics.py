@@ -133,6 +133,18 @@ class TrajectoryAnswer(Answer):
         }
 
     @cached_property
+    def doubt(self) -> Float[np.ndarray, "H W"] | None:
+        """How far the last frame predicted may be off at every pixel, as the prediction says: the radius promised, or
+        else the root mean square that it expects; None if it doesn't say how sure it is."""
+        prediction = self.prediction
+        if prediction.radius is not None:
+            return prediction.radius[0, -1].numpy()
+        if prediction.log_scale is None:
+            return None
+        within, between = prediction.spread()
+        return (within.square() + between.square()).sqrt()[0, -1].numpy()
+
+    @cached_property
     def expected(self) -> dict[str, float]:
         """How far off the prediction itself expects to be, and how much of that is a choice between futures."""
         within, between = (self.at_true(part) for part in self.prediction.spread())
