@@ -177,7 +177,6 @@ class FuturesHead(nn.Module):
         """
         pooled = torch.cat([features.mean(dim=(2, 3)), features.amax(dim=(2, 3))], dim=1)
         codes, weights, extra = self._codes(pooled, unit, motion)
-        B, K, _ = codes.shape
         gain, shift = self._decode(features, codes)  # B K F h w, B K F 2 h w
         scale = unit.to(shift)[:, None, None, None, None, None]
         moved = scale * shift

@@ -1,4 +1,4 @@
-"""Futures: several ways in which all of a scene may go on, how likely each is, and whether the true one is among them."""
+"""Futures: several ways in which all of a scene may go on, and how likely each is."""
 
 from flowlib.tasks.futures.task import FuturesTask, latent_experiments
 

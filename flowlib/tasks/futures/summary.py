@@ -1,10 +1,10 @@
-"""What an evaluation of several futures says: whether the true one is among them, and whether more than guessing did it."""
+"""What an evaluation of several futures says: how near the best one comes, and whether guesses come as near."""
 
 from __future__ import annotations
 
 from flowlib.tasks.protocol import Results
-from flowlib.tasks.trajectories.summary import told_apart
 from flowlib.tasks.trajectories.summary import summarise as summarise_trajectories
+from flowlib.tasks.trajectories.summary import told_apart
 
 
 def summarise(results: Results) -> list[str]:

@@ -24,9 +24,10 @@ READING = (
     "those whose points can mostly be seen). Paths: where points go, drawn on the first picture, blue as labelled, "
     "orange as predicted; dots mark the end. Rebuilt: the last frame, made by moving the first picture's pixels; "
     "a grey veil is where nothing went, and the first picture stands in there. Point at it to see the true frame. "
-    "Off by: white is right, dark red is wrong. May be off by, of methods that say how sure they are: how far each point "
-    "may be off in the last frame, violet for not at all; where a method that sees two pictures is darker than one that "
-    "sees one, the second picture told what can't be known from the first. Below each name: its mean error, and the PSNR "
+    "Off by: white is right, dark red is wrong. May be off by, of methods that say how sure they are: how far each "
+    "point may be off in the last frame, violet for not at all; where a method that sees two pictures is darker than "
+    "one that sees one, the second picture told what can't be known from the first. Below each name: its mean error, "
+    "and the PSNR "
     "of the frame it rebuilds."
 )
 Layer = tuple[np.ndarray, np.ndarray, tuple[int, int, int]]  # tracks [S N 2], visible [S N], colour
