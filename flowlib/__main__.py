@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal  # no `annotations` of `__future__`: 
 
 import flowlib
 from flowlib.quantities import counted
-from flowlib.workspace import Workspace, atomic_write, check_name, find_clone
+from flowlib.workspace import Workspace, check_name, find_clone
 
 Split = Literal["train", "val", "test", "all"]
 Conventions = Literal["flowlib", "cotracker", "pips", "tapnet", "tapvid"]
@@ -318,9 +318,12 @@ class Predict(WithModel):
     height: int = 0  # the pictures are brought to, pixels; 0: as they are, but no side longer than 640
     width: int = 0
     grid: int = 32  # grid × grid points are drawn
+    scale: float = 20.0  # pixels at which the colours of a displacement are full
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not self.scale > 0:
+            raise ValueError(f"scale: expected more than 0 pixels, got {self.scale:g}")
         if not self.inputs:
             raise ValueError("inputs: expected a picture, two of them, or a video, got none")
         least = {"first_frame": 0, "height": 0, "width": 0, "grid": 1}
@@ -331,30 +334,18 @@ class Predict(WithModel):
             raise ValueError(f"height and width: expected both or neither, got {self.height} and {self.width}")
 
     def __call__(self) -> None:
-        from flowlib.notebook_views import own_clip, own_size, own_viewer
-        from flowlib.video import encode_image
+        from flowlib.own_pictures import predict
 
-        size = (self.height, self.width) if self.height else own_size(self.inputs[0], self.first_frame)
-        folder = self.workspace.report(self.report)
-        model: Any
+        model, size = None, (self.height, self.width) if self.height else None
         if self.run or self.checkpoint:
             model, _ = self.model()
-        else:
+        elif (self.flow, self.flow_weights) != ("dis", ""):
             from flowlib.models.guided import load_default
-            from flowlib.video.images import is_picture
 
-            frames = 1 if len(self.inputs) == 1 and is_picture(self.inputs[0].name) else 2
-            flow = (self.flow, self.flow_weights) if frames == 2 else ("dis", "")
-            model = load_default(frames, flow=flow[0], flow_weights=flow[1])
-        sample = own_clip(self.inputs, model.input_frames, size, model.num_frames, self.first_frame, self.grid)
-        viewer, rebuilt = own_viewer(model, sample)
-        print(viewer.to_html(folder / "prediction.html"))
-        pngs = {"prediction.png": bytes(viewer.snapshot())}
-        pngs |= {f"rebuilt/{number:03d}.png": encode_image(frame, "png") for number, frame in enumerate(rebuilt)}
-        for name, data in pngs.items():
-            with atomic_write(folder / name) as temporary:
-                temporary.write_bytes(data)
-            print(folder / name)
+            model = load_default(2, flow=self.flow, flow_weights=self.flow_weights)
+        found = predict(self.inputs, model, size=size, first_frame=self.first_frame, grid=self.grid)
+        print(*found.save(self.workspace.report(self.report), self.scale), sep="\n")
+        print(f"{found}; colours are full at {self.scale:g} px")
 
 
 @dataclass(frozen=True)

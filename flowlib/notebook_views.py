@@ -11,37 +11,39 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+from scipy.ndimage import gaussian_filter
 from torch.utils.data import Subset
 
-from flowlib.clips import Clip, ClipSample
+from flowlib.clips import ClipSample
+from flowlib.colours import mark_holes, nice_limit
 from flowlib.dataset import TrajectoryDataset
 from flowlib.evaluation import Report
-from flowlib.geometry import Size, cell_grid
 from flowlib.metrics import frame_metrics
-from flowlib.models.protocols import Predictor, device_of
+from flowlib.models.protocols import Predictor
 from flowlib.plots import (
     Axes,
     Figure,
-    dense_field,
     error_by_frame,
     learning_curves,
+    magnitude_bar,
     panels,
     show_image,
+    thinned,
     tracks_over_frame,
 )
 from flowlib.shards import find_shards
 from flowlib.tasks.trajectories import TrajectoryTask
-from flowlib.tasks.trajectories.metrics import TrajectoryAnswer
+from flowlib.tasks.trajectories.pictures import difference_picture, rebuilt_frames
 from flowlib.tracks import Tracks
 from flowlib.training.runs import read_metrics
-from flowlib.video import decode_image, read_frames, resize_frame
-from flowlib.video.images import is_picture
 from flowlib.viewer import HandViewer, TrajectoryViewer, ViewedClip
-from flowlib.warp import Fill, rebuild
 from flowlib.workspace import check_name
 
-MOST_POINTS = 900  # of a static picture; more than that hide the frame
+COMPARED = 260  # where two sets are drawn over each other
+SEARCHED = 60  # clips that are looked at to find the one to show
+IN_SIGHT = 0.75  # share of a clip's points that are seen to its end, if it can be judged
+IN_FOCUS = 0.5  # of the fine detail that is usual in a dataset, likewise
+TITLE: dict[str, Any] = {"fontsize": 9, "parse_math": False}
 
 
 def label_viewer(folder: str | Path, index: int | None = None) -> TrajectoryViewer | None:
@@ -62,7 +64,8 @@ def clip_viewer(dataset: TrajectoryDataset, index: int | None = None) -> Traject
 
 
 def label_sheet(folder: str | Path, *, most: int = 9) -> Figure | None:
-    """Up to `most` labelled clips, spread evenly over a dataset's folder: the last frame, and how points came there."""
+    """Up to `most` labelled clips, spread evenly over a dataset's folder: the last frame, and how points came there,
+    each in the colour of how far it went."""
     dataset = _labelled(folder)
     if dataset is None:
         return None
@@ -70,10 +73,15 @@ def label_sheet(folder: str | Path, *, most: int = 9) -> Figure | None:
     height, width = dataset.size
     columns = min(3, len(chosen))
     figure, axes = panels(-(-len(chosen) // columns), columns, ratio=height / width)
-    for ax, index in zip(axes.flat, chosen):
+    tracks = [thinned(dataset.tracks(int(index))) for index in chosen]
+    gone = [np.linalg.norm(one.displacement[-1], axis=-1) for one in tracks]
+    limit = nice_limit(np.concatenate([far[one.visibility[-1]] for far, one in zip(gone, tracks)]))
+    for ax, index, points, far in zip(axes.flat, chosen, tracks, gone):
         one = _sample(dataset, int(index))
-        tracks_over_frame(one.frames[-1], thinned(one.truth), ax=ax)
-        ax.set_title(f"{one.clip.video}, frame {one.clip.frame_numbers[-1]}", fontsize=8, parse_math=False)
+        tracks_over_frame(one.frames[-1], points, values=far, limit=limit, size=3.0, ax=ax)
+        first, *_, last = one.clip.frame_numbers
+        ax.set_title(f"{one.clip.video}, frames {first} to {last}", fontsize=9, parse_math=False)
+    magnitude_bar(limit, "how far a point went, px", axes=axes)
     return figure
 
 
@@ -83,9 +91,9 @@ def prediction_viewer(
     """A viewer of the truth beside a prediction and the frames it rebuilds, by default on the clip with the highest
     motion."""
     sample = _sample(dataset, index)
-    answer = _answer(predictor, sample, name)
+    answer = TrajectoryTask().ask(predictor, sample, name)
     seen: dict[str, Any] = {"title": _title(sample), "names": ("labels", name), "frame": len(answer.frames) - 1}
-    rebuilt, frames = _rebuilt(answer, "none"), sample.pictures(answer.frames)
+    rebuilt, frames = rebuilt_frames(answer), sample.pictures(answer.frames)
     return TrajectoryViewer(frames, answer.true, answer.predicted, rebuilt=rebuilt, **seen)
 
 
@@ -106,53 +114,46 @@ def predictors_viewer(
     clips = []
     for index in _by_motion(dataset)[:most] if indices is None else indices:
         sample = _sample(dataset, int(index))
-        answers = {name: _answer(method, sample, name) for name, method in methods.items()}
+        answers = {name: TrajectoryTask().ask(method, sample, name) for name, method in methods.items()}
         first = next(iter(answers.values()))
         for name, answer in answers.items():
             if tuple(answer.frames) != tuple(first.frames):
                 raise ValueError(f"{name}: expected predictions of frames {first.frames}, got {answer.frames}")
         predictions = {name: answer.predicted for name, answer in answers.items()}
-        rebuilt = {name: _rebuilt(answer, "none") for name, answer in answers.items()}
+        rebuilt = {name: rebuilt_frames(answer) for name, answer in answers.items()}
         frames = sample.pictures(first.frames)
         clips.append(ViewedClip(frames, first.true, predictions, rebuilt, title=_title(sample)))
     return TrajectoryViewer.of(clips, truth="labels")
 
 
-def own_viewer(predictor: Predictor, sample: ClipSample) -> tuple[TrajectoryViewer, np.ndarray]:
-    """A viewer of a prediction without labels, and the frames that it rebuilds [F H W 3], holes filled with frame 0.
-
-    Shown over the sample's pictures where it has them all, else over the rebuilt ones.
-    """
-    answer = _answer(predictor, sample, "prediction")
-    rebuilt = _rebuilt(answer, "frame")
-    whole = all(map(sample.has, answer.frames))
-    frames, behind = (sample.pictures(answer.frames), rebuilt) if whole else (rebuilt, None)
-    last = len(frames) - 1
-    return TrajectoryViewer(frames, answer.predicted, rebuilt=behind, title="prediction", frame=last), rebuilt
-
-
 def prediction_figure(methods: Mapping[str, Predictor], dataset: TrajectoryDataset, index: int | None = None) -> Figure:
-    """For one clip and each method a row: its tracks over the labels, the frame it rebuilds, and the true one.
+    """For one clip, by default the one with the highest motion: what happened, and a row for what each method says.
 
-    The rebuilt frame is the clip's last; holes (nothing came there) are black. By default it is the clip with the
-    highest motion.
+    On top the labels, the frame they start in and the last one, as it was. Below, for each method, its tracks over the
+    labels, the last frame rebuilt from them (holes, where nothing came, hold frame 0, veiled in grey), and how far that
+    is off.
     """
     sample = _sample(dataset, index)
     height, width = sample.size
-    figure, axes = panels(len(methods), 3, ratio=height / width)
-    last = sample.clip.num_frames - 1
-    true_frame = sample.picture(last)
-    for row, (name, predictor) in zip(axes, methods.items()):
-        answer = _answer(predictor, sample, name)
-        labels, predicted = thinned(sample.truth), thinned(answer.predicted)
-        tracks_over_frame(sample.picture(0), labels, predicted, ax=row[0])
-        row[0].set_title(f"{name}: tracks over frame 0", fontsize=9, parse_math=False)
-        rebuilt = answer.case.rebuild(answer.prediction, last, "none")
+    figure, axes = panels(1 + len(methods), 3, ratio=height / width)
+    first, last = sample.picture(0), sample.clip.num_frames - 1
+    true_frame, labels = sample.picture(last), thinned(sample.truth, COMPARED)
+    seen = 100 * sample.truth.visibility[last].mean()
+    tracks_over_frame(first, labels, size=4.0, ax=axes[0, 0])
+    axes[0, 0].set_title(f"{_title(sample)}: the labels; {seen:.0f} % of points stay in sight", **TITLE)
+    show_image(first, "frame 0 of the clip", ax=axes[0, 1])
+    show_image(true_frame, f"frame {last}, as it was", ax=axes[0, 2])
+    for row, (name, predictor) in zip(axes[1:], methods.items()):
+        answer = TrajectoryTask().ask(predictor, sample, name)
+        predicted, named = thinned(answer.predicted, COMPARED), name == next(iter(methods))
+        tracks_over_frame(first, labels, predicted, size=4.0, legend=named, ax=row[0])
+        row[0].set_title(f"{name}: {answer.displacement['ade']:.1f} px off on average", **TITLE)
+        rebuilt = answer.case.rebuild(answer.prediction, last, "frame")
         score = frame_metrics(true_frame, rebuilt.frame, {"covered": rebuilt.covered})["psnr_covered"]
         holes = 100 * (1 - rebuilt.covered.mean())
-        title = f"rebuilt frame {last}: PSNR {score:.1f} dB where covered, holes {holes:.0f} %"
-        show_image(rebuilt.frame, title, ax=row[1])
-        show_image(true_frame, f"true frame {last} of {sample.clip.video}", ax=row[2])
+        title = f"frame {last} rebuilt: {score:.1f} dB where covered; grey, {holes:.0f} %: nothing came there"
+        show_image(mark_holes(rebuilt.frame, rebuilt.covered), title, ax=row[1])
+        show_image(difference_picture(true_frame, rebuilt.frame), "off by (white: right, dark red: wrong)", ax=row[2])
     return figure
 
 
@@ -169,110 +170,35 @@ def error_figure(report: Report) -> Axes:
     return error_by_frame(errors, intervals=intervals, label="mean error on visible points, px")
 
 
-def predict_pictures(
-    predictor: Predictor, pictures: str, size: Size, *, dataset: TrajectoryDataset | None = None
-) -> Figure:
-    """What a method says of your own picture, or pictures: where everything goes, and the last frame it rebuilds.
+def curves(
+    folder: str | Path, key: str = "ade", label: str = "ADE on visible points, px", *, compared: Any = None
+) -> Axes:
+    """A number of a run's steps and of its validations, by step, from the run's folder; the mean error if not said.
+
+    A long training's steps are drawn as a running mean.
 
     Args:
-        predictor: sees as many pictures as it has input frames; a single one is repeated for all of them.
-        pictures: files, divided by commas; "" for the input frames of the dataset's clip with the highest motion.
-        size: (height, width) the pictures are brought to, evenly cut.
-        dataset: where "" takes its frames from.
-
-    Raises:
-        FileNotFoundError, ValueError: a file that is not there or no picture, or their number doesn't fit; neither
-            pictures nor a dataset.
+        folder, key, label: of the run; of the number.
+        compared: clips whose error where nothing moves is drawn as a line: those of the validation.
     """
-    if not pictures and dataset is None:
-        raise ValueError("pictures: expected files, or a dataset to take the frames of a clip from, got neither")
-    asked, names = tuple(predictor.input_frames), pictures.split(",")
-    sample = own_clip([Path(name.strip()) for name in names], asked, size) if pictures else _sample(dataset, None)
-    with torch.inference_mode():
-        prediction = predictor(sample.images(asked).to(device_of(predictor)))
-    displacement, logits = (
-        part[0, -1].cpu().numpy() for part in (prediction.displacement, prediction.visibility_logits)
-    )
-    first = sample.picture(asked[0])
-    figure, axes = panels(1, 3, ratio=first.shape[0] / first.shape[1])
-    show_image(first, "frame 0", ax=axes[0, 0])
-    dense_field(displacement, ax=axes[0, 1]).set_title(f"where it goes by frame {prediction.frames[-1]}", fontsize=9)
-    rebuilt = rebuild(first, displacement, logits, fill="frame").frame
-    show_image(rebuilt, f"frame {prediction.frames[-1]}, rebuilt", ax=axes[0, 2])
-    return figure
-
-
-def own_clip(
-    paths: Sequence[Path],
-    input_frames: Sequence[int],
-    size: Size,
-    num_frames: int = 0,
-    first_frame: int = 0,
-    grid: int = 32,
-) -> ClipSample:
-    """Your own pictures or video as a clip, with a grid of points of which only the start is known: they seem to rest.
-
-    Args:
-        paths: a picture for each of `input_frames`, one for all of them, or a video (from `first_frame` on).
-        size: (height, width) they are brought to, evenly cut.
-        num_frames: of the clip; 0 for as many as `input_frames` need.
-
-    Raises:
-        FileNotFoundError, ValueError: a file that is not there or no picture or video, or their number doesn't fit.
-    """
-    asked, paths = tuple(input_frames), [path.expanduser() for path in paths]
-    num_frames = num_frames or max(asked) + 1
-    for path in paths:
-        if not path.exists():
-            raise FileNotFoundError(f"pictures: expected a picture, found nothing at {path}")
-    if len(paths) == 1 and not is_picture(paths[0].name):
-        kept, frames = (
-            tuple(range(num_frames)),
-            read_frames(paths[0], range(first_frame, first_frame + num_frames), size),
-        )
-    elif len(paths) in (1, len(asked)):
-        pictures = [_own_picture(path, size) for path in paths]
-        kept, frames = asked, np.stack(pictures * (len(asked) // len(paths)))
-    else:
-        raise ValueError(f"pictures: expected 1 or {len(asked)}, for frames {asked}, got {len(paths)}")
-    queries = np.insert(cell_grid(size, grid), 0, 0, axis=1)
-    clip = Clip("prediction", "", 0, 1, num_frames, size, 0.0, num_frames, len(queries), kept)
-    return ClipSample(clip, frames, Tracks.still(queries, num_frames))
-
-
-def own_size(path: Path, first_frame: int = 0, most: int = 640) -> Size:
-    """(height, width) of a picture or of a video's frame, as multiples of 8, so that no side is longer than `most`.
-
-    Raises:
-        FileNotFoundError, ValueError: as `own_clip`.
-    """
-    path = path.expanduser()
-    if not path.exists():
-        raise FileNotFoundError(f"pictures: expected a picture or a video, found nothing at {path}")
-    if is_picture(path.name):
-        height, width = _own_picture(path, None).shape[:2]
-    else:
-        height, width = read_frames(path, [first_frame])[0].shape[:2]
-    scale = min(1.0, most / max(height, width))
-    return max(16, round(height * scale / 8) * 8), max(16, round(width * scale / 8) * 8)
-
-
-def _own_picture(path: Path, size: Size | None) -> np.ndarray:
-    try:
-        return resize_frame(decode_image(path.read_bytes()), size)
-    except ValueError as error:
-        raise ValueError(f"pictures: expected a picture (JPEG, PNG, WebP, BMP), {path} is none") from error
-
-
-def curves(folder: str | Path, key: str = "ade", label: str = "ADE on visible points, px") -> Axes:
-    """A number of a run's steps and of its validations, by step, from the run's folder; the mean error if not said."""
     lines = read_metrics(folder)
     drawn = {}
     for name, logged in (("training", key), ("validation", f"validation_{key}")):
         points = [(line["step"], line[logged]) for line in lines if logged in line]
         if points:
             drawn[name] = tuple(zip(*points))
-    return learning_curves(drawn, label=label)
+    levels = {} if compared is None else {"zero motion": motionless_error(compared)}
+    return learning_curves(drawn, label=label, smooth={"training"}, levels=levels)
+
+
+def motionless_error(dataset: Any) -> float:
+    """The ADE in pixels of saying that nothing moves, on the visible points of up to 60 clips spread over a dataset."""
+    moved, seen = 0.0, 0
+    for index in _spread_over(dataset):
+        truth = _tracks(dataset, index)
+        moved += float((np.linalg.norm(truth.displacement[1:], axis=-1) * truth.visibility[1:]).sum())
+        seen += int(truth.visibility[1:].sum())
+    return moved / seen if seen else float("nan")
 
 
 def save_viewer(viewer: TrajectoryViewer | HandViewer, folder: str | Path, name: str) -> Path:
@@ -283,36 +209,46 @@ def save_viewer(viewer: TrajectoryViewer | HandViewer, folder: str | Path, name:
 
 
 def highest_motion(dataset: TrajectoryDataset) -> int:
-    """The number of the clip whose visible points move most, of up to 60 clips spread over the dataset.
+    """The number of the clip that moves most of those that can be judged, of up to 60 clips spread over the dataset.
 
-    Points that are lost on the way count as still, so that a clip the tracker could follow is preferred.
+    One can be judged if three quarters of its points stay in sight and its first frame is not out of focus, that is,
+    has at least half as much fine detail as is usual here. If none can, it is the one that moves most. Points that are
+    lost on the way count as still.
     """
     return _by_motion(dataset)[0]
 
 
 def highest_motion_clips(dataset: TrajectoryDataset, count: int) -> Subset:
-    """The `count` clips whose points move most, the highest first; see `highest_motion`."""
-    return Subset(dataset, _by_motion(dataset)[:count])
+    """The `count` clips that move most of those that can be judged, the highest first; see `highest_motion`. All of
+    them, in their own order, if there are no more."""
+    if count >= len(dataset):
+        return Subset(dataset, range(len(dataset)))
+    return Subset(dataset, _by_motion(dataset, max(SEARCHED, 2 * count))[:count])
 
 
-def _by_motion(dataset: TrajectoryDataset, most: int = 60) -> list[int]:
-    indices = np.unique(np.linspace(0, len(dataset) - 1, min(most, len(dataset))).round().astype(int))
-    tracks = [dataset.tracks(int(i)) for i in indices]
+def _by_motion(dataset: Any, most: int = SEARCHED) -> list[int]:
+    indices = _spread_over(dataset, most)
+    tracks = [_tracks(dataset, index) for index in indices]
     moved = [np.mean(np.linalg.norm(one.displacement[-1], axis=-1) * one.visibility[-1]) for one in tracks]
-    return [int(indices[i]) for i in np.argsort(moved, kind="stable")[::-1]]
+    seen = np.array([one.visibility[-1].mean() for one in tracks])
+    detail = np.array([_fine_detail(_sample(dataset, index).frames[0]) for index in indices])
+    clear = (seen >= IN_SIGHT) & (detail >= IN_FOCUS * np.median(detail))
+    return [indices[i] for i in np.lexsort((moved, clear))[::-1]]
 
 
-def thinned(tracks: Tracks) -> Tracks:
-    """At most some 900 points, for a static picture: every k-th row and column of a grid, else every k-th."""
-    step = int(np.ceil(np.sqrt(tracks.num_points / MOST_POINTS)))
-    if step <= 1:
-        return tracks
-    across = int((tracks.queries[:, 2] == tracks.queries[0, 2]).sum())  # of a grid's first row
-    across = across if across > 1 else int(np.sqrt(tracks.num_points))  # a grid whose points are jittered is square
-    if tracks.num_points % across:
-        return tracks.points(slice(None, None, step * step))
-    rows = np.arange(tracks.num_points).reshape(-1, across)
-    return tracks.points(rows[step // 2 :: step, step // 2 :: step].ravel())
+def _spread_over(dataset: Any, most: int = SEARCHED) -> list[int]:
+    return np.unique(np.linspace(0, len(dataset) - 1, min(most, len(dataset))).round().astype(int)).tolist()
+
+
+def _tracks(dataset: Any, index: int) -> Tracks:
+    """Of a clip, without its pictures where that can be had."""
+    return dataset.tracks(index) if hasattr(dataset, "tracks") else _sample(dataset, index).truth
+
+
+def _fine_detail(frame: np.ndarray) -> float:
+    """The share of a picture's contrast that a blur of one pixel takes away: very little where it is out of focus."""
+    grey = frame.mean(axis=-1)
+    return float((grey - gaussian_filter(grey, 1)).var() / max(grey.var(), 1e-6))
 
 
 def _labelled(folder: str | Path) -> TrajectoryDataset | None:
@@ -331,15 +267,3 @@ def _sample(dataset: Any, index: int | None) -> ClipSample:
 
 def _title(sample: ClipSample) -> str:
     return f"{sample.clip.video}, frame {sample.clip.first_frame}"
-
-
-def _rebuilt(answer: TrajectoryAnswer, fill: Fill) -> np.ndarray:
-    """Frame 0 and the later ones that are predicted [F H W 3], rebuilt."""
-    later = [answer.case.rebuild(answer.prediction, frame, fill).frame for frame in answer.frames[1:]]
-    return np.stack([answer.case.sample.picture(0), *later])
-
-
-def _answer(predictor: Predictor, sample: ClipSample, name: str) -> TrajectoryAnswer:
-    task = TrajectoryTask()
-    case = task.case(sample)
-    return task.answer(task.predict(predictor, case, name), case)

@@ -147,7 +147,7 @@ print(report)
 # %% [markdown]
 # ## Look at the labels
 #
-# Play, scrub, zoom; points turn hollow where the tracker thinks they are hidden. Do they follow what moves?
+# Do the points follow what moves? They turn hollow where the tracker thinks they are hidden.
 
 # %%
 from flowlib.notebook_views import label_sheet, label_viewer
@@ -155,7 +155,8 @@ from flowlib.notebook_views import label_sheet, label_viewer
 label_viewer(report.folder)
 
 # %% [markdown]
-# The same, over the whole dataset: for clips spread over it, how far each point went.
+# The same, over the whole dataset: for clips spread over it the last frame, the way that each point came, and in colours
+# how far that was.
 
 # %%
 label_sheet(report.folder);

@@ -98,7 +98,7 @@ check_parameters(globals())
 # %% [markdown]
 # ## The batch
 #
-# The labelled clips in which most moves.
+# The labelled clips in which most moves, of those that can be judged: in focus, and most points stay in sight.
 
 # %%
 import torch
@@ -153,21 +153,22 @@ print(result)
 # ## The curve
 #
 # "Validation" is the same batch in evaluation mode. If it stays above "training", batch norm is why: try
-# `batch_norm = "frozen"` or `"group"`.
+# `batch_norm = "frozen"` or `"group"`. Dashed: the error of saying that nothing moves.
 
 # %%
-curves(result.run.folder);
+curves(result.run.folder, compared=batch);
 
 # %% [markdown]
 # ## The prediction over the labels
 #
-# Blue: the labels. Orange: the prediction. Then the last frame, rebuilt by moving frame 0, beside the true one.
+# The first clip of the batch. On top what happened: the labels, from blue on the left to yellow on the right. Below what
+# the network says: its points orange, the labels blue (hidden ones faint), and the last frame, rebuilt by moving frame 0.
 
 # %%
-prediction_figure({"overfitted": network}, splits["train"]);
+prediction_figure({"overfitted": network}, batch, 0);
 
 # %%
-prediction_viewer(network, splits["train"], name="overfitted")
+prediction_viewer(network, batch, 0, name="overfitted")
 
 # %%
 print(result.summary)

@@ -114,7 +114,13 @@ from flowlib.augmentation import AugmentConfig
 from flowlib.dataset import describe_splits, open_splits
 from flowlib.models.networks import NetworkConfig
 from flowlib.notebook import parse_frames, parse_size
-from flowlib.notebook_views import curves, highest_motion_clips, prediction_figure, prediction_viewer
+from flowlib.notebook_views import (
+    curves,
+    highest_motion,
+    highest_motion_clips,
+    prediction_figure,
+    prediction_viewer,
+)
 from flowlib.tasks.trajectories import TrajectoryTask
 from flowlib.training import TrainConfig, fit
 from flowlib.training.diagnostics import compare_trainings
@@ -175,19 +181,25 @@ config = TrainConfig(
 result = fit(network, task, train, splits.get("val"), config, folder=run_folder(run, workspace.runs))
 print(result)
 
+# %% [markdown]
+# Faint: single steps, each on other clips. Dashed: the error of saying that nothing moves, which a network has to beat.
+
 # %%
-curves(result.folder);
+held_out = splits.get("val", splits["train"])
+curves(result.folder, compared=held_out);
 
 # %% [markdown]
 # ## What it predicts
 #
-# On the validation videos if there are any, else on what it was trained on. Blue: the labels. Orange: the prediction.
+# On the validation videos if there are any, else on what it was trained on; the clip that moves most of those that can be
+# judged. On top what happened, below what the network says: its points orange, the labels blue (hidden ones faint).
 
 # %%
-prediction_figure({"two frames": network}, splits.get("val", splits["train"]));
+shown = highest_motion(held_out)
+prediction_figure({"two frames": network}, held_out, shown);
 
 # %%
-prediction_viewer(network, splits.get("val", splits["train"]), name="two frames")
+prediction_viewer(network, held_out, shown, name="two frames")
 
 # %%
 print(f"Checkpoint: {result.best}")

@@ -25,7 +25,8 @@
 # - *constant velocity*: optical flow between the two input frames, carried on; with *gains* fitted to the training
 #   videos, one for each frame ahead.
 # - *flowlib's, two frames* and *one frame*: the predictors that come with flowlib, trained on 77 other videos.
-# - *the tracks themselves*: the labels; how good a rebuilt frame can get.
+# - *the tracks themselves*: the labels; how good a rebuilt frame can get. That they are some hundredths of a pixel off is
+#   quantisation: they are spread over whole pixels and read back between them.
 
 # %% tags=["setup"]
 # In Colab: fetch flowlib and add what the runtime lacks. Anywhere else this cell does nothing.
@@ -80,14 +81,16 @@ report: str = "two_frames"  # name of the report's folder
 input_frames: str = "0,3"  # frames that constant velocity sees
 raft_weights: str = "none"  # for constant velocity by RAFT, too: "" for the published ones, a path, URL or Drive id
 lpips_weights: str = "none"  # AlexNet for LPIPS, a likeness learned from people: "" for torchvision's, path, URL, id
-pictures: str = ""  # your own picture, or two divided by a comma, to predict on at the end
+pictures: str = ""  # your own picture or video, or two pictures divided by a comma, to predict on at the end
 allow_leak: bool = False  # evaluate on videos the checkpoint was trained on, and say so in the report
 device: str = "auto"  # auto, cpu or cuda
 
 # %%
 from flowlib.notebook import check_parameters
+from flowlib.own_pictures import check_pictures
 
 check_parameters(globals())
+own_paths = check_pictures(pictures)
 
 # %% [markdown]
 # ## The methods
@@ -102,7 +105,8 @@ from flowlib.evaluation import evaluate
 from flowlib.models.baselines import all_baselines
 from flowlib.models.guided import default_methods
 from flowlib.notebook import parse_frames
-from flowlib.notebook_views import error_figure, predict_pictures, prediction_figure, prediction_viewer, save_viewer
+from flowlib.notebook_views import error_figure, highest_motion, prediction_figure, prediction_viewer, save_viewer
+from flowlib.own_pictures import own_sample, predict_clip
 from flowlib.tasks.trajectories import ScoringConfig, TrajectoryTask
 from flowlib.training.checkpoints import describe_runs, load_runs
 from flowlib.workspace import Workspace
@@ -117,6 +121,8 @@ baselines = all_baselines(
 )
 shipped = default_methods(test.num_frames, parse_frames(input_frames))
 methods = models | shipped | baselines
+shown = highest_motion(test)
+own = own_sample(own_paths, model, test[shown])
 print(describe_runs(about), describe_labels(test), sep="\n")
 
 # %% [markdown]
@@ -148,7 +154,7 @@ error_figure(result);
 # %% [markdown]
 # ## Where it does well, and where it fails
 #
-# The clips with the model's least, middle and largest error, labels beside prediction. Play them; "rebuilt" and
+# The clips with the model's least, middle and largest error, labels beside prediction. In the viewer, "rebuilt" and
 # "difference" among the backgrounds show the frames made from the prediction.
 
 # %%
@@ -163,13 +169,15 @@ prediction_viewer(model, test, result.extreme_samples().get("Worst"), name="mode
 # %% [markdown]
 # ## The clip that moves most
 #
-# Blue: the labels. Orange: the prediction. Then the last frame, rebuilt by moving frame 0, beside the true one.
+# Of those that can be judged: in focus, and most points stay in sight. On top what happened; below what each method says:
+# its points orange, the labels blue (hidden ones faint), the last frame rebuilt by moving frame 0, and how far that is off.
+# The last row is the ceiling: the labels themselves, moved like a prediction.
 
 # %%
-prediction_figure(methods, test);
+prediction_figure(methods, test, shown);
 
 # %%
-viewer = prediction_viewer(model, test, name="model")
+viewer = prediction_viewer(model, test, shown, name="model")
 viewer
 
 # %%
@@ -178,11 +186,19 @@ save_viewer(viewer, workspace.report(report), "viewer");
 # %% [markdown]
 # ## On your own picture
 #
-# Or on two, divided by a comma, for a model that sees two frames; one picture alone is taken as two frames of a video
-# in which nothing moves. Without a picture, the frames of the clip above.
+# Or on two, divided by a comma, for a model that sees two frames, or on a video; one picture alone is taken as two frames
+# of a video in which nothing moves. Without any, the clip above, as if it had no labels. Colours mean the same in every
+# such picture: where to, and how far, full at 20 px.
 
 # %%
-predict_pictures(model, pictures, test.size, dataset=test);
+prediction = predict_clip(model, own)
+prediction.figure();
+
+# %%
+prediction.viewer
+
+# %%
+print(*prediction.save(workspace.report(f"{report}_pictures")), sep="\n")
 
 # %%
 print(f"Table, figures and a page to read: {workspace.report(report)}")

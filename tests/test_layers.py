@@ -31,7 +31,7 @@ LAYERS = (
     "labelling dataset",
     "models",
     "tasks",
-    "training evaluation",
+    "training evaluation own_pictures",
     "notebook_views hand_views",
     "__main__",
 )

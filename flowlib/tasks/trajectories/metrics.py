@@ -228,7 +228,7 @@ METRICS: tuple[MetricSpec, ...] = (
         "than a hidden one; 0.5 is guessing.", **_SEEN, digits=3),
     MetricSpec("visible", "Visible", "%", "high", visible_share, group="", digits=0, scale=100),
     _of("field", "roughness", "Roughness", "%", "zero", "How much the motion changes from place to place, against the "
-        "truth: -100 all places move alike, -33 half as rough as the truth, 0 as rough, 33 twice as rough, 100 no end "
+        "labels: -100 all places move alike, -33 half as rough as they are, 0 as rough, 33 twice as rough, 100 no end "
         "to it.", **_FIELD, **_LATTICE, digits=0, scale=100),
     _of("field", "tv_ratio", "Total variation ratio", "", "zero", **_LATTICE, group=""),
     _of("field", "divergence_ratio", "Divergence ratio", "", "zero", **_LATTICE, group=""),

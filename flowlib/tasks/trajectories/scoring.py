@@ -41,9 +41,9 @@ class TrajectoryEvaluation:
     headline: ClassVar[str] = "How well does “{main}” predict motion?"
     about: ClassVar[str] = (
         "A method gets one or two pictures of a video and says where every pixel will go in the frames that follow. "
-        "Here its answers are compared with what happened. The “truth” are the dataset's tracks: what a tracker saw "
-        "when it was shown all frames (exact only for rendered clips). Points that it lost, or that are hidden, are "
-        "not counted."
+        "Here its answers are compared with what happened, as the labels have it: the dataset's tracks, which are what "
+        "a tracker saw when it was shown all frames (exact only for rendered clips). Points that it lost, or that are "
+        "hidden, are not counted."
     )
     reading: ClassVar[str] = pictures.READING
 
@@ -123,6 +123,11 @@ class TrajectoryEvaluation:
 
     def answer(self, prediction: TrajectoryPrediction, case: TrajectoryCase) -> TrajectoryAnswer:
         return TrajectoryAnswer(prediction, case)
+
+    def ask(self, method: Any, sample: Any, name: str) -> TrajectoryAnswer:
+        """A method's answer for one clip: `case`, `predict` and `answer` in one."""
+        case = self.case(sample)
+        return self.answer(self.predict(method, case, name), case)
 
     def telling(self, row: Mapping[str, float]) -> bool:
         """A clip of whose points less than half can be seen (a scene cut, a tracker that got lost) says little."""
