@@ -105,7 +105,14 @@ from flowlib.evaluation import evaluate
 from flowlib.models.baselines import all_baselines
 from flowlib.models.guided import default_methods
 from flowlib.notebook import parse_frames
-from flowlib.notebook_views import error_figure, highest_motion, prediction_figure, prediction_viewer, save_viewer
+from flowlib.notebook_views import (
+    error_figure,
+    highest_motion,
+    of_the_clip,
+    prediction_figure,
+    predictors_viewer,
+    save_viewer,
+)  # fmt: skip
 from flowlib.own_pictures import own_sample, predict_clip
 from flowlib.tasks.trajectories import ScoringConfig, TrajectoryTask
 from flowlib.training.checkpoints import describe_runs, load_runs
@@ -154,17 +161,17 @@ error_figure(result);
 # %% [markdown]
 # ## Where it does well, and where it fails
 #
-# The clips with the model's least, middle and largest error, labels beside prediction. In the viewer, "rebuilt" and
-# "difference" among the backgrounds show the frames made from the prediction.
+# One viewer of the clips with the first model's least, middle and largest error, and of the one that moves most. Choose
+# among the clips, and which predictors are shown beside the labels: models, constant velocity, the labels moved like a
+# prediction. "rebuilt" and "difference" among the backgrounds show the frames made from a prediction.
 
 # %%
-prediction_viewer(model, test, result.extreme_samples().get("Best"), name="model, best clip")
+clips = result.extreme_samples() | {"Most motion": shown}
+viewer = predictors_viewer(of_the_clip(methods), test, clips)
+viewer
 
 # %%
-prediction_viewer(model, test, result.extreme_samples().get("Median"), name="model, median clip")
-
-# %%
-prediction_viewer(model, test, result.extreme_samples().get("Worst"), name="model, worst clip")
+save_viewer(viewer, workspace.report(report), "viewer");
 
 # %% [markdown]
 # ## The clip that moves most
@@ -175,13 +182,6 @@ prediction_viewer(model, test, result.extreme_samples().get("Worst"), name="mode
 
 # %%
 prediction_figure(methods, test, shown);
-
-# %%
-viewer = prediction_viewer(model, test, shown, name="model")
-viewer
-
-# %%
-save_viewer(viewer, workspace.report(report), "viewer");
 
 # %% [markdown]
 # ## On your own picture
