@@ -19,7 +19,8 @@ from flowlib.colours import mark_holes, nice_limit
 from flowlib.dataset import TrajectoryDataset
 from flowlib.evaluation import Report
 from flowlib.metrics import frame_metrics
-from flowlib.models.protocols import Predictor, TrajectoryPrediction
+from flowlib.models.baselines import ConstantVelocity
+from flowlib.models.protocols import Predictor, TrajectoryPrediction, role_of
 from flowlib.plots import (
     Axes,
     Figure,
@@ -36,6 +37,7 @@ from flowlib.shards import find_shards
 from flowlib.tasks.trajectories import TrajectoryTask
 from flowlib.tasks.trajectories.metrics import TrajectoryAnswer
 from flowlib.tasks.trajectories.pictures import difference_picture, rebuilt_frames
+from flowlib.tasks.trajectories.regions import WithRegions
 from flowlib.tracks import Tracks
 from flowlib.training.runs import read_metrics
 from flowlib.viewer import HandViewer, TrajectoryViewer, ViewedClip
@@ -108,22 +110,29 @@ def _radii(answer: TrajectoryAnswer) -> np.ndarray | None:
 
 
 def predictors_viewer(
-    methods: Mapping[str, Predictor], dataset: TrajectoryDataset, indices: Sequence[int] | None = None, *, most: int = 3
+    methods: Mapping[str, Predictor],
+    dataset: TrajectoryDataset,
+    indices: Sequence[int] | Mapping[str, int] | None = None,
+    *,
+    most: int = 3,
 ) -> TrajectoryViewer:
     """One viewer of several clips and of all that methods predict for them, beside the labels.
 
     Args:
         methods: name -> what predicts; the first is shown at first, the others where they are ticked.
         dataset: of labelled clips.
-        indices: of the clips; by default the `most` with the highest motion.
+        indices: of the clips, or what to call each -> its index (each is shown once); by default the `most` with the
+            highest motion.
         most: number of clips where no indices are given.
 
     Raises:
         ValueError: methods that predict other frames than the first one.
     """
-    clips = []
-    for index in _by_motion(dataset)[:most] if indices is None else indices:
-        sample = _sample(dataset, int(index))
+    chosen = _by_motion(dataset)[:most] if indices is None else indices
+    titles = chosen if isinstance(chosen, Mapping) else dict(enumerate(chosen))
+    clips, first_called = [], {int(index): str(name) for name, index in reversed(titles.items())}
+    for index in dict.fromkeys(map(int, titles.values())):
+        sample = _sample(dataset, index)
         answers = {name: TrajectoryTask().ask(method, sample, name) for name, method in methods.items()}
         first = next(iter(answers.values()))
         for name, answer in answers.items():
@@ -132,9 +141,20 @@ def predictors_viewer(
         predictions = {name: answer.predicted for name, answer in answers.items()}
         rebuilt = {name: rebuilt_frames(answer) for name, answer in answers.items()}
         frames = sample.pictures(first.frames)
+        title = f"{first_called[index]}: {_title(sample)}" if isinstance(chosen, Mapping) else _title(sample)
         regions = {name: radius for name, answer in answers.items() if (radius := _radii(answer)) is not None}
-        clips.append(ViewedClip(frames, first.true, predictions, rebuilt, regions=regions, title=_title(sample)))
+        clips.append(ViewedClip(frames, first.true, predictions, rebuilt, regions=regions, title=title))
     return TrajectoryViewer.of(clips, truth="labels")
+
+
+def of_the_clip(methods: Mapping[str, Predictor]) -> dict[str, Predictor]:
+    """The methods whose motion is that of the clip itself: networks, constant velocity as it is, the labels."""
+    return {
+        name: method
+        for name, method in methods.items()
+        if role_of(method) in ("model", "oracle")
+        or isinstance(method.predictor if isinstance(method, WithRegions) else method, ConstantVelocity)
+    }
 
 
 def spread_figure(
