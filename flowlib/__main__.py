@@ -20,7 +20,7 @@ import flowlib
 from flowlib.quantities import counted
 from flowlib.workspace import Workspace, check_name, find_clone
 
-Split = Literal["train", "val", "test", "all"]
+Split = Literal["train", "val", "test", "calibration", "all"]
 Conventions = Literal["flowlib", "cotracker", "pips", "tapnet", "tapvid"]
 USAGE, INTERRUPTED = 2, 130  # exit codes, beside 0 and 1
 OPTIONS = """
