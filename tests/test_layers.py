@@ -32,7 +32,7 @@ LAYERS = (
     "models",
     "tasks",
     "training evaluation",
-    "notebook_views hand_views",
+    "notebook_views hand_views hand_loops",
     "__main__",
 )
 RANK = {room: rank for rank, line in enumerate(LAYERS) for room in line.split()}

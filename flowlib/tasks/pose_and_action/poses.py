@@ -119,9 +119,14 @@ class PosedSequences(Dataset):
         sequences: of a `HandSequences`.
         poses: key -> [S J 3], as `predict_poses` gives them, of every sequence.
 
+    Attributes:
+        poses_from: what they come from, in a few words.
+
     Raises:
         ValueError: a sequence without poses, or with another number of frames or joints.
     """
+
+    poses_from = "predicted"
 
     def __init__(self, sequences: HandSequences, poses: Mapping[str, Float[np.ndarray, "S J 3"]]) -> None:
         self._sequences, self._poses = sequences, poses
