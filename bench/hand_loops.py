@@ -24,7 +24,7 @@ import os
 import platform
 import shutil
 import time
-from dataclasses import replace
+from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -32,33 +32,28 @@ import torch
 from flowlib.evaluation import Report, evaluate
 from flowlib.hand_loops import (
     CONDITIONINGS,
+    LoopConfig,
     LoopHands,
     Nets,
+    compared,
     fine_tune,
     glue,
     loop_lists,
     loop_maker,
-    out_of_fold,
     paired_table,
-    train_actions,
-    train_net,
+    train_action_nets,
+    train_pose_nets,
     try_conditionings,
     weigh_passes,
-    with_controls,
 )
 from flowlib.hand_views import parse_augment
 from flowlib.hands.crop import CropConfig
 from flowlib.hands.sources import find_hands
 from flowlib.hands.store import write_hands
 from flowlib.hands.synthetic import SyntheticHands
-from flowlib.models.actions import ActionLSTM
-from flowlib.models.loops import Chain, Told
-from flowlib.models.pose import PoseNet
-from flowlib.tasks.action import ActionTask
-from flowlib.tasks.hand_pose import PoseTask
-from flowlib.tasks.pose_and_action import JointTask, OnTruePoses, predict_poses
+from flowlib.tasks.pose_and_action import JointTask
 from flowlib.tasks.protocol import Estimate
-from flowlib.training import TrainConfig, fit, run_experiments
+from flowlib.training import fit, run_experiments
 
 AUGMENT = parse_augment("rot 30,scale 0.1,trans")
 SHOWN = ("mpjpe", "mpjpe_covered", "mpjpe_seen", "top1", "nll")
@@ -76,46 +71,9 @@ class Clock:
         print(f"[{time.strftime('%H:%M:%S')}] {part}: {self.seconds[part]} CPU s", flush=True)
 
 
-def config(args: argparse.Namespace, name: str, steps: int, batch: int, **options) -> TrainConfig:
-    every = max(1, steps // args.validations)
-    fixed = {"weight_decay": 0.0, "device": "cpu", "num_workers": 0, "validate_every": every, "save_every": every}
-    return TrainConfig(
-        name, steps, batch, **{"optimizer": "adam", "learning_rate": 1e-3, "seed": args.seed, **fixed} | options
-    )
-
-
-def pose_net(args: argparse.Namespace, seed: int, **told) -> PoseNet:
-    torch.manual_seed(seed)
-    return PoseNet.named("small", size=args.size, dropout=0.0, **told)
-
-
-def train_nets(args: argparse.Namespace, hands: LoopHands, clock: Clock) -> tuple[Nets, dict[str, ActionLSTM]]:
-    """Pose nets, out-of-fold poses, action nets by what they were trained on."""
-    runs, folder = args.folder / "runs", args.folder / "poses"
-    plain = PoseTask(loss="joints", hidden_weight=0.1, augment=AUGMENT, pca_augment=AUGMENT)
-    given = hands.frames, hands.validation_frames
-    first, other = (
-        train_net(pose_net(args, seed), plain, *given, config(args, name, args.steps, 64, seed=seed), runs)
-        for name, seed in (("first", args.seed), ("other", args.seed + 1))
-    )
-    clock("two plain pose nets")
-    told = replace(plain, hidden_weight=args.told_weight, condition_dropout=0.25)
-    net = pose_net(args, args.seed, num_actions=hands.num_actions, film=("linear",))
-    second = train_net(net, told, *given, config(args, "second", args.told_steps, 64), runs)
-    clock("conditioned pose net")
-    steps = config(args, "fold", args.fold_steps, 64)
-    poses = out_of_fold(hands, args.folds, lambda: pose_net(args, args.seed), plain, steps, runs, folder)
-    clock("pose nets of the folds")
-    task = ActionTask(hands.train.actions, partners=True, noise=args.noise, offset=args.offset)
-    steps = config(args, "action", args.action_steps, 20, learning_rate=3e-3, optimizer="amsgrad", validate_every=20)
-    kinds = {"out of fold": poses, "in the fold": predict_poses(first, hands.train, folder), "true": None}
-    actions = train_actions(hands, kinds, first, lambda: ActionLSTM(63, hands.num_actions), task, steps, runs, folder)
-    attentive = train_actions(
-        hands, {"attention": poses}, first, lambda: ActionLSTM(63, hands.num_actions, attention="logits_relu"), task,
-        steps, runs, folder,
-    )["attention"]  # fmt: skip
-    clock("action nets")
-    return Nets(first, other, second, actions["out of fold"], attentive), actions
+def config_of(args: argparse.Namespace) -> LoopConfig:
+    names = {field.name for field in fields(LoopConfig)} & set(vars(args))
+    return LoopConfig(**{name: getattr(args, name) for name in names}, augment=AUGMENT, device="cpu")
 
 
 def numbers(value: Estimate) -> list[float]:
@@ -156,7 +114,8 @@ def checks(args: argparse.Namespace, report: Report, hands: LoopHands, gain: flo
 
 def stopped(args: argparse.Namespace, nets: Nets, hands: LoopHands) -> bool:
     """Whether a two-pass training that is stopped twice has the metrics of one that isn't."""
-    folder, lines = args.folder / "stopped", []
+    folder, lines, config = args.folder / "stopped", [], config_of(args)
+    often = {"validate_every": 3, "save_every": 1, "validation_samples": 8}
     shutil.rmtree(folder, ignore_errors=True)
     for name, stops in (("whole", [6]), ("parts", [2, 3, 6])):
         for steps in stops:
@@ -171,15 +130,14 @@ def stopped(args: argparse.Namespace, nets: Nets, hands: LoopHands) -> bool:
 
 def lists(args: argparse.Namespace, nets: Nets, hands: LoopHands, task: JointTask, clock: Clock) -> dict:
     """Small runs of settings, as far as the data allow."""
-    runs, found = args.folder / "runs", {}
-    plain = PoseTask(loss="joints", hidden_weight=args.told_weight, augment=AUGMENT, pca_augment=AUGMENT)
-    shape = PoseNet.named("small", size=args.size, dropout=0.0).config
-    steps = config(args, "told", args.list_steps, 64)
+    runs, found, config = args.folder / "runs", {}, config_of(args)
+    steps = config.training("told", args.list_steps, config.batch_size)
+    plain, shape = config.pose_task(config.told_weight), config.pose_net().config
     table = try_conditionings(hands, tuple(CONDITIONINGS), shape, plain, steps, runs)
     kept = ("conditioning", "true_mm", "uniform_mm", "true_hidden_mm", "uniform_hidden_mm")
     found["conditioning"] = [{name: row[name] for name in kept} for row in table.rows]
     clock("conditionings")
-    steps = config(args, "loop", args.tune_list_steps, 4, learning_rate=args.tune_rate)
+    steps = config.training("tune", args.tune_list_steps, config.sequences, learning_rate=config.tune_rate)
     for name in ("norm", "trained", "alpha"):
         maker = loop_maker(nets, "chain")
         table = run_experiments(
@@ -198,21 +156,20 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("workspace/bench_hand_loops"))
     parser.add_argument("--store", type=Path, help="of hands; by default made in the folder")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--size", type=int, default=32, help="pixels of a crop")
     parser.add_argument("--step", type=int, default=2, help="every how many frames of a sequence one is taken")
-    parser.add_argument("--steps", type=int, default=1200, help="of a plain pose net")
-    parser.add_argument("--told-steps", type=int, default=2000, help="of the conditioned one")
-    parser.add_argument("--told-weight", type=float, default=0.5, help="of hidden joints in its loss")
-    parser.add_argument("--fold-steps", type=int, default=900, help="of the pose net of each fold")
-    parser.add_argument("--folds", type=int, default=3)
-    parser.add_argument("--action-steps", type=int, default=1000, help="of an action net")
-    parser.add_argument("--noise", type=float, default=0.0, help="mm on the poses that action nets learn from")
-    parser.add_argument("--offset", type=float, default=4.0, help="mm, alike in all frames")
-    parser.add_argument("--tune-steps", type=int, default=432, help="of each loop")
-    parser.add_argument("--tune-rate", type=float, default=2e-4)
-    parser.add_argument("--hidden-weight", type=float, default=0.5, help="of hidden joints in the loops' loss")
-    parser.add_argument("--alpha", type=float, default=0.002)
-    parser.add_argument("--validations", type=int, default=6, help="of each training")
+    for name in (
+        "size",
+        "steps",
+        "told_steps",
+        "fold_steps",
+        "folds",
+        "action_steps",
+        "tune_steps",
+        "tune_rate",
+        "alpha",
+    ):
+        value = getattr(LoopConfig, name)
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
     parser.add_argument("--lists", action="store_true")
     parser.add_argument("--list-steps", type=int, default=300)
     parser.add_argument("--tune-list-steps", type=int, default=144)
@@ -224,21 +181,19 @@ def main() -> None:
         write_hands(store, collection, progress=True)
     hands = LoopHands.open(store, CropConfig(size=args.size), step=args.step, unpacked=True)
     clock("store")
-    nets, actions = train_nets(args, hands, clock)
-    task = JointTask(alpha=args.alpha, hidden_weight=args.hidden_weight, augment=AUGMENT)
+    config, runs = config_of(args), args.folder / "runs"
+    pose = train_pose_nets(hands, config, runs)
+    clock("pose nets")
+    actions = train_action_nets(hands, config, pose[0], runs, args.folder / "poses")
+    nets, task = Nets(*pose, actions["out of fold"], actions.pop("attention")), config.joint_task
+    clock("pose nets of the folds, action nets")
     weights = weigh_passes(glue(nets, ["two_pass"])["two-pass"], task, hands.validation)
     print(weights)
     untrained = glue(nets, eta=weights.eta, zeta=weights.zeta)
     clock("shares of both passes")
-    steps = config(args, "loop", args.tune_steps, 4, learning_rate=args.tune_rate)
-    trained = fine_tune(untrained, task, hands, steps, args.folder / "runs")
+    trained = fine_tune(untrained, hands, config, runs)
     clock("fine-tuning")
-    second = Chain(nets.second, nets.action)
-    methods = with_controls(trained) | with_controls(untrained, note=" (untrained)")
-    tellings = {"true": "true action", "wrong": "partner's action", "uniform": "uniform action"}
-    methods |= {f"second net, {text}": Told(second, telling) for telling, text in tellings.items()}
-    methods |= {f"chain, action net on {name} poses": Chain(nets.first, net) for name, net in actions.items()}
-    methods["action net on true poses, true poses"] = OnTruePoses(actions["true"])
+    methods = compared(trained, untrained, nets, actions)
     folder = args.folder / "report"
     report = evaluate(methods, task, hands.test, folder=folder)
     report.save(folder)
@@ -268,7 +223,7 @@ def main() -> None:
     about = {
         "seed": args.seed,
         "size": args.size,
-        "steps": [args.steps, args.told_steps, args.tune_steps],
+        "steps": [config.steps, config.told_steps, config.tune_steps],
         "threads": 1,
     }
     about |= {"load": os.getloadavg()[0], "machine": platform.machine(), "torch": torch.__version__}

@@ -1,8 +1,8 @@
 """What notebook 08 trains and shows: pose nets, action nets and loops between them, each beside its controls.
 
-The order is `LoopHands.open` → `train_net` of pose nets → `out_of_fold` poses → action nets → `glue` → `weigh_passes` →
-`fine_tune` → `with_controls` → `evaluate` → `paired_table`, figures, viewer. Every training is a run of its own and
-goes on where it was.
+The order is `LoopHands.open` → `train_pose_nets` → `train_action_nets` (on poses of `out_of_fold`) → `glue` →
+`weigh_passes` → `fine_tune` → `compared` → `evaluate` → `paired_table`, figures, viewer. Every training is a run of its
+own and goes on where it was.
 """
 
 from __future__ import annotations
@@ -19,16 +19,17 @@ from jaxtyping import Float
 from torch import nn
 
 from flowlib.evaluation import Report
+from flowlib.hands.augment import HandAugment
 from flowlib.hands.crop import CropConfig
 from flowlib.hands.dataset import HandFrames, HandSequences
 from flowlib.models.actions import ActionLSTM
-from flowlib.models.loops import Chain, Feedback, Loop, Told, TwoPass
+from flowlib.models.loops import Chain, Feedback, Loop, Norm, Told, TwoPass
 from flowlib.models.pose import PoseNet
 from flowlib.plots import Axes, error_by_frame, heat_map
 from flowlib.splits import SPLITS
 from flowlib.tasks.action import ActionTask
 from flowlib.tasks.hand_pose import PoseTask
-from flowlib.tasks.pose_and_action import JointTask, PosedSequences, predict_poses
+from flowlib.tasks.pose_and_action import JointTask, OnTruePoses, PosedSequences, predict_poses
 from flowlib.tasks.pose_and_action.metrics import PARTS
 from flowlib.tasks.pose_and_action.task import Found
 from flowlib.tasks.protocol import Estimate, Task
@@ -52,6 +53,8 @@ CONDITIONINGS: dict[str, dict[str, Any]] = {
     "FiLM residual, linear": {"film": ("residual", "linear")},
     "FiLM residual, linear, output": {"film": ("residual", "linear", "output")},
 }
+ORACLES = {"true": "true action", "wrong": "partner's action"}
+UNTRAINED = " (untrained)"
 ALPHAS = (0.2, 0.02, 0.002, 0.0002)
 NORMS = ("train", "no dropout", "norms frozen", "frozen")
 TRAINED: dict[str, tuple[str, ...]] = {
@@ -61,6 +64,62 @@ TRAINED: dict[str, tuple[str, ...]] = {
     "head and action net": ("first head", "action"),
     "all": (),
 }
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """How pose nets, action nets and loops of them are trained."""
+
+    name: str = "loops"  # begins the names of all runs
+    net: str = "small"  # the pose nets', of `models.pose.SHAPES`
+    size: int = 32  # side of a crop in pixels
+    components: int = 30  # of the pose prior
+    film: tuple[str, ...] = ("linear",)  # where the conditioned net is told the action
+    condition_dropout: float = 0.25  # share of its training crops that get 1/K instead of the true action
+    steps: int = 1200  # of a plain pose net
+    told_steps: int = 2000  # of the conditioned one
+    told_weight: float = 0.5  # of hidden joints in its loss; a plain net's is 0.1, for it can't know them
+    folds: int = 3  # of the training people, for poses of people unseen
+    fold_steps: int = 900  # of the pose net of each fold
+    batch_size: int = 64  # crops a step
+    learning_rate: float = 1e-3  # of pose nets
+    hidden: int = 100  # units of the action nets
+    attention: str = "logits_relu"  # of the action net that is also tried; "none" for no such
+    action_steps: int = 1000  # of an action net, of 20 sequences
+    offset: float = 4.0  # mm on the poses that action nets learn from, alike in all frames of a sequence
+    tune_steps: int = 432  # of each loop, of `sequences` sequences
+    tune_rate: float = 2e-4  # of loops
+    sequences: int = 4  # a step of a loop
+    alpha: float = 0.002  # share of the action in the loops' loss
+    hidden_weight: float = 0.5  # of hidden joints in the loops' loss
+    smoothing: float = 0.0  # share of the frame before in the loops' poses
+    norm: Norm = "frozen"  # norms and dropout of loops in training
+    augment: HandAugment | None = None  # of training crops and of the pose prior
+    validations: int = 6  # of each training
+    seed: int = 0
+    device: str = "auto"  # auto or cpu
+
+    def training(self, part: str, steps: int, batch_size: int, **options: Any) -> TrainConfig:
+        """The config of one of the trainings."""
+        every = max(1, steps // self.validations)
+        fixed: dict[str, Any] = {"weight_decay": 0.0, "num_workers": 0, "validate_every": every, "save_every": every}
+        fixed |= {"optimizer": "adam", "learning_rate": self.learning_rate, "seed": self.seed, "device": self.device}
+        return TrainConfig(f"{self.name}_{part}", steps, batch_size, **fixed | options)
+
+    def pose_task(self, weight: float = 0.1) -> PoseTask:
+        """The task of a pose net, hidden joints weighed so much."""
+        dropout = {"condition_dropout": self.condition_dropout}
+        return PoseTask(loss="joints", hidden_weight=weight, augment=self.augment, pca_augment=self.augment, **dropout)
+
+    @property
+    def joint_task(self) -> JointTask:
+        """The task of the loops."""
+        return JointTask(alpha=self.alpha, hidden_weight=self.hidden_weight, augment=self.augment)
+
+    def pose_net(self, seed: int | None = None, **told: Any) -> PoseNet:
+        """A new pose net."""
+        torch.manual_seed(self.seed if seed is None else seed)
+        return PoseNet.named(self.net, size=self.size, components=self.components, dropout=0.0, **told)
 
 
 @dataclass(frozen=True)
@@ -84,11 +143,17 @@ class LoopHands:
     validation: HandSequences
     test: HandSequences
     step: int
-    unpacked: bool
+    unpacked: bool | str | Path
 
     @classmethod
     def open(
-        cls, store: str | Path, crop: CropConfig, *, step: int = 1, max_frames: int = 0, unpacked: bool = False
+        cls,
+        store: str | Path,
+        crop: CropConfig,
+        *,
+        step: int = 1,
+        max_frames: int = 0,
+        unpacked: bool | str | Path = False,
     ) -> LoopHands:
         """Open a store; sequences are thinned to every `step`-th frame, and cut to `max_frames` of these (0: not)."""
         sequences = (
@@ -212,15 +277,79 @@ def train_actions(
     return nets
 
 
-def fine_tune(
-    loops: Mapping[str, Loop], task: JointTask, hands: LoopHands, config: TrainConfig, runs: str | Path
-) -> dict[str, Loop]:
-    """Train copies of loops end to end; runs are named `<config.name>_<name>`."""
+def fine_tune(loops: Mapping[str, Loop], hands: LoopHands, config: LoopConfig, runs: str | Path) -> dict[str, Loop]:
+    """Train copies of loops end to end; runs are named `<config.name>_loop_<name>`."""
     found = {}
     for name, loop in loops.items():
-        named = replace(config, name=f"{config.name}_{name.replace(' ', '_').replace(',', '')}")
-        found[name] = train_net(copy.deepcopy(loop), task, hands.train, hands.validation, named, runs)
+        part = f"loop_{name.replace(' ', '_').replace(',', '')}"
+        steps = config.training(part, config.tune_steps, config.sequences, learning_rate=config.tune_rate)
+        found[name] = train_net(copy.deepcopy(loop), config.joint_task, hands.train, hands.validation, steps, runs)
     return found
+
+
+def train_pose_nets(
+    hands: LoopHands, config: LoopConfig, runs: str | Path, pose_run: str = ""
+) -> tuple[PoseNet, PoseNet, PoseNet]:
+    """A plain pose net, another one, and a conditioned one.
+
+    Args:
+        hands: the frames.
+        config: of the trainings.
+        runs: the folder of the runs.
+        pose_run: takes the first one from this run, such as notebook 06's; "" trains one.
+    """
+    given, plain, told = (
+        (hands.frames, hands.validation_frames),
+        config.pose_task(),
+        config.pose_task(config.told_weight),
+    )
+    seeds = {"first": config.seed, "other": config.seed + 1}
+    nets = [
+        load_pose(hands, runs, pose_run)
+        if part == "first" and pose_run
+        else train_net(
+            config.pose_net(seed),
+            plain,
+            *given,
+            config.training(part, config.steps, config.batch_size, seed=seed),
+            runs,
+        )
+        for part, seed in seeds.items()
+    ]
+    second = config.pose_net(num_actions=hands.num_actions, film=config.film)
+    steps = config.training("second", config.told_steps, config.batch_size)
+    return nets[0], nets[1], train_net(second, told, *given, steps, runs)
+
+
+def train_action_nets(
+    hands: LoopHands, config: LoopConfig, pose: PoseNet, runs: str | Path, folder: str | Path
+) -> dict[str, ActionLSTM]:
+    """Action nets by what they were trained on: poses "out of fold", "in the fold" (as `pose` has them of people that
+    it has learned), "true" ones; and one with "attention", out of fold.
+
+    Args:
+        hands: the sequences.
+        config: of the trainings.
+        pose: the net whose poses of other people they will be given.
+        runs: the folder of the runs.
+        folder: where predicted poses are kept.
+    """
+    steps = config.training("fold", config.fold_steps, config.batch_size)
+    poses = out_of_fold(hands, config.folds, config.pose_net, config.pose_task(), steps, runs, folder)
+    task = ActionTask(hands.train.actions, partners=hands.num_actions % 2 == 0, offset=config.offset)
+    quick = {"learning_rate": 3e-3, "optimizer": "amsgrad", "validate_every": 20}
+    steps = config.training("action", config.action_steps, 20, **quick)
+    inputs = 3 * hands.train.skeleton.num_joints
+
+    def make_net(attention: str = "none") -> ActionLSTM:
+        return ActionLSTM(inputs, hands.num_actions, hidden=config.hidden, attention=attention)
+
+    kinds = {"out of fold": poses, "in the fold": predict_poses(pose, hands.train, folder), "true": None}
+    nets = train_actions(hands, kinds, pose, make_net, task, steps, runs, folder)
+    if config.attention == "none":
+        return nets
+    attentive = {"attention": poses}
+    return nets | train_actions(hands, attentive, pose, lambda: make_net(config.attention), task, steps, runs, folder)
 
 
 # --------------------------------------------------------------------------------------------- loops and controls
@@ -294,6 +423,22 @@ def with_controls(loops: Mapping[str, Loop], *, oracle: bool = True, note: str =
     return found
 
 
+def compared(
+    trained: Mapping[str, Loop], untrained: Mapping[str, Loop], nets: Nets, actions: Mapping[str, ActionLSTM], *,
+    oracle: bool = True,
+) -> dict[str, Any]:  # fmt: skip
+    """All that stands in the table, by name: trained loops and their controls, the two-pass first; the untrained ones;
+    the conditioned net told each action; chains whose action net learned from other poses."""
+    found: dict[str, Any] = with_controls(trained, oracle=oracle) | with_controls(
+        untrained, oracle=oracle, note=UNTRAINED
+    )
+    tellings = {"uniform": "uniform action"} | (ORACLES if oracle else {})
+    second = Chain(nets.second, nets.action)
+    found |= {f"second net, {text}": Told(second, telling) for telling, text in tellings.items()}
+    found |= {f"chain, action net on {name} poses": Chain(nets.first, net) for name, net in actions.items()}
+    return found | ({"true poses, action net on true poses": OnTruePoses(actions["true"])} if oracle else {})
+
+
 # ---------------------------------------------------------------------------------------------------- two passes
 
 
@@ -361,12 +506,12 @@ COMPARED = ("mpjpe", "mpjpe_covered", "mpjpe_seen", "top1")
 def comparisons(methods: Sequence[str]) -> list[tuple[str, str]]:
     """The pairs of methods that say something of loops, of those that are there: first minus second."""
     pairs = [(name, f"{name}, uniform action") for name in methods]
-    pairs += [(name, f"{name} (untrained)") for name in methods]
+    pairs += [(name, name + UNTRAINED) for name in methods]
     pairs += [("two-pass", "two plain nets"), ("two-pass", "chain"), ("feedback", "chain"), ("two plain nets", "chain")]
     pairs += [(f"{loop}, true action", f"{loop}, uniform action") for loop in ("two-pass", "feedback")]
     pairs += [(f"{loop}, partner's action", f"{loop}, uniform action") for loop in ("two-pass", "feedback")]
     pairs += [("two-pass, attention", "two-pass")]
-    pairs += [("two-pass (untrained)", f"two-pass, {control} (untrained)") for control in ("uniform action",)]
+    pairs += [(name + UNTRAINED, f"{name}, uniform action{UNTRAINED}") for name in ("two-pass", "feedback")]
     return [pair for pair in dict.fromkeys(pairs) if set(pair) <= set(methods)]
 
 
