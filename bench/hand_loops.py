@@ -31,19 +31,15 @@ import torch
 
 from flowlib.evaluation import Report, evaluate
 from flowlib.hand_loops import (
-    CONDITIONINGS,
     LoopConfig,
     LoopHands,
     Nets,
     compared,
     fine_tune,
     glue,
-    loop_lists,
-    loop_maker,
     paired_table,
-    train_action_nets,
-    train_pose_nets,
-    try_conditionings,
+    train_nets,
+    try_lists,
     weigh_passes,
 )
 from flowlib.hand_views import parse_augment
@@ -53,7 +49,7 @@ from flowlib.hands.store import write_hands
 from flowlib.hands.synthetic import SyntheticHands
 from flowlib.tasks.pose_and_action import JointTask
 from flowlib.tasks.protocol import Estimate
-from flowlib.training import fit, run_experiments
+from flowlib.training import fit
 
 AUGMENT = parse_augment("rot 30,scale 0.1,trans")
 SETTINGS = ("size", "steps", "told_steps", "fold_steps", "folds", "action_steps", "tune_steps", "tune_rate", "alpha")
@@ -109,7 +105,7 @@ def checks(args: argparse.Namespace, report: Report, hands: LoopHands, gain: flo
         name.removeprefix("chain, action net on "): numbers(mm(name, "top1"))
         for name in report.methods
         if name.startswith("chain, action net on ")
-    }
+    } | {"out of fold": numbers(mm("chain (untrained)", "top1"))}
     return found
 
 
@@ -125,26 +121,6 @@ def stopped(args: argparse.Namespace, nets: Nets, hands: LoopHands) -> bool:
             run = fit(loop, JointTask(), hands.train, hands.validation, options, folder=folder / name)
         lines.append([line for line in run.metrics() if "grad_norm" in line] + run.metrics()[-1:])
     return lines[0] == lines[1] and len(lines[0]) == 7
-
-
-def lists(args: argparse.Namespace, nets: Nets, hands: LoopHands, task: JointTask, clock: Clock) -> dict:
-    """Small runs of settings, as far as the data allow."""
-    runs, found, config = args.folder / "runs", {}, config_of(args)
-    steps = config.training("told", args.list_steps, config.batch_size)
-    plain, shape = config.pose_task(config.told_weight), config.pose_net().config
-    table = try_conditionings(hands, tuple(CONDITIONINGS), shape, plain, steps, runs)
-    kept = ("conditioning", "true_mm", "uniform_mm", "true_hidden_mm", "uniform_hidden_mm")
-    found["conditioning"] = [{name: row[name] for name in kept} for row in table.rows]
-    clock("conditionings")
-    steps = config.training("tune", args.tune_list_steps, config.sequences, learning_rate=config.tune_rate)
-    for name in ("norm", "trained", "alpha"):
-        given = hands.train, hands.validation, loop_lists(name)
-        table = run_experiments(loop_maker(nets), task, *given, steps, model={}, runs=runs)
-        kept = ("run", "validation_mpjpe", "validation_accuracy", "best_joint_score")
-        found[name] = [{key: row.get(key) for key in kept} for row in table.rows]
-        print(table)
-        clock(name)
-    return found
 
 
 def main() -> None:
@@ -169,18 +145,15 @@ def main() -> None:
     hands = LoopHands.open(store, CropConfig(size=args.size), step=args.step, unpacked=True)
     clock("store")
     config, runs = config_of(args), args.folder / "runs"
-    pose = train_pose_nets(hands, config, runs)
-    clock("pose nets")
-    actions = train_action_nets(hands, config, pose[0], runs, args.folder / "poses")
-    nets, task = Nets(*pose, actions["out of fold"], actions.pop("attention")), config.joint_task
-    clock("pose nets of the folds, action nets")
-    weights = weigh_passes(glue(nets, ["two_pass"])["two-pass"], task, hands.validation)
+    nets, task = train_nets(hands, config, runs), config.joint_task
+    clock("pose nets, nets of the folds, action nets")
+    weights = weigh_passes(nets, config, hands)
     print(weights)
     untrained = glue(nets, eta=weights.eta, zeta=weights.zeta)
     clock("shares of both passes")
     trained = fine_tune(untrained, hands, config, runs)
     clock("fine-tuning")
-    methods = compared(trained, untrained, nets, actions)
+    methods = compared(trained, untrained, nets)
     folder = args.folder / "report"
     report = evaluate(methods, task, hands.test, folder=folder)
     report.save(folder)
@@ -204,7 +177,12 @@ def main() -> None:
     result["p_same_metrics_after_a_stop"] = stopped(args, nets, hands)
     clock("second evaluation, stopped training")
     if args.lists:
-        result["lists"] = lists(args, nets, hands, task, clock)
+        for kind in ("conditioning", "norm", "trained", "alpha"):
+            steps = args.list_steps if kind == "conditioning" else args.tune_list_steps
+            table = try_lists([kind], nets, hands, config, steps, runs)
+            result[kind] = table.rows if table else []
+            print(table)
+            clock(kind)
     for name, value in result.items():
         print(name, value)
     about = {

@@ -25,7 +25,9 @@ from flowlib.hands.dataset import HandFrames, HandSequences
 from flowlib.models.actions import ActionLSTM
 from flowlib.models.loops import Chain, Feedback, Loop, Norm, Told, TwoPass
 from flowlib.models.pose import PoseNet
+from flowlib.models.protocols import device_of
 from flowlib.plots import Axes, error_by_frame, heat_map
+from flowlib.quantities import counted
 from flowlib.splits import SPLITS
 from flowlib.tasks.action import ActionTask
 from flowlib.tasks.hand_pose import PoseTask
@@ -57,6 +59,8 @@ ORACLES = {"true": "true action", "wrong": "partner's action"}
 UNTRAINED = " (untrained)"
 ALPHAS = (0.2, 0.02, 0.002, 0.0002)
 NORMS = ("train", "no dropout", "norms frozen", "frozen")
+LISTED = ("run", "status", "steps", "true_mm", "uniform_mm", "true_hidden_mm", "uniform_hidden_mm", "best_joint_score")
+LISTED += ("validation_mpjpe", "validation_nll", "validation_accuracy")
 TRAINED: dict[str, tuple[str, ...]] = {
     "body of the pose net": ("first body",),
     "head of the pose net": ("first head",),
@@ -147,25 +151,59 @@ class LoopHands:
 
     @classmethod
     def open(
-        cls,
-        store: str | Path,
-        crop: CropConfig,
-        *,
-        step: int = 1,
-        max_frames: int = 0,
-        unpacked: bool | str | Path = False,
-    ) -> LoopHands:
-        """Open a store; sequences are thinned to every `step`-th frame, and cut to `max_frames` of these (0: not)."""
-        sequences = (
-            HandSequences(store, split, crop, step=step, max_frames=max_frames, unpacked=unpacked) for split in SPLITS
-        )
+        cls, store: str | Path, crop: CropConfig, *, step: int = 1, max_frames: int = 0,
+        unpacked: bool | str | Path = False, runs: str | Path = "", pose_run: str = "",
+    ) -> LoopHands:  # fmt: skip
+        """Open a store; sequences are thinned to every `step`-th frame, and cut to `max_frames` of these (0: not).
+
+        With `pose_run`, a run in the folder `runs`, crops are as large as that run's network takes them.
+        """
+        if pose_run:
+            crop = replace(crop, size=int(_pose_of_run(runs, pose_run)[0].size))
         frames = HandFrames(store, "train", crop, unpacked=unpacked)
         validation_frames = HandFrames(store, "val", crop, step=2 * step, unpacked=unpacked)
-        return cls(Path(store).expanduser(), crop, frames, validation_frames, *sequences, step, unpacked)
+        thinned: dict[str, Any] = {"step": step, "max_frames": max_frames, "unpacked": unpacked}
+        train, validation, test = (HandSequences(store, split, crop, **thinned) for split in SPLITS)
+        path = Path(store).expanduser()
+        return cls(path, crop, frames, validation_frames, train, validation, test, step, unpacked)
+
+    def __repr__(self) -> str:
+        parts = {"to learn from": self.train, "to choose by": self.validation, "to test on": self.test}
+        told = (
+            f"{len(part)} sequences of {counted(len(part.subjects), 'person', 'people')} {what}"
+            for what, part in parts.items()
+        )
+        return f"{', '.join(told)}; {self.num_actions} actions"
 
     @property
     def num_actions(self) -> int:
         return len(self.train.actions)
+
+
+@dataclass(frozen=True, eq=False)
+class Nets:
+    """What loops are glued of.
+
+    Attributes:
+        first: a plain pose net. other: another one, of other first weights.
+        second: a conditioned one.
+        action: an action net trained on poses of people that the pose net hadn't seen.
+        attentive: one with attention, or None.
+        others: action nets by what else they were trained on: poses "in the fold", "true" ones.
+    """
+
+    first: PoseNet
+    other: PoseNet
+    second: PoseNet
+    action: ActionLSTM
+    attentive: ActionLSTM | None
+    others: Mapping[str, ActionLSTM]
+
+    def __repr__(self) -> str:
+        size = {
+            name: sum(p.numel() for p in getattr(self, name).parameters()) for name in ("first", "second", "action")
+        }
+        return "; ".join(f"{name} net: {count:,} parameters" for name, count in size.items())
 
 
 # ------------------------------------------------------------------------------------------------------- training
@@ -185,10 +223,7 @@ def load_pose(hands: LoopHands, runs: str | Path, run: str) -> PoseNet:
         FileNotFoundError: no such run.
         ValueError: it is no pose net, or was trained on another skeleton, other crops or another number of actions.
     """
-    path = find_checkpoint(runs, run)
-    model, about = load_checkpoint(path)
-    if not isinstance(model, PoseNet):
-        raise ValueError(f"{path}: expected a run of a PoseNet, got one of a {type(model).__name__}")
+    model, about, path = _pose_of_run(runs, run)
     was, data = about["data"]["train"], hands.train
     if was["skeleton"] != data.skeleton.name:
         raise ValueError(f"{path}: expected a run on joints of {data.skeleton.name}, got one on {was['skeleton']}")
@@ -201,6 +236,14 @@ def load_pose(hands: LoopHands, runs: str | Path, run: str) -> PoseNet:
         got = ", ".join(f"{name}={value!r}" for name, value in other.items())
         raise ValueError(f"{path}: expected a run on crops with {expected}, got {got}")
     return model
+
+
+def _pose_of_run(runs: str | Path, run: str) -> tuple[PoseNet, dict[str, Any], Path]:
+    path = find_checkpoint(runs, run)
+    model, about = load_checkpoint(path)
+    if not isinstance(model, PoseNet):
+        raise ValueError(f"{path}: expected a run of a PoseNet, got one of a {type(model).__name__}")
+    return model, about, path
 
 
 def out_of_fold(
@@ -287,6 +330,14 @@ def fine_tune(loops: Mapping[str, Loop], hands: LoopHands, config: LoopConfig, r
     return found
 
 
+def train_nets(hands: LoopHands, config: LoopConfig, runs: str | Path, pose_run: str = "") -> Nets:
+    """All parts of loops, by `train_pose_nets` and `train_action_nets`."""
+    pose = train_pose_nets(hands, config, runs, pose_run)
+    actions = train_action_nets(hands, config, pose[0], runs, Path(runs) / f"{config.name}_poses")
+    action, attentive = actions.pop("out of fold"), actions.pop("attention", None)
+    return Nets(*pose, action, attentive, actions)
+
+
 def train_pose_nets(
     hands: LoopHands, config: LoopConfig, runs: str | Path, pose_run: str = ""
 ) -> tuple[PoseNet, PoseNet, PoseNet]:
@@ -355,23 +406,6 @@ def train_action_nets(
 # --------------------------------------------------------------------------------------------- loops and controls
 
 
-@dataclass(frozen=True, eq=False)
-class Nets:
-    """What loops are glued of.
-
-    Attributes:
-        first: a plain pose net. other: another one, of other first weights.
-        second: a conditioned one.
-        action: an action net. attentive: one with attention, or None.
-    """
-
-    first: PoseNet
-    other: PoseNet
-    second: PoseNet
-    action: ActionLSTM
-    attentive: ActionLSTM | None = None
-
-
 def glue(
     nets: Nets, kinds: Sequence[str] = KINDS, *, eta: float = 0.5, zeta: float = 0.5, **options: Any
 ) -> dict[str, Loop]:
@@ -424,9 +458,8 @@ def with_controls(loops: Mapping[str, Loop], *, oracle: bool = True, note: str =
 
 
 def compared(
-    trained: Mapping[str, Loop], untrained: Mapping[str, Loop], nets: Nets, actions: Mapping[str, ActionLSTM], *,
-    oracle: bool = True,
-) -> dict[str, Any]:  # fmt: skip
+    trained: Mapping[str, Loop], untrained: Mapping[str, Loop], nets: Nets, *, oracle: bool = True
+) -> dict[str, Any]:
     """All that stands in the table, by name: trained loops and their controls, the two-pass first; the untrained ones;
     the conditioned net told each action; chains whose action net learned from other poses."""
     found: dict[str, Any] = with_controls(trained, oracle=oracle) | with_controls(
@@ -435,8 +468,8 @@ def compared(
     tellings = {"uniform": "uniform action"} | (ORACLES if oracle else {})
     second = Chain(nets.second, nets.action)
     found |= {f"second net, {text}": Told(second, telling) for telling, text in tellings.items()}
-    found |= {f"chain, action net on {name} poses": Chain(nets.first, net) for name, net in actions.items()}
-    return found | ({"true poses, action net on true poses": OnTruePoses(actions["true"])} if oracle else {})
+    found |= {f"chain, action net on {name} poses": Chain(nets.first, net) for name, net in nets.others.items()}
+    return found | ({"true poses, action net on true poses": OnTruePoses(nets.others["true"])} if oracle else {})
 
 
 # ---------------------------------------------------------------------------------------------------- two passes
@@ -451,7 +484,7 @@ class PassWeights:
         scores: [G G], the joint score for each η (rows) and ζ (columns).
         mm: [G], mean joint error for each η.
         accuracy: [G], for each ζ.
-        eta, zeta: of the least score.
+        eta, zeta: of the least score, or as given.
     """
 
     shares: tuple[float, ...]
@@ -474,28 +507,46 @@ class PassWeights:
 
 @torch.inference_mode()
 def weigh_passes(
-    loop: TwoPass, task: JointTask, sequences: HandSequences, shares: Sequence[float] = tuple(np.linspace(0, 1, 11))
+    nets: Nets,
+    config: LoopConfig,
+    hands: LoopHands,
+    *,
+    eta: float = -1,
+    zeta: float = -1,
+    shares: Sequence[float] = tuple(np.linspace(0, 1, 11)),
 ) -> PassWeights:
-    """Try every share of the second pass on sequences that neither net has learned; each is predicted once."""
-    both, shares = copy.deepcopy(loop).eval(), tuple(round(float(share), 3) for share in shares)
-    both.eta = both.zeta = 1.0
+    """Try every share of the second pass on the validation people; each sequence is predicted once.
+
+    Args:
+        nets: first and second pose net, action net.
+        config: of the loops.
+        hands: the sequences.
+        eta, zeta: given ones; the best if below 0.
+        shares: that are tried.
+    """
+    loop, task, sequences = (
+        TwoPass(nets.first, nets.second, nets.action, eta=1, zeta=1),
+        config.joint_task,
+        hands.validation,
+    )
+    shares = tuple(round(float(share), 3) for share in shares)
     squares, mm, nll, right = np.zeros((4, len(shares), len(sequences)))
+    device = device_of(loop.eval())
     for index in range(len(sequences)):
         case = task.case(sequences[index])
-        after = both(case.crops[None], torch.tensor([len(case.crops)]))
+        after = loop(case.crops[None].to(device), torch.tensor([len(case.crops)], device=device))
         assert after.first_pass is not None
         for place, share in enumerate(shares):
             logits = share * after.logits + (1 - share) * after.first_pass.logits
             joints = share * after.joints + (1 - share) * after.first_pass.joints
-            said = Found(case.restore(joints[0].numpy()), logits[0].numpy())
-            found = task.answer(said, case)
-            half = case.cube[:, None] / 2
-            squares[place, index] = np.square(found.errors / half).mean() / 3
+            found = task.answer(Found(case.restore(joints[0].cpu().numpy()), logits[0].cpu().numpy()), case)
+            squares[place, index] = np.square(found.errors / (case.cube[:, None] / 2)).mean() / 3
             mm[place, index] = found.errors.mean()
             nll[place, index], right[place, index] = found.nll, found.rank == 0
     scores = (100 * squares.mean(axis=1)[:, None] + nll.mean(axis=1)[None]) / 2
-    eta, zeta = np.unravel_index(scores.argmin(), scores.shape)
-    return PassWeights(shares, scores, mm.mean(axis=1), right.mean(axis=1), shares[eta], shares[zeta])
+    best = [shares[int(place)] for place in np.unravel_index(scores.argmin(), scores.shape)]
+    chosen = [float(own) if given < 0 else given for own, given in zip(best, (eta, zeta))]
+    return PassWeights(shares, scores, mm.mean(axis=1), right.mean(axis=1), *chosen)
 
 
 # ------------------------------------------------------------------------------------------------ tables and figures
@@ -644,3 +695,31 @@ def loop_maker(nets: Nets, kind: str = "chain") -> Callable[..., Loop]:
         return next(iter(glue(nets, [kind], norm=norm, trained=trained, smoothing=smoothing).values()))
 
     return make_loop
+
+
+def try_lists(
+    kinds: Sequence[str], nets: Nets, hands: LoopHands, config: LoopConfig, steps: int, runs: str | Path
+) -> RunTable | None:
+    """Small runs of "conditioning", and of a chain's "norm", "trained" and "alpha", one table of all.
+
+    Args:
+        kinds: which lists; none says so, and gives None.
+        nets, hands, config: as for loops.
+        steps: of each run.
+        runs: the folder of the runs.
+    """
+    if not kinds:
+        print('no list to try: give lists = "conditioning,norm,trained,alpha"')
+        return None
+    rows: list[dict[str, Any]] = []
+    for kind in kinds:
+        if kind == "conditioning":
+            shape = config.pose_net().config
+            of_pose = config.training("told", steps, config.batch_size)
+            task = config.pose_task(config.told_weight)
+            rows += try_conditionings(hands, tuple(CONDITIONINGS), shape, task, of_pose, Path(runs)).rows
+            continue
+        of_loop = config.training(f"list_{kind}", steps, config.sequences, learning_rate=config.tune_rate)
+        given = hands.train, hands.validation, loop_lists(kind), of_loop
+        rows += run_experiments(loop_maker(nets), config.joint_task, *given, model={}, runs=Path(runs)).rows
+    return RunTable([{name: value for name, value in row.items() if name in LISTED} for row in rows])
