@@ -81,17 +81,17 @@ class LoopConfig:
     film: tuple[str, ...] = ("linear",)  # where the conditioned net is told the action
     condition_dropout: float = 0.25  # share of its training crops that get 1/K instead of the true action
     steps: int = 1200  # of a plain pose net
-    told_steps: int = 2000  # of the conditioned one
+    told_steps: int = 1500  # of the conditioned one
     told_weight: float = 0.5  # of hidden joints in its loss; a plain net's is 0.1, for it can't know them
-    folds: int = 3  # of the training people, for poses of people unseen
-    fold_steps: int = 900  # of the pose net of each fold
+    folds: int = 2  # of the training people, for poses of people unseen
+    fold_steps: int = 700  # of the pose net of each fold
     batch_size: int = 64  # crops a step
     learning_rate: float = 1e-3  # of pose nets
     hidden: int = 100  # units of the action nets
     attention: str = "logits_relu"  # of the action net that is also tried; "none" for no such
-    action_steps: int = 1000  # of an action net, of 20 sequences
+    action_steps: int = 600  # of an action net, of 20 sequences
     offset: float = 4.0  # mm on the poses that action nets learn from, alike in all frames of a sequence
-    tune_steps: int = 432  # of each loop, of `sequences` sequences
+    tune_steps: int = 216  # of each loop, of `sequences` sequences
     tune_rate: float = 2e-4  # of loops
     sequences: int = 4  # a step of a loop
     alpha: float = 0.002  # share of the action in the loops' loss
@@ -273,11 +273,12 @@ def out_of_fold(
     """
     train = hands.train
     owners = {key: train[index]["subject"] for index, key in enumerate(train.videos)}
+    if not 2 <= folds <= len(owners):
+        most = f"up to the {counted(len(owners), 'sequence')} for training"
+        raise ValueError(f"folds: expected 2 or more, {most}, got {folds}")
     if len(set(owners.values())) < folds:
         owners = {key: key for key in owners}
     names = sorted(set(owners.values()))
-    if not 2 <= folds <= len(names):
-        raise ValueError(f"folds: expected 2 to {len(names)}, for so many sequences are for training, got {folds}")
     others = [key for part in (hands.validation, hands.test) for key in part.videos]
     poses: dict[str, np.ndarray] = {}
     for fold in range(folds):
