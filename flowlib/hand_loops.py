@@ -83,8 +83,8 @@ class LoopConfig:
     steps: int = 1200  # of a plain pose net
     told_steps: int = 1500  # of the conditioned one
     told_weight: float = 0.5  # of hidden joints in its loss; a plain net's is 0.1, for it can't know them
-    folds: int = 2  # of the training people, for poses of people unseen
-    fold_steps: int = 700  # of the pose net of each fold
+    folds: int = 3  # of the training people, for poses of people unseen
+    fold_steps: int = 500  # of the pose net of each fold
     batch_size: int = 64  # crops a step
     learning_rate: float = 1e-3  # of pose nets
     hidden: int = 100  # units of the action nets
