@@ -248,7 +248,7 @@ def test_figures_show_counts_and_shares(action_task, test_poses, tmp_path):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"actions": ()}, r"actions: expected two or more names, each once, got \[\]"),
+        ({"actions": ("a",)}, r"actions: expected two or more names, each once, got \['a'\]"),
         ({"actions": ("a", "a")}, "actions: expected two or more names, each once"),
         ({"actions": ("a", "b", "c"), "partners": True}, "partners: expected an even number of actions, got 3"),
         ({"labels": "shuffled"}, "labels: expected one of true, random, got 'shuffled'"),
@@ -282,6 +282,8 @@ def test_model_and_data_must_belong_together(options, message, action_task, trai
 
 
 def test_other_actions_than_the_tasks_are_refused(test_poses, tmp_path):
+    with pytest.raises(ValueError, match="actions: expected the names of the classes, got none"):
+        fit(net(), ActionTask(), test_poses, None, config(steps=1), folder=tmp_path / "none")
     task = ActionTask(actions=("wave", "point"))
     with pytest.raises(ValueError, match=r"train: expected the 2 actions of the task \(wave, …\), got 4 \(thumb curls"):
         fit(net(num_actions=2), task, test_poses, None, config(steps=1), folder=tmp_path / "run")
