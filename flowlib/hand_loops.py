@@ -238,6 +238,30 @@ def load_pose(hands: LoopHands, runs: str | Path, run: str) -> PoseNet:
     return model
 
 
+def load_action(hands: LoopHands, runs: str | Path, run: str) -> ActionLSTM:
+    """The action net of a run, such as notebook 07's.
+
+    Raises:
+        FileNotFoundError: no such run.
+        ValueError: it is no action net, or one of other actions or of other joints.
+    """
+    path = find_checkpoint(runs, run)
+    model, about = load_checkpoint(path)
+    if not isinstance(model, ActionLSTM):
+        raise ValueError(f"{path}: expected a run of an ActionLSTM, got one of a {type(model).__name__}")
+    have, inputs = hands.num_actions, 3 * hands.train.skeleton.num_joints
+    if (model.num_actions, model.inputs) != (have, inputs):
+        got = f"{model.num_actions} and {model.inputs}"
+        raise ValueError(
+            f"{path}: expected a model of {have} actions and {inputs} inputs, as the hands have, got {got}"
+        )
+    actions = about["task"]["settings"].get("actions")
+    if actions is not None and tuple(actions) != tuple(hands.train.actions):
+        expected = ", ".join(hands.train.actions[:2])
+        raise ValueError(f"{path}: expected the actions of the hands ({expected}, …), got {', '.join(actions[:2])}, …")
+    return model
+
+
 def _pose_of_run(runs: str | Path, run: str) -> tuple[PoseNet, dict[str, Any], Path]:
     path = find_checkpoint(runs, run)
     model, about = load_checkpoint(path)
@@ -331,10 +355,22 @@ def fine_tune(loops: Mapping[str, Loop], hands: LoopHands, config: LoopConfig, r
     return found
 
 
-def train_nets(hands: LoopHands, config: LoopConfig, runs: str | Path, pose_run: str = "") -> Nets:
-    """All parts of loops, by `train_pose_nets` and `train_action_nets`."""
+def train_nets(
+    hands: LoopHands, config: LoopConfig, runs: str | Path, *, pose_run: str = "", action_run: str = ""
+) -> Nets:
+    """All parts of loops, by `train_pose_nets` and `train_action_nets`.
+
+    Args:
+        hands: what they learn from.
+        config: of the trainings.
+        runs: the folder of the runs.
+        pose_run, action_run: takes the first pose net and the action net from these, such as notebook 06's and 07's,
+            instead of training them; with the latter there are no folds and no other action nets.
+    """
     pose = train_pose_nets(hands, config, runs, pose_run)
-    actions = train_action_nets(hands, config, pose[0], runs, Path(runs) / f"{config.name}_poses")
+    if action_run:
+        return Nets(*pose, load_action(hands, runs, action_run), None, {})
+    actions = train_action_nets(hands, config, pose[0], runs, Path(runs).expanduser() / f"{config.name}_poses")
     action, attentive = actions.pop("out of fold"), actions.pop("attention", None)
     return Nets(*pose, action, attentive, actions)
 
@@ -470,7 +506,8 @@ def compared(
     second = Chain(nets.second, nets.action)
     found |= {f"second net, {text}": Told(second, telling) for telling, text in tellings.items()}
     found |= {f"chain, action net on {name} poses": Chain(nets.first, net) for name, net in nets.others.items()}
-    return found | ({"true poses, action net on true poses": OnTruePoses(nets.others["true"])} if oracle else {})
+    on_truth = OnTruePoses(nets.others.get("true", nets.action))
+    return found | ({"true poses, action net on these": on_truth} if oracle else {})
 
 
 # ---------------------------------------------------------------------------------------------------- two passes

@@ -79,6 +79,7 @@ size: int = 32  # side of a crop in pixels; with pose_run, that run's
 frame_step: int = 2  # every how many frames of a sequence one is taken
 max_frames: int = 0  # longer sequences are cut to so many of these; 0 cuts none
 pose_run: str = ""  # the first pose net is taken from this run, such as "hand_pose" of notebook 06; "" trains one
+action_run: str = ""  # the action net is taken from this run, such as "action" of notebook 07; "" trains some
 net: str = "small"  # small, or deepprior++ (the published plan)
 components: int = 30  # of the pose prior
 augment: str = "rot 30,scale 0.1,trans"  # changes of training crops, one for each, drawn anew each time; "" for none
@@ -158,7 +159,7 @@ config = LoopConfig(
     tune_steps=tune_steps, tune_rate=tune_rate, alpha=alpha, smoothing=smoothing, norm=norm,
     augment=parse_augment(augment), seed=seed, device=device,
 )  # fmt: skip
-nets = train_nets(hands, config, workspace.runs, pose_run)
+nets = train_nets(hands, config, workspace.runs, pose_run=pose_run, action_run=action_run)
 print(nets)
 
 # %%

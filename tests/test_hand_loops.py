@@ -102,7 +102,9 @@ def test_poses_out_of_fold_are_of_nets_that_have_not_seen_the_sequence(hands, tm
     assert all(key not in seen[fold] for key, fold in fold_of.items())
     assert all(seen[fold] | {k for k, f in fold_of.items() if f == fold} == set(poses) for fold in (0, 1))
     for folds in (1, 3):
-        with pytest.raises(ValueError, match=f"folds: expected 2 or more, up to the 2 sequences for training, got {folds}"):
+        with pytest.raises(
+            ValueError, match=f"folds: expected 2 or more, up to the 2 sequences for training, got {folds}"
+        ):
             hand_loops.out_of_fold(hands, folds, *given)
 
 
