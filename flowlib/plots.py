@@ -380,6 +380,42 @@ def counts_matrix(
     return ax
 
 
+def heat_map(
+    values: np.ndarray,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    *,
+    axes: tuple[str, str] = ("", ""),
+    label: str = "",
+    ax: Axes | None = None,
+) -> Axes:
+    """A table of numbers as coloured cells, each with its number; the least is framed.
+
+    Args:
+        values: [R C].
+        rows, columns: names of both.
+        axes: what rows and columns stand for.
+        label: what the values are, with their unit.
+    """
+    if values.shape != (len(rows), len(columns)) or 0 in values.shape:
+        raise ValueError(f"values: expected [{len(rows)} {len(columns)}], as named, got {list(values.shape)}")
+    ax = ax or plt.subplots(figsize=(0.55 * len(columns) + 2.4, 0.4 * len(rows) + 1.2), layout="constrained")[1]
+    image = ax.imshow(values, cmap=MAGNITUDE, aspect="auto")
+    middle = (values.min() + values.max()) / 2
+    dark_ends = np.mean(image.cmap(image.norm(values.max()))[:3]) < np.mean(image.cmap(image.norm(values.min()))[:3])
+    for (row, column), value in np.ndenumerate(values):
+        colour = "white" if (value > middle) == dark_ends else "#17181c"
+        ax.text(column, row, f"{value:.3g}", ha="center", va="center", fontsize=7, color=colour)
+    row, column = np.unravel_index(values.argmin(), values.shape)
+    ax.add_patch(plt.Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="#c2410c", linewidth=2))
+    ax.set_xticks(range(len(columns)), columns, fontsize=8)
+    ax.set_yticks(range(len(rows)), rows, fontsize=8)
+    ax.set_ylabel(axes[0], parse_math=False)
+    ax.set_xlabel(axes[1], parse_math=False)
+    ax.figure.colorbar(image, ax=ax).set_label(label, parse_math=False)
+    return ax
+
+
 def contact_sheet(
     pictures: Sequence[np.ndarray],
     titles: Sequence[str] | None = None,

@@ -32,7 +32,7 @@ LAYERS = (
     "models",
     "tasks",
     "training evaluation own_pictures",
-    "notebook_views hand_views action_views second_frame",
+    "notebook_views hand_views action_views hand_loops second_frame",
     "options",
     "hand_commands",
     "__main__",
