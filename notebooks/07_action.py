@@ -238,4 +238,4 @@ table
 
 # %%
 print(f"Table, figures and a page to read: {workspace.report(report)}; checkpoint: {result.best}")
-print("Next: poses = the run of notebook 06, to see what a network's joints cost; more noise; another attention.")
+print("Next: 08_pose_and_action lets pose and action help each other. Or poses = the run of notebook 06, to see what a network's joints cost; more noise; another attention.")
