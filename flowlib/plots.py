@@ -226,6 +226,7 @@ def error_by_frame(
     intervals: Mapping[str, tuple[Sequence[float], Sequence[float]]] | None = None,
     label: str = "error, px",
     axis: str = "frames ahead",
+    places: Sequence[float] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
     """Errors against how many frames ahead they were made, or another number from 0 up.
@@ -235,10 +236,12 @@ def error_by_frame(
         intervals: name -> (lower, upper) of the same length, shaded.
         label: what the values are, with their unit.
         axis: what they are drawn against.
+        places: where on it the values stand, in place of 0, 1, 2, …
     """
     ax = _line_axes(ax)
     for (name, values), colour in zip(errors.items(), _line_colours(len(errors))):
-        ahead = range(len(values))
+        ahead = range(len(values)) if places is None else places
+        _check_lengths(name, values, ahead)
         marker = "o" if len(values) < 25 else None
         ax.plot(ahead, values, color=colour, label=_plain(name), marker=marker, markersize=3.5, linewidth=1.6)
         if intervals and name in intervals:
@@ -281,6 +284,36 @@ def bars(
     ax.set_xticks(places, [_shortened(name, 14) for name in names], rotation=45 if len(names) > 8 else 0, fontsize=8)
     ax.set_ylabel(label, parse_math=False)
     return _finish_lines(ax, len(values))
+
+
+def counts_matrix(
+    counts: np.ndarray, names: Sequence[str], *, rows: str = "", columns: str = "", ax: Axes | None = None
+) -> Axes:
+    """A square matrix of counts, each cell shaded by its share of its row.
+
+    Args:
+        counts: [K K].
+        names: of the K things.
+        rows, columns: what the rows and the columns stand for.
+    """
+    K = len(names)
+    if counts.shape != (K, K):
+        raise ValueError(f"counts: expected [{K} {K}], one row and column for each name, got {list(counts.shape)}")
+    side = max(3.6, 0.42 * K + 2)
+    ax = ax or plt.subplots(figsize=(side + 1.2, side), layout="constrained")[1]
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for row, column in zip(*np.nonzero(counts)):
+        colour = "white" if shares[row, column] > 0.6 else "#17181c"
+        ax.text(column, row, str(counts[row, column]), ha="center", va="center", fontsize=8, color=colour)
+    labels = [_shortened(name) for name in names]
+    ax.set_xticks(range(K), labels, rotation=45, ha="right", rotation_mode="anchor", fontsize=8)
+    ax.set_yticks(range(K), labels, fontsize=8)
+    for text in (*ax.get_xticklabels(), *ax.get_yticklabels()):
+        text.set_parse_math(False)
+    ax.set_xlabel(columns, parse_math=False)
+    ax.set_ylabel(rows, parse_math=False)
+    return ax
 
 
 def contact_sheet(

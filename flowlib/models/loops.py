@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -30,6 +30,7 @@ Estimate = Callable[[Tensor, Tensor | None], Tensor]
 Classify = Callable[[Tensor, Tensor], ActionPrediction]
 
 
+@runtime_checkable
 class Stepwise(Protocol):
     """A classifier that is told one frame after the other, as `ActionLSTM` is."""
 
@@ -431,6 +432,38 @@ class Told(nn.Module):
     def forward(self, crops: Tensor, lengths: Tensor, action: Tensor) -> HandPrediction:
         """Predict from padded sequences, told `vector` of the true classes."""
         return self.loop(crops, lengths, action)
+
+
+class Taught(nn.Module):
+    """A student and the teacher it learns from, which is told the true action and stays as it is.
+
+    Args:
+        student: a loop, or its config; it alone predicts.
+        teacher: a loop, mostly a `Feedback` of a conditioned pose net, or its config.
+    """
+
+    def __init__(self, student: Loop, teacher: Loop) -> None:
+        super().__init__()
+        if student.num_actions != teacher.num_actions or student.size != teacher.size:
+            got = f"{student.num_actions}, {student.size} and {teacher.num_actions}, {teacher.size}"
+            raise ValueError(f"teacher: expected the student's number of actions and size of crops, got {got}")
+        self.student, self.teacher = student, teacher.requires_grad_(False)
+        self.num_actions, self.size = student.num_actions, student.size
+        self.config = {"student": student.config, "teacher": teacher.config}
+
+    def forward(self, crops: Tensor, lengths: Tensor) -> HandPrediction:
+        """What the student says."""
+        return self.student(crops, lengths)
+
+    def teach(self, crops: Tensor, lengths: Tensor, classes: Int[Tensor, " B"]) -> HandPrediction:
+        """What the teacher says, told the true classes."""
+        return self.teacher(crops, lengths, torch.eye(self.num_actions, device=crops.device)[classes])
+
+    def train(self, mode: bool = True) -> Taught:
+        """Training or evaluation mode; the teacher stays in evaluation."""
+        super().train(mode)
+        self.teacher.eval()
+        return self
 
 
 def joints_of(pose: PoseNet) -> Estimate:

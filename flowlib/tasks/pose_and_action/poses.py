@@ -22,7 +22,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from flowlib.hands.augment import HandAugment
-from flowlib.hands.dataset import HandSequences
+from flowlib.hands.dataset import HandSequences, TruePoses
 from flowlib.models.protocols import device_of
 from flowlib.tasks.hand_pose.task import BATCH, num_actions_of
 from flowlib.tasks.protocol import hash_content
@@ -118,13 +118,19 @@ class PosedSequences(Dataset):
     Args:
         sequences: of a `HandSequences`.
         poses: key -> [S J 3], as `predict_poses` gives them, of every sequence.
+        poses_from: where these come from, in a few words, for reports.
 
     Raises:
         ValueError: a sequence without poses, or with another number of frames or joints.
     """
 
-    def __init__(self, sequences: HandSequences, poses: Mapping[str, Float[np.ndarray, "S J 3"]]) -> None:
-        self._sequences, self._poses = sequences, poses
+    def __init__(
+        self,
+        sequences: HandSequences | TruePoses,
+        poses: Mapping[str, Float[np.ndarray, "_ J 3"]],
+        poses_from: str = "joints that a network found",
+    ) -> None:
+        self._sequences, self._poses, self.poses_from = sequences, poses, poses_from
         for index, key in enumerate(sequences.videos):
             expected = [len(sequences[index]["frame"]), sequences.skeleton.num_joints, 3]
             got = list(poses[key].shape) if key in poses else "none"

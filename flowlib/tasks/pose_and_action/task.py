@@ -325,7 +325,7 @@ class JointTask(Task):
         return [truth_told(data)]
 
     def summary(self, results: Results) -> list[str]:
-        """Both numbers of the main method, and how far it is from each other one in what is covered, and in accuracy."""
+        """The main method's numbers, and how far each other one is from it in what is covered, and in accuracy."""
         main = results.main
         known = [metric for metric in map(self.metric, ("mpjpe", "mpjpe_covered", "top1")) if results.has(metric.name)]
         said = [f"{one.label.lower()} {_shown(one, results.estimate(main, one.name))}" for one in known]
