@@ -117,9 +117,9 @@ def test_what_a_cell_tells_are_moments_of_its_visible_points():
     first = (tracks.queries[:, 1] < 39.5) & (tracks.queries[:, 2] < 29.5)
     for frame in range(5):
         seen = tracks.visibility[frame]
-        moved = tracks.displacement[frame] / 60
+        moved = tracks.displacement[frame] / 6
         moved = (moved - np.median(moved[seen], axis=0))[first & seen]
-        spread = np.cov(moved.T, (tracks.queries[first & seen, 1:] / 60).T, bias=True)
+        spread = np.cov(moved.T, (tracks.queries[first & seen, 1:] / 6).T, bias=True)
         expected = [*moved.mean(axis=0), spread[0, 0], spread[1, 1], spread[0, 1], *spread[:2, 2:].ravel()]
         np.testing.assert_allclose(pooled[frame, 0], [*expected, seen[first].mean()], atol=1e-6)
 

@@ -17,6 +17,7 @@ from flowlib.tracks import Tracks
 
 FEATURES = ("given", "centre", "root", "bones")
 LEAST = 1e-6  # a bone that short has no direction
+PER_HEIGHT = 10  # units of displacement in the height of a frame
 POOLED = 10  # numbers that are told of each cell of a frame's tracks
 
 
@@ -65,7 +66,7 @@ def from_tracks(tracks: Tracks, size: Size, *, cells: tuple[int, int] | None = (
     """The tracks of a clip as one vector a frame, float32.
 
     A track counts by its displacement from its query less the median of all visible ones, which takes a moving camera
-    away, in units of the frame's height.
+    away, in tenths of the frame's height: so the second moments are about as large as the means.
 
     Args:
         tracks: of points asked for anywhere; those of one data set on the same grid where `cells` is None.
@@ -87,7 +88,8 @@ def from_tracks(tracks: Tracks, size: Size, *, cells: tuple[int, int] | None = (
     """
     check_size(size)
     seen = tracks.visibility
-    moved = tracks.displacement.astype(np.float64) / size[0]
+    unit = size[0] / PER_HEIGHT
+    moved = tracks.displacement.astype(np.float64) / unit
     moved = moved - np.stack([_median(frame[here]) for frame, here in zip(moved, seen)])[:, None]
     moved[~seen] = 0
     S, N, _ = moved.shape
@@ -100,7 +102,7 @@ def from_tracks(tracks: Tracks, size: Size, *, cells: tuple[int, int] | None = (
     pooled = np.zeros((S, cells[0] * cells[1], POOLED))
     for index in np.unique(cell):
         here = cell == index
-        pooled[:, index] = _pool(moved[:, here], place[here] / size[0], seen[:, here])
+        pooled[:, index] = _pool(moved[:, here], place[here] / unit, seen[:, here])
     return pooled.reshape(S, -1).astype(np.float32)
 
 
