@@ -173,7 +173,7 @@ def track_videos(
                 raise VideoError(f"{path}: the same content as {known[content]}, which is used")
             tracked[action][short] = content, _tracks(path, content, store / "tracks", tracker, config)
             known[content] = f"{action}/{short}"
-        except VideoError as error:
+        except (VideoError, FileNotFoundError) as error:  # the latter: of the scene that "exact" asks for
             skipped.append(Skipped(f"{action}/{short}", str(error)))
     videos = []
     for number, action in enumerate(names):
