@@ -264,7 +264,7 @@ def _own_picture(path: Path, size: Size | None) -> np.ndarray:
         raise ValueError(f"pictures: expected a picture (JPEG, PNG, WebP, BMP), {path} is none") from error
 
 
-def curves(folder: str | Path, key: str = "ade", label: str = "ADE on visible points, px") -> Axes:
+def curves(folder: str | Path, key: str = "ade", label: str = "ADE on visible points, px", *, log: bool = True) -> Axes:
     """A number of a run's steps and of its validations, by step, from the run's folder; the mean error if not said."""
     lines = read_metrics(folder)
     drawn = {}
@@ -272,7 +272,7 @@ def curves(folder: str | Path, key: str = "ade", label: str = "ADE on visible po
         points = [(line["step"], line[logged]) for line in lines if logged in line]
         if points:
             drawn[name] = tuple(zip(*points))
-    return learning_curves(drawn, label=label)
+    return learning_curves(drawn, label=label, log=log)
 
 
 def save_viewer(viewer: TrajectoryViewer | HandViewer, folder: str | Path, name: str) -> Path:

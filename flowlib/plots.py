@@ -199,23 +199,28 @@ def learning_curves(
     *,
     label: str = "loss",
     log: bool = True,
+    axis: str = "step",
+    intervals: Mapping[str, tuple[Sequence[float], Sequence[float]]] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Values against optimiser steps.
+    """Values against optimiser steps, or another number.
 
     Args:
         curves: name -> (steps, values); values that are not finite leave a gap.
         label: what the values are, with their unit.
         log: whether the vertical axis is logarithmic.
+        axis: what the values are drawn against.
+        intervals: name -> (lower, upper) of the same length, shaded.
     """
     ax = _line_axes(ax)
     for (name, (steps, values)), colour in zip(curves.items(), _line_colours(len(curves))):
         _check_lengths(name, steps, values)
         marker = "o" if len(steps) < 25 else None
         ax.plot(steps, values, color=colour, label=_plain(name), marker=marker, markersize=3.5, linewidth=1.6)
+        _shade(ax, name, steps, intervals, colour)
     if log and any(np.any(np.asarray(values) > 0) for _, values in curves.values()):
         _logarithmic(ax)
-    ax.set_xlabel("step")
+    ax.set_xlabel(axis, parse_math=False)
     ax.set_ylabel(label, parse_math=False)
     return _finish_lines(ax, len(curves))
 
@@ -244,11 +249,7 @@ def error_by_frame(
         _check_lengths(name, values, ahead)
         marker = "o" if len(values) < 25 else None
         ax.plot(ahead, values, color=colour, label=_plain(name), marker=marker, markersize=3.5, linewidth=1.6)
-        if intervals and name in intervals:
-            lower, upper = intervals[name]
-            _check_lengths(name, values, lower)
-            _check_lengths(name, values, upper)
-            ax.fill_between(ahead, lower, upper, color=colour, alpha=0.16, linewidth=0)
+        _shade(ax, name, ahead, intervals, colour)
     ax.set_xlabel(axis, parse_math=False)
     ax.set_ylabel(label, parse_math=False)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -377,6 +378,15 @@ def _check_image(image: np.ndarray, name: str) -> None:
 def _check_lengths(name: str, first: Sequence[Any], second: Sequence[Any]) -> None:
     if len(first) != len(second):
         raise ValueError(f"{name}: expected two sequences of one length, got {len(first)} and {len(second)}")
+
+
+def _shade(ax: Axes, name: str, places: Sequence[float], intervals: Mapping[str, Any] | None, colour: str) -> None:
+    """The interval of a line, where it has one."""
+    if intervals and name in intervals:
+        lower, upper = intervals[name]
+        _check_lengths(name, places, lower)
+        _check_lengths(name, places, upper)
+        ax.fill_between(places, lower, upper, color=colour, alpha=0.16, linewidth=0)
 
 
 def _line_axes(ax: Axes | None) -> Axes:

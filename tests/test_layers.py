@@ -32,7 +32,9 @@ LAYERS = (
     "models",
     "tasks",
     "training evaluation",
-    "notebook_views hand_views",
+    "notebook_views hand_views action_views",
+    "options",
+    "hand_commands",
     "__main__",
 )
 RANK = {room: rank for rank, line in enumerate(LAYERS) for room in line.split()}

@@ -184,7 +184,7 @@ class ActionLSTM(nn.Module):
         if mode not in MODES:
             raise ValueError(f"mode: expected one of {', '.join(MODES)}, got {mode!r}")
         there = torch.arange(joints.shape[1], device=joints.device) < lengths[:, None]  # B S
-        x = self._encoded(torch.where(there[:, :, None], joints, 0))
+        x = self.encode(torch.where(there[:, :, None], joints, 0))
         run = self._run(x, lengths, "unrolled" if self.attention in OF_INPUTS else mode)
         frames = self.head(run.after)
         if self.attention in OF_LOGITS:
@@ -203,7 +203,7 @@ class ActionLSTM(nn.Module):
 
     def step(self, joints: Float[Tensor, "B D"], state: ActionState) -> tuple[Float[Tensor, "B K"], ActionState]:
         """The logits after one more frame, and where the network then is: `frames` of a call, one after the other."""
-        state = self._advance(self._encoded(joints[:, None])[:, 0], state)
+        state = self._advance(self.encode(joints[:, None])[:, 0], state)
         if self.attention in OF_LOGITS:
             weights = self._weights(state.inputs, state.after, last=True)
             return (weights @ self.head(state.after))[:, 0], state
@@ -227,8 +227,8 @@ class ActionLSTM(nn.Module):
             raise ValueError(f"lengths: expected up to max_frames={self.max_frames} frames, got {most}")
         return lengths.to(joints.device)
 
-    def _encoded(self, joints: Tensor) -> Tensor:
-        """What the LSTM is to see of the vectors."""
+    def encode(self, joints: Float[Tensor, "B S D"]) -> Float[Tensor, "B S C"]:
+        """What the LSTM sees of the vectors: features of joints, and coefficients of the prior, as the config says."""
         x = joints.to(self.head.weight.dtype)
         if self.features != "given":
             x = from_joints(x.unflatten(2, (-1, 3)), self.skeleton, self.features)

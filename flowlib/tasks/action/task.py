@@ -77,7 +77,7 @@ class ActionTask(Task):
         "sequences; how much of them has to be seen is told apart."
     )
 
-    actions: tuple[str, ...] = ()  # names of the classes; partners, if there are any, side by side
+    actions: tuple[str, ...] = ()  # names of the classes; partners, if there are any, side by side; none yet: ()
     partners: bool = False  # whether classes 2f and 2f+1 are alike but for the order or the tempo of what they show
     labels: Labels = "true"  # or "random": a class by the sequence's name, whatever it shows: a control
     noise: float = 0.0  # mm, how far joints of training sequences are moved on average, each by itself in every frame
@@ -85,7 +85,7 @@ class ActionTask(Task):
     intervals: str = "sequence"  # what means and intervals are over: sequence or subject
 
     def __post_init__(self) -> None:
-        if len(self.actions) < 2 or len(set(self.actions)) < len(self.actions):
+        if len(self.actions) == 1 or len(set(self.actions)) < len(self.actions):
             raise ValueError(f"actions: expected two or more names, each once, got {list(self.actions)}")
         if self.partners and len(self.actions) % 2:
             raise ValueError(f"partners: expected an even number of actions, got {len(self.actions)}")
@@ -122,6 +122,8 @@ class ActionTask(Task):
 
     def _check_actions(self, dataset: Any, name: str) -> None:
         have = _whole(dataset)
+        if not self.actions:
+            raise ValueError("actions: expected the names of the classes, got none")
         if isinstance(have, HasActions) and tuple(have.actions) != self.actions:
             raise ValueError(
                 f"{name}: expected the {len(self.actions)} actions of the task ({self.actions[0]}, …), got "
