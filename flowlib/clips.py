@@ -93,7 +93,7 @@ class ClipSample(Mapping[str, Any]):
 
     As a mapping it has the keys `frames` uint8 [K H W 3], `tracks` float32 [S N 2], `visibility` bool [S N], `queries`
     float32 [N 3] (torch tensors, sharing the arrays' memory), and the names `video` and `clip`; where the tracks have
-    a confidence, `confidence` float32 [S N], and where the clip has an action, `action` float32 [K], too.
+    a confidence, `confidence` float32 [S N], and where the clip has an action, `action` float32 [A], too.
 
     Attributes:
         clip: which frames of which video.
@@ -106,7 +106,7 @@ class ClipSample(Mapping[str, Any]):
         note: what a reader of its numbers must know.
         apart: [S N] pixels between the places that two trackers say, NaN where not both see the point; None where only
             one labelled the clip.
-        action: [K] probabilities of what is being done, of K actions: one-hot where it is known, an action net's where
+        action: [A] probabilities of what is being done, of A actions: one-hot where it is known, an action net's where
             it is guessed; None where nobody asked.
 
     Raises:
@@ -123,7 +123,7 @@ class ClipSample(Mapping[str, Any]):
     dense: bool = False
     note: str = ""
     apart: Float[np.ndarray, "S N"] | None = None
-    action: Float[np.ndarray, " K"] | None = None
+    action: Float[np.ndarray, " A"] | None = None
 
     def __post_init__(self) -> None:
         shape = self.frames.shape
@@ -146,7 +146,7 @@ class ClipSample(Mapping[str, Any]):
 
     def _checked(self, action: np.ndarray) -> np.ndarray:
         if action.ndim != 1 or not np.isfinite(action).all() or (action < 0).any() or abs(action.sum() - 1) > 1e-3:
-            raise ValueError(f"{self.name}: expected an action of probabilities [K] that sum to 1, got {action}")
+            raise ValueError(f"{self.name}: expected an action of probabilities [A] that sum to 1, got {action}")
         return action.astype(np.float32)
 
     @classmethod
