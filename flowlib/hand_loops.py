@@ -459,18 +459,23 @@ def glue(
     """
     if unknown := [kind for kind in kinds if kind not in KINDS]:
         raise ValueError(f"loops: expected kinds among {', '.join(KINDS)}, got {unknown[0]!r}")
-    two = {"eta": eta, "zeta": zeta}
+
+    def copies(*names: str) -> list[Any]:
+        # A loop says which of its parts take gradients, so no two may share any.
+        return [copy.deepcopy(getattr(nets, name)) for name in names]
+
+    two = {"eta": eta, "zeta": zeta, **options}
     made: dict[str, Loop] = {}
     if "chain" in kinds:
-        made["chain"] = Chain(nets.first, nets.action, **options)
+        made["chain"] = Chain(*copies("first", "action"), **options)
     if "feedback" in kinds:
-        made["feedback"] = Feedback(nets.second, nets.action, **options)
+        made["feedback"] = Feedback(*copies("second", "action"), **options)
     if "two_pass" in kinds:
-        made["two-pass"] = TwoPass(nets.first, nets.second, nets.action, **two, **options)
-        made["two plain nets"] = TwoPass(nets.first, nets.other, nets.action, **two, **options)
+        made["two-pass"] = TwoPass(*copies("first", "second", "action"), **two)
+        made["two plain nets"] = TwoPass(*copies("first", "other", "action"), **two)
     if "two_pass" in kinds and nets.attentive is not None:
-        made["two-pass, attention"] = TwoPass(nets.first, nets.second, nets.attentive, **two, **options)
-    return copy.deepcopy(made)
+        made["two-pass, attention"] = TwoPass(*copies("first", "second", "attentive"), **two)
+    return made
 
 
 def with_controls(loops: Mapping[str, Loop], *, oracle: bool = True, note: str = "") -> dict[str, nn.Module]:
@@ -503,9 +508,12 @@ def compared(
         untrained, oracle=oracle, note=UNTRAINED
     )
     tellings = {"uniform": "uniform action"} | (ORACLES if oracle else {})
-    second = Chain(nets.second, nets.action)
+    second = Chain(*copy.deepcopy((nets.second, nets.action)))
     found |= {f"second net, {text}": Told(second, telling) for telling, text in tellings.items()}
-    found |= {f"chain, action net on {name} poses": Chain(nets.first, net) for name, net in nets.others.items()}
+    found |= {
+        f"chain, action net on {name} poses": Chain(*copy.deepcopy((nets.first, net)))
+        for name, net in nets.others.items()
+    }
     on_truth = OnTruePoses(nets.others.get("true", nets.action))
     return found | ({"true poses, action net on these": on_truth} if oracle else {})
 
@@ -562,11 +570,8 @@ def weigh_passes(
         eta, zeta: given ones; the best if below 0.
         shares: that are tried.
     """
-    loop, task, sequences = (
-        TwoPass(nets.first, nets.second, nets.action, eta=1, zeta=1),
-        config.joint_task,
-        hands.validation,
-    )
+    [loop, *_] = glue(nets, ["two_pass"], eta=1, zeta=1).values()
+    task, sequences = config.joint_task, hands.validation
     shares = tuple(round(float(share), 3) for share in shares)
     squares, mm, nll, right = np.zeros((4, len(shares), len(sequences)))
     device = device_of(loop.eval())

@@ -60,6 +60,7 @@ def test_everything_is_trained_once_and_compared(hands, tmp_path):
     assert {f"loops_action_{kind}" for kind in ("out_of_fold", "in_the_fold", "true", "attention")} <= names
     assert not torch.equal(nets.first.stem.weight, nets.other.stem.weight) and nets.second.num_actions == 2
     untrained = glue(nets, ("chain", "two_pass"))
+    assert all(p.requires_grad for p in untrained["chain"].pose.last.parameters()), "held by the two-pass alone"
     trained = hand_loops.fine_tune(untrained, hands, CONFIG, tmp_path)
     assert not torch.equal(trained["chain"].pose.last.weight, untrained["chain"].pose.last.weight)
     assert torch.equal(untrained["chain"].pose.last.weight, nets.first.last.weight), "copies are trained"

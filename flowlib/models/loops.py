@@ -186,6 +186,9 @@ def _check_lengths(inputs: Tensor, lengths: Tensor) -> None:
 class Loop(nn.Module):
     """What the loops of hands share: how they are made and trained.
 
+    A loop takes its nets as they are, and says which of their parameters take gradients: two loops that are to be
+    trained need copies of their own.
+
     Norms and dropout: batches of few sequences make a batch norm's statistics worthless, and a loop calls its pose net
     on batches of changing size, so with `norm="frozen"` both stay as in evaluation, whatever `train` says, and norms'
     scale and shift are held. Others are there to measure what that is worth.
