@@ -483,7 +483,7 @@ def with_controls(loops: Mapping[str, Loop], *, oracle: bool = True, note: str =
 
     Args:
         loops: as `glue` makes them.
-        oracle: with those that are told the true action, and its partner.
+        oracle: with those that are told the true action, and its partner; with attention that would be the same.
         note: is put behind every name.
     """
     found: dict[str, nn.Module] = {}
@@ -504,9 +504,8 @@ def compared(
 ) -> dict[str, Any]:
     """All that stands in the table, by name: trained loops and their controls, the two-pass first; the untrained ones;
     the conditioned net told each action; chains whose action net learned from other poses."""
-    found: dict[str, Any] = with_controls(trained, oracle=oracle) | with_controls(
-        untrained, oracle=oracle, note=UNTRAINED
-    )
+    found: dict[str, Any] = with_controls(trained, oracle=oracle)
+    found |= with_controls(untrained, oracle=False, note=UNTRAINED)
     tellings = {"uniform": "uniform action"} | (ORACLES if oracle else {})
     second = Chain(*copy.deepcopy((nets.second, nets.action)))
     found |= {f"second net, {text}": Told(second, telling) for telling, text in tellings.items()}
