@@ -23,7 +23,7 @@ from flowlib.hands.augment import HandAugment
 from flowlib.hands.crop import CropConfig
 from flowlib.hands.dataset import HandFrames, HandSequences
 from flowlib.models.actions import ActionLSTM
-from flowlib.models.loops import Chain, Feedback, Loop, Norm, Told, TwoPass
+from flowlib.models.loops import Chain, Feedback, Loop, Norm, Telling, Told, TwoPass
 from flowlib.models.pose import PoseNet
 from flowlib.models.protocols import device_of
 from flowlib.plots import Axes, error_by_frame, heat_map
@@ -55,7 +55,8 @@ CONDITIONINGS: dict[str, dict[str, Any]] = {
     "FiLM residual, linear": {"film": ("residual", "linear")},
     "FiLM residual, linear, output": {"film": ("residual", "linear", "output")},
 }
-ORACLES = {"true": "true action", "wrong": "partner's action"}
+UNIFORM: dict[Telling, str] = {"uniform": "uniform action"}
+ORACLES: dict[Telling, str] = {"true": "true action", "wrong": "partner's action"}
 UNTRAINED = " (untrained)"
 ALPHAS = (0.2, 0.02, 0.002, 0.0002)
 NORMS = ("train", "no dropout", "norms frozen", "frozen")
@@ -112,8 +113,8 @@ class LoopConfig:
 
     def pose_task(self, weight: float = 0.1) -> PoseTask:
         """The task of a pose net, hidden joints weighed so much."""
-        dropout = {"condition_dropout": self.condition_dropout}
-        return PoseTask(loss="joints", hidden_weight=weight, augment=self.augment, pca_augment=self.augment, **dropout)
+        changed: dict[str, Any] = {"augment": self.augment, "pca_augment": self.augment}
+        return PoseTask("joints", weight, condition_dropout=self.condition_dropout, **changed)
 
     @property
     def joint_task(self) -> JointTask:
@@ -506,7 +507,7 @@ def compared(
     the conditioned net told each action; chains whose action net learned from other poses."""
     found: dict[str, Any] = with_controls(trained, oracle=oracle)
     found |= with_controls(untrained, oracle=False, note=UNTRAINED)
-    tellings = {"uniform": "uniform action"} | (ORACLES if oracle else {})
+    tellings = UNIFORM | (ORACLES if oracle else {})
     second = Chain(*copy.deepcopy((nets.second, nets.action)))
     found |= {f"second net, {text}": Told(second, telling) for telling, text in tellings.items()}
     found |= {
