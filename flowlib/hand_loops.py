@@ -55,8 +55,6 @@ CONDITIONINGS: dict[str, dict[str, Any]] = {
     "FiLM residual, linear": {"film": ("residual", "linear")},
     "FiLM residual, linear, output": {"film": ("residual", "linear", "output")},
 }
-UNIFORM: dict[Telling, str] = {"uniform": "uniform action"}
-ORACLES: dict[Telling, str] = {"true": "true action", "wrong": "partner's action"}
 UNTRAINED = " (untrained)"
 ALPHAS = (0.2, 0.02, 0.002, 0.0002)
 NORMS = ("train", "no dropout", "norms frozen", "frozen")
@@ -479,6 +477,12 @@ def glue(
     return made
 
 
+def tellings(oracle: bool) -> dict[Telling, str]:
+    """What controls are told, and what that is called."""
+    true: dict[Telling, str] = {"true": "true action", "wrong": "partner's action"} if oracle else {}
+    return {"uniform": "uniform action"} | true
+
+
 def with_controls(loops: Mapping[str, Loop], *, oracle: bool = True, note: str = "") -> dict[str, nn.Module]:
     """Loops, the two-pass first, each that is told an action followed by itself told others.
 
@@ -493,10 +497,8 @@ def with_controls(loops: Mapping[str, Loop], *, oracle: bool = True, note: str =
         found[name + note] = loop
         told = loop.second if isinstance(loop, TwoPass) else loop.pose
         if told.num_actions:
-            tellings = {"uniform": "uniform action"} | (
-                {"true": "true action", "wrong": "partner's action"} if oracle else {}
-            )
-            found |= {f"{name}, {text}{note}": Told(loop, telling) for telling, text in tellings.items()}
+            more = oracle and "attention" not in name
+            found |= {f"{name}, {text}{note}": Told(loop, telling) for telling, text in tellings(more).items()}
     return found
 
 
@@ -507,13 +509,10 @@ def compared(
     the conditioned net told each action; chains whose action net learned from other poses."""
     found: dict[str, Any] = with_controls(trained, oracle=oracle)
     found |= with_controls(untrained, oracle=False, note=UNTRAINED)
-    tellings = UNIFORM | (ORACLES if oracle else {})
     second = Chain(*copy.deepcopy((nets.second, nets.action)))
-    found |= {f"second net, {text}": Told(second, telling) for telling, text in tellings.items()}
-    found |= {
-        f"chain, action net on {name} poses": Chain(*copy.deepcopy((nets.first, net)))
-        for name, net in nets.others.items()
-    }
+    found |= {f"second net, {text}": Told(second, telling) for telling, text in tellings(oracle).items()}
+    for name, net in nets.others.items():
+        found[f"chain, action net on {name} poses"] = Chain(*copy.deepcopy((nets.first, net)))
     on_truth = OnTruePoses(nets.others.get("true", nets.action))
     return found | ({"true poses, action net on these": on_truth} if oracle else {})
 

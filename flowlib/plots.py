@@ -340,10 +340,10 @@ def heat_map(
     image = ax.imshow(values, cmap=MAGNITUDE, aspect="auto")
     middle = (values.min() + values.max()) / 2
     dark_ends = np.mean(image.cmap(image.norm(values.max()))[:3]) < np.mean(image.cmap(image.norm(values.min()))[:3])
-    for place, value in np.ndenumerate(values):
+    for (row, column), value in np.ndenumerate(values):
         colour = "white" if (value > middle) == dark_ends else "#17181c"
         frame = {"fill": False, "edgecolor": "#c2410c", "linewidth": 2} if value == values.min() else None
-        ax.text(*place[::-1], f"{value:.3g}", ha="center", va="center", fontsize=7, color=colour, bbox=frame)
+        ax.text(column, row, f"{value:.3g}", ha="center", va="center", fontsize=7, color=colour, bbox=frame)
     ax.set_xticks(range(len(columns)), columns, fontsize=8)
     ax.set_yticks(range(len(rows)), rows, fontsize=8)
     ax.set_ylabel(axes[0], parse_math=False)
