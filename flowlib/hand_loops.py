@@ -208,6 +208,20 @@ class Nets:
 # ------------------------------------------------------------------------------------------------------- training
 
 
+def run_of(config: LoopConfig, part: str, runs: str | Path) -> Path:
+    """The folder of one of the trainings, such as "second" or "loop_chain"."""
+    return run_folder(f"{config.name}_{part}", Path(runs).expanduser())
+
+
+def split_words(text: str) -> tuple[str, ...]:
+    """Words from a parameter's text, by comma.
+
+    >>> split_words("chain, two_pass,")
+    ('chain', 'two_pass')
+    """
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
 def train_net(model: nn.Module, task: Task, train: Any, validation: Any, config: TrainConfig, runs: str | Path) -> Any:
     """Train a network, or go on with the run of that name, and give its best weights in evaluation mode."""
     run = fit(model, task, train, validation, config, folder=run_folder(config.name, Path(runs).expanduser()))
@@ -479,8 +493,8 @@ def glue(
 
 def tellings(oracle: bool) -> dict[Telling, str]:
     """What controls are told, and what that is called."""
-    true: dict[Telling, str] = {"true": "true action", "wrong": "partner's action"} if oracle else {}
-    return {"uniform": "uniform action"} | true
+    told: dict[Telling, str] = {"uniform": "uniform action"}
+    return told | ({"true": "true action", "wrong": "partner's action"} if oracle else {})
 
 
 def with_controls(loops: Mapping[str, Loop], *, oracle: bool = True, note: str = "") -> dict[str, nn.Module]:
