@@ -494,7 +494,9 @@ def glue(
 def tellings(oracle: bool) -> dict[Telling, str]:
     """What controls are told, and what that is called."""
     told: dict[Telling, str] = {"uniform": "uniform action"}
-    return told | ({"true": "true action", "wrong": "partner's action"} if oracle else {})
+    if oracle:
+        told |= {"true": "true action", "wrong": "partner's action"}
+    return told
 
 
 def with_controls(loops: Mapping[str, Loop], *, oracle: bool = True, note: str = "") -> dict[str, nn.Module]:
