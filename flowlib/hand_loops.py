@@ -739,7 +739,7 @@ def loop_lists(kind: str) -> dict[str, dict[str, Any]]:
     lists: dict[str, dict[str, dict[str, Any]]] = {
         "alpha": {f"alpha {alpha:g}": {"alpha": alpha} for alpha in ALPHAS},
         "norm": {name: {"norm": name} for name in NORMS},
-        "trained": {name: {"trained": parts} for name, parts in TRAINED.items()},
+        "trained": {name: {"parts": parts} for name, parts in TRAINED.items()},
     }
     if kind not in lists:
         raise ValueError(f"list: expected one of {', '.join(lists)}, got {kind!r}")
@@ -747,10 +747,10 @@ def loop_lists(kind: str) -> dict[str, dict[str, Any]]:
 
 
 def loop_maker(nets: Nets, kind: str = "chain") -> Callable[..., Loop]:
-    """Makes a loop of copies of nets, with the arguments that `loop_lists` change."""
+    """Makes a loop of copies of nets, with the arguments that `loop_lists` change; `parts` are those that are trained."""
 
-    def make_loop(norm: str = "frozen", trained: tuple[str, ...] = (), smoothing: float = 0.0) -> Loop:
-        return next(iter(glue(nets, [kind], norm=norm, trained=trained, smoothing=smoothing).values()))
+    def make_loop(norm: str = "frozen", parts: tuple[str, ...] = (), smoothing: float = 0.0) -> Loop:
+        return next(iter(glue(nets, [kind], norm=norm, trained=parts, smoothing=smoothing).values()))
 
     return make_loop
 

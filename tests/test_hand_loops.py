@@ -143,9 +143,9 @@ def test_controls_stand_beside_what_is_told_an_action(nets):
 
 def test_lists_of_settings_are_run(nets, hands, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(hand_loops, "CONDITIONINGS", {"none": {}, "FiLM linear": {"film": ("linear",)}})
-    table = hand_loops.try_lists(("conditioning", "norm"), nets, hands, CONFIG, 1, tmp_path)
+    table = hand_loops.try_lists(("conditioning", "trained"), nets, hands, CONFIG, 1, tmp_path)
     rows = {row["run"]: row for row in table.rows}
-    assert len(rows) == 6 and all(row["status"] == "done" for row in rows.values())
+    assert len(rows) == 7 and all(row["status"] == "done" for row in rows.values())
     plain, told = (rows[f"loops_told-{name}"] for name in ("none", "FiLM-linear"))
     assert plain["true_mm"] == plain["uniform_mm"] and told["true_mm"] != told["uniform_mm"]
     assert hand_loops.try_lists((), nets, hands, CONFIG, 1, tmp_path) is None and "no list" in capsys.readouterr().out
