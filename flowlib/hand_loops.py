@@ -747,7 +747,7 @@ def loop_lists(kind: str) -> dict[str, dict[str, Any]]:
 
 
 def loop_maker(nets: Nets, kind: str = "chain") -> Callable[..., Loop]:
-    """Makes a loop of copies of nets, with the arguments that `loop_lists` change; `parts` are those that are trained."""
+    """Makes a loop of copies of nets, with the arguments that `loop_lists` change (`parts`: those that are trained)."""
 
     def make_loop(norm: str = "frozen", parts: tuple[str, ...] = (), smoothing: float = 0.0) -> Loop:
         return next(iter(glue(nets, [kind], norm=norm, trained=parts, smoothing=smoothing).values()))
