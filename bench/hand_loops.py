@@ -78,7 +78,7 @@ def numbers(value: Estimate) -> list[float]:
     return [round(one, 4) for one in (value.mean, value.low, value.high)]
 
 
-def checks(args: argparse.Namespace, report: Report, hands: LoopHands, gain: float) -> dict:
+def checks(report: Report, nets: Nets, gain: float) -> dict:
     """What was asked, and what came of it."""
     covered, mm = "mpjpe_covered", report.estimate
     oracle = report.difference("two-pass, uniform action", "two-pass, true action", covered)
@@ -106,7 +106,8 @@ def checks(args: argparse.Namespace, report: Report, hands: LoopHands, gain: flo
         name.removeprefix("chain, action net on "): numbers(mm(name, "top1"))
         for name in report.methods
         if name.startswith("chain, action net on ")
-    } | {"out of fold": numbers(mm("chain (untrained)", "top1"))}
+    } | {f"{nets.learned_from} poses": numbers(mm("chain (untrained)", "top1"))}
+    found["q_validation_accuracy"] = dict(nets.accuracy)
     return found
 
 
@@ -169,7 +170,7 @@ def main() -> None:
     assert isinstance(collection, SyntheticHands)
     gain = collection.expected_gain("test")
     result = {"expected_gain_mm": gain.gain, "eta": weights.eta, "zeta": weights.zeta}
-    result |= checks(args, report, hands, gain.gain)
+    result |= checks(report, nets, gain.gain)
     some = Subset(hands.test, range(0, len(hands.test), 8))
     mine = {name: methods[name] for name in trained}
     again = evaluate(mine, task, some, folder=args.folder / "again", pictures=False)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -186,23 +186,29 @@ class Nets:
     Attributes:
         first: a plain pose net. other: another one, of other first weights.
         second: a conditioned one.
-        action: an action net trained on poses of people that the pose net hadn't seen.
-        attentive: one with attention, or None.
-        others: action nets by what else they were trained on: poses "in the fold", "true" ones.
+        action: the action net that names most actions of the validation people right.
+        learned_from: the poses that it was trained on: "out of fold", "in the fold" or "true"; or a run.
+        attentive: one with attention, trained on the same, or None.
+        others: action nets by the poses that they were trained on instead.
+        accuracy: on validation people, by what action nets were trained on.
     """
 
     first: PoseNet
     other: PoseNet
     second: PoseNet
     action: ActionLSTM
-    attentive: ActionLSTM | None
-    others: Mapping[str, ActionLSTM]
+    learned_from: str
+    attentive: ActionLSTM | None = None
+    others: Mapping[str, ActionLSTM] = field(default_factory=dict)
+    accuracy: Mapping[str, float] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        size = {
-            name: sum(p.numel() for p in getattr(self, name).parameters()) for name in ("first", "second", "action")
-        }
-        return "; ".join(f"{name} net: {count:,} parameters" for name, count in size.items())
+        nets = {"pose": self.first, "conditioned pose": self.second, "action": self.action}
+        size = {name: sum(parameter.numel() for parameter in net.parameters()) for name, net in nets.items()}
+        told = [f"{name} net: {count:,} parameters" for name, count in size.items()]
+        right = [f"{share:.1%} with one that learned from {name} poses" for name, share in self.accuracy.items()]
+        names = ["actions of validation people named right: " + ", ".join(right)] if right else []
+        return "; ".join([*told, *names, f"taken: {self.learned_from}"])
 
 
 # ------------------------------------------------------------------------------------------------------- training
@@ -225,8 +231,11 @@ def split_words(text: str) -> tuple[str, ...]:
 def train_net(model: nn.Module, task: Task, train: Any, validation: Any, config: TrainConfig, runs: str | Path) -> Any:
     """Train a network, or go on with the run of that name, and give its best weights in evaluation mode."""
     run = fit(model, task, train, validation, config, folder=run_folder(config.name, Path(runs).expanduser()))
-    device = "cpu" if config.device == "cpu" else "auto"
-    return load_checkpoint(run.best, device=device)[0]
+    return load_checkpoint(run.best, device=_device(config))[0]
+
+
+def _device(config: TrainConfig) -> str:
+    return "cpu" if config.device == "cpu" else "auto"
 
 
 def load_pose(hands: LoopHands, runs: str | Path, run: str) -> PoseNet:
@@ -337,8 +346,8 @@ def train_actions(
     config: TrainConfig,
     runs: str | Path,
     folder: str | Path,
-) -> dict[str, ActionLSTM]:
-    """An action net for each kind of training poses; all are validated on what `pose` says of validation people.
+) -> dict[str, tuple[ActionLSTM, float]]:
+    """An action net for each kind of training poses, and its accuracy on what `pose` says of validation people.
 
     Args:
         hands: the sequences.
@@ -354,7 +363,8 @@ def train_actions(
         train = hands.train if given is None else PosedSequences(hands.train, given)
         torch.manual_seed(config.seed)
         named = replace(config, name=f"{config.name}_{name.replace(' ', '_')}")
-        nets[name] = train_net(make_net(), task, train, validation, named, runs)
+        run = fit(make_net(), task, train, validation, named, folder=run_folder(named.name, Path(runs).expanduser()))
+        nets[name] = load_checkpoint(run.best, device=_device(config))[0], run.best_score
     return nets
 
 
@@ -382,10 +392,9 @@ def train_nets(
     """
     pose = train_pose_nets(hands, config, runs, pose_run)
     if action_run:
-        return Nets(*pose, load_action(hands, runs, action_run), None, {})
-    actions = train_action_nets(hands, config, pose[0], runs, Path(runs).expanduser() / f"{config.name}_poses")
-    action, attentive = actions.pop("out of fold"), actions.pop("attention", None)
-    return Nets(*pose, action, attentive, actions)
+        return Nets(*pose, load_action(hands, runs, action_run), f"the run {action_run!r}")
+    folder = Path(runs).expanduser() / f"{config.name}_poses"
+    return Nets(*pose, *train_action_nets(hands, config, pose[0], runs, folder))
 
 
 def train_pose_nets(
@@ -424,9 +433,12 @@ def train_pose_nets(
 
 def train_action_nets(
     hands: LoopHands, config: LoopConfig, pose: PoseNet, runs: str | Path, folder: str | Path
-) -> dict[str, ActionLSTM]:
-    """Action nets by what they were trained on: poses "out of fold", "in the fold" (as `pose` has them of people that
-    it has learned), "true" ones; and one with "attention", out of fold.
+) -> tuple[ActionLSTM, str, ActionLSTM | None, dict[str, ActionLSTM], dict[str, float]]:
+    """Action nets trained on poses "out of fold", "in the fold" (as `pose` has them of people that it has seen) and
+    "true" ones; the best on validation people is taken.
+
+    Poses in the fold are like those of other people as far as `pose` has learned nothing by heart; those out of fold
+    come from nets that saw fewer people. Which is the better teacher is for the validation to say.
 
     Args:
         hands: the sequences.
@@ -434,23 +446,30 @@ def train_action_nets(
         pose: the net whose poses of other people they will be given.
         runs: the folder of the runs.
         folder: where predicted poses are kept.
+
+    Returns:
+        The rest of `Nets`: action, learned_from, attentive, others, accuracy.
     """
     steps = config.training("fold", config.fold_steps, config.batch_size)
     poses = out_of_fold(hands, config.folds, config.pose_net, config.pose_task(), steps, runs, folder)
     task = ActionTask(hands.train.actions, partners=hands.num_actions % 2 == 0, offset=config.offset)
     quick = {"learning_rate": 3e-3, "optimizer": "amsgrad", "validate_every": 20}
-    steps = config.training("action", config.action_steps, 20, **quick)
+    rest = task, config.training("action", config.action_steps, 20, **quick), runs, folder
     inputs = 3 * hands.train.skeleton.num_joints
 
     def make_net(attention: str = "none") -> ActionLSTM:
         return ActionLSTM(inputs, hands.num_actions, hidden=config.hidden, attention=attention)
 
     kinds = {"out of fold": poses, "in the fold": predict_poses(pose, hands.train, folder), "true": None}
-    nets = train_actions(hands, kinds, pose, make_net, task, steps, runs, folder)
-    if config.attention == "none":
-        return nets
-    attentive = {"attention": poses}
-    return nets | train_actions(hands, attentive, pose, lambda: make_net(config.attention), task, steps, runs, folder)
+    found = train_actions(hands, kinds, pose, make_net, *rest)
+    accuracy = {name: score for name, (_, score) in found.items()}
+    taken = max(accuracy, key=lambda name: accuracy[name])
+    attentive = None
+    if config.attention != "none":
+        name = f"attention {taken}"
+        attended = train_actions(hands, {name: kinds[taken]}, pose, lambda: make_net(config.attention), *rest)
+        attentive, accuracy[f"{taken} (attention)"] = attended[name]
+    return found[taken][0], taken, attentive, {n: net for n, (net, _) in found.items() if n != taken}, accuracy
 
 
 # --------------------------------------------------------------------------------------------- loops and controls
