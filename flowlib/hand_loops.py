@@ -628,13 +628,14 @@ def weigh_passes(
 
 # ------------------------------------------------------------------------------------------------ tables and figures
 
+OVER_TIME = ("chain", "two plain nets", "two-pass, uniform action", "two-pass", "two-pass, true action", "feedback")
 COMPARED = ("mpjpe", "mpjpe_covered", "mpjpe_seen", "top1")
 
 
 def comparisons(methods: Sequence[str]) -> list[tuple[str, str]]:
     """The pairs of methods that say something of loops, of those that are there: first minus second."""
     pairs = [(name, f"{name}, uniform action") for name in methods]
-    pairs += [(name, name + UNTRAINED) for name in methods]
+    pairs += [(name, name + UNTRAINED) for name in methods if not name.endswith("action")]
     pairs += [("two-pass", "two plain nets"), ("two-pass", "chain"), ("feedback", "chain"), ("two plain nets", "chain")]
     pairs += [(f"{loop}, true action", f"{loop}, uniform action") for loop in ("two-pass", "feedback")]
     pairs += [(f"{loop}, partner's action", f"{loop}, uniform action") for loop in ("two-pass", "feedback")]
@@ -672,11 +673,14 @@ def _difference(value: Estimate, scale: float, digits: int) -> str:
 
 
 def over_time_figure(report: Report, methods: Sequence[str] | None = None, *, ax: Axes | None = None) -> Axes:
-    """The error of ring and little finger over a sequence's time, of which most is spent behind what is held."""
-    lines = {}
-    for method in report.methods if methods is None else methods:
-        found = [report.estimate(method, f"time_{part}") for part in range(PARTS)]
-        lines[method] = found
+    """The error of ring and little finger over a sequence's time, of which most is spent behind what is held.
+
+    Args:
+        report: an evaluation of loops.
+        methods: their names; those of `OVER_TIME` by default.
+    """
+    shown = [name for name in OVER_TIME if name in report.methods] if methods is None else methods
+    lines = {method: [report.estimate(method, f"time_{part}") for part in range(PARTS)] for method in shown}
     intervals = {name: ([one.low for one in found], [one.high for one in found]) for name, found in lines.items()}
     means = {name: [one.mean for one in found] for name, found in lines.items()}
     label = "ring and little finger, mm"
