@@ -11,7 +11,7 @@ set -euo pipefail
 
 CLONE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)"
 VENV="$CLONE/.venv"
-EXTRAS="notebooks,ray,test,timm"
+EXTRAS="notebooks,parquet,ray,test,timm"
 CANDIDATES="python3.13 python3.12 python3.11 python3"
 TELL_EVERY=10 # seconds between two lines while pip is silent
 NEEDED_GB=10 # on Linux: 6.6 for .venv with the CUDA libraries that PyTorch brings, 2.7 for downloads while unpacking

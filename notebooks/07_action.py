@@ -82,7 +82,7 @@ components: int = 0  # of a pose prior that joints go through first; 0: none, 30
 max_frames: int = 0  # longer sequences are cut to their first frames; 0: none is
 train_noise: float = 0.0  # mm, how far joints of training sequences are moved at random
 noise: str = "0,5,10,20"  # mm, how far the joints of test sequences are moved at random, by comma
-steps: int = 1500  # optimiser steps in all
+steps: int = 2000  # optimiser steps in all
 batch_size: int = 20  # sequences a step
 learning_rate: float = 0.003  # of the optimiser, at its highest
 schedule: str = "constant"  # of the learning rate: constant (steps may be raised later), cosine or one_cycle
@@ -196,8 +196,8 @@ observed_figure(evaluation);
 # %% [markdown]
 # ## How exact must the joints be?
 #
-# True joints, each moved at random in every frame. Beside it what others found with several pose networks on other
-# hands and 45 actions: a network's errors last, and mislead more than noise that changes from frame to frame.
+# True joints, each moved at random: in every frame anew, or in all frames of a sequence alike, as the errors of a network
+# last. Beside it what others found with several pose networks on other hands and 45 actions.
 
 # %%
 truth = HandSequences(store, "test", train.config, max_frames=max_frames)
@@ -216,7 +216,7 @@ falling.figure();
 three_ways(best, task, test)
 
 # %% [markdown]
-# Rounding differs, and training makes more of it with every step.
+# Rounding differs, and training makes more of it with every step: how far do networks of one start drift apart?
 
 # %%
 training_drift(

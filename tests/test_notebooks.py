@@ -163,9 +163,10 @@ SIZE = {"height": 96, "width": 128}
 SMALL = {  # as little work as leaves something to look at
     "01_frames": {"source": "sample", **SIZE, "layout": "both"},
     "02_pips_dataset": {"source": "sample", **SIZE, "grid": 8, "frames": 4, "max_clips": 2},
-    "03_overfit_single_batch": {"weights": "none", "steps": 2, "look_every": 2},
-    "04_two_frame_model": {"weights": "none", "steps": 2, "batch_size": 2, "validate_every": 2, "check_steps": 1},
-    "05_evaluate": {},
+    "03_overfit_single_batch": {"model": "guided", "weights": "none", "steps": 2, "look_every": 2},
+    "04_two_frame_model": {"weights": "none", "steps": 2, "batch_size": 2, "validate_every": 2, "check_steps": 1}
+    | {"flip_x": 0.5},
+    "05_evaluate": {"runs": "two_frames,overfit"},
     "06_hand_pose": {
         **{"subjects": 3, "takes": 1, "families": 1, "size": 32, "steps": 4, "batch_size": 4, "validate_every": 4},
         **{"cubes": "200,220", "list_steps": 1, "seeds": 1},
