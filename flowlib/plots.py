@@ -72,6 +72,10 @@ def tracks_over_frame(
         at: which frame's positions are drawn, -1 for the last (default).
         trail: its length in frames; all of them by default.
         size: a point's diameter in typographic points; by default as large as the points' number allows.
+
+    >>> frame, queries = np.zeros((24, 32, 3), np.uint8), np.array([[0, 3.0, 4.0]])
+    >>> len(tracks_over_frame(frame, Tracks.still(queries, num_frames=8)).images)
+    1
     """
     _check_image(frame, "frame")
     ax = show_image(frame, ax=ax)
