@@ -286,5 +286,6 @@ def test_the_python_runs_and_prints_what_it_says(page, tmp_path):
     result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr[-2000:]
     got = result.stdout.splitlines()
-    wrong = [(line, text) for line, text in zip(got, promised(code), strict=True) if text and line != text]
-    assert not wrong, f"(printed, promised): {wrong}"
+    for text in filter(None, promised(code)):  # in this order; on a busy machine, what takes long says so between them
+        assert text in got, f"promised {text!r}, and then printed: {got}"
+        got = got[got.index(text) + 1 :]
