@@ -107,7 +107,7 @@ def command_line() -> str:
     for name in COMMANDS:
         with redirect_stdout(io.StringIO()) as said, suppress(SystemExit):
             main([*name.split(), "--help"])
-        told.append(f"## flowlib {name}\n\n```text\n{said.getvalue().strip()}\n```")
+        told.append(f"## flowlib {name}\n\n```console\n{said.getvalue().strip()}\n```")
     return "\n\n".join(told)
 
 
