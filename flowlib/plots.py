@@ -87,6 +87,10 @@ def tracks_over_frame(
         values: [N] what colours the points of a single set instead of where they start; see `magnitude_bar`.
         limit: of these values, where the colours end; a round number by default that nearly all stay under.
         legend: whether two sets are named in a corner.
+
+    >>> frame, queries = np.zeros((24, 32, 3), np.uint8), np.array([[0, 3.0, 4.0]])
+    >>> len(tracks_over_frame(frame, Tracks.still(queries, num_frames=8)).images)
+    1
     """
     _check_image(frame, "frame")
     S, N = tracks.visibility.shape
