@@ -143,9 +143,9 @@ def thinned(tracks: Tracks, most: int = MOST_POINTS) -> Tracks:
     return tracks.points(rows[step // 2 :: step, step // 2 :: step].ravel())
 
 
-def magnitude_bar(limit: float, label: str, *, axes: np.ndarray | Axes) -> None:
+def magnitude_bar(limit: float, label: str, *, axes: np.ndarray) -> None:
     """The scale of `tracks_over_frame`'s values, from 0 to `limit` and more, beside some Axes of one figure."""
-    figure = np.atleast_1d(axes).flat[0].figure
+    figure = axes.flat[0].figure
     scale = ScalarMappable(Normalize(0, limit), MAGNITUDE)
     bar = figure.colorbar(scale, ax=axes, extend="max", shrink=0.6, aspect=30, pad=0.015)
     bar.set_label(label, parse_math=False)
