@@ -151,7 +151,7 @@ def prediction_figure(methods: Mapping[str, Predictor], dataset: TrajectoryDatas
         rebuilt = answer.case.rebuild(answer.prediction, last, "frame")
         score = frame_metrics(true_frame, rebuilt.frame, {"covered": rebuilt.covered})["psnr_covered"]
         holes = 100 * (1 - rebuilt.covered.mean())
-        title = f"frame {last} rebuilt: {score:.1f} dB where covered; grey, {holes:.0f} %: nothing came there"
+        title = f"frame {last} rebuilt: {score:.1f} dB where covered; grey, {holes:.0f} %: nothing seen to come"
         show_image(mark_holes(rebuilt.frame, rebuilt.covered), title, ax=row[1])
         show_image(difference_picture(true_frame, rebuilt.frame), "off by (white: right, dark red: wrong)", ax=row[2])
     return figure

@@ -89,7 +89,9 @@ class OwnPrediction:
         said = f"displacement, colours full at {scale:g} px (98 % of it is below {largest:.1f} px)"
         plots.dense_field(moved, limit=scale, ax=axes[0, 1])
         plots.show_image(
-            self.rebuilt[-1], f"frame {last} rebuilt; grey, {100 * self.holes:.0f} %: nothing came there", ax=axes[0, 2]
+            self.rebuilt[-1],
+            f"frame {last} rebuilt; grey, {100 * self.holes:.0f} %: nothing seen to come",
+            ax=axes[0, 2],
         )
         for ax, title in zip(axes[0], (f"frame 0, and where its points go by frame {last}", said)):
             ax.set_title(title, fontsize=9)
