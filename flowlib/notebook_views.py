@@ -167,7 +167,9 @@ def error_figure(report: Report) -> Axes:
         errors[method] = [0.0] + [one.mean for one in estimates]
         if all(one.has_interval for one in estimates):
             intervals[method] = ([0.0] + [one.low for one in estimates], [0.0] + [one.high for one in estimates])
-    return error_by_frame(errors, intervals=intervals, label="mean error on visible points, px")
+    oracles = [method for method in report.methods if report.role(method) == "oracle"]
+    label = "mean error on visible points, px"
+    return error_by_frame(errors, intervals=intervals, label=label, dashed=oracles)
 
 
 def curves(

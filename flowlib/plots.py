@@ -37,6 +37,7 @@ MAGNITUDE = ListedColormap(magnitude_table() / 255, name="flowlib magnitude")
 UNKNOWN = "#b9bbc6"  # where a field or a map has no value
 # Lines: distinct in lightness as well as in hue (after Okabe and Ito's set), so they survive a grey printer.
 LINES = ("#1f6fb4", "#e8761a", "#2b9c77", "#b44c97", "#e0b000", "#5b5f6b", "#7cc4ee", "#8a2f1d")
+UNJUDGED = "#5b5f6b"  # what lines are compared with
 TILE = 160  # units of a picture's longer side on a contact sheet
 SHEET = 13.0  # inches: as wide as a notebook is
 MOST_POINTS = 900  # of a static picture; more than that hide the frame
@@ -266,10 +267,11 @@ def learning_curves(
             values, name = _running_mean(values, window), f"{name}, mean of {window} steps"
         ax.plot(steps, values, color=colour, label=name, marker="o" if few else None, markersize=3.5, linewidth=1.6)
     for (name, value), style in zip(levels.items(), itertools.cycle(("--", ":", "-."))):
-        ax.axhline(value, color="#5b5f6b", linestyle=style, linewidth=1.3, label=_plain(name))
+        ax.axhline(value, color=UNJUDGED, linestyle=style, linewidth=1.3, label=_plain(name))
     shown = [values for _, values in curves.values()] + [list(levels.values())]
     if log and any(np.any(np.asarray(values) > 0) for values in shown):
         _logarithmic(ax)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel("step")
     ax.set_ylabel(label, parse_math=False)
     return _finish_lines(ax, len(curves) + len(levels))
@@ -289,21 +291,27 @@ def error_by_frame(
     intervals: Mapping[str, tuple[Sequence[float], Sequence[float]]] | None = None,
     label: str = "error, px",
     axis: str = "frames ahead",
+    dashed: Collection[str] = (),
     ax: Axes | None = None,
 ) -> Axes:
     """Errors against how many frames ahead they were made, or another number from 0 up.
+
+    Where there are many, they are named beside the lines, in the order in which these end.
 
     Args:
         errors: name -> one value per frame ahead, from frame 0 on.
         intervals: name -> (lower, upper) of the same length, shaded.
         label: what the values are, with their unit.
         axis: what they are drawn against.
+        dashed: names of what is no peer of the others, such as an oracle.
     """
-    ax = _line_axes(ax)
-    for (name, values), colour in zip(errors.items(), _line_colours(len(errors))):
+    many = len(errors) > 5
+    ax = _line_axes(ax, 9.6 if many else 6.4)
+    for index, ((name, values), colour) in enumerate(zip(errors.items(), _line_colours(len(errors)))):
         ahead = range(len(values))
-        marker = "o" if len(values) < 25 else None
-        ax.plot(ahead, values, color=colour, label=_plain(name), marker=marker, markersize=3.5, linewidth=1.6)
+        style: dict[str, Any] = {"marker": "o" if len(values) < 25 else None, "markersize": 3.5, "linewidth": 1.6}
+        style["linestyle"] = ":" if name in dashed else "-" if index < len(LINES) else "--"
+        ax.plot(ahead, values, color=UNJUDGED if name in dashed else colour, label=_plain(name), **style)
         if intervals and name in intervals:
             lower, upper = intervals[name]
             _check_lengths(name, values, lower)
@@ -313,7 +321,13 @@ def error_by_frame(
     ax.set_ylabel(label, parse_math=False)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_ylim(bottom=0)
-    return _finish_lines(ax, len(errors))
+    _finish_lines(ax, len(errors))
+    if many:
+        lines = sorted(ax.lines, key=lambda line: -np.nan_to_num(np.asarray(line.get_ydata(), float)[-1], nan=-1))
+        beside = ax.legend(handles=lines, frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.01, 0.5))
+        for text in beside.get_texts():
+            text.set_parse_math(False)
+    return ax
 
 
 def bars(
@@ -409,8 +423,8 @@ def _check_lengths(name: str, first: Sequence[Any], second: Sequence[Any]) -> No
         raise ValueError(f"{name}: expected two sequences of one length, got {len(first)} and {len(second)}")
 
 
-def _line_axes(ax: Axes | None) -> Axes:
-    return ax or plt.subplots(figsize=(6.4, 3.6), layout="constrained")[1]
+def _line_axes(ax: Axes | None, width: float = 6.4) -> Axes:
+    return ax or plt.subplots(figsize=(width, 3.6), layout="constrained")[1]
 
 
 def _logarithmic(ax: Axes) -> None:
