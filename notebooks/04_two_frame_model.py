@@ -93,6 +93,7 @@ crop: str = ""  # train on pieces, height x width like "192x320"; "" for whole f
 loss: str = "auto"  # l1, mse, huber, charbonnier; laplace_2d for guided; auto: as suits the model
 learning_rate: float = 0.0003  # of the optimiser, at its highest
 schedule: str = "cosine"  # of the learning rate: constant (steps may be raised later), cosine or one_cycle
+schedule_over: str = "steps"  # or minutes: a cosine over as many of the steps as fit into session_minutes
 precision: str = "no"  # no (float32), bf16 (about half the time where CPU or GPU has it) or fp16 (GPU)
 check_steps: int = 3  # of the two short trainings that compare one frame with two
 seed: int = 0  # decides the first weights, the order of clips and what else is drawn at random
@@ -164,7 +165,8 @@ compare_trainings(twins, TrajectoryTask(), train, check, workspace.check(run))
 # ## Training
 #
 # The run's folder has the curves (metrics.jsonl, TensorBoard) and the checkpoints: `last.pt`, and `best.pt` by the
-# validation videos where there are any.
+# validation videos where there are any. Where `session_minutes` end it early, the learning rate is still high and the
+# model not yet what it will be: run it again, or plan it over the minutes.
 
 # %%
 augment = AugmentConfig(
@@ -173,7 +175,8 @@ augment = AugmentConfig(
 task = TrajectoryTask(loss=chosen.loss(loss), augment=augment.or_none())
 config = TrainConfig(
     name=run, steps=steps, batch_size=batch_size, validate_every=validate_every, session_minutes=session_minutes,
-    trained=trained, learning_rate=learning_rate, schedule=schedule, precision=precision, seed=seed, device=device,
+    trained=trained, learning_rate=learning_rate, schedule=schedule, schedule_over=schedule_over, precision=precision,
+    seed=seed, device=device,
 )  # fmt: skip
 result = fit(network, task, train, splits.get("val"), config, folder=run_folder(run, workspace.runs))
 print(result)

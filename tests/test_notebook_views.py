@@ -16,7 +16,8 @@ from flowlib.colours import mark_holes
 from flowlib.dataset import TrajectoryDataset
 from flowlib.evaluation import evaluate
 from flowlib.labelling import LabelConfig, label, make_plan
-from flowlib.models.baselines import OracleTracks, ZeroMotion
+from flowlib.models.baselines import OracleTracks, ZeroMotion, all_baselines
+from flowlib.models.guided import GuidedTrajectories
 from flowlib.synthetic import random_scene
 from flowlib.tasks.trajectories import TrajectoryTask
 from flowlib.tracks import Tracks
@@ -145,6 +146,17 @@ def test_one_viewer_shows_several_clips_and_predictors(folder):
     seen = viewer._scene.truth.visibility
     assert np.abs(oracle.tracks - viewer._scene.truth.tracks)[seen].max() < 0.1
     assert all(one.rebuilt is not None and len(one.rebuilt) == 4 for one in viewer._scene.sets[1:])
+    named = notebook_views.predictors_viewer(methods, dataset, {"Best": 1, "Median": 0, "Most motion": 1})
+    titles = [clip["title"] for clip in named._header["clips"]]
+    assert [title.partition(":")[0] for title in titles] == ["Best", "Median"], "each clip once"
+    assert titles[0].endswith(viewer._header["clips"][0]["title"])
+
+
+def test_a_viewer_has_methods_that_look_at_the_clip(folder):
+    train = TrajectoryDataset(folder, split="all")
+    model = GuidedTrajectories(num_frames=4)
+    chosen = notebook_views.of_the_clip({"mine": model} | all_baselines(train, num_frames=4, input_frames=(0, 3)))
+    assert list(chosen) == ["mine", "constant velocity (DIS)", "the tracks themselves"]
 
 
 def test_the_figure_has_a_row_for_each_predictor(folder):

@@ -519,13 +519,14 @@ def test_what_each_video_loses_is_said(tmp_path):
     tall = probe(write(tmp_path / "tall.mp4", [picture(0, (128, 72))]))
     wide = probe(write(tmp_path / "wide.mp4", [picture(0, (72, 128))]))
     both = [tall, wide]
-    for fit, said in (("crop", "loses 69% of its picture"), ("pad", "fills 31% of the frame"), ("stretch", "")):
+    for fit, said in (
+        ("crop", "loses 69% of its picture and is enlarged 1.8 times"),
+        ("pad", "fills 31% of the frame"),
+        ("stretch", "is enlarged 1.8 times"),
+    ):
         text = video.describe_videos(both, size=(72, 128), fit=fit)
-        assert "note: wide " not in text and (said in text if said else "note" not in text)
-        assert f"working size: height 72, width 128, fit='{fit}'" in text
-    assert "note: tall is enlarged 8.9 times by fit='crop'; fit='auto'" in video.describe_videos(
-        both, size=(360, 640), fit="crop"
-    )
+        assert f"note: tall {said} by fit={fit!r}; fit='auto' takes a size that suits\n" in text
+        assert "note: wide" not in text and f"working size: height 72, width 128, fit='{fit}'" in text
     assert "note" not in video.describe_videos(both) and "size" not in video.describe_videos(both)
     assert video.working_size(both, (360, 640), "crop") == (360, 640)
     size = video.working_size([*both, wide], (360, 640), "auto")

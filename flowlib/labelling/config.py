@@ -71,8 +71,8 @@ class LabelConfig:
         return (self.frames - 1) * self.frame_step + 1
 
     def box(self, source: Size | None = None) -> tuple[int, int, int, int]:
-        """(top, left, height, width) of where points lie: the frame; with fit="auto" what of it a video of size `source`
-        fills."""
+        """(top, left, height, width) of where points lie: the whole frame; with fit="auto" what of it a video of size
+        `source` fills."""
         fit = fit_frame(source, self.size, self.fit) if source and self.fit == "auto" else None
         return fit.target_box if fit else (0, 0, *self.size)
 

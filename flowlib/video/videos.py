@@ -350,16 +350,12 @@ def _lost(video: Video, size: Size | None, fit: FitRule) -> list[str]:
     if size is None:
         return []
     (height, width), kept, used = _scales(video.size, size, fit)
-    notes = []
-    if kept < 2 / 3:
-        notes.append(f"loses {1 - kept:.0%} of its picture by fit={fit!r}; fit='auto' keeps all of it")
-    if used < 2 / 3:
-        other = "fit='auto' takes a size that suits"
-        own = "the other videos have another shape or size; give it a dataset of its own"
-        notes.append(f"fills {used:.0%} of the frame by fit={fit!r}; {own if fit == 'auto' else other}")
-    if max(height, width) > 1.5 and fit != "auto":
-        notes.append(f"is enlarged {max(height, width):.2g} times by fit={fit!r}; fit='auto' takes a size that suits")
-    return notes
+    said = [f"loses {1 - kept:.0%} of its picture"] * (kept < 2 / 3)
+    said += [f"fills {used:.0%} of the frame"] * (used < 2 / 3)
+    said += [f"is enlarged {max(height, width):.2g} times"] * (max(height, width) > 1.5 and fit != "auto")
+    other = "fit='auto' takes a size that suits"
+    own = "the other videos have another shape or size; give it a dataset of its own"
+    return [f"{' and '.join(said)} by fit={fit!r}; {own if fit == 'auto' else other}"] if said else []
 
 
 def _describe_skipped(skipped: Iterable[Skipped]) -> list[str]:
