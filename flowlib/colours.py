@@ -20,6 +20,7 @@ FINGERS = {  # of hands: orange to violet by way of green and blue (Okabe and It
     "ring": (64, 150, 226), "pinky": (206, 122, 178),
 }  # fmt: skip
 NEVER = (214, 216, 222)  # points that are never hidden, when the colour is the frame of the first occlusion
+OUTSIDE = (238, 96, 40)  # points that left the region promised for them; those inside are like `NEVER`
 HOLE = (196, 190, 204)  # lilac grey: where nothing of a rebuilt frame came
 NICE_STEPS = (1, 1.5, 2, 3, 4, 5, 6, 8, 10)
 

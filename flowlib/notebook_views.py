@@ -20,11 +20,12 @@ from flowlib.dataset import TrajectoryDataset
 from flowlib.evaluation import Report
 from flowlib.metrics import frame_metrics
 from flowlib.models.baselines import ConstantVelocity
-from flowlib.models.protocols import Predictor, role_of
+from flowlib.models.protocols import Predictor, TrajectoryPrediction, role_of
 from flowlib.plots import (
     Axes,
     Figure,
     error_by_frame,
+    error_map,
     learning_curves,
     magnitude_bar,
     panels,
@@ -34,7 +35,9 @@ from flowlib.plots import (
 )
 from flowlib.shards import find_shards
 from flowlib.tasks.trajectories import TrajectoryTask
+from flowlib.tasks.trajectories.metrics import TrajectoryAnswer
 from flowlib.tasks.trajectories.pictures import difference_picture, rebuilt_frames
+from flowlib.tasks.trajectories.regions import WithRegions
 from flowlib.tracks import Tracks
 from flowlib.training.runs import read_metrics
 from flowlib.viewer import HandViewer, TrajectoryViewer, ViewedClip
@@ -95,7 +98,15 @@ def prediction_viewer(
     answer = TrajectoryTask().ask(predictor, sample, name)
     seen: dict[str, Any] = {"title": _title(sample), "names": ("labels", name), "frame": len(answer.frames) - 1}
     rebuilt, frames = rebuilt_frames(answer), sample.pictures(answer.frames)
-    return TrajectoryViewer(frames, answer.true, answer.predicted, rebuilt=rebuilt, **seen)
+    return TrajectoryViewer(frames, answer.true, answer.predicted, rebuilt=rebuilt, regions=_radii(answer), **seen)
+
+
+def _radii(answer: TrajectoryAnswer) -> np.ndarray | None:
+    """[F N] pixels around a method's points within which the truth is promised to lie, in frame 0 and later ones."""
+    if answer.prediction.radius is None:
+        return None
+    radii = answer.at_true(answer.prediction.radius)
+    return np.concatenate([np.zeros_like(radii[:1]), radii])
 
 
 def predictors_viewer(
@@ -131,7 +142,8 @@ def predictors_viewer(
         rebuilt = {name: rebuilt_frames(answer) for name, answer in answers.items()}
         frames = sample.pictures(first.frames)
         title = f"{first_called[index]}: {_title(sample)}" if isinstance(chosen, Mapping) else _title(sample)
-        clips.append(ViewedClip(frames, first.true, predictions, rebuilt, title=title))
+        regions = {name: radius for name, answer in answers.items() if (radius := _radii(answer)) is not None}
+        clips.append(ViewedClip(frames, first.true, predictions, rebuilt, regions=regions, title=title))
     return TrajectoryViewer.of(clips, truth="labels")
 
 
@@ -140,8 +152,57 @@ def of_the_clip(methods: Mapping[str, Predictor]) -> dict[str, Predictor]:
     return {
         name: method
         for name, method in methods.items()
-        if role_of(method) in ("model", "oracle") or isinstance(method, ConstantVelocity)
+        if role_of(method) in ("model", "oracle")
+        or isinstance(method.predictor if isinstance(method, WithRegions) else method, ConstantVelocity)
     }
+
+
+def spread_figure(
+    methods: Mapping[str, Predictor], dataset: TrajectoryDataset, index: int | None = None
+) -> Figure | None:
+    """What can't be known of a clip, by default the one with the highest motion: for each method that says how sure it
+    is, how far off it may be in the last frame, and how much of the first one's doubt it takes away.
+
+    With regions the radius that holds the promised share of points; else the root mean square that the method expects
+    itself. Those that see fewest frames come first: what goes with the second frame could not be known from one. Where
+    a method gives several futures, their part of the doubt is told, too. Returns None, and says so, where no method
+    says how sure it is.
+    """
+    sample = _sample(dataset, index)
+    ordered = sorted(methods, key=lambda name: len(methods[name].input_frames))
+    answers = {name: TrajectoryTask().ask(methods[name], sample, name) for name in ordered}
+    sure = {name: one for name, one in answers.items() if one.prediction.log_scale is not None}
+    doubts = {name: one.doubt for name, one in sure.items() if one.doubt is not None}
+    if not doubts:
+        print(f"None of these says how sure it is: {', '.join(methods)}")
+        return None
+    height, width = sample.size
+    figure, axes = panels(len(sure), 3, ratio=height / width)
+    limit = nice_limit(np.stack(list(doubts.values())))
+    (first, doubt), *_ = doubts.items()
+    labels, last = thinned(sample.truth, COMPARED), sample.clip.num_frames - 1
+    for row, (name, answer) in zip(axes, sure.items()):
+        seen = " and ".join(map(str, methods[name].input_frames))
+        tracks_over_frame(sample.picture(0), labels, thinned(answer.predicted, COMPARED), size=4.0, ax=row[0])
+        row[0].set_title(f"{name}: sees {seen}, {answer.displacement['ade']:.1f} px off on average", **TITLE)
+        error_map(doubts[name], limit=limit, label="px", ax=row[1])
+        row[1].set_title(f"may be off by, in frame {last}: {doubts[name].mean():.1f} px in the mean", **TITLE)
+        if name == first:
+            row[2].set_axis_off()
+            row[2].set_title(_between(answer.prediction), **TITLE)
+            continue
+        gone = 1 - doubts[name] / np.maximum(doubt, 1e-6)
+        error_map(np.clip(gone, 0, 1), limit=1.0, label="share of the doubt that goes", ax=row[2])
+        share = 1 - doubts[name].mean() / doubt.mean()
+        row[2].set_title(f"{100 * share:.0f} % of the doubt of “{first}” goes{_between(answer.prediction)}", **TITLE)
+    return figure
+
+
+def _between(prediction: TrajectoryPrediction) -> str:
+    if prediction.futures is None:
+        return ""
+    within, between = (part[0, -1].square().mean() for part in prediction.spread())
+    return f" ({100 * float(between / (within + between)):.0f} % of it between its futures)"
 
 
 def prediction_figure(methods: Mapping[str, Predictor], dataset: TrajectoryDataset, index: int | None = None) -> Figure:
@@ -177,7 +238,7 @@ def prediction_figure(methods: Mapping[str, Predictor], dataset: TrajectoryDatas
 
 def error_figure(report: Report) -> Axes:
     """The mean error of every method against the frames ahead, with its interval where there is one."""
-    (series,) = TrajectoryTask.series
+    series = next(one for one in TrajectoryTask.series if one.name == "epe")
     names = [metric.name for metric in report.at_places(series)]
     errors, intervals = {}, {}
     for method in report.methods:
@@ -189,7 +250,12 @@ def error_figure(report: Report) -> Axes:
 
 
 def curves(
-    folder: str | Path, key: str = "ade", label: str = "ADE on visible points, px", *, compared: Any = None
+    folder: str | Path,
+    key: str = "ade",
+    label: str = "ADE on visible points, px",
+    *,
+    compared: Any = None,
+    log: bool = True,
 ) -> Axes:
     """A number of a run's steps and of its validations, by step, from the run's folder; the mean error if not said.
 
@@ -198,6 +264,7 @@ def curves(
     Args:
         folder, key, label: of the run; of the number.
         compared: clips whose error where nothing moves is drawn as a line: those of the validation.
+        log: whether the vertical axis is logarithmic.
     """
     lines = read_metrics(folder)
     drawn = {}
@@ -206,7 +273,7 @@ def curves(
         if points:
             drawn[name] = tuple(zip(*points))
     levels = {} if compared is None else {"zero motion": motionless_error(compared)}
-    return learning_curves(drawn, label=label, smooth={"training"}, levels=levels)
+    return learning_curves(drawn, label=label, log=log, smooth={"training"}, levels=levels)
 
 
 def motionless_error(dataset: Any) -> float:

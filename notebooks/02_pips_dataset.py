@@ -88,6 +88,7 @@ seed: int = 0  # decides which videos are for training, validation and test, and
 device: str = "auto"  # auto, cpu, cuda
 engine: str = "local"  # local, or ray for several GPUs or machines at once
 workers: int = 0  # with ray: how many; 0: one a GPU, or where there is none one for two cores
+calibration: int = 0  # videos kept apart, for regions in 05 that hold what they promise: 90 % needs 9, better 20
 verify: bool = False  # read what is labelled already to the last byte, and do again what is damaged
 strict: bool = False  # fail at the end if a video had to be skipped
 
@@ -109,6 +110,7 @@ from flowlib.labelling.plan import check_chunk
 from flowlib.progress import Progress
 from flowlib.quantities import counted
 from flowlib.sources import find_source
+from flowlib.splits import reserve_calibration
 from flowlib.workspace import Workspace
 
 workspace = Workspace(root).writable()
@@ -143,6 +145,8 @@ report = label(
     workers=workers, verify=verify, strict=strict,
 )  # fmt: skip
 print(report)
+kept = reserve_calibration(workspace.dataset(dataset), calibration)
+print(f"{counted(len(kept), 'video')} kept for calibration.")
 
 # %% [markdown]
 # ## Look at the labels

@@ -77,6 +77,7 @@ runs: str = ""  # several runs to compare, divided by commas, the first one in f
 checkpoint: str = ""  # a file instead of the run's best.pt
 split: str = "test"  # which videos: test, val, train or all
 second_labels: str = ""  # a dataset of the same videos by another tracker: what both agree on within 2 px is the truth
+regions: float = 0.9  # share of points that regions are to hold; needs videos that 02 kept for calibration; 0: none
 report: str = "two_frames"  # name of the report's folder
 input_frames: str = "0,3"  # frames that constant velocity sees
 raft_weights: str = "none"  # for constant velocity by RAFT, too: "" for the published ones, a path, URL or Drive id
@@ -112,9 +113,11 @@ from flowlib.notebook_views import (
     prediction_figure,
     predictors_viewer,
     save_viewer,
+    spread_figure,
 )  # fmt: skip
 from flowlib.own_pictures import own_sample, predict_clip
 from flowlib.tasks.trajectories import ScoringConfig, TrajectoryTask
+from flowlib.tasks.trajectories.regions import with_regions
 from flowlib.training.checkpoints import describe_runs, load_runs
 from flowlib.workspace import Workspace
 
@@ -127,10 +130,13 @@ baselines = all_baselines(
     train, num_frames=test.num_frames, input_frames=parse_frames(input_frames), raft_weights=raft_weights
 )
 shipped = default_methods(test.num_frames, parse_frames(input_frames))
-methods = models | shipped | baselines
+methods, promise = with_regions(
+    models | shipped | baselines, workspace.dataset(dataset), regions, folder=workspace.report(report),
+    second=second_labels and workspace.dataset(second_labels), about=about,
+)  # fmt: skip
 shown = highest_motion(test)
 own = own_sample(own_paths, model, test[shown])
-print(describe_runs(about), describe_labels(test), sep="\n")
+print(describe_runs(about), describe_labels(test), promise, sep="\n")
 
 # %% [markdown]
 # ## Side by side
@@ -159,11 +165,22 @@ Markdown(result.markdown())
 error_figure(result);
 
 # %% [markdown]
+# ## What can't be known
+#
+# How far off a point may be in the last frame, as each method says that can say so: the radius of its region where
+# videos were kept for calibration (the report's "Inside" then says how many points lie inside), else what it expects
+# itself. From one picture nobody can know which way things go; right, how much of that doubt a second picture takes away.
+
+# %%
+spread_figure(methods, test, shown);
+
+# %% [markdown]
 # ## Where it does well, and where it fails
 #
 # One viewer of the clips with the first model's least, middle and largest error, and of the one that moves most. Choose
 # among the clips, and which predictors are shown beside the labels: models, constant velocity, the labels moved like a
-# prediction. "rebuilt" and "difference" among the backgrounds show the frames made from a prediction.
+# prediction. "rebuilt" and "difference" among the backgrounds show the frames made from a prediction. With regions: select
+# a point to see its own, and colour by "Left its region" to see where the truth did.
 
 # %%
 clips = result.extreme_samples() | {"Most motion": shown}

@@ -32,7 +32,9 @@ LAYERS = (
     "models",
     "tasks",
     "training evaluation own_pictures",
-    "notebook_views hand_views",
+    "notebook_views hand_views action_views hand_loops second_frame",
+    "options",
+    "hand_commands",
     "__main__",
 )
 RANK = {room: rank for rank, line in enumerate(LAYERS) for room in line.split()}

@@ -32,10 +32,7 @@ def predict_clips(model: Any, dataset: Any, clips: int = 0) -> tuple[dict[str, A
     batch = make_batch([{"name": str(i)} | example for i, example in enumerate(examples)])
     if isinstance(model, nn.Module):
         model.eval()
-    found = model(batch["images"].to(device_of(model)))
-    scale = None if found.log_scale is None else found.log_scale.cpu()
-    prediction = TrajectoryPrediction(found.displacement.cpu(), found.visibility_logits.cpu(), found.frames, scale)
-    return batch, prediction
+    return batch, model(batch["images"].to(device_of(model))).on("cpu")
 
 
 def show_predictions(batch: dict[str, Any], prediction: TrajectoryPrediction) -> Figure:

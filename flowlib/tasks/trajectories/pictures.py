@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Int, UInt8
 
 from flowlib import metrics
-from flowlib.colours import mark_holes
+from flowlib.colours import magnitude_colours, mark_holes, nice_limit
 from flowlib.geometry import Size, cell_index, rescale_points
 from flowlib.tasks.protocol import Identity, Picture, Strip, StripRow
 from flowlib.tasks.trajectories.case import TrajectoryCase
@@ -23,7 +24,10 @@ READING = (
     "those whose points can mostly be seen). Paths: where points go, drawn on the first picture, blue as labelled, "
     "orange as predicted; dots mark the end. Rebuilt: the last frame, made by moving the first picture's pixels; "
     "a grey veil is where nothing went, and the first picture stands in there. Point at it to see the true frame. "
-    "Off by: white is right, dark red is wrong. Below each name: its mean error on this clip, and the PSNR "
+    "Off by: white is right, dark red is wrong. May be off by, of methods that say how sure they are: how far each "
+    "point may be off in the last frame, violet for not at all; where a method that sees two pictures is darker than "
+    "one that sees one, the second picture told what can't be known from the first. Below each name: its mean error, "
+    "and the PSNR "
     "of the frame it rebuilds."
 )
 Layer = tuple[np.ndarray, np.ndarray, tuple[int, int, int]]  # tracks [S N 2], visible [S N], colour
@@ -45,9 +49,15 @@ def strip_of(title: str, identity: Identity, case: TrajectoryCase, answers: Mapp
     seen = metrics.visible_share(sample.truth.visibility)
     note = f"{seen:.0%} of its points can be seen" if seen == seen else "it has no points"
     note += "" if last else "; no later frame is stored"
-    rows = tuple(_row(name, answer, frame, chosen, last) for name, answer in answers.items())
+    rows = [_row(name, answer, frame, chosen, last) for name, answer in answers.items()]
     heads = ("Paths", f"Rebuilt frame {frame}", "Off by")
-    return Strip(title, identity.name, identity.group, identity.where, note, heads, truth, rows, "the labels")
+    doubts = {name: doubt for name, answer in answers.items() if (doubt := answer.doubt) is not None}
+    if doubts:
+        limit = nice_limit(np.stack(list(doubts.values())))
+        heads, truth = (*heads, f"May be off by, 0 to {limit:g} px"), (*truth, None)
+        shown = {name: Picture(_jpeg(magnitude_colours(doubt, limit))) for name, doubt in doubts.items()}
+        rows = [replace(row, pictures=(*row.pictures, shown.get(row.name))) for row in rows]
+    return Strip(title, identity.name, identity.group, identity.where, note, heads, truth, tuple(rows), "the labels")
 
 
 def _row(name: str, answer: TrajectoryAnswer, frame: int, chosen: np.ndarray, last: Picture | None) -> StripRow:

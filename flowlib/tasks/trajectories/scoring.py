@@ -14,6 +14,7 @@ import torch
 
 from flowlib.clips import ClipSample, content_hash
 from flowlib.downloads import fetch_weights
+from flowlib.geometry import Size
 from flowlib.metrics import Lpips
 from flowlib.models.protocols import Predictor, SeesTruth, TrajectoryPrediction, device_of
 from flowlib.tasks.protocol import Identity, MetricSpec, Results, SeriesSpec, Strip
@@ -26,6 +27,7 @@ from flowlib.workspace import sha256_file
 __all__ = ["ScoringConfig", "TrajectoryCase", "TrajectoryEvaluation"]
 
 ALEXNET = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"  # torchvision's, named by its SHA-256
+OPTIONAL = ("log_scale", "futures", "weights", "radius", "path_radius")  # parts of a prediction
 WHOLE = 0.5  # of its points that a clip must show to stand for others
 
 
@@ -99,7 +101,9 @@ class TrajectoryEvaluation:
         where, S = f"method {name!r}, clip {case.sample.name!r}", case.sample.truth.num_frames
         if not isinstance(found, TrajectoryPrediction):
             raise ValueError(f"{where}: expected a TrajectoryPrediction, got {type(found).__name__}")
+        optional = {part: getattr(found, part) for part in OPTIONAL}
         parts = {"displacement": found.displacement, "visibility_logits": found.visibility_logits}
+        parts |= {part: values for part, values in optional.items() if values is not None}
         for part, values in parts.items():
             if not isinstance(values, torch.Tensor) or values.is_complex():
                 got = values.dtype if isinstance(values, torch.Tensor) else type(values).__name__
@@ -110,15 +114,7 @@ class TrajectoryEvaluation:
             raise ValueError(f"{where}: expected frames below {S}, the clip's length, ascending, got {found.frames}")
         if frames[-1] == 0:
             raise ValueError(f"{where}: expected a frame after frame 0, got {frames}")
-        F, (H, W) = len(frames), case.sample.size
-        for part, expected in (("displacement", [1, F, 2, H, W]), ("visibility_logits", [1, F, H, W])):
-            if list(parts[part].shape) != expected:
-                raise ValueError(f"{where}: expected {part} {expected}, got {list(parts[part].shape)}")
-        parts = {part: values.float().cpu() for part, values in parts.items()}
-        for part, values in parts.items():
-            bad = int((~values.isfinite()).sum())
-            if bad:
-                raise ValueError(f"{where}: expected finite {part}, got NaN or infinity in {bad} places")
+        parts = _checked_parts(parts, len(frames), case.sample.size, where)
         return TrajectoryPrediction(**parts, frames=tuple(map(int, frames)))
 
     def answer(self, prediction: TrajectoryPrediction, case: TrajectoryCase) -> TrajectoryAnswer:
@@ -147,6 +143,26 @@ class TrajectoryEvaluation:
 
     def summary(self, results: Results) -> list[str]:
         return summarise(results)
+
+
+def _checked_parts(parts: dict[str, torch.Tensor], F: int, size: Size, where: str) -> dict[str, torch.Tensor]:
+    """The tensors of a prediction of F frames, on the CPU; `ValueError` where one has another shape or no sense."""
+    H, W = size
+    K = parts["futures"].shape[1] if "futures" in parts and parts["futures"].ndim > 1 else 0
+    if ("futures" in parts) != ("weights" in parts):
+        raise ValueError(f"{where}: expected futures with their weights, got one without the other")
+    shapes = {"displacement": [1, F, 2, H, W], "futures": [1, K, F, 2, H, W], "weights": [1, K]}
+    for part, values in parts.items():
+        if list(values.shape) != (expected := shapes.get(part, [1, F, H, W])):
+            raise ValueError(f"{where}: expected {part} {expected}, got {list(values.shape)}")
+    parts = {part: values.float().cpu() for part, values in parts.items()}
+    for part, values in parts.items():
+        bad = int((~values.isfinite()).sum())
+        if bad:
+            raise ValueError(f"{where}: expected finite {part}, got NaN or infinity in {bad} places")
+    if "weights" in parts and ((weights := parts["weights"]) < 0).any() | ((weights.sum() - 1).abs() > 1e-3):
+        raise ValueError(f"{where}: expected weights of 0 or more that sum to 1, got {weights[0].tolist()}")
+    return parts
 
 
 def _lpips_file(weights: str) -> tuple[Path, str]:

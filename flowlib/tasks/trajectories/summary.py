@@ -66,10 +66,11 @@ def _against(results: Results, other: str, what: str) -> str:
     else:
         word = "less" if difference.mean < 0 else "more"
         start = f"That is {share:.0%} {word} than {what}, “{other}” ({theirs:.2f} px)"
-    return f"{start}; {_chance(difference)}."
+    return f"{start}; {told_apart(difference)}."
 
 
-def _chance(difference: Estimate) -> str:
+def told_apart(difference: Estimate) -> str:
+    """Whether a difference in pixels is more than chance."""
     if not difference.has_interval:
         return "with a single video nobody can say whether that is chance"
     interval = f"difference {difference.mean:+.2f} [{difference.low:+.2f}, {difference.high:+.2f}] px, video by video"
