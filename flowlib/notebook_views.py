@@ -230,7 +230,7 @@ def prediction_figure(methods: Mapping[str, Predictor], dataset: TrajectoryDatas
         rebuilt = answer.case.rebuild(answer.prediction, last, "frame")
         score = frame_metrics(true_frame, rebuilt.frame, {"covered": rebuilt.covered})["psnr_covered"]
         holes = 100 * (1 - rebuilt.covered.mean())
-        title = f"frame {last} rebuilt: {score:.1f} dB where covered; grey, {holes:.0f} %: nothing came there"
+        title = f"frame {last} rebuilt: {score:.1f} dB where covered; grey, {holes:.0f} %: nothing seen to come"
         show_image(mark_holes(rebuilt.frame, rebuilt.covered), title, ax=row[1])
         show_image(difference_picture(true_frame, rebuilt.frame), "off by (white: right, dark red: wrong)", ax=row[2])
     return figure
@@ -246,7 +246,9 @@ def error_figure(report: Report) -> Axes:
         errors[method] = [0.0] + [one.mean for one in estimates]
         if all(one.has_interval for one in estimates):
             intervals[method] = ([0.0] + [one.low for one in estimates], [0.0] + [one.high for one in estimates])
-    return error_by_frame(errors, intervals=intervals, label="mean error on visible points, px")
+    oracles = [method for method in report.methods if report.role(method) == "oracle"]
+    label = "mean error on visible points, px"
+    return error_by_frame(errors, intervals=intervals, label=label, dashed=oracles)
 
 
 def curves(
