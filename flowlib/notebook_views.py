@@ -228,7 +228,8 @@ def prediction_figure(methods: Mapping[str, Predictor], dataset: TrajectoryDatas
         tracks_over_frame(first, labels, predicted, size=4.0, legend=named, ax=row[0])
         row[0].set_title(f"{name}: {answer.displacement['ade']:.1f} px off on average", **TITLE)
         rebuilt = answer.case.rebuild(answer.prediction, last, "frame")
-        score = frame_metrics(true_frame, rebuilt.frame, {"covered": rebuilt.covered})["psnr_covered"]
+        true, made, covered = map(sample.on_picture, (true_frame, rebuilt.frame, rebuilt.covered))
+        score = frame_metrics(true, made, {"covered": covered})["psnr_covered"]
         holes = 100 * (1 - rebuilt.covered.mean())
         title = f"frame {last} rebuilt: {score:.1f} dB where covered; grey, {holes:.0f} %: nothing seen to come"
         show_image(mark_holes(rebuilt.frame, rebuilt.covered), title, ax=row[1])
