@@ -3,7 +3,8 @@
     frames      uint8 [F H W 3], each once, however many clips use it
     per clip    float32 tracks [S N 2], float32 queries [N 3], bool visibility [S N], uint8 confidence [S N] if any
     index       JSON: content_sha256 of the shard, size, fit if that is auto, num_frames F, for each clip's key the
-                rows of its frames and where its tracks begin, and the keys of the clips with a confidence if there are any
+                rows of its frames and where its tracks begin, and the keys of the clips with a confidence if there are
+                any
     tail        32 bytes: SHA-256 of the index; 8 bytes: length of the index, little-endian; 16 bytes: MAGIC
 
 Written atomically and for the content of one shard, so a killed build leaves whole files and goes on with the next, and
