@@ -167,7 +167,8 @@ def main() -> None:
         result |= {"three ways": ways.rows, "h_n": ways.h_n, "odd batches": odd, "drift": drift.rows}
         curve = noise_curve(model, task, test, args.noise, args.folder / "reports" / "noise", seed)
         print(curve._repr_markdown_(), f"falls: {curve.falls}", sep="\n")
-        result["noise"] = {mm: right / count for mm, (right, count) in curve.levels.items()}
+        shares = {kind: {mm: right / count for mm, (right, count) in own.items()} for kind, own in curve.levels.items()}
+        result |= {"noise": shares, "noise falls": curve.falls}
         if args.attentions:
             config = replace(args.config, name="attention")
             table = try_attention(

@@ -11,7 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, is_dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
 from shutil import rmtree
 from typing import Annotated, Any, Literal  # no `annotations` of `__future__`: tyro can't evaluate a local class's
@@ -20,7 +20,7 @@ import flowlib
 from flowlib.hand_commands import HANDS
 from flowlib.options import InWorkspace, Split, WithModel
 from flowlib.quantities import counted
-from flowlib.workspace import Workspace, atomic_write, check_name, find_clone
+from flowlib.workspace import Workspace, check_name, find_clone
 
 Conventions = Literal["flowlib", "cotracker", "pips", "tapnet", "tapvid"]
 USAGE, INTERRUPTED = 2, 130  # exit codes, beside 0 and 1
@@ -131,18 +131,27 @@ def make_probe() -> type:
     """list the videos of a folder: what can be used, what can't and why"""
     import tyro
 
+    from flowlib.geometry import FitRule, check_size
     from flowlib.progress import Progress
     from flowlib.sources import find_source
-    from flowlib.video import describe_videos, probe_all
+    from flowlib.video import describe_videos, probe_all, working_size
 
     @dataclass(frozen=True)
     class Probe(InWorkspace):
         source: tyro.conf.Positional[str] = "sample"  # sample, synthetic, a folder or a video; "" for videos/ in root
+        height: int = 360  # of the working size, pixels; with fit auto it has at most height × width pixels
+        width: int = 640
+        fit: FitRule = "auto"  # auto chooses a size that keeps pictures whole; crop, pad and stretch take the one above
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            check_size((self.height, self.width), "height and width")
 
         def __call__(self) -> None:
             found = find_source(self.source, Workspace(self.root), progress=Progress)
             videos, skipped = probe_all(found, progress=Progress)
-            print(describe_videos(videos, skipped))
+            size = working_size(videos, (self.height, self.width), self.fit)
+            print(describe_videos(videos, skipped, size=size, fit=self.fit))
             print(f"{counted(len(videos), 'video')} can be used, {sum(one.is_video for one in skipped)} can't.")
 
     return Probe
@@ -176,6 +185,7 @@ def make_label() -> type:
         def __call__(self) -> None:
             found = find_source(self.source, self.workspace, progress=Progress)
             plan = make_plan(found, self.config, cache=self.workspace.scans, progress=True)
+            plan = plan.into(self.workspace.dataset(self.dataset))
             print(plan)
             options = {name: value for name, value in vars(self).items() if name not in ("root", "source", "config")}
             print(label(plan, self.workspace, **options))
@@ -189,28 +199,17 @@ def make_train() -> type:
 
     from flowlib.augmentation import AugmentConfig
     from flowlib.dataset import describe_splits, open_splits
-    from flowlib.models.fcn import TrajectoryFCN
+    from flowlib.models.networks import NetworkConfig
     from flowlib.notebook_views import highest_motion_clips
     from flowlib.tasks.trajectories import TrajectoryTask
     from flowlib.training import TrainConfig, fit
     from flowlib.training.runs import run_folder
 
     @dataclass(frozen=True)
-    class Network:
-        backbone: str = "fcn_resnet50"  # also deeplabv3_resnet50, lraspp_mobilenet_v3_large, or timm/ and a name there
-        weights: str = "auto"  # auto (ImageNet if it can be had), none, imagenet, coco, a path, URL or Drive id
-        stride_in: str = "3x3"  # of these weights: 3x3 as torchvision's, or 1x1 as the first ResNets'
-        conv1: str = "difference"  # how the first layer's weights serve two frames, or duplicate, mean, zero
-        head: str = "fine"  # or torchvision (stride 8: smooth and grid-like)
-        batch_norm: str = "train"  # or frozen, group
-        input_frames: tuple[int, ...] = (0, 3)  # frames of a clip that the network sees
-        working_size: tuple[int, int] | None = None  # height and width that it works at; None: the clips' own
-
-    @dataclass(frozen=True)
     class Train(OnDataset):
         unpacked: bool = False  # read clips from an unpacked cache: the same, many times as fast
         clips: int = 0  # train on so many of the clips with the highest motion; 0: on all
-        network: Annotated[Network, tyro.conf.arg(name="")] = Network()
+        network: Annotated[NetworkConfig, tyro.conf.arg(name="")] = NetworkConfig()
         config: Annotated[TrainConfig, tyro.conf.arg(name="")] = TrainConfig("two_frames", steps=2000, batch_size=4)
         task: Annotated[TrajectoryTask, tyro.conf.arg(name="")] = TrajectoryTask()
         augmented: bool = False  # change the clips at random, as the augmentation's options say
@@ -226,7 +225,7 @@ def make_train() -> type:
             first = os.environ.get("RANK", "0") == "0"  # of the processes of a launcher
             if first:
                 print(describe_splits(splits))
-            model = TrajectoryFCN(num_frames=splits["train"].num_frames, **asdict(self.network))
+            model = self.network.make(splits["train"].num_frames)
             task = replace(self.task, augment=self.augmentation) if self.augmented else self.task
             folder = run_folder(self.config.name, self.workspace.runs)
             result = fit(model, task, training, splits.get("val"), self.config, folder=folder)
@@ -245,11 +244,13 @@ def make_evaluate() -> type:
     from flowlib.evaluation import EvalConfig, evaluate
     from flowlib.models.baselines import all_baselines
     from flowlib.tasks.trajectories import ScoringConfig, TrajectoryTask
+    from flowlib.training.checkpoints import describe_runs, load_runs
 
     @dataclass(frozen=True)
     class Evaluate(WithModel, OnDataset):
         config: Annotated[EvalConfig, tyro.conf.arg(name="")] = EvalConfig()
         scoring: Annotated[ScoringConfig, tyro.conf.arg(name="")] = ScoringConfig()
+        runs: str = ""  # several runs to compare, divided by commas, the first one in front; "" for run alone
         second_labels: str = ""  # a dataset of the same videos by another tracker: what both agree on is the truth
         tolerance: float = 2.0  # pixels that the two may differ
         most_left_out: float = 1.0  # clips are passed over of which they leave out a larger share
@@ -265,10 +266,12 @@ def make_evaluate() -> type:
             second = self.workspace.dataset(self.second_labels) if self.second_labels else ""
             test = open_labels(self.workspace.dataset(self.dataset), self.split, second, **chosen)
             print(describe_labels(test))
-            model, about = self.model()
+            found = load_runs(self.workspace.runs, self.runs or self.run, self.checkpoint, device=self.device)
+            models, about = found
+            print(describe_runs(about))
             seen = {"num_frames": test.num_frames, "input_frames": self.input_frames}
-            methods = {"model": model} | all_baselines(train, raft_weights=self.raft_weights, **seen)
-            options: dict[str, Any] = {"config": self.config, "allow_leak": self.allow_leak, "about": {"model": about}}
+            methods = models | all_baselines(train, raft_weights=self.raft_weights, **seen)
+            options: dict[str, Any] = {"config": self.config, "allow_leak": self.allow_leak, "about": about}
             report = evaluate(methods, task, test, folder=folder, train=train, **options)
             print(report.markdown(), f"Report: {report.save(folder)}", sep="\n")
 
@@ -288,9 +291,12 @@ class Predict(WithModel):
     height: int = 0  # the pictures are brought to, pixels; 0: as they are, but no side longer than 640
     width: int = 0
     grid: int = 32  # grid × grid points are drawn
+    scale: float = 20.0  # pixels at which the colours of a displacement are full
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not self.scale > 0:
+            raise ValueError(f"scale: expected more than 0 pixels, got {self.scale:g}")
         if not self.inputs:
             raise ValueError("inputs: expected a picture, two of them, or a video, got none")
         least = {"first_frame": 0, "height": 0, "width": 0, "grid": 1}
@@ -301,30 +307,18 @@ class Predict(WithModel):
             raise ValueError(f"height and width: expected both or neither, got {self.height} and {self.width}")
 
     def __call__(self) -> None:
-        from flowlib.notebook_views import own_clip, own_size, own_viewer
-        from flowlib.video import encode_image
+        from flowlib.own_pictures import predict
 
-        size = (self.height, self.width) if self.height else own_size(self.inputs[0], self.first_frame)
-        folder = self.workspace.report(self.report)
-        model: Any
+        model, size = None, (self.height, self.width) if self.height else None
         if self.run or self.checkpoint:
             model, _ = self.model()
-        else:
+        elif (self.flow, self.flow_weights) != ("dis", ""):
             from flowlib.models.guided import load_default
-            from flowlib.video.images import is_picture
 
-            frames = 1 if len(self.inputs) == 1 and is_picture(self.inputs[0].name) else 2
-            flow = (self.flow, self.flow_weights) if frames == 2 else ("dis", "")
-            model = load_default(frames, flow=flow[0], flow_weights=flow[1])
-        sample = own_clip(self.inputs, model.input_frames, size, model.num_frames, self.first_frame, self.grid)
-        viewer, rebuilt = own_viewer(model, sample)
-        print(viewer.to_html(folder / "prediction.html"))
-        pngs = {"prediction.png": bytes(viewer.snapshot())}
-        pngs |= {f"rebuilt/{number:03d}.png": encode_image(frame, "png") for number, frame in enumerate(rebuilt)}
-        for name, data in pngs.items():
-            with atomic_write(folder / name) as temporary:
-                temporary.write_bytes(data)
-            print(folder / name)
+            model = load_default(2, flow=self.flow, flow_weights=self.flow_weights)
+        found = predict(self.inputs, model, size=size, first_frame=self.first_frame, grid=self.grid)
+        print(*found.save(self.workspace.report(self.report), self.scale), sep="\n")
+        print(f"{found}; colours are full at {self.scale:g} px")
 
 
 @dataclass(frozen=True)

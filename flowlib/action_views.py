@@ -10,7 +10,6 @@ import hashlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from flowlib.sources import write_actions
 from flowlib.synthetic import ACTIONS
 from flowlib.tasks.action import ActionTask, training_set
 from flowlib.tasks.action.metrics import calibration_error, class_accuracy, mcnemar, wilson
+from flowlib.tasks.action.task import MEAN_LENGTH
 from flowlib.tasks.action.tracks import TrackConfig, TrackSequences, track_videos
 from flowlib.tasks.hand_pose import PoseTask
 from flowlib.tasks.pose_and_action import PosedSequences, predict_poses
@@ -44,6 +44,7 @@ PUBLISHED_DRIFT = (
     (20, 1e-4),
     (100, 1e-3),
 )  # (epochs, difference up to there), laboratory notes of hsed/fyp
+KINDS = ("anew in every frame", "alike in all frames")  # noise on joints
 Hands = HandSequences | PosedSequences | TruePoses
 Sequences = Hands | TrackSequences
 SOURCES = ("hands", "tracks")
@@ -165,19 +166,29 @@ def accuracy_table(report: Report) -> str:
 # --------------------------------------------------------------------------------------------------------------- noise
 
 
-def noisy_poses(sequences: HandSequences | TruePoses, mm: float, seed: int = 0) -> PosedSequences:
-    """Sequences whose true joints are each moved at random in every frame, `mm` on average.
+def noisy_poses(
+    sequences: HandSequences | TruePoses, mm: float, *, lasting: bool = False, seed: int = 0
+) -> PosedSequences:
+    """Sequences whose true joints are moved at random, `mm` on average, each by itself.
 
     The directions are the same for every `mm`, so that accuracies differ by how far alone.
+
+    Args:
+        sequences: with their true poses.
+        mm: mean distance.
+        lasting: alike in all frames of a sequence; else in each anew.
+        seed: of the directions.
     """
     poses = {}
     for index in range(len(sequences)):
         sample = sequences[index]
         key = int(hashlib.sha256(sample["key"].encode()).hexdigest()[:16], 16)
-        moved = np.random.default_rng((seed, key)).standard_normal(sample["pose"].shape)
-        scale = mm / np.sqrt(8 / np.pi) / (sample["cube"].numpy() / 2)
+        frames = 1 if lasting else len(sample["pose"])
+        moved = np.random.default_rng((seed, key)).standard_normal((frames, *sample["pose"].shape[1:]))
+        scale = mm / MEAN_LENGTH / (sample["cube"].numpy() / 2)
         poses[sample["key"]] = (sample["pose"].numpy() + moved * scale[:, None, None]).astype(np.float32)
-    return PosedSequences(sequences, poses, f"true joints moved by {mm:g} mm on average, each by itself")
+    kind = KINDS[lasting]
+    return PosedSequences(sequences, poses, f"true joints moved by {mm:g} mm on average, each by itself, {kind}")
 
 
 @dataclass(frozen=True)
@@ -185,39 +196,45 @@ class NoiseCurve:
     """How often actions are told from joints that lie so far off.
 
     Attributes:
-        levels: mean distance of a joint in mm -> (right, of so many).
+        levels: for each of `KINDS`: mean distance of a joint in mm -> (right, of so many).
         beside: what others have published: mm -> share right.
     """
 
-    levels: dict[float, tuple[int, int]]
+    levels: dict[str, dict[float, tuple[int, int]]]
     beside: dict[float, float]
 
     @property
-    def shares(self) -> list[float]:
-        return [right / count for right, count in self.levels.values()]
-
-    @property
-    def falls(self) -> bool:
-        """Whether more noise never helps, up to what chance does: no share lies above the interval of one before."""
-        ends = [wilson(*level) for level in self.levels.values()]
-        return all(low <= before for (_, before), (low, _) in pairwise(ends))
+    def falls(self) -> dict[str, bool]:
+        """Of each kind, whether more noise never helps, up to what chance does: no share's interval lies above that of
+        any with less noise."""
+        ends = {kind: [wilson(*level) for level in levels.values()] for kind, levels in self.levels.items()}
+        return {
+            kind: all(low <= before[1] for place, (low, _) in enumerate(own) for before in own[:place])
+            for kind, own in ends.items()
+        }
 
     def figure(self, ax: Axes | None = None) -> Axes:
         """Shares over millimetres with Wilson's intervals, and the published points."""
-        mm, ends = list(self.levels), [wilson(*level) for level in self.levels.values()]
-        curves = {"noise on true joints, here": (mm, self.shares)}
+        curves: dict[str, Any] = {}
+        intervals: dict[str, Any] = {}
+        for kind, levels in self.levels.items():
+            name = f"true joints moved, {kind}"
+            curves[name] = (list(levels), [right / count for right, count in levels.values()])
+            intervals[name] = tuple(zip(*(wilson(*level) for level in levels.values())))
         if self.beside:
             curves["pose networks on FPHA, 45 actions (published)"] = tuple(zip(*sorted(self.beside.items())))
-        intervals = {"noise on true joints, here": tuple(zip(*ends))}
         axis = "mean joint error, mm"
         return learning_curves(curves, label="share right", log=False, axis=axis, intervals=intervals, ax=ax)
 
     def _repr_markdown_(self) -> str:
-        rows = []
-        for mm, (right, count) in self.levels.items():
-            low, high = wilson(right, count)
-            rows.append(f"| {mm:.1f} | {right} of {count} | {right / count:.3f} [{low:.3f}, {high:.3f}] |")
-        return "\n".join(["| mm | right | share |", "| ---: | ---: | --- |", *rows])
+        lines = ["| joints moved | mm | right | share |", "| --- | ---: | ---: | --- |"]
+        for kind, levels in self.levels.items():
+            for mm, (right, count) in levels.items():
+                low, high = wilson(right, count)
+                lines.append(
+                    f"| {kind} | {mm:.1f} | {right} of {count} | {right / count:.3f} [{low:.3f}, {high:.3f}] |"
+                )
+        return "\n".join(lines)
 
 
 def noise_of(
@@ -247,13 +264,14 @@ def noise_curve(
     Raises:
         ValueError: no numbers.
     """
-    found = {}
+    found: dict[str, dict[float, tuple[int, int]]] = {kind: {} for kind in KINDS}
     for mm in parse_levels(levels):
-        noisy = noisy_poses(truth, mm, seed)
-        error = joint_error(truth, {sample["key"]: sample["pose"].numpy() for sample in noisy})
-        report = evaluate({"model": model}, task, noisy, folder=folder, pictures=False, progress=False)
-        right = report.per_sample("model", "top1")
-        found[round(error, 2)] = (int(right.sum()), len(right))
+        for lasting, kind in enumerate(KINDS):
+            noisy = noisy_poses(truth, mm, lasting=bool(lasting), seed=seed)
+            error = joint_error(truth, {sample["key"]: sample["pose"].numpy() for sample in noisy})
+            report = evaluate({"model": model}, task, noisy, folder=folder, pictures=False, progress=False)
+            right = report.per_sample("model", "top1")
+            found[kind][round(error, 2)] = (int(right.sum()), len(right))
     entries = [figure for entry in published("fpha", "noise") for figure in entry["figures"]]
     return NoiseCurve(found, {figure["mm"]: figure["accuracy"] for figure in entries})
 

@@ -174,7 +174,7 @@ def make_hands_action() -> type:
     from flowlib.training.runs import run_folder
 
     quick = TrainConfig(
-        "action", steps=1500, batch_size=20, optimizer="amsgrad", weight_decay=0.0, learning_rate=3e-3, clip="none",
+        "action", steps=2000, batch_size=20, optimizer="amsgrad", weight_decay=0.0, learning_rate=3e-3, clip="none",
         schedule="constant", validate_every=100, save_every=100, num_workers=0,
     )  # fmt: skip
 

@@ -5,7 +5,7 @@ from typing import Any, Literal  # no `annotations` of `__future__`: tyro can't 
 
 from flowlib.workspace import Workspace, check_name
 
-Split = Literal["train", "val", "test", "all"]
+Split = Literal["train", "val", "test", "calibration", "all"]
 
 
 @dataclass(frozen=True)

@@ -196,7 +196,7 @@ config = TrainConfig(
     seed=seed, device=device,
 )  # fmt: skip
 result = fit(model, task, train, validation, config, folder=run_folder(run, workspace.runs))
-print(f"{result.step} of {steps} steps; {result.finished or 'run it again to go on'}")
+print(result)
 
 # %%
 curves(result.folder, "mpjpe", "mean joint error, mm");

@@ -76,7 +76,7 @@ source: str = "hands"  # what is classified: hands (the store of notebook 06) or
 dataset: str = "hands"  # name of the store of hands, or of tracks; another name for tracks
 folder: str = ""  # of videos, a folder for each action; "" for the built-in motions, rendered
 scenes: int = 30  # of the built-in motions
-tracker: str = "lucas_kanade"  # of points in videos: lucas_kanade, raft, pips, alltracker; exact for the built-in motions
+tracker: str = "lucas_kanade"  # of points: lucas_kanade, raft, pips, alltracker; exact for the built-in motions
 poses: str = "truth"  # whose joints: truth, or the name of a run of notebook 06, whose joints are taken
 partners: bool = True  # whether actions come in pairs, side by side, as those of the synthetic hand do
 run: str = "action"  # name of the run; other settings want another name
@@ -90,7 +90,7 @@ components: int = 0  # of a pose prior that joints go through first; 0: none, 30
 max_frames: int = 0  # longer sequences are cut to their first frames; 0: none is
 train_noise: float = 0.0  # mm, how far joints of training sequences are moved at random
 noise: str = "0,5,10,20"  # mm, how far the joints of test sequences are moved at random, by comma
-steps: int = 1500  # optimiser steps in all
+steps: int = 2000  # optimiser steps in all
 batch_size: int = 20  # sequences a step
 learning_rate: float = 0.003  # of the optimiser, at its highest
 schedule: str = "constant"  # of the learning rate: constant (steps may be raised later), cosine or one_cycle
@@ -206,8 +206,8 @@ observed_figure(evaluation);
 # %% [markdown]
 # ## How exact must the joints be?
 #
-# True joints of hands, each moved at random in every frame. Beside it what others found with several pose networks on other
-# hands and 45 actions: a network's errors last, and mislead more than noise that changes from frame to frame.
+# True joints of hands, each moved at random: in every frame anew, or in all frames of a sequence alike, as the errors of
+# a network last. Beside it what others found with several pose networks on other hands and 45 actions.
 
 # %%
 falling = noise_of(best, task, test, noise, workspace.report(report), seed)
@@ -225,7 +225,7 @@ falling and falling.figure();
 three_ways(best, task, test)
 
 # %% [markdown]
-# Rounding differs, and training makes more of it with every step.
+# Rounding differs, and training makes more of it with every step: how far do networks of one start drift apart?
 
 # %%
 training_drift(
@@ -247,4 +247,4 @@ table
 
 # %%
 print(f"Table, figures and a page to read: {workspace.report(report)}; checkpoint: {result.best}")
-print("Next: poses = the run of notebook 06, to see what a network's joints cost; more noise; another attention.")
+print("Next: 08_pose_and_action lets pose and action help each other. Or poses = the run of notebook 06, to see what a network's joints cost; more noise; another attention.")

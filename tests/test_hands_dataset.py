@@ -330,6 +330,17 @@ def test_bad_options_are_told(store, options, said, refuses):
         HandFrames(store, **options)
 
 
+def test_turned_crops_do_not_reach_beyond_the_stored_windows(store):
+    """The store holds 320 mm: cubes of 230 at any turn (325, within the rim), of 300 only up to some 6°."""
+    anywhere, little = HandAugment(("rot",)), HandAugment(("rot",), angle=5.0)
+    generator = torch.Generator().manual_seed(0)
+    frames, large = (HandFrames(store, "train", CropConfig(cube=cube, size=32)) for cube in (230.0, 300.0))
+    frames[0].augmented(anywhere, generator)
+    large[0].augmented(little, generator)
+    with pytest.raises(ValueError, match=r"300 mm turned by up to 180° need windows of 424 mm, .* holds 320; turn by"):
+        large[0].augmented(anywhere, generator)
+
+
 def test_max_frames_below_zero_is_told(store, refuses):
     with refuses("max_frames: expected a number of frames, or 0 for all, got -1"):
         HandSequences(store, "train", CROP, max_frames=-1)

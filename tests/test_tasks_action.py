@@ -81,7 +81,9 @@ def test_sums_of_parts_are_the_sums_of_the_whole(action_task, train_poses):
 
 def test_few_sequences_can_be_learned_and_a_checkpoint_gives_them_again(action_task, train_poses, test_poses, tmp_path):
     model = net()
-    run = fit(model, action_task, train_poses, test_poses, config(steps=30, batch_size=8, learning_rate=0.03), folder=tmp_path)
+    run = fit(
+        model, action_task, train_poses, test_poses, config(steps=30, batch_size=8, learning_rate=0.03), folder=tmp_path
+    )
     learned = action_task.values(*(
         part(batch_of(action_task, train_poses, range(8))) for part in (
             lambda batch: action_task.sums(model.eval(), batch, {}), action_task.counts)

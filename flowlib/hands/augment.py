@@ -65,6 +65,15 @@ class HandAugment:
             if not 0 <= (value := getattr(self, name)) <= most or math.isinf(value):
                 raise ValueError(f"{name}: expected a number from 0 to {most:g}, got {value!r}")
 
+    def reach(self, cube: float) -> float:
+        """Side in mm, of a square picture, that crops of a cube's own size read at any turn that may be drawn.
+
+        >>> round(HandAugment(("rot",), angle=30.0).reach(200.0), 1), HandAugment(("trans",)).reach(200.0)
+        (273.2, 200.0)
+        """
+        turn = math.radians(min(self.angle, 45.0)) if "rot" in self.modes else 0.0
+        return cube * (math.cos(turn) + math.sin(turn))
+
     def draw(self, *seed: int) -> Motion:
         """The motion of one sample: a function of the seed's numbers (say seed, epoch and index) alone.
 

@@ -49,6 +49,7 @@ from flowlib.splits import SPLITS
 FRAME = ("crop", "pose", "joints", "visible", "centre", "rotation", "cube", "intrinsics", "frame", "action")
 FRAME += ("key", "subject")
 SEQUENCE = (*FRAME, "length")
+RIM = 0.04  # of a stored window's side that a turned crop may reach beyond it: the tips of its corners
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +93,12 @@ class HandSample(Mapping[str, Any]):
         return len(FRAME if isinstance(self._rows, int) else SEQUENCE)
 
     def augmented(self, augment: HandAugment, generator: torch.Generator) -> HandSample:
-        """This sample after a motion that `augment` draws from a generator; the same state gives the same motion."""
+        """This sample after a motion that `augment` draws from a generator; the same state gives the same motion.
+
+        Raises:
+            ValueError: turned crops would read what the store doesn't hold.
+        """
+        self._hands.check_turns(augment)
         return self.moved(augment.draw(int(torch.randint(2**62, (), generator=generator))))
 
     def moved(self, motion: Motion) -> HandSample:
@@ -273,6 +279,18 @@ class _Hands(Dataset):
         """The true poses of all frames, float32, as `pose` of the samples; decodes no depth."""
         return np.concatenate([take.poses for take in self._takes])
 
+    def check_turns(self, augment: HandAugment) -> None:
+        """Raise `ValueError` if the corners of turned crops lie where the store has no depth and would read as empty.
+
+        Their outermost tips may: no more than `RIM` of the window's side, where a hand in its middle doesn't reach.
+        """
+        window, cube = self.store_config.window, self.config.cube
+        if (needed := augment.reach(cube)) > window * (1 + RIM):
+            raise ValueError(
+                f"augment: crops of {cube:g} mm turned by up to {augment.angle:g}° need windows of {needed:.0f} mm, "
+                f"{self.root} holds {window:g}; turn by less, or write it again with StoreConfig(window={needed:.0f})"
+            )
+
     def fit_pca(self, config: PCAConfig | None = None, *, folder: str | Path | None = None) -> PosePCA:
         """A basis of this split's poses, see `pca.fit_pca`; kept in `pca/` of the store, or in `folder`.
 
@@ -348,7 +366,7 @@ class HandSequences(_Hands):
         max_frames: longer sequences are cut to their first frames; 0 cuts none.
 
     Raises:
-        As `HandFrames`.
+        FileNotFoundError, StoreError, ValueError: as `HandFrames`.
     """
 
     def __init__(

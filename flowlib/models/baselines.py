@@ -8,7 +8,7 @@ which videos (`trained_on`), so that an evaluation can refuse them there.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,10 +18,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flowlib.clips import ClipSample
+from flowlib.clips import ClipSample, content_hash
 from flowlib.dataset.about import fingerprint_of, videos_of
 from flowlib.flow import DISFlow, OpticalFlow, RAFTFlow
 from flowlib.geometry import Size, cell_grid, cell_index, inside, pixel_grid, resize_field
+from flowlib.models.futures import GAINS
 from flowlib.models.protocols import Predictor, Role, TrajectoryPrediction, description_of
 from flowlib.models.protocols import trained_on as _trained_on
 from flowlib.quantities import counted
@@ -258,6 +259,115 @@ class Scaled:
         return about | {"gains": self.gains, "fitted_on": self.source}
 
 
+class ManyGains:
+    """Another predictor's motion times each of a few gains: several futures that anyone can guess.
+
+    Most of what K guesses are worth comes from having K, so whoever gives several has to beat these. Use
+    `ManyGains.fit`, which counts how often each gain is best and how far off the best one is.
+
+    Args:
+        predictor: the one that is scaled.
+        gains: [K] of its displacement in all frames.
+        weights: [K] how likely each is; all alike if None.
+        scales: [S] Laplace scale in pixels of each frame of the clip; None for no scale.
+        trained_on, source: as in `Scaled`.
+    """
+
+    role: ClassVar[Role] = "baseline"
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        gains: Sequence[float] = GAINS,
+        weights: Sequence[float] | None = None,
+        scales: Sequence[float] | None = None,
+        trained_on: tuple[str, ...] = (),
+        source: str = "",
+    ) -> None:
+        self.predictor, self.gains, self.source = predictor, [float(gain) for gain in gains], source
+        if not self.gains:
+            raise ValueError("gains: expected at least one, got none")
+        self.weights, self.scales = _check_weights(weights, len(self.gains)), scales
+        self.trained_on = _trained_on(predictor) + tuple(trained_on)
+        self.input_frames = predictor.input_frames
+
+    @classmethod
+    def fit(cls, predictor: Predictor, dataset: Any, gains: Sequence[float] = GAINS) -> ManyGains:
+        """Weights and scales from the visible points of `dataset`."""
+        made = cls(predictor, gains)
+        weights, scales = _fit_futures(made, _samples(dataset))
+        return cls(predictor, gains, weights, scales, **_origin(dataset))
+
+    def __call__(self, images: Tensor) -> TrajectoryPrediction:
+        """Predict from `images` [B n 3 H W]."""
+        one = self.predictor(images)
+        gains = one.displacement.new_tensor(self.gains)[:, None, None, None, None]
+        return _with_futures(one, one.displacement[:, None] * gains, self.weights, self.scales)
+
+    def describe(self) -> dict[str, Any]:
+        inner = description_of(self.predictor) or {"name": type(self.predictor).__name__}
+        first = inner.get("summary") or f"The same as {inner['name']}."
+        summary = f"{first} Its motion times {', '.join(f'{gain:g}' for gain in self.gains)} are its futures."
+        about = {"name": "gains", "summary": summary, "predictor": inner, "gains": self.gains}
+        return about | {"weights": self.weights, "scales": self.scales, "fitted_on": self.source}
+
+
+class MotionDraws:
+    """Motions of K clips drawn from the training set, whatever the pictures show. Use `MotionDraws.fit`.
+
+    Args:
+        clips: the K samples.
+        scales: as in `ManyGains`.
+        trained_on, source: as in `Scaled`.
+    """
+
+    role: ClassVar[Role] = "baseline"
+    input_frames = (0,)
+
+    def __init__(
+        self,
+        clips: Sequence[ClipSample],
+        scales: Sequence[float] | None = None,
+        trained_on: tuple[str, ...] = (),
+        source: str = "",
+    ) -> None:
+        if not clips:
+            raise ValueError("clips: expected at least one, got none")
+        self.clips, self.scales, self.trained_on, self.source = list(clips), scales, trained_on, source
+        self._ways: tuple[Size, TrajectoryPrediction] | None = None  # of the size last asked for
+
+    @classmethod
+    def fit(cls, dataset: Any, futures: int = 5, seed: int = 0, most: int = 64) -> MotionDraws:
+        """Draw the clips; scales from up to `most` of the others.
+
+        Raises:
+            ValueError: fewer clips than futures.
+        """
+        if not 1 <= futures <= len(dataset):
+            raise ValueError(f"futures: expected 1 to {len(dataset)}, as many as there are clips, got {futures}")
+        order = np.random.default_rng(seed).permutation(len(dataset)).tolist()
+        made = cls([ClipSample.of(dataset[index], index) for index in order[:futures]])
+        others = (ClipSample.of(dataset[index], index) for index in order[futures : futures + most])
+        return cls(made.clips, _fit_futures(made, others)[1], **_origin(dataset))
+
+    def __call__(self, images: Tensor) -> TrajectoryPrediction:
+        """Predict from `images` [B 1 3 H W]."""
+        B, H, W = _check_images(images, self.input_frames)
+        if self._ways is None or self._ways[0] != (H, W):
+            self._ways = (H, W), _concatenate([densify(clip, (H, W)) for clip in self.clips], torch.device("cpu"))
+        ways = self._ways[1].on(images.device)
+        one = _whole_clip(ways.displacement[:1], ways.visibility_logits.mean(dim=0, keepdim=True))
+        one = _whole_clip(one.displacement.expand(B, -1, -1, -1, -1), one.visibility_logits.expand(B, -1, -1, -1))
+        futures = ways.displacement.expand(B, -1, -1, -1, -1, -1)
+        return _with_futures(one, futures, _check_weights(None, len(self.clips)), self.scales)
+
+    def describe(self) -> dict[str, Any]:
+        drawn = hashlib.sha256("".join(content_hash(clip) for clip in self.clips).encode()).hexdigest()
+        summary = f"Everything moves as in one of {len(self.clips)} clips drawn from the training videos."
+        about = {"name": "draws of the training motions", "summary": summary, "sha256": drawn}
+        return about | {"scales": self.scales, "fitted_on": self.source}
+
+
 class OracleTracks:
     """The oracle: the very tracks a prediction is compared with. It sees the sample, not only the input frames.
 
@@ -277,8 +387,11 @@ class OracleTracks:
         raise ValueError("OracleTracks: expected the sample with its tracks, got images; call from_sample")
 
     def describe(self) -> dict[str, Any]:
-        limit = "it shows how good a rebuilt frame can get where the tracker could follow."
-        summary = f"The tracks that all others are measured against. It knows the answer, so it is no baseline: {limit}"
+        summary = (
+            "The tracks that all others are measured against. It knows the answer, so it is no baseline: it shows how "
+            "good a rebuilt frame can get where the tracker could follow. That its points are not 0 px off is "
+            "quantisation: the tracks are spread over whole pixels, and read back between them."
+        )
         return {"name": "the tracker's own tracks", "summary": summary}
 
 
@@ -333,6 +446,46 @@ def _read_at_queries(predictor: Predictor, sample: ClipSample) -> tuple[np.ndarr
     predicted = np.zeros_like(sample.truth.displacement)
     predicted[list(prediction.frames)] = prediction.at(xy)[0][0].cpu().numpy()
     return predicted, sample.truth.displacement, sample.truth.visibility
+
+
+def _fit_futures(predictor: Predictor, samples: Iterable[ClipSample]) -> tuple[list[float], list[float]]:
+    """How often each future of a predictor is the best one [K] (every one counted once more, so that none is
+    impossible), and the Laplace scale in pixels of the best one's error in each frame [S]."""
+    wins, totals = np.zeros(0), np.zeros((2, 0))
+    for sample in samples:
+        prediction = predictor(sample.images(predictor.input_frames))
+        xy = torch.from_numpy(sample.truth.queries[None, :, 1:].astype(np.float32))
+        moved = prediction.futures_at(xy)[0].cpu().numpy()  # K F N 2
+        frames = list(prediction.frames)
+        errors = np.linalg.norm(moved - sample.truth.displacement[frames], axis=-1) * sample.truth.visibility[frames]
+        if not wins.size:
+            wins, totals = np.ones(len(moved)), np.zeros((2, sample.truth.num_frames))
+        best = int(errors.sum(axis=(1, 2)).argmin())
+        wins[best] += 1
+        totals[0, frames] += errors[best].sum(axis=1)
+        totals[1, frames] += sample.truth.visibility[frames].sum(axis=1)
+    mean = totals[0] / np.maximum(totals[1], 1)
+    return (wins / wins.sum()).tolist(), np.maximum(mean / 2, 0.05).tolist()  # of exp(-e/b) / (2πb²) the mean is 2b
+
+
+def _with_futures(
+    one: TrajectoryPrediction, futures: Tensor, weights: Sequence[float], scales: Sequence[float] | None
+) -> TrajectoryPrediction:
+    """Futures with the same weights and scales for all clips and pixels."""
+    told = futures.new_tensor(weights).expand(len(futures), -1)
+    spread = None
+    if scales is not None:
+        logs = futures.new_tensor([scales[frame] for frame in one.frames]).log()
+        spread = logs[:, None, None].expand(one.visibility_logits.shape)
+    return TrajectoryPrediction.of_futures(futures, told, one.visibility_logits, one.frames, spread)
+
+
+def _check_weights(weights: Sequence[float] | None, count: int) -> list[float]:
+    if weights is None:
+        return [1 / count] * count
+    if len(weights) != count or min(weights) < 0 or abs(sum(weights) - 1) > 1e-3:
+        raise ValueError(f"weights: expected {count} of 0 or more that sum to 1, got {list(weights)}")
+    return [float(weight) for weight in weights]
 
 
 def _samples(dataset: Any) -> Iterator[ClipSample]:

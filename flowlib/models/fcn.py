@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from flowlib.geometry import check_size, resize_field
 from flowlib.models.backbones import make_backbone
 from flowlib.models.film import Film, check_action
+from flowlib.models.futures import futures_config
 from flowlib.models.heads import CoarseHead, FineHead
 from flowlib.models.norms import POLICIES, set_statistics, use_group_norm
 from flowlib.models.protocols import TrajectoryPrediction
@@ -59,6 +60,7 @@ class TrajectoryFCN(nn.Module):
         num_actions: K, of the actions that it is told the probabilities of; 0 for none.
         film: where it is modulated by them, see `film.Film`: after each of a ResNet's four "stages", and in the
             "head", before its last convolution; () without actions. At first this changes nothing.
+        futures: K, from 1 to 8: how many whole futures it gives, each with its weight; 1 for one answer.
 
     Raises:
         ValueError: an argument outside these; the message names it.
@@ -89,6 +91,7 @@ class TrajectoryFCN(nn.Module):
         working_size: tuple[int, int] | None = None,
         num_actions: int = 0,
         film: Sequence[str] = (),
+        futures: int = 1,
     ) -> None:
         super().__init__()
         chosen = {"head": head, "conv1": conv1, "output": output, "batch_norm": batch_norm, "stride_in": stride_in}
@@ -106,6 +109,8 @@ class TrajectoryFCN(nn.Module):
         self.config |= {"log_scale": log_scale, "working_size": working_size and list(working_size)}
         self.config |= {"num_actions": num_actions, "film": list(film)}
         self.num_actions = num_actions
+        self.config |= futures_config(futures, "none")
+        self.futures = futures
 
         made = make_backbone(backbone, head=head, channels=self.channels, weights=str(weights), stride_in=stride_in)
         self.backbone, self.head, self.weights = made.features, made.head, made.weights
@@ -124,8 +129,10 @@ class TrajectoryFCN(nn.Module):
 
     @property
     def channels(self) -> int:
-        """Output channels: displacement x, y, visibility and perhaps log scale, for each frame."""
-        return (4 if self.log_scale else 3) * len(self.frames)
+        """Output channels: displacement x, y, visibility and perhaps log scale, for each frame; with several futures
+        x, y of each, and a channel for each future, whose mean says how likely it is."""
+        each = 2 * self.futures + (2 if self.log_scale else 1)
+        return each * len(self.frames) + (self.futures if self.futures > 1 else 0)
 
     @property
     def parts(self) -> dict[str, list[nn.Parameter]]:
@@ -158,7 +165,10 @@ class TrajectoryFCN(nn.Module):
         head = self.film_head
         change = None if head is None else lambda features: head(features, given)
         values = self.head(self._features(inputs, given), size, change)
-        return self._to_pixels(values.reshape(B, len(self.frames), -1, *size), (H, W))
+        K = self.futures
+        told = values[:, -K:].float().mean(dim=(2, 3)).softmax(dim=1) if K > 1 else None
+        values = values if told is None else values[:, :-K]
+        return self._to_pixels(values.reshape(B, len(self.frames), -1, *size), (H, W), told)
 
     def _features(self, inputs: Tensor, action: Tensor | None) -> dict[str, Tensor]:
         """What the backbone gives the head, modulated after each of its stages if it is to be."""
@@ -173,10 +183,14 @@ class TrajectoryFCN(nn.Module):
                 found[backbone.return_layers[name]] = x
         return found
 
-    def _to_pixels(self, values: Tensor, size: tuple[int, int]) -> TrajectoryPrediction:
-        """The prediction that raw values [B F 3|4 h w] stand for, at the images' size."""
-        field = values[:, :, :2] * self.moves
-        visibility, log_scale = values[:, :, 2], values[:, :, 3] if self.log_scale else None
+    def _to_pixels(self, values: Tensor, size: tuple[int, int], weights: Tensor | None) -> TrajectoryPrediction:
+        """The prediction that raw values [B F 3|4 h w] stand for, at the images' size; with the weights [B K] of
+        several futures, their K pairs of channels come first."""
+        n = 2 * self.futures
+        field = values[:, :, :n] * self.moves
+        visibility, log_scale = values[:, :, n], values[:, :, n + 1] if self.log_scale else None
+        if weights is not None:
+            field = field.unflatten(2, (-1, 2)).movedim(2, 1)  # B K F 2 h w
         if values.shape[-2:] != size:
             # The network speaks in units of `target_scale` pixels of the images, so nothing but the lattice changes.
             h, w = field.shape[-2:]
@@ -186,7 +200,10 @@ class TrajectoryFCN(nn.Module):
             log_scale = None if log_scale is None else _enlarge(log_scale, size)
         if log_scale is not None:
             log_scale = log_scale.clamp(-LOG_SCALE_RANGE, LOG_SCALE_RANGE) + self.target_scale.log()
-        return TrajectoryPrediction(field * self.target_scale, visibility, self.frames, log_scale)
+        moved = field * self.target_scale
+        if weights is None:
+            return TrajectoryPrediction(moved, visibility, self.frames, log_scale)
+        return TrajectoryPrediction.of_futures(moved, weights, visibility, self.frames, log_scale)
 
     def train(self, mode: bool = True) -> TrajectoryFCN:
         """Training or evaluation mode. Batch norm uses and updates statistics of the batch only where it is trained:

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from flowlib.flow import DISFlow, OpticalFlow, RAFTFlow
 from flowlib.geometry import bilinear_sample, inside, pixel_grid
+from flowlib.models.futures import FuturesHead, futures_config
 from flowlib.models.protocols import TrajectoryPrediction
 from flowlib.models.unet import JointHead, UNet, check_shape, enlarge, grid_size, shrink, split_said, start_at_zero
 from flowlib.workspace import atomic_write
@@ -51,6 +52,9 @@ class GuidedTrajectories(nn.Module):
         cells: about how many cells the grid has; 3840 are 48×80.
         trust: share of what was learned that is applied, the rest is constant velocity. Below 1 in use, not in
             training: on videos unlike those learned from, half a correction is more often right than a whole one.
+        futures: K, from 1 to 8: how many whole futures it gives; 1 for one answer.
+        latent: "none": the futures are modes, each with its weight; "ae", "vae", "cvae": they are drawn, see
+            `futures.FuturesHead`.
 
     Raises:
         ValueError: an argument outside these; the message names it.
@@ -71,6 +75,8 @@ class GuidedTrajectories(nn.Module):
         widths: Sequence[int] = (48, 64, 96, 128),
         cells: int = 3840,
         trust: float = 1.0,
+        futures: int = 1,
+        latent: str = "none",
     ) -> None:
         super().__init__()
         frames = tuple(int(frame) for frame in input_frames)
@@ -88,7 +94,7 @@ class GuidedTrajectories(nn.Module):
         self.frames = tuple(range(num_frames))
         self.config: dict[str, Any] = {"num_frames": num_frames, "input_frames": list(frames), "flow": flow}
         self.config |= {"flow_weights": str(flow_weights), "design": design, "widths": list(widths), "cells": cells}
-        self.config |= {"trust": float(trust)}
+        self.config |= {"trust": float(trust)} | futures_config(futures, latent)
         self._flow: OpticalFlow | None = None
         self.other_flow: OpticalFlow | None = None  # if set, guides every other clip in training: one model for both
 
@@ -101,6 +107,12 @@ class GuidedTrajectories(nn.Module):
             nn.init.zeros_(self.choose.weight)
             self.choose.bias[:] = 0  # pyright: ignore[reportOptionalSubscript]
             self.choose.bias[0] = SURE  # pyright: ignore[reportOptionalSubscript]
+        several = futures > 1 or latent != "none"
+        self.many = FuturesHead(widths[0], num_frames - 1, futures, latent) if several else None
+
+    @property
+    def latent(self) -> str:
+        return self.config.get("latent", "none")
 
     @property
     def flow(self) -> OpticalFlow:
@@ -113,8 +125,9 @@ class GuidedTrajectories(nn.Module):
     def flow(self, flow: OpticalFlow) -> None:
         self._flow = flow
 
-    def forward(self, images: Tensor) -> TrajectoryPrediction:
-        """Predict from images [B n 3 H W] of the frames `input_frames`, uint8 or floating from 0 to 255."""
+    def forward(self, images: Tensor, motion: Tensor | None = None) -> TrajectoryPrediction:
+        """Predict from images [B n 3 H W] of the frames `input_frames`, uint8 or floating from 0 to 255; in training
+        with a latent variable, with the true motion, see `futures.LearnsLatent`."""
         n = len(self.input_frames)
         if images.ndim != 5 or images.shape[1:3] != (n, 3):
             got = list(images.shape)
@@ -134,7 +147,12 @@ class GuidedTrajectories(nn.Module):
         velocity = torch.einsum("bkhw,bkchw->bchw", mixture, guide.candidates.to(mixture.dtype))
         times = torch.arange(1, self.num_frames, device=images.device) / self.input_frames[-1]
         said = self.head(features, guide, times) if isinstance(self.head, RecurrentHead) else self.head(features, size)
-        return self._assemble(guide, velocity, times, *said)
+        base = self._assemble(guide, velocity, times, *said)
+        if self.many is None:
+            return base
+        flow = shrink(guide.candidates[:, 0], grid) * float(times[-1])
+        unit = guide.unit * float(times[-1])
+        return self.many(features, base, unit, flow, motion, self.config["trust"])
 
     def _assemble(
         self,

@@ -397,21 +397,44 @@ class TwoPass(Loop):
         return HandPrediction(found.values, found.logits, before)
 
 
+LOOPS: dict[str, type[Loop]] = {kind.__name__: kind for kind in (Chain, Feedback, TwoPass)}
+
+
+def told_of(loop: Loop) -> dict[str, Any]:
+    """A loop as plain JSON values, of which `made_loop` makes it again, without its weights."""
+    return {"kind": type(loop).__name__, **loop.config}
+
+
+def made_loop(loop: Loop | Mapping[str, Any]) -> Loop:
+    """A loop, or the one that `told_of` told of.
+
+    Raises:
+        ValueError: a kind that is none.
+    """
+    if isinstance(loop, Loop):
+        return loop
+    config = dict(loop)
+    if (kind := config.pop("kind", None)) not in LOOPS:
+        raise ValueError(f"kind: expected one of {', '.join(LOOPS)}, got {kind!r}")
+    return LOOPS[kind](**config)
+
+
 class Told(nn.Module):
     """A loop that is told an action instead of guessing it: what its gain is to be compared with.
 
     Args:
-        loop: a `Chain`, `Feedback` or `TwoPass`.
+        loop: a `Chain`, `Feedback` or `TwoPass`, or what `told_of` says of one.
         telling: "uniform" (1/K everywhere: no information), "true" (an oracle), or "wrong" (the partner's: class 2k
             is told to be 2k+1 and the other way round).
     """
 
-    def __init__(self, loop: Loop, telling: Telling) -> None:
+    def __init__(self, loop: Loop | Mapping[str, Any], telling: Telling) -> None:
         super().__init__()
+        loop = made_loop(loop)
         if telling not in get_args(Telling):
             raise ValueError(f"telling: expected one of {', '.join(get_args(Telling))}, got {telling!r}")
         self.loop, self.telling, self.num_actions = loop, telling, loop.num_actions
-        self.config = {"loop": loop.config, "telling": telling}
+        self.config = {"loop": told_of(loop), "telling": telling}
 
     @property
     def role(self) -> Role:
@@ -438,18 +461,19 @@ class Taught(nn.Module):
     """A student and the teacher it learns from, which is told the true action and stays as it is.
 
     Args:
-        student: a loop, or its config; it alone predicts.
-        teacher: a loop, mostly a `Feedback` of a conditioned pose net, or its config.
+        student: a loop, or what `told_of` says of one; it alone predicts.
+        teacher: likewise, mostly a `Feedback` of a conditioned pose net.
     """
 
-    def __init__(self, student: Loop, teacher: Loop) -> None:
+    def __init__(self, student: Loop | Mapping[str, Any], teacher: Loop | Mapping[str, Any]) -> None:
         super().__init__()
+        student, teacher = made_loop(student), made_loop(teacher)
         if student.num_actions != teacher.num_actions or student.size != teacher.size:
             got = f"{student.num_actions}, {student.size} and {teacher.num_actions}, {teacher.size}"
             raise ValueError(f"teacher: expected the student's number of actions and size of crops, got {got}")
         self.student, self.teacher = student, teacher.requires_grad_(False)
         self.num_actions, self.size = student.num_actions, student.size
-        self.config = {"student": student.config, "teacher": teacher.config}
+        self.config = {"student": told_of(student), "teacher": told_of(teacher)}
 
     def forward(self, crops: Tensor, lengths: Tensor) -> HandPrediction:
         """What the student says."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from flowlib.geometry import pixel_grid
 from flowlib.models.backbones import MEAN, STD, make_backbone
+from flowlib.models.futures import FuturesHead, futures_config
 from flowlib.models.protocols import TrajectoryPrediction
 from flowlib.models.unet import JointHead, UNet, check_shape, enlarge, grid_size, shrink
 
@@ -33,6 +34,7 @@ class OneFrameTrajectories(nn.Module):
         weights: of a ResNet-50, for its first two stages: "none", "auto", "imagenet", or a file, see
             `pretrained.fill_backbone`. They are not trained further.
         stride_in: "3x3" or "1x1", see `fcn.TrajectoryFCN`.
+        futures, latent: see `guided.GuidedTrajectories`.
 
     Raises:
         ValueError: an argument outside these; the message names it.
@@ -53,6 +55,8 @@ class OneFrameTrajectories(nn.Module):
         cells: int = 3840,
         weights: str = "auto",
         stride_in: str = "3x3",
+        futures: int = 1,
+        latent: str = "none",
     ) -> None:
         super().__init__()
         if num_frames < 2:
@@ -60,7 +64,7 @@ class OneFrameTrajectories(nn.Module):
         check_shape(widths, cells)
         self.num_frames, self.frames, self.cells = num_frames, tuple(range(num_frames)), cells
         self.config: dict[str, Any] = {"num_frames": num_frames, "widths": list(widths), "cells": cells}
-        self.config |= {"stride_in": stride_in}
+        self.config |= {"stride_in": stride_in} | futures_config(futures, latent)
         made = make_backbone("fcn_resnet50", head="fine", channels=1, weights=str(weights), stride_in=stride_in)
         self.weights = made.weights
         layers = dict(made.features.named_children())
@@ -71,11 +75,18 @@ class OneFrameTrajectories(nn.Module):
         self.reduce = nn.ModuleList(nn.Conv2d(inner, outer, 1) for inner, outer in zip((256, 512), REDUCED))
         self.trunk = UNet(sum(REDUCED) + 2, widths)
         self.head = JointHead(widths[0], num_frames - 1)
+        several = futures > 1 or latent != "none"
+        self.many = FuturesHead(widths[0], num_frames - 1, futures, latent) if several else None
         self.register_buffer("mean", torch.tensor(MEAN).reshape(3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(STD).reshape(3, 1, 1) * 255, persistent=False)
 
-    def forward(self, images: Tensor) -> TrajectoryPrediction:
-        """Predict from images [B 1 3 H W] of frame 0, uint8 or floating from 0 to 255."""
+    @property
+    def latent(self) -> str:
+        return self.config.get("latent", "none")
+
+    def forward(self, images: Tensor, motion: Tensor | None = None) -> TrajectoryPrediction:
+        """Predict from images [B 1 3 H W] of frame 0, uint8 or floating from 0 to 255; in training with a latent
+        variable, with the true motion, see `futures.LearnsLatent`."""
         if images.ndim != 5 or images.shape[1:3] != (1, 3):
             raise ValueError(f"images: expected shape [B 1 3 H W] of frame 0, got {list(images.shape)}")
         B, _, _, H, W = images.shape
@@ -91,7 +102,8 @@ class OneFrameTrajectories(nn.Module):
             enlarge(self.reduce[1](coarse), (h, w)),
             shrink(place.expand(B, -1, -1, -1), (h, w)),
         ]
-        _, residual, log_scale, visibility = self.head(self.trunk(torch.cat(told, dim=1)), (H, W))
+        features = self.trunk(torch.cat(told, dim=1))
+        _, residual, log_scale, visibility = self.head(features, (H, W))
         unit = UNIT_SHARE * (H * W) ** 0.5
         when = torch.arange(1, self.num_frames, device=images.device).to(residual)[:, None, None] / 3
         moved = unit * when[:, None] * residual
@@ -100,7 +112,10 @@ class OneFrameTrajectories(nn.Module):
         displacement = torch.cat([still, moved], dim=1)
         logits = torch.cat([torch.full_like(still[:, :, 0], 4.0), 2 + visibility], dim=1)
         spread = torch.cat([torch.full_like(still[:, :, 0], -3.0), spread], dim=1)
-        return TrajectoryPrediction(displacement.float(), logits.float(), self.frames, spread.float())
+        base = TrajectoryPrediction(displacement.float(), logits.float(), self.frames, spread.float())
+        if self.many is None:
+            return base
+        return self.many(features, base, residual.new_full((B,), unit * float(when[-1])), motion=motion)
 
     def train(self, mode: bool = True) -> OneFrameTrajectories:
         """Training or evaluation mode; the pretrained stages stay as they are."""

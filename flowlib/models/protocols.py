@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
@@ -33,12 +33,68 @@ class TrajectoryPrediction:
         visibility_logits: [B F H W]; visible where positive.
         frames: which frame of the clip each of the F entries stands for, ascending; (0, 1, …, S-1) for a whole clip.
         log_scale: [B F H W] logarithm of the Laplace scale in pixels of each displacement, or None.
+        futures: [B K F 2 H W] K whole futures, where the predictor gives several: each is one way that all of the
+            scene may go. `displacement` then is the likeliest of them, so that who asks for one answer gets one.
+        weights: [B K] how likely each future is; a row sums to 1. None without futures.
+        radius, path_radius: [B F H W] pixels around each displacement that hold a promised share of the points, in
+            each frame and for whole paths, or None; see `tasks.trajectories.regions`.
     """
 
     displacement: Float[Tensor, "B F 2 H W"]
     visibility_logits: Float[Tensor, "B F H W"]
     frames: tuple[int, ...]
     log_scale: Float[Tensor, "B F H W"] | None = None
+    futures: Float[Tensor, "B K F 2 H W"] | None = None
+    weights: Float[Tensor, "B K"] | None = None
+    radius: Float[Tensor, "B F H W"] | None = None
+    path_radius: Float[Tensor, "B F H W"] | None = None
+
+    @classmethod
+    def of_futures(
+        cls,
+        futures: Float[Tensor, "B K F 2 H W"],
+        weights: Float[Tensor, "B K"],
+        visibility_logits: Float[Tensor, "B F H W"],
+        frames: tuple[int, ...],
+        log_scale: Float[Tensor, "B F H W"] | None = None,
+    ) -> TrajectoryPrediction:
+        """Several futures as a prediction whose `displacement` is the likeliest, the first of equals."""
+        likeliest = futures[torch.arange(len(futures), device=futures.device), weights.argmax(dim=1)]
+        return cls(likeliest, visibility_logits, frames, log_scale, futures, weights)
+
+    def spread(self) -> tuple[Float[Tensor, "B F H W"], Float[Tensor, "B F H W"]]:
+        """How far off the prediction itself expects to be, as root mean square distances in pixels: of its scale (a
+        plane Laplace density of scale b has the root mean square sqrt(6) b), and of its futures from their mean (0
+        where it gives none). Their squares add up to the whole: the variance within futures and that between them.
+
+        Raises:
+            ValueError: a prediction without a scale.
+        """
+        if self.log_scale is None:
+            raise ValueError("log_scale: expected a prediction that says how sure it is, got one without")
+        futures, weights = self.each_future()
+        share = weights[:, :, None, None, None, None]
+        mean = (share * futures).sum(dim=1, keepdim=True)
+        between = (share * (futures - mean).square()).sum(dim=(1, 3)).sqrt()
+        return 6**0.5 * self.log_scale.exp(), between
+
+    def on(self, device: torch.device | str) -> TrajectoryPrediction:
+        """The prediction on another device."""
+        parts = {name: part.to(device) for name, part in vars(self).items() if isinstance(part, Tensor)}
+        return replace(self, **parts)
+
+    def each_future(self) -> tuple[Float[Tensor, "B K F 2 H W"], Float[Tensor, "B K"]]:
+        """The futures and their weights; the one answer, for sure, of a predictor that gives no others."""
+        if self.futures is None or self.weights is None:
+            return self.displacement[:, None], self.displacement.new_ones(len(self.displacement), 1)
+        return self.futures, self.weights
+
+    def futures_at(self, xy: Float[Tensor, "B N 2"]) -> Float[Tensor, "B K F N 2"]:
+        """The displacement of every future (see `each_future`) read bilinearly at positions xy of frame 0."""
+        futures, _ = self.each_future()
+        B, K, F, _, H, W = futures.shape
+        values = bilinear_sample(futures.reshape(B, K * F * 2, H, W), xy.to(futures.dtype))
+        return values.reshape(B, K, F, 2, -1).movedim(3, -1)
 
     def at(self, xy: Float[Tensor, "B N 2"]) -> tuple[Float[Tensor, "B F N 2"], Float[Tensor, "B F N"]]:
         """Displacement and visibility logits read bilinearly at positions xy [B N 2] of frame 0, in pixels."""

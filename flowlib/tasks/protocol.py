@@ -262,6 +262,7 @@ class Strip:
         heads: over the columns of the methods' pictures.
         truth: the pictures of the truth, one a column.
         rows: in the order of the comparison.
+        truth_name: what that truth is called; of videos it is what a tracker saw, the labels.
     """
 
     title: str
@@ -272,6 +273,7 @@ class Strip:
     heads: tuple[str, ...]
     truth: tuple[Picture | None, ...]
     rows: tuple[StripRow, ...]
+    truth_name: str = "the truth"
 
 
 class Task:

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from flowlib.hands.skeleton import Skeleton
-from flowlib.tasks.hand_pose.metrics import FINGERS, PoseAnswer, series_of
+from flowlib.tasks.hand_pose.metrics import PoseAnswer, series_of
 from flowlib.tasks.hand_pose.metrics import METRICS as OF_POSES
 from flowlib.tasks.protocol import MetricSpec, SeriesSpec
 
@@ -47,7 +47,7 @@ class JointAnswer(PoseAnswer):
     @property
     def covered(self) -> np.ndarray:
         """[J] Which joints are of the fingers in `COVERED`."""
-        return np.isin(np.array(self.case.skeleton.fingers), [FINGERS.index(name) for name in COVERED])
+        return np.isin(self.case.skeleton.fingers, COVERED)
 
     @property
     def score(self) -> float:
@@ -59,6 +59,8 @@ class JointAnswer(PoseAnswer):
 def over_time(answer: JointAnswer) -> dict[int, float]:
     """Mean error of the fingers in `COVERED` in each of `PARTS` equal parts of the sequence's time."""
     S = len(answer.errors)
+    if not answer.covered.any():
+        return {}
     own = answer.errors[:, answer.covered].mean(axis=1)
     part = np.arange(S) * PARTS // S
     return {int(place): float(own[part == place].mean()) for place in np.unique(part)}

@@ -258,7 +258,11 @@ class JointTask(Task):
         joints, of the seen and of the hidden (NaN where there are none)."""
         _, nll, _, _, _, squares, seen_mm, hidden_mm, right = sums.tolist()
         _, sequences, _, numbers, seen, hidden = counts.tolist()
-        values = {"loss": float(self.total_loss(sums, counts)), "nll": nll / sequences, "mse": squares / numbers}
+        values = {
+            "loss": float(self.total_loss(sums.detach(), counts)),
+            "nll": nll / sequences,
+            "mse": squares / numbers,
+        }
         values["joint_score"] = (100 * values["mse"] + values["nll"]) / 2
         values |= {"accuracy": right / sequences, "mpjpe": (seen_mm + hidden_mm) / (seen + hidden)}
         values["mpjpe_seen"] = seen_mm / seen if seen else float("nan")

@@ -126,6 +126,9 @@ def check_prediction(prediction: TrajectoryPrediction, batch: dict[str, Any]) ->
     shapes = {"displacement": [B, len(frames), 2, H, W], "visibility_logits": [B, len(frames), H, W]}
     if prediction.log_scale is not None:
         shapes["log_scale"] = shapes["visibility_logits"]
+    if prediction.futures is not None:
+        K = prediction.futures.shape[1] if prediction.futures.ndim > 1 else 0
+        shapes |= {"futures": [B, K, len(frames), 2, H, W], "weights": [B, K]}
     for part, expected in shapes.items():
         values = getattr(prediction, part)
         if not isinstance(values, torch.Tensor) or not values.is_floating_point() or list(values.shape) != expected:

@@ -1,0 +1,275 @@
+"""Measures several futures: what they cost, whether they find both of two, and what they are worth on real videos.
+
+    python bench/futures.py cost                         # CPU time of a training step, K = 5 beside K = 1
+    python bench/futures.py scenes                       # rendered scenes with two equally likely futures
+    python bench/futures.py clips --workspace DIR        # real videos, labelled by bench/train_default.py
+
+`clips` trains five modes on the features of the shipped two-frame predictor, which itself stays as it is, and compares
+the best of its five futures with the best of five guesses that take no training: constant velocity times 0, 0.5, 0.8,
+1 and 1.2. Settings are chosen on `develop`; `test` is only measured. Runs lie in `--runs`: a call that is repeated goes
+on where it stopped. The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import ConcatDataset, Subset
+
+sys.path.insert(0, str(Path(__file__).parent))
+from train_default import INPUT_FRAMES, LEFT_OUT, PARTS, changed, read_part
+
+from flowlib.augmentation import AugmentConfig
+from flowlib.clips import Clip, ClipList, ClipSample
+from flowlib.evaluation.statistics import estimate, per_group, ratio, resamples
+from flowlib.flow import CachedFlow, DISFlow, RAFTFlow
+from flowlib.geometry import cell_grid
+from flowlib.models.baselines import ConstantVelocity, ManyGains, MotionDraws, ZeroMotion
+from flowlib.models.futures import GAINS, add_futures
+from flowlib.models.guided import GuidedTrajectories, load_default
+from flowlib.models.one_frame import OneFrameTrajectories
+from flowlib.synthetic import OPEN_KINDS, open_future_scene
+from flowlib.tasks.futures import FuturesTask
+from flowlib.tasks.trajectories import ScoringConfig
+from flowlib.training import TrainConfig, fit, load_checkpoint
+from flowlib.workspace import Workspace
+
+NUMBERS = ("ade", "min_ade", "min_ade_points", "expected_ade", "best_weight", "diversity", "nll")
+DRAWS = 4000  # of the bootstrap
+
+
+def cost(args: Any) -> dict[str, Any]:
+    """Median CPU seconds of a training step (forward, loss, backward, optimiser), K by turns."""
+    clips = [scene_clip(seed, "reverse", seed % 2, size=(192, 320)) for seed in range(8)]
+    task, steps = FuturesTask(loss="laplace_2d"), {}
+    for count in args.futures:
+        model = add_futures(load_default(), count).train()
+        batch = task.collate([{"name": clip.name} | task.example(clip, task.inputs(model), None) for clip in clips])
+        steps[count] = model, torch.optim.AdamW(model.parameters(), 1e-4), batch
+    spent: dict[int, list[float]] = {count: [] for count in steps}
+    for _ in range(args.repeat + 1):
+        for count, (model, optimiser, batch) in steps.items():
+            start = time.process_time()
+            sums = task.sums(model, batch, {"target_scale": 5.0})
+            task.total_loss(sums, task.counts(batch)).backward()
+            optimiser.step()
+            optimiser.zero_grad()
+            spent[count].append(time.process_time() - start)
+    times = {count: median(values[1:]) for count, values in spent.items()}  # the first warms up
+    base = times[args.futures[0]]
+    for count, seconds in times.items():
+        print(f"K = {count}: {seconds:.2f} CPU s a step of 8 clips of 192×320, {seconds / base:.2f} times K = 1")
+    return {"seconds": times, "ratio": {count: seconds / base for count, seconds in times.items()}}
+
+
+def scene_clip(seed: int, kind: str, future: int, size: tuple[int, int] = (96, 128), spacing: int = 4) -> ClipSample:
+    """A rendered clip of one of two futures."""
+    scene = open_future_scene(8, size, seed, kind=kind, future=future)
+    queries = np.insert(cell_grid(size, size[0] // spacing, size[1] // spacing), 0, 0, axis=1).astype(np.float32)
+    frames, name = scene.clip(), f"{kind}{seed}-{future}"
+    clip = Clip.named(name, frames, video=f"{kind}{seed}", num_points=len(queries))
+    return ClipSample(clip, frames, scene.tracks(queries))
+
+
+def scenes(args: Any) -> dict[str, Any]:
+    """One answer, two modes, and the latent variables, from frame 0 alone; scenes to test on are unseen."""
+    result: dict[str, Any] = {}
+    shipped = load_default(frames=1)
+    for kind in args.kinds:
+        sides = np.random.default_rng(1).integers(2, size=args.scenes).tolist()
+        train = ClipList([scene_clip(seed, kind, side) for seed, side in enumerate(sides)], num_frames=8)
+        test = [scene_clip(10_000 + seed, kind, side) for seed in range(args.test_scenes) for side in (0, 1)]
+        result[kind] = {}
+        for name in args.models:
+            torch.manual_seed(0)
+            config = dict(shipped.config) | {"cells": args.cells, "weights": "none"}
+            model = OneFrameTrajectories(**config)
+            model.load_state_dict(shipped.state_dict())
+            if name != "one answer":
+                model = add_futures(model, 2 if name == "modes" else 8, "none" if name == "modes" else name)
+            task = FuturesTask(loss="laplace_2d", visibility_weight=0.0)
+            train_config = TrainConfig(
+                name=f"{kind}-{name}", steps=args.steps, batch_size=8, learning_rate=1e-3, warmup_steps=20,
+                num_workers=0, save_every=50, device="cpu", channels_last=False,
+            )  # fmt: skip
+            start = time.process_time()
+            run = fit(model, task, train, None, train_config, folder=args.runs / f"{kind}-{name.replace(' ', '-')}")
+            spent = time.process_time() - start
+            trained = load_checkpoint(run.last)[0]
+            rows = [numbers(task, trained, clip) for clip in test]
+            found = {number: float(np.mean([row[number] for row in rows])) for number in NUMBERS}
+            found |= {"first weight": float(np.mean([row["first weight"] for row in rows])), "cpu seconds": spent}
+            found["worst weight"] = max(abs(row["first weight"] - 0.5) for row in rows)
+            result[kind][name] = found
+            share = found["min_ade"] / result[kind]["one answer"]["min_ade"] if "one answer" in result[kind] else np.nan
+            print(
+                f"{kind}, {name}: joint minADE {found['min_ade']:.3f} px ({share:.2f} of one answer's), weight of "
+                f"the first {found['first weight']:.3f} (at most {found['worst weight']:.3f} from 0.5), diversity "
+                f"{found['diversity']:.2f} px, NLL {found['nll']:.2f}, {spent:.0f} CPU s",
+                flush=True,
+            )
+    return result
+
+
+@torch.inference_mode()
+def numbers(task: FuturesTask, method: Any, clip: ClipSample) -> dict[str, float]:
+    case = task.case(clip)
+    answer = task.answer(task.predict(method, case, "method"), case)
+    found = {}
+    for name in NUMBERS:
+        metric = task.metric(name)
+        found[name] = metric.function(answer) if answer.available.issuperset(metric.needs) else float("nan")
+    return found | {"first weight": float(answer.weights[0])}
+
+
+def train_modes(args: Any, workspace: Workspace, name: str, videos: Callable[[str], bool], **futures: Any) -> Any:
+    """The shipped predictor with several futures trained on the clips of `videos`, and the CPU seconds of this call."""
+    parts = [read_part("train", workspace, step)["consensus"] for step in PARTS["train"]]
+    chosen = [[i for i, clip in enumerate(part.clips) if videos(clip.video)] for part in parts]
+    data = ConcatDataset([Subset(part, indices) for part, indices in zip(parts, chosen)])
+    torch.manual_seed(0)
+    model = add_futures(load_default(), **futures)
+    for parameter_name, parameter in model.named_parameters():
+        parameter.requires_grad_(parameter_name.startswith("many."))
+    augment = AugmentConfig(flip_x=0.5, reverse=0.5, scale=(1.0, 1.5))
+    task = FuturesTask(loss="laplace_2d", visibility_weight=0.0, augment=augment)
+    config = TrainConfig(
+        name=name, steps=args.steps, batch_size=8, learning_rate=1e-3, warmup_steps=20, weight_decay=1e-2,
+        ema_decay=0.98, num_workers=0, save_every=25, device="cpu", channels_last=False,
+    )  # fmt: skip
+    start = time.process_time()
+    run = fit(model, task, data, None, config, folder=args.runs / name)
+    return load_checkpoint(run.last)[0], time.process_time() - start
+
+
+def measure(part: str, workspace: Workspace, methods: Mapping[str, Any], kinds: tuple[str, ...]) -> dict[str, Any]:
+    """Kind of labels -> method -> number -> mean of each video, over the frames after the last one seen."""
+    task = FuturesTask(scoring=ScoringConfig(frames=(INPUT_FRAMES[-1] + 1, 7), rebuild=()))
+    found: dict[str, dict[str, Any]] = {kind: {} for kind in kinds}
+    for kind in kinds:
+        clips = [
+            (clip.video, one[index])
+            for step in PARTS[part]
+            for one in [read_part(part, workspace, step)[kind]]
+            for index, clip in enumerate(one.clips)
+        ]
+        clips = [(video, clip) for video, clip in clips if clip.truth.visibility[INPUT_FRAMES[-1] + 1 :].sum() >= 50]
+        for name, method in methods.items():
+            rows = [numbers(task, method, clip) for _, clip in clips]
+            found[kind][name] = per_group(rows, [video for video, _ in clips])
+        print(f"{part}, {kind} labels: {len(clips)} clips of {len({video for video, _ in clips})} videos", flush=True)
+    return found
+
+
+def compare(by_video: Mapping[str, Mapping[str, Mapping[str, float]]], pairs: list[tuple[str, str, str, str]]) -> list:
+    """Rows of (method, number) against (method, number): means, paired difference and ratio, with intervals."""
+    rows = []
+    for first, number, second, other in pairs:
+        videos = sorted(by_video[first])
+        draws = resamples(len(videos), DRAWS, 0)
+        own, theirs = (
+            np.array([by_video[name][video][what] for video in videos])
+            for name, what in ((first, number), (second, other))
+        )
+        apart, over = estimate(own - theirs, draws), ratio(own, theirs, draws, 0.95)
+        print(
+            f"  {first}, {number} {own.mean():.3f} px against {second}, {other} {theirs.mean():.3f} px: difference "
+            f"{apart.mean:+.3f} [{apart.low:+.3f}, {apart.high:+.3f}], ratio {over.pooled.mean:.3f} "
+            f"[{over.pooled.low:.2f}, {over.pooled.high:.2f}], geometric {over.geometric.mean:.3f} "
+            f"[{over.geometric.low:.2f}, {over.geometric.high:.2f}], worst {over.worst[0]:.2f} {videos[over.worst[1]]}"
+        )
+        rows.append([first, number, second, other, apart.mean, apart.low, apart.high, over.pooled.mean])
+    return rows
+
+
+def clips(args: Any) -> dict[str, Any]:
+    """Five modes on real videos, against five gains."""
+    workspace = Workspace(args.workspace)
+    result: dict[str, Any] = {}
+    trained = {}
+    for latent in args.latents:
+        name = "modes" if latent == "none" else latent
+        trained[name], spent = train_modes(
+            args, workspace, name, lambda video: video not in LEFT_OUT, futures=5, latent=latent
+        )
+        result[f"cpu seconds, {name}"] = spent
+    learned = ConcatDataset([read_part("train", workspace, step)["consensus"] for step in PARTS["train"]])
+    learned = Subset(learned, range(0, len(learned), 3))  # of every video one clip or more
+    flows: dict[str, Any] = {"DIS": CachedFlow(DISFlow(), args.flows)}
+    if args.raft_weights:
+        flows["RAFT"] = CachedFlow(RAFTFlow(args.raft_weights), args.flows)
+    gains = ManyGains.fit(ConstantVelocity(flows["DIS"], input_frames=INPUT_FRAMES), learned)
+    print(f"gains {GAINS}: weights {np.round(gains.weights, 3).tolist()}, scales {np.round(gains.scales or [], 2)}")
+    draws = MotionDraws.fit(learned, 5)
+    for part in args.parts:
+        methods: dict[str, Any] = {"zero motion": ZeroMotion(8), "draws of training motions": draws}
+        for flow_name, flow in flows.items():
+            single = changed(as_guided(load_default()))
+            single.flow = flow
+            methods[f"single answer ({flow_name})"] = single
+            control = ConstantVelocity(flow, input_frames=INPUT_FRAMES)
+            methods[f"five gains ({flow_name})"] = ManyGains(control, weights=gains.weights, scales=gains.scales)
+            methods[f"gains of the single answer ({flow_name})"] = ManyGains(single, weights=gains.weights)
+            for name, model in trained.items():
+                methods[f"{name} ({flow_name})"] = changed(model)
+                methods[f"{name} ({flow_name})"].flow = flow
+        measured = measure(part, workspace, methods, tuple(args.labels))
+        result[part] = {"videos": measured, "compared": {}}
+        for kind, by_method in measured.items():
+            print(f"{part}, {kind} labels, px, means over videos")
+            for name, videos in by_method.items():
+                means = {n: np.mean([row[n] for row in videos.values()]) for n in NUMBERS}
+                print("  " + f"{name:36s}" + "  ".join(f"{n} {value:.3f}" for n, value in means.items()))
+            pairs = []
+            for flow_name in flows:
+                for name in trained:
+                    own = f"{name} ({flow_name})"
+                    pairs += [(own, "min_ade", f"five gains ({flow_name})", "min_ade")]
+                    pairs += [(own, "min_ade_points", f"five gains ({flow_name})", "min_ade_points")]
+                    pairs += [(own, "min_ade", f"gains of the single answer ({flow_name})", "min_ade")]
+                    pairs += [(own, "ade", f"single answer ({flow_name})", "ade")]
+            result[part]["compared"][kind] = compare(by_method, pairs)
+    return result
+
+
+def as_guided(model: Any) -> GuidedTrajectories:
+    assert isinstance(model, GuidedTrajectories)
+    return model
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("cost", "scenes", "clips"))
+    parser.add_argument("--runs", type=Path, default=Path("workspace/futures"))
+    parser.add_argument("--workspace", type=Path, default=Path("workspace/default_model"), help="of train_default.py")
+    parser.add_argument("--flows", type=Path, default=Path("workspace/default_model/flows"))
+    parser.add_argument("--raft-weights", default="", help='for RAFT flow, too; "": DIS only')
+    parser.add_argument("--futures", type=int, nargs="+", default=[1, 5], help="of cost")
+    parser.add_argument("--repeat", type=int, default=5, help="of cost")
+    parser.add_argument("--kinds", nargs="+", default=list(OPEN_KINDS), help="of scenes")
+    parser.add_argument("--models", nargs="+", default=["one answer", "modes", "ae", "vae", "cvae"], help="of scenes")
+    parser.add_argument("--scenes", type=int, default=200)
+    parser.add_argument("--test-scenes", type=int, default=24)
+    parser.add_argument("--cells", type=int, default=800, help="of the grid in scenes")
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--latents", nargs="+", default=["none"], help="of clips")
+    parser.add_argument("--parts", nargs="+", default=["develop", "test"], help="of clips")
+    parser.add_argument("--labels", nargs="+", default=["consensus", "raft"], help="of clips")
+    args = parser.parse_args()
+    result = {"cost": cost, "scenes": scenes, "clips": clips}[args.what](args)
+    print(f"{platform.processor() or platform.machine()}, torch {torch.__version__}, {torch.get_num_threads()} threads")
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
