@@ -31,7 +31,7 @@ def acted(seeds) -> ClipList:
     found, queries = [], np.insert(cell_grid(SIZE, 8, 12), 0, 0, axis=1)
     for seed in seeds:
         for number, action in enumerate(PAIR):
-            scene = action_scene(action, S, SIZE, seed, num_sprites=12)  # most of it moves
+            scene = action_scene(action, S, SIZE, seed, whole=True)
             frames = scene.clip()
             clip = Clip.named(f"{action}/{seed}", frames, video=f"{action}/{seed}", num_points=len(queries))
             found.append(ClipSample(clip, frames, scene.tracks(queries), action=np.eye(2)[number]))
