@@ -75,7 +75,8 @@ def open_sequences(
         return open_actions(store, poses, runs=runs, max_frames=max_frames)
     store, actions = Path(store).expanduser(), () if folder else ACTIONS
     videos = folder or write_actions(store / "videos", count=scenes, progress=Progress)
-    config = TrackConfig(tracker=tracker, **({"max_frames": max_frames} if max_frames else {}))
+    config = TrackConfig(tracker=tracker)
+    config = replace(config, max_frames=max_frames) if max_frames else config
     tracked = track_videos(
         videos, store / "sequences", config, actions=actions, seed=seed, device=device, progress=Progress
     )
@@ -83,9 +84,9 @@ def open_sequences(
     return TrackSequences(tracked, "train"), TrackSequences(tracked, "val"), TrackSequences(tracked, "test")
 
 
-def action_net(train: Sequences, **options: Any) -> ActionLSTM:
-    """A network for the sequences of `train`: as many inputs and actions, and of hands their skeleton; with further
-    arguments of `ActionLSTM`."""
+def action_net(train: Any, **options: Any) -> ActionLSTM:
+    """A network for the sequences of `train`, see `open_sequences`: as many inputs and actions, and of hands their
+    skeleton; with further arguments of `ActionLSTM`."""
     if isinstance(train, TrackSequences):
         return ActionLSTM(train.inputs, len(train.actions), **options)
     joints = train.skeleton.num_joints
