@@ -19,11 +19,11 @@ from flowlib.geometry import Size, check_size, inside, pixel_grid
 from flowlib.tracks import Tracks, check_queries
 
 MOTIONS = ("still", "linear", "affine", "wander")
+OPEN_KINDS = ("reverse", "fork")
 # What all sprites of a scene do together; neighbours are opposites, alike in frame 0. The last four come back: of these
 # only the way tells which it was, no single frame does.
 ACTIONS = ("left", "right", "up", "down", "clockwise", "anticlockwise")
 ACTIONS += ("left_and_back", "right_and_back", "up_and_back", "down_and_back")
-OPEN_KINDS = ("reverse", "fork")
 FORMAT = "flowlib scene 1"
 
 OUTLINE_ANGLES = 180  # radii that describe a sprite's outline, one every 2 degrees
@@ -270,6 +270,42 @@ def random_scene(
     return Scene((int(size[0]), int(size[1])), int(num_frames), tuple(layers), view)
 
 
+def open_future_scene(
+    num_frames: int = 8, size: Size = (120, 160), seed: int = 0, *, kind: str = "reverse", future: int = 0
+) -> Scene:
+    """A scene with two equally likely futures: both have the same frame 0, to the byte, and part from there on.
+
+    Args:
+        num_frames, size, seed: as in `random_scene`; all seeds have the same speeds, so frame 0 tells everything but
+            which of the two it will be.
+        kind: "reverse": the camera pans to the right (future 0) or to the left (1). "fork": two arrowheads that point
+            up go up and to the left (0) or up and to the right (1), together, before a background that rests.
+        future: 0 or 1.
+
+    Raises:
+        ValueError: an argument out of its range, by name.
+
+    >>> one, other = (open_future_scene(4, (48, 64), seed=5, kind="fork", future=k) for k in (0, 1))
+    >>> bool((one.render(0) == other.render(0)).all()), bool((one.render(3) == other.render(3)).all())
+    (True, False)
+    """
+    if kind not in OPEN_KINDS:
+        raise ValueError(f"kind: expected one of {', '.join(OPEN_KINDS)}, got {kind!r}")
+    if future not in (0, 1):
+        raise ValueError(f"future: expected 0 or 1, got {future!r}")
+    scene = random_scene(num_frames, size, seed, num_sprites=2, motion="still")
+    side, speed = 2 * future - 1, 0.02 * min(size)
+    if kind == "reverse":  # what is before a camera that pans to the right goes to the left
+        return replace(scene, camera=Motion(velocity=(side * speed, 0.0)))
+    turned = speed * math.sin(math.radians(50)), -speed * math.cos(math.radians(50))
+    layers = [scene.layers[0]]
+    for layer, across in zip(scene.layers[1:], (-0.25, 0.25)):
+        x, y = layer.motion.position
+        start = (across * size[1] + 0.2 * x, 0.15 * size[0] + 0.3 * y)
+        layers.append(Layer(layer.texture, Motion(start, (side * turned[0], turned[1])), _arrowhead(0.26 * min(size))))
+    return replace(scene, layers=tuple(layers))
+
+
 def action_scene(
     action: str,
     num_frames: int = 16,
@@ -324,42 +360,6 @@ def _random_act(rng: np.random.Generator, action: str, unit: float, num_frames: 
     if returns:  # half a swing, of which y has a frequency of its own
         return Motion(sway=(x, y), period=2 * steps * (GOLDEN if word in ("up", "down") else 1))
     return Motion(velocity=(x / steps, y / steps))
-
-
-def open_future_scene(
-    num_frames: int = 8, size: Size = (120, 160), seed: int = 0, *, kind: str = "reverse", future: int = 0
-) -> Scene:
-    """A scene with two equally likely futures: both have the same frame 0, to the byte, and part from there on.
-
-    Args:
-        num_frames, size, seed: as in `random_scene`; all seeds have the same speeds, so frame 0 tells everything but
-            which of the two it will be.
-        kind: "reverse": the camera pans to the right (future 0) or to the left (1). "fork": two arrowheads that point
-            up go up and to the left (0) or up and to the right (1), together, before a background that rests.
-        future: 0 or 1.
-
-    Raises:
-        ValueError: an argument out of its range, by name.
-
-    >>> one, other = (open_future_scene(4, (48, 64), seed=5, kind="fork", future=k) for k in (0, 1))
-    >>> bool((one.render(0) == other.render(0)).all()), bool((one.render(3) == other.render(3)).all())
-    (True, False)
-    """
-    if kind not in OPEN_KINDS:
-        raise ValueError(f"kind: expected one of {', '.join(OPEN_KINDS)}, got {kind!r}")
-    if future not in (0, 1):
-        raise ValueError(f"future: expected 0 or 1, got {future!r}")
-    scene = random_scene(num_frames, size, seed, num_sprites=2, motion="still")
-    side, speed = 2 * future - 1, 0.02 * min(size)
-    if kind == "reverse":  # what is before a camera that pans to the right goes to the left
-        return replace(scene, camera=Motion(velocity=(side * speed, 0.0)))
-    turned = speed * math.sin(math.radians(50)), -speed * math.cos(math.radians(50))
-    layers = [scene.layers[0]]
-    for layer, across in zip(scene.layers[1:], (-0.25, 0.25)):
-        x, y = layer.motion.position
-        start = (across * size[1] + 0.2 * x, 0.15 * size[0] + 0.3 * y)
-        layers.append(Layer(layer.texture, Motion(start, (side * turned[0], turned[1])), _arrowhead(0.26 * min(size))))
-    return replace(scene, layers=tuple(layers))
 
 
 def _paint(canvas: np.ndarray, layer: Layer, matrix: np.ndarray) -> None:

@@ -57,10 +57,10 @@ class TrajectoryFCN(nn.Module):
         stride_in: which convolution of a ResNet's stage strides: "3x3" as torchvision trains, or "1x1" as He et al.
             2015 did. The shapes are alike, so a weights file cannot tell; say "1x1" for weights of the latter kind.
         working_size: (H, W) the images are resized to inside, None for their own; the output has the images' size.
+        futures: K, from 1 to 8: how many whole futures it gives, each with its weight; 1 for one answer.
         num_actions: K, of the actions that it is told the probabilities of; 0 for none.
         film: where it is modulated by them, see `film.Film`: after each of a ResNet's four "stages", and in the
             "head", before its last convolution; () without actions. At first this changes nothing.
-        futures: K, from 1 to 8: how many whole futures it gives, each with its weight; 1 for one answer.
 
     Raises:
         ValueError: an argument outside these; the message names it.
@@ -89,9 +89,9 @@ class TrajectoryFCN(nn.Module):
         batch_norm: str = "train",
         stride_in: str = "3x3",
         working_size: tuple[int, int] | None = None,
+        futures: int = 1,
         num_actions: int = 0,
         film: Sequence[str] = (),
-        futures: int = 1,
     ) -> None:
         super().__init__()
         chosen = {"head": head, "conv1": conv1, "output": output, "batch_norm": batch_norm, "stride_in": stride_in}
@@ -107,10 +107,10 @@ class TrajectoryFCN(nn.Module):
         self.frames = tuple(range(num_frames)) if output == "all" else (num_frames - 1,)
         self.config: dict[str, Any] = chosen | {"num_frames": num_frames, "input_frames": list(self.input_frames)}
         self.config |= {"log_scale": log_scale, "working_size": working_size and list(working_size)}
-        self.config |= {"num_actions": num_actions, "film": list(film)}
-        self.num_actions = num_actions
         self.config |= futures_config(futures, "none")
         self.futures = futures
+        self.config |= {"num_actions": num_actions, "film": list(film)}
+        self.num_actions = num_actions
 
         made = make_backbone(backbone, head=head, channels=self.channels, weights=str(weights), stride_in=stride_in)
         self.backbone, self.head, self.weights = made.features, made.head, made.weights

@@ -28,8 +28,8 @@ from flowlib.workspace import sha256_file
 __all__ = ["ScoringConfig", "TrajectoryCase", "TrajectoryEvaluation"]
 
 ALEXNET = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"  # torchvision's, named by its SHA-256
-Condition = Literal["true", "uniform"]
 OPTIONAL = ("log_scale", "futures", "weights", "radius", "path_radius")  # parts of a prediction
+Condition = Literal["true", "uniform"]
 WHOLE = 0.5  # of its points that a clip must show to stand for others
 
 
