@@ -187,14 +187,15 @@ def test_the_true_motion_in_cells_is_the_mean_of_what_is_seen_there():
     assert found[1, :, -1, -2].tolist() == [0, 4, 1] and found[1].abs().sum() == 2 + 0.5 + 4 + 1
 
 
-@pytest.mark.parametrize("wrong", [0, 9, -1, 2.0, True])
+@pytest.mark.parametrize("wrong", [0, 9, -1, True])
 def test_a_number_of_futures_it_cant_have_is_named(wrong):
     message = r"futures: expected a whole number from 1 to 8, got"
+    one = made("guided")
     for make in (
         lambda: GuidedTrajectories(futures=wrong),
         lambda: OneFrameTrajectories(weights="none", futures=wrong),
         lambda: TrajectoryFCN(weights="none", futures=wrong),
-        lambda: add_futures(load_default(), wrong),
+        lambda: add_futures(one, wrong),
     ):
         with pytest.raises(ValueError, match=message):
             make()

@@ -98,7 +98,7 @@ class TrajectoryFCN(nn.Module):
         self.frames = tuple(range(num_frames)) if output == "all" else (num_frames - 1,)
         self.config: dict[str, Any] = chosen | {"num_frames": num_frames, "input_frames": list(self.input_frames)}
         self.config |= {"log_scale": log_scale, "working_size": working_size and list(working_size)}
-        self.config |= futures_config(futures, "none")
+        self.config |= futures_config(futures)
         self.futures = futures
 
         made = make_backbone(backbone, head=head, channels=self.channels, weights=str(weights), stride_in=stride_in)

@@ -88,11 +88,11 @@ def check_futures(futures: int, latent: str = "none") -> None:
         raise ValueError(f"latent: expected one of {', '.join(LATENTS)}, got {latent!r}")
 
 
-def futures_config(futures: int, latent: str) -> dict[str, Any]:
+def futures_config(futures: int, latent: str = "none") -> dict[str, Any]:
     """What a model's config says of its futures; nothing for one answer, as before there were several."""
     check_futures(futures, latent)
-    many = futures > 1 or latent != "none"
-    return {"futures": futures, "latent": latent} if many else {}
+    said = {"futures": futures} if futures > 1 or latent != "none" else {}
+    return said | ({"latent": latent} if latent != "none" else {})
 
 
 def anchors(futures: int) -> list[float]:
