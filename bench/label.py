@@ -107,7 +107,7 @@ def main() -> None:
     if arguments.tracker:
         tracker = make_tracker(arguments.tracker, weights=arguments.weights)
     config = LabelConfig(
-        grid=100, height=SIZE[0], width=SIZE[1], clip_step=arguments.clip_step, max_clips=arguments.clips
+        grid=100, height=SIZE[0], width=SIZE[1], fit="crop", clip_step=arguments.clip_step, max_clips=arguments.clips
     )
     busy, overhead = [], []
     with tempfile.TemporaryDirectory() as folder:

@@ -322,7 +322,10 @@ MODULES = {
         (
             M(" * one.visibility[-1]) for one", ") for one"),
             M("* one.visibility[-1]) for one", "* one.visibility[0]) for one"),
-            M('kind="stable")[::-1]', 'kind="stable")'),
+            M("np.lexsort((moved, clear))[::-1]", "np.lexsort((moved, clear))"),
+            M("np.lexsort((moved, clear))", "np.argsort(moved)"),
+            M("(seen >= IN_SIGHT) & ", ""),
+            M(" & (detail >= IN_FOCUS * np.median(detail))", ""),
         ),
     ),
 }

@@ -70,6 +70,7 @@ def label_part(part: str, source: Path, workspace: Workspace, args: Any) -> None
         for tracker in ("raft", "lucas_kanade"):
             weights = args.raft_weights if tracker == "raft" else ""
             shape: dict[str, Any] = {"frames": NUM_FRAMES, "height": SIZE[0], "width": SIZE[1], "spacing": SPACING}
+            shape |= {"fit": "crop"}
             config = LabelConfig(frame_step=step, tracker=tracker, weights=weights, max_clips=most, **shape)
             plan = make_plan(source, config, cache=workspace.scans)
             options: dict[str, Any] = {"iters": args.raft_iters, "precision": args.precision, "chunk": 7}

@@ -48,6 +48,14 @@ class AugmentConfig:
         if self.crop is not None:
             check_size(self.crop, "crop")
 
+    def or_none(self) -> AugmentConfig | None:
+        """None if these ranges leave every clip as it is, else itself.
+
+        >>> AugmentConfig(flip_x=0.0).or_none() is None
+        True
+        """
+        return None if self == AugmentConfig(flip_x=0.0) else self
+
 
 def augment(sample: Sample, config: AugmentConfig, generator: torch.Generator) -> ClipSample:
     """Draw a changed version of a clip.

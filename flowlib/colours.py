@@ -8,7 +8,7 @@ NumPy only; knows nothing of figures, widgets or files.
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 
 from flowlib.geometry import Size, to_shares
 
@@ -20,6 +20,8 @@ FINGERS = {  # of hands: orange to violet by way of green and blue (Okabe and It
     "ring": (64, 150, 226), "pinky": (206, 122, 178),
 }  # fmt: skip
 NEVER = (214, 216, 222)  # points that are never hidden, when the colour is the frame of the first occlusion
+OUTSIDE = (238, 96, 40)  # points that left the region promised for them; those inside are like `NEVER`
+HOLE = (196, 190, 204)  # lilac grey: where nothing of a rebuilt frame came
 NICE_STEPS = (1, 1.5, 2, 3, 4, 5, 6, 8, 10)
 
 Colours = UInt8[np.ndarray, "... 3"]
@@ -28,6 +30,16 @@ Colours = UInt8[np.ndarray, "... 3"]
 def set_colour(which: int) -> tuple[int, int, int]:
     """The colour of set number `which` where colour tells sets apart: 0 the truth, 1 the first prediction."""
     return SETS[which % len(SETS)]
+
+
+def mark_holes(frame: UInt8[np.ndarray, "H W 3"], covered: Bool[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W 3"]:
+    """A rebuilt frame with its holes (where `covered` is False) veiled in grey; what fills them shines through faintly.
+
+    >>> mark_holes(np.zeros((1, 2, 3), np.uint8), np.array([[True, False]]))[0, :, 0].tolist()
+    [0, 147]
+    """
+    veiled = np.round(0.25 * frame + 0.75 * np.array(HOLE)).astype(np.uint8)
+    return np.where(covered[..., None], frame, veiled)
 
 
 def oklab_to_rgb(lightness: np.ndarray, a: np.ndarray, b: np.ndarray) -> Colours:

@@ -9,6 +9,9 @@ Knows nothing of videos, trackers or models.
 
 from __future__ import annotations
 
+import math
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeVar
 
@@ -22,8 +25,12 @@ else:
     Points = TypeVar("Points")
 
 Size = tuple[int, int]
-FitRule = Literal["crop", "pad", "stretch"]
-FIT_RULES: tuple[str, ...] = ("crop", "pad", "stretch")
+FitRule = Literal["crop", "pad", "stretch", "auto"]
+FIT_RULES: tuple[str, ...] = ("crop", "pad", "stretch", "auto")
+MOST_CUT = 0.05  # share of a picture that "auto" cuts off rather than leave a bar beside it
+MOST_ENLARGED = 1.5  # times that "auto" enlarges a picture at most
+SIDE_STEP = 8  # pixels: sides of a size that is chosen are multiples of it, as networks and codecs want them
+SMALLEST_CHOICE = 16  # pixels of a side
 
 
 def check_size(size: Size, name: str = "size") -> None:
@@ -160,7 +167,8 @@ class Fit:
     """How a source frame becomes a frame of the working size: crop a box, resize it, set it into the target.
 
     `source_box` (in the source) is resized to `target_box` (in the target); both are (top, left, height, width)
-    in whole pixels. Under "crop" the target box is the whole target, under "pad" the source box the whole source.
+    in whole pixels. Under "crop" the target box is the whole target, under "pad" the source box the whole source, under
+    "auto" one of both.
     """
 
     source: Size
@@ -188,6 +196,8 @@ def fit_frame(source: Size, target: Size, rule: FitRule = "crop") -> Fit:
     - "crop" (default): keep the aspect ratio, cover the whole target, cut what sticks out evenly on both sides.
     - "pad": keep the aspect ratio, show the whole source, centred, black bars around it.
     - "stretch": resize each axis on its own, as the PIPs demo does; the aspect ratio is lost.
+    - "auto": as "crop" where that cuts no more than 5 % (`MOST_CUT`) of the picture, else as "pad"; and never enlarged
+      more than 1.5 times (`MOST_ENLARGED`), with black all around where that is too little. See `choose_size`.
 
     Args:
         source, target: (height, width) in pixels.
@@ -208,12 +218,83 @@ def fit_frame(source: Size, target: Size, rule: FitRule = "crop") -> Fit:
         return Fit(source, target, _centred_box(source, target), whole_target)
     if rule == "pad":
         return Fit(source, target, whole_source, _centred_box(target, source))
+    if rule == "auto":
+        box = _centred_box(source, target)
+        if _area(box[2:]) >= (1 - MOST_CUT) * _area(source) and max(target) <= MOST_ENLARGED * max(box[2:]):
+            return Fit(source, target, box, whole_target)
+        return Fit(source, target, whole_source, _centred_box(target, source, MOST_ENLARGED))
     raise ValueError(f"fit: expected one of {', '.join(FIT_RULES)}, got {rule!r}")
 
 
-def _centred_box(outer: Size, shape: Size) -> tuple[int, int, int, int]:
-    """The largest centred box inside `outer` that has the aspect ratio of `shape`, in whole pixels."""
-    scale = min(outer[0] / shape[0], outer[1] / shape[1])
+def choose_size(sources: Iterable[Size], room: Size) -> Size:
+    """The working size at which "auto" keeps most of videos of the sizes `sources`, one size for all of them.
+
+    `room` itself if every picture fills it, is cut by no more than 5 % and is not enlarged. Else sides are multiples
+    of 8 and it has no more pixels than `room`; of the sizes that suit one of the videos, it is the one at which all of
+    them together lose least: pixels that are cut or scaled away, as a share of what the video would have on its own,
+    and the share of the frame that stays black.
+
+    Args:
+        sources: (height, width) of each video; the order doesn't matter.
+        room: (height, width) whose number of pixels is the most.
+
+    >>> choose_size([(256, 256)], (360, 640)), choose_size([(1080, 1920), (480, 854)], (360, 640))
+    ((256, 256), (360, 640))
+    """
+    check_size(room, "room")
+    counts = Counter(sources)
+    if all(_suits(source, room) for source in counts):
+        return room
+    ordered = sorted(counts.items())  # so that sums are the same in whatever order the videos come
+    found = {_own_size(source, room) for source in counts}
+    return min(found, key=lambda size: (sum(n * _lost(source, size, room) for source, n in ordered), _area(size), size))
+
+
+def _suits(source: Size, size: Size) -> bool:
+    """Whether a picture comes to this size whole but for `MOST_CUT`, without bars and not enlarged."""
+    fit = fit_frame(source, size, "auto")
+    return fit.target_box[2:] == size and max(size) <= max(fit.source_box[2:])
+
+
+def _own_size(source: Size, room: Size) -> Size:
+    """The size that suits one video: in its shape as nearly as can be, and as large as there is room for."""
+    scale = _ideal_scale(source, room)
+    found: list[tuple[float, int, Size]] = []
+    for height in _sides(source[0] * scale):
+        for width in _sides(source[1] * scale):
+            cut = 1 - _area(_centred_box(source, (height, width))[2:]) / _area(source)
+            ratio = _area((height, width)) / (_area(source) * scale**2)
+            if _area((height, width)) <= max(_area(room), SMALLEST_CHOICE**2):
+                # A hundredth of the picture weighs as much as a tenth of the pixels, and as a twentieth invented.
+                found.append((10 * cut + max(ratio**2, 1 / ratio), height * width, (height, width)))
+    return min(found)[2] if found else room
+
+
+def _sides(exact: float) -> list[int]:
+    nearest = round(exact / SIDE_STEP)
+    return sorted({max(SMALLEST_CHOICE, SIDE_STEP * (nearest + k)) for k in range(-3, 2)})
+
+
+def _ideal_scale(source: Size, room: Size) -> float:
+    """By how much a video alone would be scaled: to as many pixels as `room` has, or not at all."""
+    return min(1.0, math.sqrt(_area(room) / _area(source)))
+
+
+def _lost(source: Size, size: Size, room: Size) -> float:
+    """What a video loses at this size, see `choose_size`: 0 to 2."""
+    fit, scale = fit_frame(source, size, "auto"), _ideal_scale(source, room)
+    came = min(_area(fit.target_box[2:]), _area(fit.source_box[2:]) * scale**2)
+    return 2 - came / (_area(source) * scale**2) - _area(fit.target_box[2:]) / _area(size)
+
+
+def _area(size: Size) -> int:
+    return size[0] * size[1]
+
+
+def _centred_box(outer: Size, shape: Size, most: float = math.inf) -> tuple[int, int, int, int]:
+    """The largest centred box inside `outer` that has the aspect ratio of `shape` (and is at most `most` times as
+    large), in whole pixels."""
+    scale = min(outer[0] / shape[0], outer[1] / shape[1], most)
     height = min(outer[0], max(1, round(shape[0] * scale)))
     width = min(outer[1], max(1, round(shape[1] * scale)))
     return (outer[0] - height) // 2, (outer[1] - width) // 2, height, width

@@ -11,37 +11,43 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+from scipy.ndimage import gaussian_filter
 from torch.utils.data import Subset
 
-from flowlib.clips import Clip, ClipSample
+from flowlib.clips import ClipSample
+from flowlib.colours import mark_holes, nice_limit
 from flowlib.dataset import TrajectoryDataset
 from flowlib.evaluation import Report
-from flowlib.geometry import Size, cell_grid
 from flowlib.metrics import frame_metrics
-from flowlib.models.protocols import Predictor, device_of
+from flowlib.models.baselines import ConstantVelocity
+from flowlib.models.protocols import Predictor, TrajectoryPrediction, role_of
 from flowlib.plots import (
     Axes,
     Figure,
-    dense_field,
     error_by_frame,
+    error_map,
     learning_curves,
+    magnitude_bar,
     panels,
     show_image,
+    thinned,
     tracks_over_frame,
 )
 from flowlib.shards import find_shards
 from flowlib.tasks.trajectories import TrajectoryTask
 from flowlib.tasks.trajectories.metrics import TrajectoryAnswer
+from flowlib.tasks.trajectories.pictures import difference_picture, rebuilt_frames
+from flowlib.tasks.trajectories.regions import WithRegions
 from flowlib.tracks import Tracks
 from flowlib.training.runs import read_metrics
-from flowlib.video import decode_image, read_frames, resize_frame
-from flowlib.video.images import is_picture
 from flowlib.viewer import HandViewer, TrajectoryViewer, ViewedClip
-from flowlib.warp import Fill, rebuild
 from flowlib.workspace import check_name
 
-MOST_POINTS = 900  # of a static picture; more than that hide the frame
+COMPARED = 260  # where two sets are drawn over each other
+SEARCHED = 60  # clips that are looked at to find the one to show
+IN_SIGHT = 0.75  # share of a clip's points that are seen to its end, if it can be judged
+IN_FOCUS = 0.5  # of the fine detail that is usual in a dataset, likewise
+TITLE: dict[str, Any] = {"fontsize": 9, "parse_math": False}
 
 
 def label_viewer(folder: str | Path, index: int | None = None) -> TrajectoryViewer | None:
@@ -62,7 +68,8 @@ def clip_viewer(dataset: TrajectoryDataset, index: int | None = None) -> Traject
 
 
 def label_sheet(folder: str | Path, *, most: int = 9) -> Figure | None:
-    """Up to `most` labelled clips, spread evenly over a dataset's folder: the last frame, and how points came there."""
+    """Up to `most` labelled clips, spread evenly over a dataset's folder: the last frame, and how points came there,
+    each in the colour of how far it went."""
     dataset = _labelled(folder)
     if dataset is None:
         return None
@@ -70,10 +77,15 @@ def label_sheet(folder: str | Path, *, most: int = 9) -> Figure | None:
     height, width = dataset.size
     columns = min(3, len(chosen))
     figure, axes = panels(-(-len(chosen) // columns), columns, ratio=height / width)
-    for ax, index in zip(axes.flat, chosen):
+    tracks = [thinned(dataset.tracks(int(index))) for index in chosen]
+    gone = [np.linalg.norm(one.displacement[-1], axis=-1) for one in tracks]
+    limit = nice_limit(np.concatenate([far[one.visibility[-1]] for far, one in zip(gone, tracks)]))
+    for ax, index, points, far in zip(axes.flat, chosen, tracks, gone):
         one = _sample(dataset, int(index))
-        tracks_over_frame(one.frames[-1], thinned(one.truth), ax=ax)
-        ax.set_title(f"{one.clip.video}, frame {one.clip.frame_numbers[-1]}", fontsize=8, parse_math=False)
+        tracks_over_frame(one.frames[-1], points, values=far, limit=limit, size=3.0, ax=ax)
+        first, *_, last = one.clip.frame_numbers
+        ax.set_title(f"{one.clip.video}, frames {first} to {last}", fontsize=9, parse_math=False)
+    magnitude_bar(limit, "how far a point went, px", axes=axes)
     return figure
 
 
@@ -83,82 +95,150 @@ def prediction_viewer(
     """A viewer of the truth beside a prediction and the frames it rebuilds, by default on the clip with the highest
     motion."""
     sample = _sample(dataset, index)
-    answer = _answer(predictor, sample, name)
+    answer = TrajectoryTask().ask(predictor, sample, name)
     seen: dict[str, Any] = {"title": _title(sample), "names": ("labels", name), "frame": len(answer.frames) - 1}
-    rebuilt, frames = _rebuilt(answer, "none"), sample.pictures(answer.frames)
-    return TrajectoryViewer(frames, answer.true, answer.predicted, rebuilt=rebuilt, **seen)
+    rebuilt, frames = rebuilt_frames(answer), sample.pictures(answer.frames)
+    return TrajectoryViewer(frames, answer.true, answer.predicted, rebuilt=rebuilt, regions=_radii(answer), **seen)
+
+
+def _radii(answer: TrajectoryAnswer) -> np.ndarray | None:
+    """[F N] pixels around a method's points within which the truth is promised to lie, in frame 0 and later ones."""
+    if answer.prediction.radius is None:
+        return None
+    radii = answer.at_true(answer.prediction.radius)
+    return np.concatenate([np.zeros_like(radii[:1]), radii])
 
 
 def predictors_viewer(
-    methods: Mapping[str, Predictor], dataset: TrajectoryDataset, indices: Sequence[int] | None = None, *, most: int = 3
+    methods: Mapping[str, Predictor],
+    dataset: TrajectoryDataset,
+    indices: Sequence[int] | Mapping[str, int] | None = None,
+    *,
+    most: int = 3,
 ) -> TrajectoryViewer:
     """One viewer of several clips and of all that methods predict for them, beside the labels.
 
     Args:
         methods: name -> what predicts; the first is shown at first, the others where they are ticked.
         dataset: of labelled clips.
-        indices: of the clips; by default the `most` with the highest motion.
+        indices: of the clips, or what to call each -> its index (each is shown once); by default the `most` with the
+            highest motion.
         most: number of clips where no indices are given.
 
     Raises:
         ValueError: methods that predict other frames than the first one.
     """
-    clips = []
-    for index in _by_motion(dataset)[:most] if indices is None else indices:
-        sample = _sample(dataset, int(index))
-        answers = {name: _answer(method, sample, name) for name, method in methods.items()}
+    chosen = _by_motion(dataset)[:most] if indices is None else indices
+    titles = chosen if isinstance(chosen, Mapping) else dict(enumerate(chosen))
+    clips, first_called = [], {int(index): str(name) for name, index in reversed(titles.items())}
+    for index in dict.fromkeys(map(int, titles.values())):
+        sample = _sample(dataset, index)
+        answers = {name: TrajectoryTask().ask(method, sample, name) for name, method in methods.items()}
         first = next(iter(answers.values()))
         for name, answer in answers.items():
             if tuple(answer.frames) != tuple(first.frames):
                 raise ValueError(f"{name}: expected predictions of frames {first.frames}, got {answer.frames}")
         predictions = {name: answer.predicted for name, answer in answers.items()}
-        rebuilt = {name: _rebuilt(answer, "none") for name, answer in answers.items()}
+        rebuilt = {name: rebuilt_frames(answer) for name, answer in answers.items()}
         frames = sample.pictures(first.frames)
-        clips.append(ViewedClip(frames, first.true, predictions, rebuilt, title=_title(sample)))
+        title = f"{first_called[index]}: {_title(sample)}" if isinstance(chosen, Mapping) else _title(sample)
+        regions = {name: radius for name, answer in answers.items() if (radius := _radii(answer)) is not None}
+        clips.append(ViewedClip(frames, first.true, predictions, rebuilt, regions=regions, title=title))
     return TrajectoryViewer.of(clips, truth="labels")
 
 
-def own_viewer(predictor: Predictor, sample: ClipSample) -> tuple[TrajectoryViewer, np.ndarray]:
-    """A viewer of a prediction without labels, and the frames that it rebuilds [F H W 3], holes filled with frame 0.
+def of_the_clip(methods: Mapping[str, Predictor]) -> dict[str, Predictor]:
+    """The methods whose motion is that of the clip itself: networks, constant velocity as it is, the labels."""
+    return {
+        name: method
+        for name, method in methods.items()
+        if role_of(method) in ("model", "oracle")
+        or isinstance(method.predictor if isinstance(method, WithRegions) else method, ConstantVelocity)
+    }
 
-    Shown over the sample's pictures where it has them all, else over the rebuilt ones.
+
+def spread_figure(
+    methods: Mapping[str, Predictor], dataset: TrajectoryDataset, index: int | None = None
+) -> Figure | None:
+    """What can't be known of a clip, by default the one with the highest motion: for each method that says how sure it
+    is, how far off it may be in the last frame, and how much of the first one's doubt it takes away.
+
+    With regions the radius that holds the promised share of points; else the root mean square that the method expects
+    itself. Those that see fewest frames come first: what goes with the second frame could not be known from one. Where
+    a method gives several futures, their part of the doubt is told, too. Returns None, and says so, where no method
+    says how sure it is.
     """
-    answer = _answer(predictor, sample, "prediction")
-    rebuilt = _rebuilt(answer, "frame")
-    whole = all(map(sample.has, answer.frames))
-    frames, behind = (sample.pictures(answer.frames), rebuilt) if whole else (rebuilt, None)
-    last = len(frames) - 1
-    return TrajectoryViewer(frames, answer.predicted, rebuilt=behind, title="prediction", frame=last), rebuilt
+    sample = _sample(dataset, index)
+    ordered = sorted(methods, key=lambda name: len(methods[name].input_frames))
+    answers = {name: TrajectoryTask().ask(methods[name], sample, name) for name in ordered}
+    sure = {name: one for name, one in answers.items() if one.prediction.log_scale is not None}
+    doubts = {name: one.doubt for name, one in sure.items() if one.doubt is not None}
+    if not doubts:
+        print(f"None of these says how sure it is: {', '.join(methods)}")
+        return None
+    height, width = sample.size
+    figure, axes = panels(len(sure), 3, ratio=height / width)
+    limit = nice_limit(np.stack(list(doubts.values())))
+    (first, doubt), *_ = doubts.items()
+    labels, last = thinned(sample.truth, COMPARED), sample.clip.num_frames - 1
+    for row, (name, answer) in zip(axes, sure.items()):
+        seen = " and ".join(map(str, methods[name].input_frames))
+        tracks_over_frame(sample.picture(0), labels, thinned(answer.predicted, COMPARED), size=4.0, ax=row[0])
+        row[0].set_title(f"{name}: sees {seen}, {answer.displacement['ade']:.1f} px off on average", **TITLE)
+        error_map(doubts[name], limit=limit, label="px", ax=row[1])
+        row[1].set_title(f"may be off by, in frame {last}: {doubts[name].mean():.1f} px in the mean", **TITLE)
+        if name == first:
+            row[2].set_axis_off()
+            row[2].set_title(_between(answer.prediction), **TITLE)
+            continue
+        gone = 1 - doubts[name] / np.maximum(doubt, 1e-6)
+        error_map(np.clip(gone, 0, 1), limit=1.0, label="share of the doubt that goes", ax=row[2])
+        share = 1 - doubts[name].mean() / doubt.mean()
+        row[2].set_title(f"{100 * share:.0f} % of the doubt of “{first}” goes{_between(answer.prediction)}", **TITLE)
+    return figure
+
+
+def _between(prediction: TrajectoryPrediction) -> str:
+    if prediction.futures is None:
+        return ""
+    within, between = (part[0, -1].square().mean() for part in prediction.spread())
+    return f" ({100 * float(between / (within + between)):.0f} % of it between its futures)"
 
 
 def prediction_figure(methods: Mapping[str, Predictor], dataset: TrajectoryDataset, index: int | None = None) -> Figure:
-    """For one clip and each method a row: its tracks over the labels, the frame it rebuilds, and the true one.
+    """For one clip, by default the one with the highest motion: what happened, and a row for what each method says.
 
-    The rebuilt frame is the clip's last; holes (nothing came there) are black. By default it is the clip with the
-    highest motion.
+    On top the labels, the frame they start in and the last one, as it was. Below, for each method, its tracks over the
+    labels, the last frame rebuilt from them (holes, where nothing came, hold frame 0, veiled in grey), and how far that
+    is off.
     """
     sample = _sample(dataset, index)
     height, width = sample.size
-    figure, axes = panels(len(methods), 3, ratio=height / width)
-    last = sample.clip.num_frames - 1
-    true_frame = sample.picture(last)
-    for row, (name, predictor) in zip(axes, methods.items()):
-        answer = _answer(predictor, sample, name)
-        labels, predicted = thinned(sample.truth), thinned(answer.predicted)
-        tracks_over_frame(sample.picture(0), labels, predicted, ax=row[0])
-        row[0].set_title(f"{name}: tracks over frame 0", fontsize=9, parse_math=False)
-        rebuilt = answer.case.rebuild(answer.prediction, last, "none")
+    figure, axes = panels(1 + len(methods), 3, ratio=height / width)
+    first, last = sample.picture(0), sample.clip.num_frames - 1
+    true_frame, labels = sample.picture(last), thinned(sample.truth, COMPARED)
+    seen = 100 * sample.truth.visibility[last].mean()
+    tracks_over_frame(first, labels, size=4.0, ax=axes[0, 0])
+    axes[0, 0].set_title(f"{_title(sample)}: the labels; {seen:.0f} % of points stay in sight", **TITLE)
+    show_image(first, "frame 0 of the clip", ax=axes[0, 1])
+    show_image(true_frame, f"frame {last}, as it was", ax=axes[0, 2])
+    for row, (name, predictor) in zip(axes[1:], methods.items()):
+        answer = TrajectoryTask().ask(predictor, sample, name)
+        predicted, named = thinned(answer.predicted, COMPARED), name == next(iter(methods))
+        tracks_over_frame(first, labels, predicted, size=4.0, legend=named, ax=row[0])
+        row[0].set_title(f"{name}: {answer.displacement['ade']:.1f} px off on average", **TITLE)
+        rebuilt = answer.case.rebuild(answer.prediction, last, "frame")
         score = frame_metrics(true_frame, rebuilt.frame, {"covered": rebuilt.covered})["psnr_covered"]
         holes = 100 * (1 - rebuilt.covered.mean())
-        title = f"rebuilt frame {last}: PSNR {score:.1f} dB where covered, holes {holes:.0f} %"
-        show_image(rebuilt.frame, title, ax=row[1])
-        show_image(true_frame, f"true frame {last} of {sample.clip.video}", ax=row[2])
+        title = f"frame {last} rebuilt: {score:.1f} dB where covered; grey, {holes:.0f} %: nothing came there"
+        show_image(mark_holes(rebuilt.frame, rebuilt.covered), title, ax=row[1])
+        show_image(difference_picture(true_frame, rebuilt.frame), "off by (white: right, dark red: wrong)", ax=row[2])
     return figure
 
 
 def error_figure(report: Report) -> Axes:
     """The mean error of every method against the frames ahead, with its interval where there is one."""
-    (series,) = TrajectoryTask.series
+    series = next(one for one in TrajectoryTask.series if one.name == "epe")
     names = [metric.name for metric in report.at_places(series)]
     errors, intervals = {}, {}
     for method in report.methods:
@@ -169,110 +249,41 @@ def error_figure(report: Report) -> Axes:
     return error_by_frame(errors, intervals=intervals, label="mean error on visible points, px")
 
 
-def predict_pictures(
-    predictor: Predictor, pictures: str, size: Size, *, dataset: TrajectoryDataset | None = None
-) -> Figure:
-    """What a method says of your own picture, or pictures: where everything goes, and the last frame it rebuilds.
+def curves(
+    folder: str | Path,
+    key: str = "ade",
+    label: str = "ADE on visible points, px",
+    *,
+    compared: Any = None,
+    log: bool = True,
+) -> Axes:
+    """A number of a run's steps and of its validations, by step, from the run's folder; the mean error if not said.
+
+    A long training's steps are drawn as a running mean.
 
     Args:
-        predictor: sees as many pictures as it has input frames; a single one is repeated for all of them.
-        pictures: files, divided by commas; "" for the input frames of the dataset's clip with the highest motion.
-        size: (height, width) the pictures are brought to, evenly cut.
-        dataset: where "" takes its frames from.
-
-    Raises:
-        FileNotFoundError, ValueError: a file that is not there or no picture, or their number doesn't fit; neither
-            pictures nor a dataset.
+        folder, key, label: of the run; of the number.
+        compared: clips whose error where nothing moves is drawn as a line: those of the validation.
+        log: whether the vertical axis is logarithmic.
     """
-    if not pictures and dataset is None:
-        raise ValueError("pictures: expected files, or a dataset to take the frames of a clip from, got neither")
-    asked, names = tuple(predictor.input_frames), pictures.split(",")
-    sample = own_clip([Path(name.strip()) for name in names], asked, size) if pictures else _sample(dataset, None)
-    with torch.inference_mode():
-        prediction = predictor(sample.images(asked).to(device_of(predictor)))
-    displacement, logits = (
-        part[0, -1].cpu().numpy() for part in (prediction.displacement, prediction.visibility_logits)
-    )
-    first = sample.picture(asked[0])
-    figure, axes = panels(1, 3, ratio=first.shape[0] / first.shape[1])
-    show_image(first, "frame 0", ax=axes[0, 0])
-    dense_field(displacement, ax=axes[0, 1]).set_title(f"where it goes by frame {prediction.frames[-1]}", fontsize=9)
-    rebuilt = rebuild(first, displacement, logits, fill="frame").frame
-    show_image(rebuilt, f"frame {prediction.frames[-1]}, rebuilt", ax=axes[0, 2])
-    return figure
-
-
-def own_clip(
-    paths: Sequence[Path],
-    input_frames: Sequence[int],
-    size: Size,
-    num_frames: int = 0,
-    first_frame: int = 0,
-    grid: int = 32,
-) -> ClipSample:
-    """Your own pictures or video as a clip, with a grid of points of which only the start is known: they seem to rest.
-
-    Args:
-        paths: a picture for each of `input_frames`, one for all of them, or a video (from `first_frame` on).
-        size: (height, width) they are brought to, evenly cut.
-        num_frames: of the clip; 0 for as many as `input_frames` need.
-
-    Raises:
-        FileNotFoundError, ValueError: a file that is not there or no picture or video, or their number doesn't fit.
-    """
-    asked, paths = tuple(input_frames), [path.expanduser() for path in paths]
-    num_frames = num_frames or max(asked) + 1
-    for path in paths:
-        if not path.exists():
-            raise FileNotFoundError(f"pictures: expected a picture, found nothing at {path}")
-    if len(paths) == 1 and not is_picture(paths[0].name):
-        kept, frames = (
-            tuple(range(num_frames)),
-            read_frames(paths[0], range(first_frame, first_frame + num_frames), size),
-        )
-    elif len(paths) in (1, len(asked)):
-        pictures = [_own_picture(path, size) for path in paths]
-        kept, frames = asked, np.stack(pictures * (len(asked) // len(paths)))
-    else:
-        raise ValueError(f"pictures: expected 1 or {len(asked)}, for frames {asked}, got {len(paths)}")
-    queries = np.insert(cell_grid(size, grid), 0, 0, axis=1)
-    clip = Clip("prediction", "", 0, 1, num_frames, size, 0.0, num_frames, len(queries), kept)
-    return ClipSample(clip, frames, Tracks.still(queries, num_frames))
-
-
-def own_size(path: Path, first_frame: int = 0, most: int = 640) -> Size:
-    """(height, width) of a picture or of a video's frame, as multiples of 8, so that no side is longer than `most`.
-
-    Raises:
-        FileNotFoundError, ValueError: as `own_clip`.
-    """
-    path = path.expanduser()
-    if not path.exists():
-        raise FileNotFoundError(f"pictures: expected a picture or a video, found nothing at {path}")
-    if is_picture(path.name):
-        height, width = _own_picture(path, None).shape[:2]
-    else:
-        height, width = read_frames(path, [first_frame])[0].shape[:2]
-    scale = min(1.0, most / max(height, width))
-    return max(16, round(height * scale / 8) * 8), max(16, round(width * scale / 8) * 8)
-
-
-def _own_picture(path: Path, size: Size | None) -> np.ndarray:
-    try:
-        return resize_frame(decode_image(path.read_bytes()), size)
-    except ValueError as error:
-        raise ValueError(f"pictures: expected a picture (JPEG, PNG, WebP, BMP), {path} is none") from error
-
-
-def curves(folder: str | Path, key: str = "ade", label: str = "ADE on visible points, px") -> Axes:
-    """A number of a run's steps and of its validations, by step, from the run's folder; the mean error if not said."""
     lines = read_metrics(folder)
     drawn = {}
     for name, logged in (("training", key), ("validation", f"validation_{key}")):
         points = [(line["step"], line[logged]) for line in lines if logged in line]
         if points:
             drawn[name] = tuple(zip(*points))
-    return learning_curves(drawn, label=label)
+    levels = {} if compared is None else {"zero motion": motionless_error(compared)}
+    return learning_curves(drawn, label=label, log=log, smooth={"training"}, levels=levels)
+
+
+def motionless_error(dataset: Any) -> float:
+    """The ADE in pixels of saying that nothing moves, on the visible points of up to 60 clips spread over a dataset."""
+    moved, seen = 0.0, 0
+    for index in _spread_over(dataset):
+        truth = _tracks(dataset, index)
+        moved += float((np.linalg.norm(truth.displacement[1:], axis=-1) * truth.visibility[1:]).sum())
+        seen += int(truth.visibility[1:].sum())
+    return moved / seen if seen else float("nan")
 
 
 def save_viewer(viewer: TrajectoryViewer | HandViewer, folder: str | Path, name: str) -> Path:
@@ -283,36 +294,46 @@ def save_viewer(viewer: TrajectoryViewer | HandViewer, folder: str | Path, name:
 
 
 def highest_motion(dataset: TrajectoryDataset) -> int:
-    """The number of the clip whose visible points move most, of up to 60 clips spread over the dataset.
+    """The number of the clip that moves most of those that can be judged, of up to 60 clips spread over the dataset.
 
-    Points that are lost on the way count as still, so that a clip the tracker could follow is preferred.
+    One can be judged if three quarters of its points stay in sight and its first frame is not out of focus, that is,
+    has at least half as much fine detail as is usual here. If none can, it is the one that moves most. Points that are
+    lost on the way count as still.
     """
     return _by_motion(dataset)[0]
 
 
 def highest_motion_clips(dataset: TrajectoryDataset, count: int) -> Subset:
-    """The `count` clips whose points move most, the highest first; see `highest_motion`."""
-    return Subset(dataset, _by_motion(dataset)[:count])
+    """The `count` clips that move most of those that can be judged, the highest first; see `highest_motion`. All of
+    them, in their own order, if there are no more."""
+    if count >= len(dataset):
+        return Subset(dataset, range(len(dataset)))
+    return Subset(dataset, _by_motion(dataset, max(SEARCHED, 2 * count))[:count])
 
 
-def _by_motion(dataset: TrajectoryDataset, most: int = 60) -> list[int]:
-    indices = np.unique(np.linspace(0, len(dataset) - 1, min(most, len(dataset))).round().astype(int))
-    tracks = [dataset.tracks(int(i)) for i in indices]
+def _by_motion(dataset: Any, most: int = SEARCHED) -> list[int]:
+    indices = _spread_over(dataset, most)
+    tracks = [_tracks(dataset, index) for index in indices]
     moved = [np.mean(np.linalg.norm(one.displacement[-1], axis=-1) * one.visibility[-1]) for one in tracks]
-    return [int(indices[i]) for i in np.argsort(moved, kind="stable")[::-1]]
+    seen = np.array([one.visibility[-1].mean() for one in tracks])
+    detail = np.array([_fine_detail(_sample(dataset, index).frames[0]) for index in indices])
+    clear = (seen >= IN_SIGHT) & (detail >= IN_FOCUS * np.median(detail))
+    return [indices[i] for i in np.lexsort((moved, clear))[::-1]]
 
 
-def thinned(tracks: Tracks) -> Tracks:
-    """At most some 900 points, for a static picture: every k-th row and column of a grid, else every k-th."""
-    step = int(np.ceil(np.sqrt(tracks.num_points / MOST_POINTS)))
-    if step <= 1:
-        return tracks
-    across = int((tracks.queries[:, 2] == tracks.queries[0, 2]).sum())  # of a grid's first row
-    across = across if across > 1 else int(np.sqrt(tracks.num_points))  # a grid whose points are jittered is square
-    if tracks.num_points % across:
-        return tracks.points(slice(None, None, step * step))
-    rows = np.arange(tracks.num_points).reshape(-1, across)
-    return tracks.points(rows[step // 2 :: step, step // 2 :: step].ravel())
+def _spread_over(dataset: Any, most: int = SEARCHED) -> list[int]:
+    return np.unique(np.linspace(0, len(dataset) - 1, min(most, len(dataset))).round().astype(int)).tolist()
+
+
+def _tracks(dataset: Any, index: int) -> Tracks:
+    """Of a clip, without its pictures where that can be had."""
+    return dataset.tracks(index) if hasattr(dataset, "tracks") else _sample(dataset, index).truth
+
+
+def _fine_detail(frame: np.ndarray) -> float:
+    """The share of a picture's contrast that a blur of one pixel takes away: very little where it is out of focus."""
+    grey = frame.mean(axis=-1)
+    return float((grey - gaussian_filter(grey, 1)).var() / max(grey.var(), 1e-6))
 
 
 def _labelled(folder: str | Path) -> TrajectoryDataset | None:
@@ -331,15 +352,3 @@ def _sample(dataset: Any, index: int | None) -> ClipSample:
 
 def _title(sample: ClipSample) -> str:
     return f"{sample.clip.video}, frame {sample.clip.first_frame}"
-
-
-def _rebuilt(answer: TrajectoryAnswer, fill: Fill) -> np.ndarray:
-    """Frame 0 and the later ones that are predicted [F H W 3], rebuilt."""
-    later = [answer.case.rebuild(answer.prediction, frame, fill).frame for frame in answer.frames[1:]]
-    return np.stack([answer.case.sample.picture(0), *later])
-
-
-def _answer(predictor: Predictor, sample: ClipSample, name: str) -> TrajectoryAnswer:
-    task = TrajectoryTask()
-    case = task.case(sample)
-    return task.answer(task.predict(predictor, case, name), case)

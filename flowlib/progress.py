@@ -35,7 +35,7 @@ class Progress(tqdm):
     """
 
     def __init__(
-        self, items: Iterable | None = None, title: str = "", total: int | None = None, unit: str = "it", **options
+        self, items: Iterable | None = None, title: str = "", total: int | None = None, unit: str = "it", **options: Any
     ) -> None:
         fixed = {"file": _output(), "mininterval": 1.0, "miniters": 1, "ncols": 100}
         super().__init__(items, title or None, total, unit=unit, **(fixed | options))

@@ -1,4 +1,4 @@
-"""Assign videos to training, validation and test. Whole videos, so that none is learned and tested.
+"""Assign videos to training, validation, test and calibration. Whole videos, so that none is learned and tested.
 
 Knows names of videos and two JSON files in a dataset's folder: `splits.json`, name -> split, which a person may edit,
 and `videos.json`: the seed of the splits, and how each video is called there, by its content, and where it was found.
@@ -16,6 +16,8 @@ from pathlib import Path
 from flowlib.workspace import locked, read_json, write_json
 
 SPLITS = ("train", "val", "test")
+CALIBRATION = "calibration"  # videos that regions are calibrated on; nothing is assigned to it unasked
+PARTS = (*SPLITS, CALIBRATION)
 LOCK = ".splits.lock"
 
 
@@ -30,7 +32,8 @@ def assign_splits(videos: Sequence[str], *, seed: int = 0, known: dict[str, str]
     """
     splits = dict(known or {})
     new = sorted(set(videos) - set(splits), key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest())
-    counts, total = Counter(splits.values()), len(splits) + len(new)
+    counts = Counter(splits.values())
+    total = len(splits) + len(new) - counts[CALIBRATION]
     for name in new:
         splits[name] = _shortest_split(counts, total)
         counts[splits[name]] += 1
@@ -60,7 +63,7 @@ def load_splits(folder: str | Path, videos: Sequence[str], *, seed: int | None =
         seed: the dataset's own if None, see `save_splits`.
 
     Raises:
-        ValueError: `splits.json` is no JSON object of names and "train", "val" or "test", or is of another seed.
+        ValueError: `splits.json` is no JSON object of names and one of `PARTS` each, or is of another seed.
     """
     known = _read_splits(folder)
     seed = _seed(folder, seed, known)
@@ -91,6 +94,43 @@ def save_splits(folder: str | Path, videos: Sequence[str], *, seed: int | None =
     with locked(Path(folder) / LOCK):
         known = _read_videos(folder)
         return _add_splits(folder, videos, seed, known, known["videos"], _read_splits(folder))
+
+
+def reserve_calibration(folder: str | Path, count: int) -> tuple[str, ...]:
+    """Keep `count` videos of a dataset for calibration, taken from those for training; before anything is trained.
+
+    What is kept already counts; which others are taken the names and the dataset's seed decide. Those to validate and
+    test on stay.
+
+    Args:
+        folder: the dataset's; `splits.json` must be there.
+        count: videos for calibration; 0 takes none, and none is ever put back.
+
+    Returns:
+        The names of all videos for calibration.
+
+    Raises:
+        ValueError: so few videos for training that none would be left, or `splits.json` isn't what it should be.
+    """
+    if not isinstance(count, int) or count < 0:
+        raise ValueError(f"count: expected a number of videos from 0 on, got {count!r}")
+    if not count:
+        return tuple(name for name, split in _read_splits(folder).items() if split == CALIBRATION)
+    with locked(Path(folder) / LOCK):
+        splits, seed = _read_splits(folder), _read_videos(folder)["seed"] or 0
+        kept = [name for name, split in splits.items() if split == CALIBRATION]
+        free = [name for name, split in splits.items() if split == "train"]
+        missing = count - len(kept)
+        if missing >= max(1, len(free)):
+            raise ValueError(
+                f"{Path(folder) / 'splits.json'}: expected more than {missing} videos for training, to keep {count} "
+                f"for calibration, got {len(free)}; label more videos, or keep fewer"
+            )
+        free.sort(key=lambda name: hashlib.sha256(f"{seed}/calibration/{name}".encode()).digest())
+        kept += free[: max(0, missing)]
+        if missing > 0:
+            write_json(Path(folder) / "splits.json", splits | dict.fromkeys(kept, CALIBRATION))
+    return tuple(sorted(kept))
 
 
 def name_videos(folder: str | Path, videos: Iterable[tuple[str, str]]) -> dict[str, str]:
@@ -195,8 +235,8 @@ def _seed(folder: str | Path, given: int | None, splits: dict, known: dict | Non
 def _read_splits(folder: str | Path) -> dict[str, str]:
     path = Path(folder) / "splits.json"
     splits = read_json(path) if path.exists() else {}
-    if wrong := [name for name, split in splits.items() if split not in SPLITS]:
-        expected = f"an object of video names and one of {', '.join(SPLITS)} for each"
+    if wrong := [name for name, split in splits.items() if split not in PARTS]:
+        expected = f"an object of video names and one of {', '.join(PARTS)} for each"
         raise ValueError(f"{path}: expected {expected}, got {splits[wrong[0]]!r} for {wrong[0]!r}")
     return splits
 

@@ -66,9 +66,9 @@ if "google.colab" in sys.modules:
 # %% tags=["parameters"]
 source: str = "sample"  # sample, synthetic, a folder or a video; "" for videos/ in the workspace
 root: str = ""  # the workspace; "" finds it: $FLOWLIB_ROOT, the mounted Drive, or workspace/ in the clone
-height: int = 360  # of the working size, pixels
+height: int = 360  # of the working size, pixels; with auto it has at most height × width pixels
 width: int = 640  # of the working size, pixels
-fit: str = "crop"  # how a frame comes to the working size: crop, pad or stretch
+fit: str = "auto"  # auto: a size that keeps pictures whole is chosen; crop, pad or stretch to height × width
 layout: str = "none"  # write the frames as pictures: none, folder (<name>/frames/*.jpg), zip or both
 
 # %%
@@ -81,30 +81,33 @@ check_parameters(globals())
 #
 # A video that is broken, empty or breaks off is listed with the reason, and the others go on. So is everything else in
 # the folder: what is not among the videos is named as left out. A note says what is unusual about a video that is used,
-# and what to do: it is interlaced, in HDR, has holes in time, or loses much by `crop`.
+# and what to do: it is interlaced, in HDR, has holes in time, or loses much on the way to the working size.
 
 # %%
 from flowlib.progress import Progress
 from flowlib.quantities import counted
 from flowlib.sources import find_source
-from flowlib.video import describe_videos, probe_all
+from flowlib.video import describe_videos, probe_all, working_size
 from flowlib.workspace import Workspace
 
 workspace = Workspace(root).writable()
 videos, skipped = probe_all(find_source(source, workspace, progress=Progress), progress=Progress)
-print(describe_videos(videos, skipped, size=(height, width), fit=fit))
+size = working_size(videos, (height, width), fit)
+print(describe_videos(videos, skipped, size=size, fit=fit))
 
 # %% [markdown]
 # ## The frame in the middle of each, at the working size
 #
-# This is what the tracker and the network will see. With `fit = "crop"` the aspect ratio is kept and what sticks out
-# is cut evenly on both sides; `pad` shows the whole frame with black bars, `stretch` distorts it.
+# This is what the tracker and the network will see. With `fit = "auto"` a size in the shape of your videos is chosen, not
+# larger than they are, so that pictures stay whole; a video of another shape than most gets black bars, on which no
+# points lie. `crop` fills height × width and cuts what sticks out evenly on both sides, `pad` shows the whole frame with
+# black bars, `stretch` distorts it. The list above says for each video how it is scaled and what is lost.
 
 # %%
 from flowlib.plots import contact_sheet
 from flowlib.video import middle_frames
 
-contact_sheet(middle_frames(videos, (height, width), fit), titles=[video.name for video in videos]);
+contact_sheet(middle_frames(videos, size, fit), titles=[video.name for video in videos]);
 
 # %% [markdown]
 # ## The frames as pictures

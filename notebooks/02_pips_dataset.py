@@ -81,13 +81,14 @@ spacing: int = 0  # pixels from point to point instead; 0: grid decides
 jitter: bool = False  # move each point at random within its cell, differently in every clip
 split_shots: bool = True  # no clip straddles a scene cut
 skip_still: bool = True  # leave out clips that are black or frozen
-height: int = 360  # of the working size, pixels
+height: int = 360  # of the working size, pixels; with auto it has at most height × width pixels
 width: int = 640  # of the working size, pixels
-fit: str = "crop"  # how a frame comes to the working size: crop, pad or stretch
+fit: str = "auto"  # auto: a size that keeps pictures whole is chosen; crop, pad or stretch to height × width
 seed: int = 0  # decides which videos are for training, validation and test, and the jitter
 device: str = "auto"  # auto, cpu, cuda
 engine: str = "local"  # local, or ray for several GPUs or machines at once
 workers: int = 0  # with ray: how many; 0: one a GPU, or where there is none one for two cores
+calibration: int = 0  # videos kept apart, for regions in 05 that hold what they promise: 90 % needs 9, better 20
 verify: bool = False  # read what is labelled already to the last byte, and do again what is damaged
 strict: bool = False  # fail at the end if a video had to be skipped
 
@@ -100,7 +101,8 @@ check_parameters(globals())
 # ## The plan
 #
 # Decided by the videos and the parameters alone, so every machine comes to the same. Each video is decoded once to its
-# end: broken ones are listed with a reason, clips keep to one shot, and those that are black or frozen are skipped.
+# end: broken ones are listed with a reason, clips keep to one shot, and those that are black or frozen are skipped. A
+# dataset that is there already keeps its working size.
 
 # %%
 from flowlib.labelling import LabelConfig, estimate, label, make_plan
@@ -108,6 +110,7 @@ from flowlib.labelling.plan import check_chunk
 from flowlib.progress import Progress
 from flowlib.quantities import counted
 from flowlib.sources import find_source
+from flowlib.splits import reserve_calibration
 from flowlib.workspace import Workspace
 
 workspace = Workspace(root).writable()
@@ -118,7 +121,7 @@ config = LabelConfig(
 )  # fmt: skip
 found = find_source(source, workspace, progress=Progress)
 check_chunk(chunk, num_chunks)
-plan = make_plan(found, config, cache=workspace.scans, progress=True)
+plan = make_plan(found, config, cache=workspace.scans, progress=True).into(workspace.dataset(dataset))
 print(plan)
 print(f"{counted(len(plan.chunk(chunk, num_chunks)), 'clip')} of them in chunk {chunk} of {num_chunks}.")
 
@@ -142,11 +145,13 @@ report = label(
     workers=workers, verify=verify, strict=strict,
 )  # fmt: skip
 print(report)
+kept = reserve_calibration(workspace.dataset(dataset), calibration)
+print(f"{counted(len(kept), 'video')} kept for calibration.")
 
 # %% [markdown]
 # ## Look at the labels
 #
-# Play, scrub, zoom; points turn hollow where the tracker thinks they are hidden. Do they follow what moves?
+# Do the points follow what moves? They turn hollow where the tracker thinks they are hidden.
 
 # %%
 from flowlib.notebook_views import label_sheet, label_viewer
@@ -154,7 +159,8 @@ from flowlib.notebook_views import label_sheet, label_viewer
 label_viewer(report.folder)
 
 # %% [markdown]
-# The same, over the whole dataset: for clips spread over it, how far each point went.
+# The same, over the whole dataset: for clips spread over it the last frame, the way that each point came, and in colours
+# how far that was.
 
 # %%
 label_sheet(report.folder);

@@ -72,12 +72,16 @@ steps: int = 300  # optimiser steps at most
 look_every: int = 20  # steps between two looks at the error
 input_frames: str = "0"  # frames the network sees: "0", or two like "0,3"
 input_size: str = ""  # the network works at, height x width like "120x240"; "" for the clips' own
+model: str = "fcn"  # fcn (fully convolutional), or guided (optical flow, corrected)
+backbone: str = "fcn_resnet50"  # of fcn; also deeplabv3_resnet50, lraspp_mobilenet_v3_large, or timm/…
 weights: str = "auto"  # to start from: auto (ImageNet if it can be had), none, imagenet, coco, a path, URL or Drive id
 stride_in: str = "3x3"  # of these weights: 3x3 as torchvision's, or 1x1 as the first ResNets'
-head: str = "fine"  # fine, or torchvision (stride 8: smooth and grid-like)
-batch_norm: str = "train"  # train, frozen or group
+flow: str = "dis"  # of guided, between two frames: dis (needs no weights) or raft
+flow_weights: str = ""  # of RAFT: "" for torchvision's, else a path, URL or Drive id
+head: str = "fine"  # of fcn: fine, or torchvision (stride 8: smooth and grid-like)
+batch_norm: str = "train"  # of fcn: train, frozen or group
 trained: str = "all"  # which layers: last, first+last, first+second+last or all
-loss: str = "l1"  # mse, l1, huber, charbonnier
+loss: str = "auto"  # l1, mse, huber, charbonnier; laplace_2d for guided; auto: as suits the model
 masked: bool = True  # count visible points only
 optimizer: str = "adamw"  # sgd, adam or adamw
 learning_rate: float = 0.001  # of the optimiser, at its highest
@@ -94,13 +98,13 @@ check_parameters(globals())
 # %% [markdown]
 # ## The batch
 #
-# The labelled clips in which most moves.
+# The labelled clips in which most moves, of those that can be judged: in focus, and most points stay in sight.
 
 # %%
 import torch
 
 from flowlib.dataset import describe_splits, open_splits
-from flowlib.models.fcn import TrajectoryFCN
+from flowlib.models.networks import NetworkConfig
 from flowlib.notebook import parse_frames, parse_size
 from flowlib.notebook_views import curves, highest_motion_clips, prediction_figure, prediction_viewer
 from flowlib.tasks.trajectories import TrajectoryTask
@@ -116,50 +120,55 @@ print(describe_splits(splits))
 # %% [markdown]
 # ## The network
 #
-# torchvision's FCN-ResNet50, with a head that says for every pixel and frame where it goes and whether it is seen.
+# `fcn`: torchvision's FCN-ResNet50, or another backbone, with a head that says for every pixel and frame where it goes
+# and whether it is seen. `guided`: optical flow and a small network that says where it goes wrong; with one frame, a
+# network that says what will move.
 
 # %%
 torch.manual_seed(seed)  # of the weights that start from random numbers
-model = TrajectoryFCN(
-    num_frames=splits["train"].num_frames, input_frames=parse_frames(input_frames), working_size=parse_size(input_size),
-    weights=weights, stride_in=stride_in, head=head, batch_norm=batch_norm,
+chosen = NetworkConfig(
+    model=model, backbone=backbone, weights=weights, stride_in=stride_in, head=head, batch_norm=batch_norm, flow=flow,
+    flow_weights=flow_weights, input_frames=parse_frames(input_frames), working_size=parse_size(input_size),
 )  # fmt: skip
-print(f"{sum(p.numel() for p in model.parameters()):,} parameters, started from: {model.weights}")
+network = chosen.make(splits["train"].num_frames)
+print(chosen.describe(network))
 
 # %% [markdown]
 # ## Training on the same clips, again and again
 #
-# Stop it and run it again: it goes on where it was. A finished run is found done.
+# Stop it and run it again: it goes on where it was. A finished run is found done. Nothing is augmented: the clips are
+# the same in every step.
 
 # %%
-task = TrajectoryTask(loss=loss, masked=masked)
+task = TrajectoryTask(loss=chosen.loss(loss), masked=masked)
 config = TrainConfig(
     name=run, steps=steps, validate_every=look_every, save_every=look_every, trained=trained, optimizer=optimizer,
     learning_rate=learning_rate, warmup_steps=10, clip=clip, precision=precision, seed=seed, device=device,
     num_workers=0,
 )  # fmt: skip
-result = overfit(model, task, batch, config, samples=clips, target=target, folder=run_folder(run, workspace.runs))
+result = overfit(network, task, batch, config, samples=clips, target=target, folder=run_folder(run, workspace.runs))
 print(result)
 
 # %% [markdown]
 # ## The curve
 #
 # "Validation" is the same batch in evaluation mode. If it stays above "training", batch norm is why: try
-# `batch_norm = "frozen"` or `"group"`.
+# `batch_norm = "frozen"` or `"group"`. Dashed: the error of saying that nothing moves.
 
 # %%
-curves(result.run.folder);
+curves(result.run.folder, compared=batch);
 
 # %% [markdown]
 # ## The prediction over the labels
 #
-# Blue: the labels. Orange: the prediction. Then the last frame, rebuilt by moving frame 0, beside the true one.
+# The first clip of the batch. On top what happened: the labels, from blue on the left to yellow on the right. Below what
+# the network says: its points orange, the labels blue (hidden ones faint), and the last frame, rebuilt by moving frame 0.
 
 # %%
-prediction_figure({"overfitted": model}, splits["train"]);
+prediction_figure({"overfitted": network}, batch, 0);
 
 # %%
-prediction_viewer(model, splits["train"], name="overfitted")
+prediction_viewer(network, batch, 0, name="overfitted")
 
 # %%
 print(result.summary)

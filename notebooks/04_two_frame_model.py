@@ -74,15 +74,26 @@ validate_every: int = 100  # steps
 session_minutes: float = 0.0  # stop after so long, to go on another time; 0: no limit
 input_frames: str = "0,3"  # frames the network sees
 input_size: str = ""  # the network works at, height x width like "120x240"; "" for the clips' own
+model: str = "fcn"  # fcn (fully convolutional), or guided (optical flow, corrected; learning_rate 0.001 suits it)
+backbone: str = "fcn_resnet50"  # of fcn; also deeplabv3_resnet50, lraspp_mobilenet_v3_large, or timm/…
 weights: str = "auto"  # to start from: auto (ImageNet if it can be had), none, imagenet, coco, a path, URL or Drive id
 stride_in: str = "3x3"  # of these weights: 3x3 as torchvision's, or 1x1 as the first ResNets'
-conv1: str = "difference"  # how the first layer's weights serve two frames: difference, duplicate, mean or zero
-head: str = "fine"  # fine, or torchvision (stride 8: smooth and grid-like)
-batch_norm: str = "train"  # train, frozen or group
+flow: str = "dis"  # of guided, between two frames: dis (needs no weights) or raft
+flow_weights: str = ""  # of RAFT: "" for torchvision's, else a path, URL or Drive id
+conv1: str = "difference"  # of fcn: how the first layer's weights serve two frames: difference, duplicate, mean or zero
+head: str = "fine"  # of fcn: fine, or torchvision (stride 8: smooth and grid-like)
+batch_norm: str = "train"  # of fcn: train, frozen or group
 trained: str = "all"  # which layers: last, first+last, first+second+last or all
-loss: str = "l1"  # mse, l1, huber, charbonnier
+flip_x: float = 0.0  # probability of mirroring a clip left and right
+flip_y: float = 0.0  # probability of mirroring it top and bottom
+reverse: float = 0.0  # probability of playing it backwards
+largest_scale: float = 1.0  # it is enlarged at random by 1 to so many times; 1.5 trained the predictor of flowlib's
+colour: float = 0.0  # how far brightness, contrast and saturation may leave 1
+crop: str = ""  # train on pieces, height x width like "192x320"; "" for whole frames
+loss: str = "auto"  # l1, mse, huber, charbonnier; laplace_2d for guided; auto: as suits the model
 learning_rate: float = 0.0003  # of the optimiser, at its highest
 schedule: str = "cosine"  # of the learning rate: constant (steps may be raised later), cosine or one_cycle
+schedule_over: str = "steps"  # or minutes: a cosine over as many of the steps as fit into session_minutes
 precision: str = "no"  # no (float32), bf16 (about half the time where CPU or GPU has it) or fp16 (GPU)
 check_steps: int = 3  # of the two short trainings that compare one frame with two
 seed: int = 0  # decides the first weights, the order of clips and what else is drawn at random
@@ -99,10 +110,17 @@ check_parameters(globals())
 # %%
 import torch
 
+from flowlib.augmentation import AugmentConfig
 from flowlib.dataset import describe_splits, open_splits
-from flowlib.models.fcn import TrajectoryFCN, stem_twins
+from flowlib.models.networks import NetworkConfig
 from flowlib.notebook import parse_frames, parse_size
-from flowlib.notebook_views import curves, highest_motion_clips, prediction_figure, prediction_viewer
+from flowlib.notebook_views import (
+    curves,
+    highest_motion,
+    highest_motion_clips,
+    prediction_figure,
+    prediction_viewer,
+)
 from flowlib.tasks.trajectories import TrajectoryTask
 from flowlib.training import TrainConfig, fit
 from flowlib.training.diagnostics import compare_trainings
@@ -117,61 +135,71 @@ print(describe_splits(splits))
 # %% [markdown]
 # ## Two frames, one network
 #
-# The first convolution is widened for the second frame. Start with sums of the frames (`duplicate`, `mean`) or with
+# `fcn`: the first convolution is widened for the second frame. Start with sums of the frames (`duplicate`, `mean`) or with
 # the first alone (`zero`), and the network must find out by itself that the order matters; with every other filter
-# starting as a `difference` it sees which way things move from the first step on.
+# starting as a `difference` it sees which way things move from the first step on. `guided` starts from the optical flow
+# between the frames, that is from constant velocity, and learns where that goes wrong.
 
 # %%
 torch.manual_seed(seed)  # of the weights that start from random numbers
-model = TrajectoryFCN(
-    num_frames=splits["train"].num_frames, input_frames=parse_frames(input_frames), working_size=parse_size(input_size),
-    weights=weights, stride_in=stride_in, conv1=conv1, head=head, batch_norm=batch_norm,
+chosen = NetworkConfig(
+    model=model, backbone=backbone, weights=weights, stride_in=stride_in, conv1=conv1, head=head, batch_norm=batch_norm,
+    flow=flow, flow_weights=flow_weights, input_frames=parse_frames(input_frames), working_size=parse_size(input_size),
 )  # fmt: skip
-print(f"{sum(p.numel() for p in model.parameters()):,} parameters, started from: {model.weights}")
+network = chosen.make(splits["train"].num_frames)
+print(chosen.describe(network))
 
 # %% [markdown]
 # ### Is the second frame wired up right?
 #
 # If the new half of the first convolution is zero and held there, the two-frame network must be the one-frame network:
-# the same outputs, and step for step the same losses.
+# the same outputs, and step for step the same losses. (`guided` has no such half; it is trained twice, which must be
+# the same, too.)
 
 # %%
-one_frame = TrajectoryFCN(
-    num_frames=splits["train"].num_frames, working_size=parse_size(input_size), weights=weights, stride_in=stride_in,
-    head=head, batch_norm=batch_norm,
-)  # fmt: skip
 check = TrainConfig(name=run, steps=check_steps, batch_size=2, seed=seed, device=device, num_workers=0)
-one, two = stem_twins(one_frame, parse_frames(input_frames))
-compare_trainings({"one_frame": one, "two_frames": two}, TrajectoryTask(), train, check, workspace.check(run))
+twins = chosen.twins(splits["train"].num_frames)
+compare_trainings(twins, TrajectoryTask(), train, check, workspace.check(run))
 
 # %% [markdown]
 # ## Training
 #
 # The run's folder has the curves (metrics.jsonl, TensorBoard) and the checkpoints: `last.pt`, and `best.pt` by the
-# validation videos where there are any.
+# validation videos where there are any. Where `session_minutes` end it early, the learning rate is still high and the
+# model not yet what it will be: run it again, or plan it over the minutes.
 
 # %%
-task = TrajectoryTask(loss=loss)
+augment = AugmentConfig(
+    flip_x=flip_x, flip_y=flip_y, reverse=reverse, scale=(1.0, largest_scale), colour=colour, crop=parse_size(crop)
+)
+task = TrajectoryTask(loss=chosen.loss(loss), augment=augment.or_none())
 config = TrainConfig(
     name=run, steps=steps, batch_size=batch_size, validate_every=validate_every, session_minutes=session_minutes,
-    trained=trained, learning_rate=learning_rate, schedule=schedule, precision=precision, seed=seed, device=device,
+    trained=trained, learning_rate=learning_rate, schedule=schedule, schedule_over=schedule_over, precision=precision,
+    seed=seed, device=device,
 )  # fmt: skip
-result = fit(model, task, train, splits.get("val"), config, folder=run_folder(run, workspace.runs))
+result = fit(network, task, train, splits.get("val"), config, folder=run_folder(run, workspace.runs))
 print(result)
 
+# %% [markdown]
+# Faint: single steps, each on other clips. Dashed: the error of saying that nothing moves, which a network has to beat.
+
 # %%
-curves(result.folder);
+held_out = splits.get("val", splits["train"])
+curves(result.folder, compared=held_out);
 
 # %% [markdown]
 # ## What it predicts
 #
-# On the validation videos if there are any, else on what it was trained on. Blue: the labels. Orange: the prediction.
+# On the validation videos if there are any, else on what it was trained on; the clip that moves most of those that can be
+# judged. On top what happened, below what the network says: its points orange, the labels blue (hidden ones faint).
 
 # %%
-prediction_figure({"two frames": model}, splits.get("val", splits["train"]));
+shown = highest_motion(held_out)
+prediction_figure({"two frames": network}, held_out, shown);
 
 # %%
-prediction_viewer(model, splits.get("val", splits["train"]), name="two frames")
+prediction_viewer(network, held_out, shown, name="two frames")
 
 # %%
 print(f"Checkpoint: {result.best}")

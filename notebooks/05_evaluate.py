@@ -25,7 +25,8 @@
 # - *constant velocity*: optical flow between the two input frames, carried on; with *gains* fitted to the training
 #   videos, one for each frame ahead.
 # - *flowlib's, two frames* and *one frame*: the predictors that come with flowlib, trained on 77 other videos.
-# - *the tracks themselves*: the labels; how good a rebuilt frame can get.
+# - *the tracks themselves*: the labels; how good a rebuilt frame can get. That they are some hundredths of a pixel off is
+#   quantisation: they are spread over whole pixels and read back between them.
 
 # %% tags=["setup"]
 # In Colab: fetch flowlib and add what the runtime lacks. Anywhere else this cell does nothing.
@@ -72,21 +73,25 @@ if "google.colab" in sys.modules:
 root: str = ""  # the workspace; "" finds it: $FLOWLIB_ROOT, the mounted Drive, or workspace/ in the clone
 dataset: str = "default"  # name of the dataset that 02 made
 run: str = "two_frames"  # name of the run that 04 trained
+runs: str = ""  # several runs to compare, divided by commas, the first one in front; "" for run alone
 checkpoint: str = ""  # a file instead of the run's best.pt
 split: str = "test"  # which videos: test, val, train or all
 second_labels: str = ""  # a dataset of the same videos by another tracker: what both agree on within 2 px is the truth
+regions: float = 0.9  # share of points that regions are to hold; needs videos that 02 kept for calibration; 0: none
 report: str = "two_frames"  # name of the report's folder
 input_frames: str = "0,3"  # frames that constant velocity sees
 raft_weights: str = "none"  # for constant velocity by RAFT, too: "" for the published ones, a path, URL or Drive id
 lpips_weights: str = "none"  # AlexNet for LPIPS, a likeness learned from people: "" for torchvision's, path, URL, id
-pictures: str = ""  # your own picture, or two divided by a comma, to predict on at the end
+pictures: str = ""  # your own picture or video, or two pictures divided by a comma, to predict on at the end
 allow_leak: bool = False  # evaluate on videos the checkpoint was trained on, and say so in the report
 device: str = "auto"  # auto, cpu or cuda
 
 # %%
 from flowlib.notebook import check_parameters
+from flowlib.own_pictures import check_pictures
 
 check_parameters(globals())
+own_paths = check_pictures(pictures)
 
 # %% [markdown]
 # ## The methods
@@ -101,22 +106,37 @@ from flowlib.evaluation import evaluate
 from flowlib.models.baselines import all_baselines
 from flowlib.models.guided import default_methods
 from flowlib.notebook import parse_frames
-from flowlib.notebook_views import error_figure, predict_pictures, prediction_figure, prediction_viewer, save_viewer
-from flowlib.quantities import counted
+from flowlib.notebook_views import (
+    error_figure,
+    highest_motion,
+    of_the_clip,
+    prediction_figure,
+    predictors_viewer,
+    save_viewer,
+    spread_figure,
+)  # fmt: skip
+from flowlib.own_pictures import own_sample, predict_clip
 from flowlib.tasks.trajectories import ScoringConfig, TrajectoryTask
-from flowlib.training.checkpoints import find_checkpoint, load_checkpoint
+from flowlib.tasks.trajectories.regions import with_regions
+from flowlib.training.checkpoints import describe_runs, load_runs
 from flowlib.workspace import Workspace
 
 workspace = Workspace(root).writable()
 train = TrajectoryDataset(workspace.dataset(dataset), split="train")
 test = open_labels(workspace.dataset(dataset), split, second_labels and workspace.dataset(second_labels))
-model, about = load_checkpoint(find_checkpoint(workspace.runs, run, checkpoint), device=device)
+models, about = load_runs(workspace.runs, runs or run, checkpoint, device=device)
+model, *_ = models.values()
 baselines = all_baselines(
     train, num_frames=test.num_frames, input_frames=parse_frames(input_frames), raft_weights=raft_weights
 )
 shipped = default_methods(test.num_frames, parse_frames(input_frames))
-methods = {"model": model} | shipped | baselines
-print(f"{about['path']}: {counted(about['step'], 'step')}; {describe_labels(test)}")
+methods, promise = with_regions(
+    models | shipped | baselines, workspace.dataset(dataset), regions, folder=workspace.report(report),
+    second=second_labels and workspace.dataset(second_labels), about=about,
+)  # fmt: skip
+shown = highest_motion(test)
+own = own_sample(own_paths, model, test[shown])
+print(describe_runs(about), describe_labels(test), promise, sep="\n")
 
 # %% [markdown]
 # ## Side by side
@@ -131,7 +151,7 @@ result = evaluate(
     test,
     folder=workspace.report(report),
     train=train,
-    about={"model": about},
+    about=about,
     allow_leak=allow_leak,
 )
 links = {"play it in the viewer": "viewer.html", "notebooks, pictures and all the rest": "../../index.html"}
@@ -145,43 +165,57 @@ Markdown(result.markdown())
 error_figure(result);
 
 # %% [markdown]
-# ## Where it does well, and where it fails
+# ## What can't be known
 #
-# The clips with the model's least, middle and largest error, labels beside prediction. Play them; "rebuilt" and
-# "difference" among the backgrounds show the frames made from the prediction.
+# How far off a point may be in the last frame, as each method says that can say so: the radius of its region where
+# videos were kept for calibration (the report's "Inside" then says how many points lie inside), else what it expects
+# itself. From one picture nobody can know which way things go; right, how much of that doubt a second picture takes away.
 
 # %%
-prediction_viewer(model, test, result.extreme_samples().get("Best"), name="model, best clip")
-
-# %%
-prediction_viewer(model, test, result.extreme_samples().get("Median"), name="model, median clip")
-
-# %%
-prediction_viewer(model, test, result.extreme_samples().get("Worst"), name="model, worst clip")
+spread_figure(methods, test, shown);
 
 # %% [markdown]
-# ## The clip that moves most
+# ## Where it does well, and where it fails
 #
-# Blue: the labels. Orange: the prediction. Then the last frame, rebuilt by moving frame 0, beside the true one.
+# One viewer of the clips with the first model's least, middle and largest error, and of the one that moves most. Choose
+# among the clips, and which predictors are shown beside the labels: models, constant velocity, the labels moved like a
+# prediction. "rebuilt" and "difference" among the backgrounds show the frames made from a prediction. With regions: select
+# a point to see its own, and colour by "Left its region" to see where the truth did.
 
 # %%
-prediction_figure(methods, test);
-
-# %%
-viewer = prediction_viewer(model, test, name="model")
+clips = result.extreme_samples() | {"Most motion": shown}
+viewer = predictors_viewer(of_the_clip(methods), test, clips)
 viewer
 
 # %%
 save_viewer(viewer, workspace.report(report), "viewer");
 
 # %% [markdown]
-# ## On your own picture
+# ## The clip that moves most
 #
-# Or on two, divided by a comma, for a model that sees two frames; one picture alone is taken as two frames of a video
-# in which nothing moves. Without a picture, the frames of the clip above.
+# Of those that can be judged: in focus, and most points stay in sight. On top what happened; below what each method says:
+# its points orange, the labels blue (hidden ones faint), the last frame rebuilt by moving frame 0, and how far that is off.
+# The last row is the ceiling: the labels themselves, moved like a prediction.
 
 # %%
-predict_pictures(model, pictures, test.size, dataset=test);
+prediction_figure(methods, test, shown);
+
+# %% [markdown]
+# ## On your own picture
+#
+# Or on two, divided by a comma, for a model that sees two frames, or on a video; one picture alone is taken as two frames
+# of a video in which nothing moves. Without any, the clip above, as if it had no labels. Colours mean the same in every
+# such picture: where to, and how far, full at 20 px.
+
+# %%
+prediction = predict_clip(model, own)
+prediction.figure();
+
+# %%
+prediction.viewer
+
+# %%
+print(*prediction.save(workspace.report(f"{report}_pictures")), sep="\n")
 
 # %%
 print(f"Table, figures and a page to read: {workspace.report(report)}")

@@ -155,7 +155,7 @@ def test_a_damaged_shard_is_named_and_skipped(workspace, tmp_path):
 
 
 def test_what_is_missing_is_named(workspace, tmp_path, refuses):
-    with refuses("expected one of train, val, test, all; got 'dev'"):
+    with refuses("expected one of train, val, test, calibration, all; got 'dev'"):
         TrajectoryDataset(workspace.root, split="dev")
     with refuses("expected a dataset's folder", FileNotFoundError):
         TrajectoryDataset(tmp_path)

@@ -145,6 +145,59 @@ def test_the_box_of_a_fit_is_the_nearest_in_whole_pixels_and_centred(source, tar
     assert (fit.target_box if rule == "crop" else fit.source_box) == (0, 0, *(target if rule == "crop" else source))
 
 
+@given(sizes, sizes)
+def test_auto_keeps_the_picture_whole_and_enlarges_it_no_more_than_said(source, target):
+    fit = geometry.fit_frame(source, target, "auto")
+    cut, filled = fit.source_box[2:], fit.target_box[2:]
+    kept = cut[0] * cut[1] / (source[0] * source[1])
+    assert kept == 1 or (kept >= 1 - geometry.MOST_CUT and filled == target), "bars or a small cut, never both"
+    assert max(filled) <= geometry.MOST_ENLARGED * max(cut) + 1
+    if kept == 1 and filled != target:  # then it touches two sides, or is as large as it may be
+        assert filled[0] == target[0] or filled[1] == target[1] or max(filled) >= geometry.MOST_ENLARGED * max(cut) - 1
+
+
+screens = st.tuples(st.integers(24, 1200), st.integers(24, 1200))
+
+
+@given(screens, st.sampled_from([(360, 640), (192, 320), (640, 360), (256, 256)]))
+def test_one_videos_size_has_its_shape_and_no_more_pixels_than_there_is_room_for(source, room):
+    chosen = geometry.choose_size([source] * 2, room)
+    fit = geometry.fit_frame(source, chosen, "auto")
+    kept = np.prod(fit.source_box[2:]) / np.prod(source)
+    assert chosen == room or all(side % 8 == 0 for side in chosen)
+    assert chosen[0] * chosen[1] <= room[0] * room[1]
+    if max(source) / min(source) < 4:
+        assert kept >= 0.95 and fit.target_box == (0, 0, *chosen), "no bars, hardly a cut"
+        scale = (np.prod(chosen) / np.prod(fit.source_box[2:])) ** 0.5
+        assert scale <= 1.05 and scale >= 0.8 * min(1, (np.prod(room) / np.prod(source)) ** 0.5)
+
+
+@given(st.lists(screens, min_size=1, max_size=5), st.randoms(use_true_random=False))
+def test_the_size_is_decided_by_the_videos_whatever_their_order(sources, random):
+    chosen = geometry.choose_size(sources, (360, 640))
+    assert geometry.choose_size(random.sample(sources, len(sources)), (360, 640)) == chosen
+    assert geometry.choose_size(sources * 3, (360, 640)) == chosen
+
+
+@pytest.mark.parametrize(
+    "sources, chosen",
+    [
+        ([], (360, 640)),
+        ([(720, 1280), (480, 854), (2160, 3840)], (360, 640)),
+        ([(256, 256)], (256, 256)),
+        ([(1920, 1080)], (640, 360)),
+        ([(480, 640)], (408, 544)),
+        ([(180, 320)], (176, 312)),
+        ([(360, 640), (272, 640)], (360, 640)),  # the sample's
+        ([(720, 1280)] * 5 + [(1280, 720)], (360, 640)),
+        ([(256, 256)] * 9 + [(1024, 1024)], (256, 256)),
+        ([(256, 256), (1024, 1024)], (480, 480)),
+    ],
+)
+def test_known_sizes(sources, chosen):
+    assert geometry.choose_size(sources, (360, 640)) == chosen
+
+
 @settings(deadline=None)
 @given(st.integers(2, 20), st.integers(2, 20), st.floats(0, 1), st.floats(0, 1))
 def test_sampling_a_slope_gives_its_height_anywhere(height, width, right, down):

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from flowlib import sources
 from flowlib.dataset import TrajectoryDataset
+from flowlib.geometry import fit_frame
 from flowlib.labelling import LabelConfig, estimate, label, make_plan
 from flowlib.labelling.pipeline import Clock, decode_clips, label_clips
 from flowlib.labelling.store import Store
@@ -363,6 +364,72 @@ def test_jittered_points_are_stored_and_the_same_whatever_the_chunks(videos, tmp
             for clip in clips:
                 np.testing.assert_array_equal(shard.tracks(clip).queries, config.queries(clip.key))
     assert json.loads((part.folder / "config.json").read_text())["seed"] == 3
+
+
+@pytest.fixture
+def two_shapes(tmp_path):
+    """Two videos of 48×64 and one of 64×48, upright."""
+    for number, size in enumerate([(48, 64), (48, 64), (64, 48)]):
+        sources.write_scene(tmp_path / "in" / f"v{number}.mkv", random_scene(4, size, seed=number))
+    return tmp_path / "in"
+
+
+@pytest.mark.parametrize("change, count", [({"grid": 5}, 25), ({"spacing": 8}, 24)])
+def test_points_lie_on_the_picture_and_none_on_bars(two_shapes, tmp_path, change, count):
+    config = replace(CONFIG, height=60, width=68, **change)
+    plan = make_plan(two_shapes, config)
+    assert plan.config.size == (48, 64) and plan.config.content()["fit"] == "auto"
+    told = str(plan)
+    assert "working size: height 48, width 64, fit='auto'" in told and "2 videos of 64×48: not scaled\n" in told
+    assert "1 video of 48×64: scaled by 0.75, fills 56% of the frame, the rest is black" in told
+    assert ("24 to 48 points each: 120 trajectories" if change.get("spacing") else "25 points each: 75") in told
+    report = label(plan, Workspace(tmp_path / "root"), progress=False)
+    for path, clips in find_shards(report.folder)[0].items():
+        with Shard(path) as shard:
+            for clip in clips:
+                sample = shard.read(clip)
+                upright = clip.video == "v2"
+                assert sample.frames.shape == (4, 48, 64, 3) and (sample.frames[..., :14, :] == 0).all() == upright
+                x, y = sample.truth.queries[:, 1:].T
+                left, right = (14, 50) if upright else (0, 64)
+                assert left <= x.min() and x.max() <= right - 1 and 0 <= y.min() and y.max() <= 47
+                assert abs((x.min() - left) - (right - 1 - x.max())) < 1e-4, "centred on the picture"
+                assert sample.truth.num_points == (count if upright or change.get("grid") else 48)
+                scene = sources.read_scene(two_shapes / f"{clip.video}.mkv")
+                fit = fit_frame(clip.source_size, (48, 64), "auto")
+                asked = np.column_stack([np.zeros(len(x)), fit.to_source(sample.truth.queries[:, 1:].astype(float))])
+                exact = fit.to_target(scene.tracks(asked, 4).tracks)
+                np.testing.assert_allclose(sample.truth.tracks, exact, atol=0.02)
+
+
+def test_a_dataset_keeps_its_size_when_videos_of_another_shape_come(two_shapes, tmp_path):
+    workspace, config = Workspace(tmp_path / "root"), replace(CONFIG, height=360, width=640)
+    label(make_plan(two_shapes, config), workspace, progress=False)
+    for number in range(3, 8):
+        sources.write_scene(two_shapes / f"v{number}.mkv", random_scene(4, (64, 48), seed=number))
+    grown = make_plan(two_shapes, config)
+    assert grown.config.size == (64, 48)
+    assert grown.into(workspace.dataset("default")).config.size == (48, 64)
+    assert grown.into(workspace.dataset("another")) == grown
+    report = label(grown, workspace, progress=False)
+    assert (report.found, report.labelled) == (3, 5)
+    with pytest.raises(ValueError, match="made with other settings .*height: 48 there, 64 now"):
+        label(make_plan(two_shapes, replace(config, fit="crop", height=64, width=48)), workspace, progress=False)
+
+
+@pytest.mark.parametrize("says", [True, False], ids=["crop", "of before there was a choice"])
+def test_an_old_dataset_stays_cut(two_shapes, tmp_path, says):
+    workspace, old = Workspace(tmp_path / "root"), replace(CONFIG, fit="crop", height=32, width=64, max_clips=1)
+    folder = label(make_plan(two_shapes / "v0.mkv", old), workspace, progress=False).folder
+    settings = json.loads((folder / "config.json").read_text())
+    assert settings.pop("fit") == "crop"
+    if not says:
+        (folder / "config.json").write_text(json.dumps(settings))
+    plan = make_plan(two_shapes, replace(CONFIG, height=32, width=64)).into(folder)
+    assert (plan.config.size, plan.config.fit) == ((32, 64), "crop")
+    report = label(plan, workspace, progress=False)
+    assert (report.found, report.labelled) == (1, 2)
+    assert label(make_plan(two_shapes, replace(old, max_clips=0)), workspace, progress=False).found == 3
 
 
 def test_a_damaged_picture_is_found_by_verifying_and_done_again(videos, tmp_path):

@@ -31,8 +31,10 @@ LAYERS = (
     "labelling dataset",
     "models",
     "tasks",
-    "training evaluation",
-    "notebook_views hand_views",
+    "training evaluation own_pictures",
+    "notebook_views hand_views action_views hand_loops second_frame",
+    "options",
+    "hand_commands",
     "__main__",
 )
 RANK = {room: rank for rank, line in enumerate(LAYERS) for room in line.split()}

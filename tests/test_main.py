@@ -138,16 +138,28 @@ def test_a_run_goes_on_and_is_evaluated_and_predicts(trained, tmp_path, capsys):
     assert main(["evaluate", "--root", trained, "--resamples", "50", "--device", "cpu"]) == 0
     assert "zero motion" in capsys.readouterr().out.lower()
     assert list((Path(trained) / "reports" / "two_frames").glob("*.html"))
+    guided = ["train", "--model", "guided", "--loss", "laplace_2d", *TRAIN[1 + len(SMALL) :], "--batch-size", "1"]
+    assert main([*guided, "--root", trained, "--name", "guided", "--steps", "2", "--clips", "1"]) == 0
+    both = ["--runs", "guided,two_frames", "--resamples", "50", "--report", "both", "--device", "cpu"]
+    assert main(["evaluate", "--root", trained, *both]) == 0
+    told = capsys.readouterr().out
+    assert all(re.search(rf"^\| \W*{name}", told, re.M) for name in ("guided", "two_frames", "zero motion")), told
+    assert main(["train", "--root", trained, "--model", "guided", "--backbone", "timm/resnet18"]) == 2
+    assert "backbone: expected 'fcn_resnet50' with model='guided'" in capsys.readouterr().err
     video = next((Path(trained) / "videos" / "synthetic").glob("*.mkv"))
     assert main(["predict", str(video), "--root", trained, "--run", "two_frames", "--device", "cpu"]) == 0
     folder = Path(trained) / "reports" / "prediction"
     assert (folder / "prediction.html").is_file() and (folder / "prediction.png").read_bytes()[:4] == b"\x89PNG"
+    assert (folder / "prediction.mp4").stat().st_size > 1000
     assert len(list((folder / "rebuilt").glob("*.png"))) == 8
     size = ["--root", trained, "--run", "two_frames", "--height", "48", "--width", "64", "--device", "cpu"]
     picture = str(folder / "rebuilt" / "000.png")
     assert main(["predict", picture, *size, "--report", "one"]) == 0
     assert len(list((Path(trained) / "reports" / "one" / "rebuilt").glob("*.png"))) == 8
+    capsys.readouterr()
     assert main(["predict", picture, picture, picture, *size]) == 1
+    assert "pictures: expected 1 or 2" in capsys.readouterr().err
+    assert main(["predict", picture, *size, "--scale", "0"]) == 2
     assert "expected 1 or 2, for frames (0, 3), got 3" in capsys.readouterr().err
     assert main(["view", "--root", trained, "--run", "two_frames", "--report", "beside", "--device", "cpu"]) == 0
     assert (Path(trained) / "reports" / "beside" / "viewer.html").is_file()
@@ -255,12 +267,27 @@ def test_hands_are_collected_learned_measured_and_shown(tmp_path, capsys):
     assert "sequence: expected 0 to 1 or a key such as 'Subject_3/" in capsys.readouterr().err
 
 
+def test_actions_of_hands_are_learned_and_measured(tmp_path, capsys):
+    root = ["--root", str(tmp_path)]
+    assert main(["hands", "collect", *root, "--subjects", "3", "--takes", "1", "--families", "1"]) == 0
+    quick = ["--steps", "2", "--batch-size", "2", "--hidden", "8", "--validate-every", "2"]
+    assert main(["hands", "action", *root, *quick]) == 0
+    told = capsys.readouterr().out
+    assert "2 of 2 steps; steps" in told and "| nearest sequence |" in told and "The input is the truth" in told
+    assert (tmp_path / "reports" / "action" / "report.html").stat().st_size > 10_000
+    assert main(["hands", "action", *root, *quick, "--poses", "nothing"]) == 1
+    assert "run: expected a run called 'nothing' with a checkpoint" in capsys.readouterr().err
+    assert main(["hands", "action", *root, *quick, "--name", "other", "--attention", "v5"]) == 2
+    assert "attention: expected one of none, inputs_conv" in capsys.readouterr().err
+
+
 def test_a_group_of_commands_tells_its_own(capsys):
     assert main(["hands", "--help"]) == 0 and main(["hands"]) == 2
     told = capsys.readouterr().out
     assert told.count("  hands collect ") == told.count("  hands view ") == 2 and "  label" not in told
     assert main(["hands", "dance"]) == 2
-    assert "one of hands collect, hands train, hands evaluate, hands view, got 'hands dance'" in capsys.readouterr().err
+    known = "hands collect, hands train, hands evaluate, hands view, hands action"
+    assert f"one of {known}, got 'hands dance'" in capsys.readouterr().err
 
 
 def test_a_run_of_another_task_measures_no_hands(tmp_path, capsys, monkeypatch):

@@ -8,17 +8,19 @@ matplotlib.use("Agg")
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
+from torch.utils.data import Subset
 
 from flowlib import notebook_views, sources
+from flowlib.colours import mark_holes
 from flowlib.dataset import TrajectoryDataset
 from flowlib.evaluation import evaluate
-from flowlib.geometry import pixel_grid
 from flowlib.labelling import LabelConfig, label, make_plan
-from flowlib.models.baselines import ConstantVelocity, OracleTracks, ZeroMotion
+from flowlib.models.baselines import OracleTracks, ZeroMotion, all_baselines
+from flowlib.models.guided import GuidedTrajectories
 from flowlib.synthetic import random_scene
 from flowlib.tasks.trajectories import TrajectoryTask
 from flowlib.tracks import Tracks
-from flowlib.video import encode_image
 from flowlib.workspace import Workspace
 
 
@@ -39,22 +41,48 @@ def test_the_clip_with_the_highest_motion_is_the_one_that_moves(folder):
     assert [one["video"] for one in notebook_views.highest_motion_clips(dataset, 2)][0] == "v1"
 
 
+class Clips(TrajectoryDataset):
+    """Clips of given motion (px), share of points that stay in sight, and blur (px) of their pictures."""
+
+    def __init__(self, *clips: tuple[float, float, float]):
+        self.kinds, self.entries = clips, [None] * len(clips)
+
+    def tracks(self, index):
+        motion, share, _ = self.kinds[index]
+        still = Tracks.still(np.zeros((20, 3)), 5)
+        moved = still.tracks + np.linspace(0, motion, 5)[:, None, None].astype(np.float32)
+        seen = np.ones((5, 20), bool)
+        seen[-1] = np.arange(20) < 20 * share
+        return Tracks(moved, seen, still.queries)
+
+    def __getitem__(self, index):
+        noise = np.random.default_rng(0).integers(0, 256, (32, 48, 3)).astype(float)
+        frames = np.stack([gaussian_filter(noise, (self.kinds[index][2], self.kinds[index][2], 0))] * 5).astype(
+            np.uint8
+        )
+        return {"frames": frames, **dict(zip(("tracks", "visibility", "queries"), self._arrays(index)))}
+
+    def _arrays(self, index):
+        tracks = self.tracks(index)
+        return tracks.tracks, tracks.visibility, tracks.queries
+
+
 def test_points_that_are_lost_count_as_still():
-    """Clip 0 moves 50 px and is lost at the end; clip 1 moves 5 px, all seen; clip 2 stands still."""
+    clips = Clips((50, 0, 0), (5, 1, 0), (0, 1, 0))
+    assert notebook_views.highest_motion(clips) == 1
+    assert notebook_views.highest_motion_clips(clips, 1).indices == [1]
 
-    class Three(TrajectoryDataset):
-        def __init__(self):
-            self.entries = [None] * 3
 
-        def tracks(self, index):
-            still = Tracks.still(np.zeros((4, 3)), 5)
-            moved = still.tracks + np.linspace(0, (50, 5, 0)[index], 5)[:, None, None].astype(np.float32)
-            seen = np.ones((5, 4), bool)
-            seen[-1] = index != 0
-            return Tracks(moved, seen, still.queries)
+def test_a_clip_that_can_be_judged_goes_before_one_that_moves_more():
+    lost, blurred, clear, calm = (90, 0.5, 0), (30, 1, 3), (20, 0.9, 0), (2, 1, 0)
+    assert notebook_views.highest_motion_clips(Clips(lost, blurred, clear, calm), 3).indices == [2, 3, 0]
+    assert notebook_views.highest_motion(Clips(lost, (80, 0.5, 0))) == 0, "where none can be judged, the motion decides"
+    assert notebook_views.highest_motion(Clips((10, 1, 3), (20, 1, 3))) == 1, "of a dataset all of whose clips are soft"
 
-    assert notebook_views.highest_motion(Three()) == 1
-    assert notebook_views.highest_motion_clips(Three(), 1).indices == [1]
+
+def test_all_clips_are_taken_if_all_are_asked_for():
+    assert list(notebook_views.highest_motion_clips(Clips(*[(1, 1, 0)] * 150), 150).indices) == list(range(150))
+    assert len(notebook_views.highest_motion_clips(Clips(*[(1, 1, 0)] * 150), 149)) == 149
 
 
 def test_curves_are_those_of_the_run(tmp_path):
@@ -62,6 +90,18 @@ def test_curves_are_those_of_the_run(tmp_path):
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     drawn = {line.get_label(): list(line.get_ydata()) for line in notebook_views.curves(tmp_path).lines}
     assert drawn == {"training": [4.0, 3.0], "validation": [5.0]}
+
+
+def test_the_error_of_saying_that_nothing_moves_is_a_line(folder, tmp_path):
+    dataset = TrajectoryDataset(folder, split="all")
+    report = evaluate(
+        {"zero": ZeroMotion(4)}, TrajectoryTask(), Subset(dataset, [1]), folder=tmp_path, pictures=False, progress=False
+    )
+    error = notebook_views.motionless_error(Subset(dataset, [1]))
+    assert error == pytest.approx(report.estimate("zero", "ade").mean, rel=1e-5) and error > 0.5
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "ade": 4.0}\n')
+    *_, level = notebook_views.curves(tmp_path, compared=Subset(dataset, [1])).lines
+    assert level.get_label() == "zero motion" and set(level.get_ydata()) == {error}
 
 
 def test_a_viewer_is_saved_as_a_page(folder, tmp_path, capsys):
@@ -75,7 +115,10 @@ def test_labels_are_shown(folder, tmp_path):
     viewer = notebook_views.label_viewer(folder)
     assert (viewer.num_frames, viewer.num_points) == (4, 36) and "v1, frame 0" in viewer._header["title"]
     figure = notebook_views.label_sheet(folder)
-    assert [ax.get_title() for ax in figure.axes] == ["v0, frame 3", "v1, frame 3", "v2, frame 3"]
+    assert [ax.get_title() for ax in figure.axes[:3]] == [f"v{i}, frames 0 to 3" for i in range(3)]
+    assert figure.axes[-1].get_ylabel() == "how far a point went, px"
+    still, moving = (ax.collections[1].get_facecolors() for ax in figure.axes[:2])
+    assert len(np.unique(still, axis=0)) == 1 and np.abs(moving - still[0]).max() > 0.3, "coloured by how far"
 
 
 def test_nothing_labelled_is_said_not_raised(tmp_path, capsys):
@@ -103,48 +146,30 @@ def test_one_viewer_shows_several_clips_and_predictors(folder):
     seen = viewer._scene.truth.visibility
     assert np.abs(oracle.tracks - viewer._scene.truth.tracks)[seen].max() < 0.1
     assert all(one.rebuilt is not None and len(one.rebuilt) == 4 for one in viewer._scene.sets[1:])
+    named = notebook_views.predictors_viewer(methods, dataset, {"Best": 1, "Median": 0, "Most motion": 1})
+    titles = [clip["title"] for clip in named._header["clips"]]
+    assert [title.partition(":")[0] for title in titles] == ["Best", "Median"], "each clip once"
+    assert titles[0].endswith(viewer._header["clips"][0]["title"])
+
+
+def test_a_viewer_has_methods_that_look_at_the_clip(folder):
+    train = TrajectoryDataset(folder, split="all")
+    model = GuidedTrajectories(num_frames=4)
+    chosen = notebook_views.of_the_clip({"mine": model} | all_baselines(train, num_frames=4, input_frames=(0, 3)))
+    assert list(chosen) == ["mine", "constant velocity (DIS)", "the tracks themselves"]
 
 
 def test_the_figure_has_a_row_for_each_predictor(folder):
     dataset = TrajectoryDataset(folder, split="all")
     figure = notebook_views.prediction_figure({"zero": ZeroMotion(4), "oracle": OracleTracks()}, dataset)
     titles = [ax.get_title() for ax in figure.axes]
-    assert titles[0].startswith("zero") and titles[3].startswith("oracle") and "PSNR" in titles[1]
-
-
-def test_thinning_keeps_a_lattice():
-    side = 100
-    y, x = np.mgrid[:side, :side]
-    tracks = Tracks.still(np.stack([0 * x, x, y], axis=-1).reshape(-1, 3).astype(float), 2)
-    thin = notebook_views.thinned(tracks)
-    assert thin.num_points <= notebook_views.MOST_POINTS and len(np.unique(thin.queries[:, 1])) ** 2 == thin.num_points
-    odd = tracks.points(slice(0, 9_999))
-    assert notebook_views.thinned(odd).num_points <= notebook_views.MOST_POINTS
-    assert notebook_views.thinned(thin) is thin
-    wide = Tracks.still(np.insert(pixel_grid((90, 160)).reshape(-1, 2), 0, 0, axis=1), 2)
-    x, y = (np.unique(notebook_views.thinned(wide).queries[:, axis]) for axis in (1, 2))
-    assert len(x) * len(y) == notebook_views.thinned(wide).num_points and {*np.diff(x), *np.diff(y)} == {4}
-
-
-def test_own_pictures_are_predicted_on(folder, tmp_path, refuses):
-    dataset = TrajectoryDataset(folder, split="all")
-    (tmp_path / "a.png").write_bytes(encode_image(np.full((60, 90, 3), 80, np.uint8), "webp"))
-    (tmp_path / "b.jpg").write_text("no picture")
-    two_frames = ConstantVelocity(num_frames=4, input_frames=(0, 1))
-    for pictures in ("", f"{tmp_path}/a.png", f"{tmp_path}/a.png, {tmp_path}/a.png"):
-        figure = notebook_views.predict_pictures(two_frames, pictures, (48, 64), dataset=dataset)
-        assert figure.axes[0].images[0].get_array().shape == (48, 64, 3)
-    with refuses("b.jpg is none"):
-        notebook_views.predict_pictures(two_frames, f"{tmp_path}/b.jpg", (48, 64))
-    with refuses("found nothing at", FileNotFoundError):
-        notebook_views.predict_pictures(two_frames, f"{tmp_path}/c.jpg", (48, 64))
-    with refuses("expected 1, for frames .0,., got 2|expected 1 or 1"):
-        notebook_views.predict_pictures(ZeroMotion(4), f"{tmp_path}/a.png,{tmp_path}/a.png", (48, 64))
-
-
-def test_neither_pictures_nor_a_dataset_is_said_so(refuses):
-    with refuses("pictures: expected files, or a dataset to take the frames of a clip from, got neither"):
-        notebook_views.predict_pictures(ZeroMotion(4), "", (48, 64))
+    assert "the labels" in titles[0] and titles[3].startswith("zero: ") and titles[6].startswith("oracle: 0.0 px")
+    assert "dB where covered" in titles[4]
+    assert [bool(ax.get_legend()) for ax in figure.axes[::3]] == [False, True, False]
+    answer = TrajectoryTask().ask(OracleTracks(), dataset[notebook_views.highest_motion(dataset)], "oracle")
+    rebuilt = answer.case.rebuild(answer.prediction, 3, "frame")
+    assert not rebuilt.covered.all()
+    np.testing.assert_array_equal(figure.axes[7].images[0].get_array(), mark_holes(rebuilt.frame, rebuilt.covered))
 
 
 def test_errors_are_drawn_by_frames_ahead(folder, tmp_path):

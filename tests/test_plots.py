@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from flowlib import colours, plots
+from flowlib.geometry import pixel_grid
 from flowlib.tracks import Tracks
 
 
@@ -53,7 +54,31 @@ def test_hidden_points_are_hollow():
 
 def test_two_sets_are_told_apart_in_a_legend():
     ax = plots.tracks_over_frame(FRAME, steady(), steady())
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["truth", "prediction"]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["labels", "prediction"]
+    assert plots.tracks_over_frame(FRAME, steady(), steady(), legend=False).get_legend() is None
+
+
+def test_neither_set_covers_the_other_and_what_the_labels_miss_is_faint():
+    """Where both agree, the narrow orange lies in the middle of the broad blue."""
+    sure = steady()
+    sure.visibility[:] = True
+    ax = plots.tracks_over_frame(FRAME, steady(), sure, size=8.0, legend=False)
+    blue, filled, hollow, orange, over, faint = ax.collections
+    assert (
+        orange.get_linewidths()[0] < 0.6 * blue.get_linewidths()[0]
+        and over.get_sizes()[0] < 0.3 * filled.get_sizes()[0]
+    )
+    assert len(over.get_offsets()) == 1, "the prediction of a point that the labels lost counts as hidden"
+    assert faint.get_edgecolors()[0, 3] == hollow.get_edgecolors()[0, 3] == plots.FAINT
+    drawn = pixels(ax)
+    ours, theirs = (np.abs(drawn - colour).sum(axis=-1) < 40 for colour in (colours.TRUTH, colours.PREDICTION))
+    assert ours.sum() > 20 and theirs.sum() > 20
+
+
+def test_values_colour_points_on_the_magnitude_scale():
+    dots = plots.tracks_over_frame(FRAME, steady(), at=0, values=np.array([0.0, 10.0]), limit=10.0).collections[-2]
+    expected = colours.magnitude_colours(np.array([0.0, 10.0]), 10.0) / 255
+    np.testing.assert_allclose(dots.get_facecolors()[:, :3], expected)
 
 
 def test_a_trail_is_as_long_as_asked():
@@ -98,6 +123,24 @@ def test_curves_keep_names_and_values():
     ax = plots.learning_curves(curves)
     assert ax.get_yscale() == "log" and [line.get_label() for line in ax.lines] == ["train", "val"]
     np.testing.assert_array_equal(ax.lines[0].get_ydata(), [3.0, 2.0, 1.0])
+
+
+def test_a_long_curve_is_smoothed_and_levels_are_lines():
+    noisy = 10 + 5 * np.tile([1.0, -1.0], 60)
+    noisy[30] = np.nan
+    ax = plots.learning_curves(
+        {"training": (range(120), noisy.tolist()), "validation": ([0, 60], [9.0, 8.0])},
+        smooth={"training"},
+        levels={"zero": 12.0},
+    )
+    raw, mean, validation, level = ax.lines
+    assert mean.get_label() == "training, mean of 11 steps" and raw.get_alpha() < 0.5
+    np.testing.assert_array_equal(raw.get_ydata(), noisy)
+    known = np.isfinite(noisy)
+    assert np.isnan(mean.get_ydata()[30]) and np.abs(mean.get_ydata()[known] - 10).max() < 2
+    assert validation.get_label() == "validation" and list(level.get_ydata()) == [12.0, 12.0]
+    short = plots.learning_curves({"training": ([0, 1], [1.0, 3.0])}, smooth={"training"})
+    assert [line.get_label() for line in short.lines] == ["training"]
 
 
 @pytest.mark.parametrize("first, last", [(9.0, 5.2), (12.0, 3.1), (120.0, 0.8), (0.5, 0.04), (3e3, 2e-2), (2.2, 1.9)])
@@ -228,3 +271,17 @@ def test_bars_stand_in_groups_and_a_missing_one_leaves_its_place():
 def test_errors_may_be_drawn_against_something_else_than_frames():
     ax = plots.error_by_frame({"a": [0.0] * 40}, axis="within mm")
     assert ax.get_xlabel() == "within mm" and ax.lines[0].get_marker() == "None"
+
+
+def test_thinning_keeps_a_lattice():
+    side = 100
+    y, x = np.mgrid[:side, :side]
+    tracks = Tracks.still(np.stack([0 * x, x, y], axis=-1).reshape(-1, 3).astype(float), 2)
+    thin = plots.thinned(tracks)
+    assert thin.num_points <= plots.MOST_POINTS and len(np.unique(thin.queries[:, 1])) ** 2 == thin.num_points
+    odd = tracks.points(slice(0, 9_999))
+    assert plots.thinned(odd).num_points <= plots.MOST_POINTS
+    assert plots.thinned(thin) is thin
+    wide = Tracks.still(np.insert(pixel_grid((90, 160)).reshape(-1, 2), 0, 0, axis=1), 2)
+    x, y = (np.unique(plots.thinned(wide).queries[:, axis]) for axis in (1, 2))
+    assert len(x) * len(y) == plots.thinned(wide).num_points and {*np.diff(x), *np.diff(y)} == {4}

@@ -149,7 +149,7 @@ def test_20000_videos_take_no_time(tmp_path):
         ("3", "expected JSON, an object"),
         ("", "expected JSON, Expecting value"),
         ('{"a": "train",}', "expected JSON, "),
-        ('{"a": ["train"]}', r"one of train, val, test for each, got \['train'\] for 'a'"),
+        ('{"a": ["train"]}', r"one of train, val, test, calibration for each, got \['train'\] for 'a'"),
         ('{"a": null}', "one of train, val, test"),
         ('{"a": {"b": "train"}}', "one of train, val, test"),
         ('{"a": "Train"}', "got 'Train' for 'a'"),

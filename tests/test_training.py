@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -21,8 +22,9 @@ from torch.utils.data import Subset
 from flowlib.augmentation import AugmentConfig
 from flowlib.models.fcn import TrajectoryFCN
 from flowlib.tasks.trajectories import TrajectoryTask
-from flowlib.training import TrainConfig, fit, load_checkpoint, load_task
+from flowlib.training import TrainConfig, fit, load_checkpoint, load_task, loop
 from flowlib.training.checkpoints import read_checkpoint
+from flowlib.training.optim import rate_factor
 from flowlib.training.runs import read_metrics, run_folder
 
 CLIPS = make_clips()
@@ -137,12 +139,68 @@ def test_more_steps_go_on_where_the_rate_does_not_depend_on_them(tmp_path):
     assert longer.best == longer.last and longer.best_score is None  # nothing was validated
 
 
-def test_a_session_that_ran_out_of_time_goes_on_in_the_next(tmp_path):
+def test_a_session_that_ran_out_of_time_says_so_and_goes_on_in_the_next(tmp_path):
     config = replace(QUICK, session_minutes=1e-6)
-    runs = [fit(tiny(seed=i), TASK, CLIPS, None, config, folder=tmp_path / "a") for i in range(3)]
-    assert [(run.step, run.finished) for run in runs] == [(1, ""), (2, ""), (3, "")]
+    runs = [fit(tiny(seed=i), TASK, CLIPS, None, config, folder=tmp_path / "a") for i in range(6)]
+    assert [(run.step, run.finished) for run in runs] == [*((i, "") for i in range(1, 6)), (6, "steps")]
     straight = fit(tiny(), TASK, CLIPS, None, replace(config, session_minutes=0), folder=tmp_path / "b")
-    assert runs[-1].metrics() == straight.metrics()[:3]
+    assert runs[-1].metrics() == straight.metrics(), "a cosine over six sessions is that over one"
+    told = str(runs[2])
+    assert told.startswith(
+        "3 of 6 steps: session_minutes=1e-06 are over with the learning rate at 50% of its highest; "
+    )
+    assert re.search("run it again to go on exactly there, for about [0-9]+ s more$", told)
+    assert str(runs[5]) == "6 of 6 steps: done" == str(straight)
+    steady = fit(tiny(), TASK, CLIPS, None, replace(config, schedule="constant"), folder=tmp_path / "c")
+    assert "are over; run it again" in str(steady)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The loop's clock: a step takes a second, and those in `clock.slow` so many more."""
+
+    class Clock:
+        now, slow = 0.0, {}
+        monotonic = perf_counter = staticmethod(lambda: Clock.now)
+
+    def step(session, batches):
+        Clock.now += 1 + Clock.slow.pop(session.step, 0)
+        return train_step(session, batches)
+
+    train_step = loop.train_step
+    monkeypatch.setattr(loop, "time", Clock)
+    monkeypatch.setattr(loop, "train_step", step)
+    return Clock
+
+
+@pytest.mark.parametrize("validation", [None, CLIPS], ids=["alone", "validated"])
+def test_a_cosine_over_the_minutes_ends_within_them(clock, tmp_path, validation):
+    config = replace(QUICK, steps=60, session_minutes=12 / 60, schedule_over="minutes", validate_every=4, save_every=50)
+    whole = tiny()
+    run = fit(whole, TASK, CLIPS, validation, config, folder=tmp_path / "a")
+    assert (run.step, run.steps, run.finished) == (11, 11, "steps")  # 2 timed, and 9 until 11.4 s
+    assert str(run) == "11 of 11 steps: done; as many of 60 as fitted into the minutes"
+    rates = [line["lr"] / config.learning_rate for line in run.metrics() if "lr" in line]
+    expected = [rate_factor(step, config, 60 if step < 2 else 11) for step in range(11)]
+    assert rates == pytest.approx(expected) and rates[-1] < 0.03
+    validated = [line["step"] for line in run.metrics() if "validation_ade" in line]
+    assert validated == ([2, 4, 8, 11] if validation else [])
+
+    clock.slow = {6: 100}  # another process gets in the way
+    stopped = fit(tiny(), TASK, CLIPS, validation, config, folder=tmp_path / "b")
+    assert (stopped.step, stopped.steps, stopped.finished) == (7, 11, "")
+    assert re.search(r"^7 of 11 steps: session_minutes=0.2 are over with the learning rate at 29%", str(stopped))
+    resumed = tiny(seed=9)
+    on = fit(resumed, TASK, CLIPS, validation, config, folder=tmp_path / "b")
+    assert on.finished == "steps" and on.metrics() == run.metrics() and same_weights(resumed, whole)
+    assert fit(tiny(), TASK, CLIPS, validation, config, folder=tmp_path / "b").step == 11  # found done
+
+
+def test_steps_that_all_fit_into_the_minutes_are_as_without_them(clock, tmp_path):
+    config = replace(QUICK, session_minutes=1.0, schedule_over="minutes")
+    timed = fit(tiny(), TASK, CLIPS, None, config, folder=tmp_path / "a")
+    plain = fit(tiny(), TASK, CLIPS, None, QUICK, folder=tmp_path / "b")
+    assert timed.metrics() == plain.metrics() and str(timed) == "6 of 6 steps: done"
 
 
 SCRIPT = """
@@ -324,6 +382,8 @@ def test_bad_data_is_named(refuses, tmp_path):
         ({"learning_rate": float("inf")}, "learning_rate: expected a number above 0, got inf"),
         ({"stem_learning_rate": -1e-3}, "stem_learning_rate: expected a number from 0 up"),
         ({"session_minutes": -1}, "session_minutes: expected a number from 0 up"),
+        ({"schedule_over": "hours"}, "schedule_over: expected one of steps, minutes, got 'hours'"),
+        ({"schedule_over": "minutes"}, "schedule_over: 'minutes' expects a cosine and session_minutes above 0"),
         ({"stop_at": float("nan")}, "stop_at: expected a number or None, got nan"),
         ({"compile": 1}, "compile: expected True or False, got 1"),
         ({"name": 3}, "name: expected a text, got 3"),

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowlib import video
-from flowlib.geometry import fit_frame
+from flowlib.geometry import FIT_RULES, fit_frame
 from flowlib.video import VideoError, probe
 
 
@@ -197,7 +197,7 @@ def test_asking_for_too_many_frames_is_refused(mp4, refuses):
         video.read_frames(mp4, [3, 1])
 
 
-@given(st.tuples(st.integers(1, 90), st.integers(1, 90)), st.sampled_from(["crop", "pad", "stretch"]))
+@given(st.tuples(st.integers(1, 90), st.integers(1, 90)), st.sampled_from(FIT_RULES))
 def test_resizing_always_gives_the_size_asked_for(size, fit):
     assert video.resize_frame(np.zeros((30, 50, 3), np.uint8), size, fit).shape == (*size, 3)
 
@@ -205,7 +205,7 @@ def test_resizing_always_gives_the_size_asked_for(size, fit):
 def test_resizing_agrees_with_the_geometry_of_the_fit():
     frame = np.zeros((60, 80, 3), np.uint8)
     frame[20:24, 40:44] = 255
-    for fit in ("crop", "pad", "stretch"):
+    for fit in FIT_RULES:
         resized = video.resize_frame(frame, (90, 160), fit)[..., 0].astype(float)
         y, x = (np.mgrid[:90, :160] * resized).sum(axis=(1, 2)) / resized.sum()
         expected = fit_frame((60, 80), (90, 160), fit).to_target(np.array([41.5, 21.5]))

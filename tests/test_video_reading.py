@@ -515,13 +515,26 @@ def test_video_is_written_with_tags(tmp_path, size, tag):
     np.testing.assert_allclose(corners, CORNERS.reshape(4, 3), atol=6)
 
 
-def test_what_crop_and_pad_lose_is_said(tmp_path):
+def test_what_each_video_loses_is_said(tmp_path):
     tall = probe(write(tmp_path / "tall.mp4", [picture(0, (128, 72))]))
     wide = probe(write(tmp_path / "wide.mp4", [picture(0, (72, 128))]))
-    for fit, said in (("crop", "loses 69% of its picture"), ("pad", "fills 32% of the frame"), ("stretch", "")):
-        text = video.describe_videos([tall, wide], size=(360, 640), fit=fit)
-        assert "note: wide " not in text and (said in text if said else "note" not in text)
-    assert "note" not in video.describe_videos([tall, wide])
+    both = [tall, wide]
+    for fit, said in (
+        ("crop", "loses 69% of its picture and is enlarged 1.8 times"),
+        ("pad", "fills 31% of the frame"),
+        ("stretch", "is enlarged 1.8 times"),
+    ):
+        text = video.describe_videos(both, size=(72, 128), fit=fit)
+        assert f"note: tall {said} by fit={fit!r}; fit='auto' takes a size that suits\n" in text
+        assert "note: wide" not in text and f"working size: height 72, width 128, fit='{fit}'" in text
+    assert "note" not in video.describe_videos(both) and "size" not in video.describe_videos(both)
+    assert video.working_size(both, (360, 640), "crop") == (360, 640)
+    size = video.working_size([*both, wide], (360, 640), "auto")
+    assert size == (72, 128)
+    lines = video.describe_videos(both, size=size, fit="auto").splitlines()
+    assert lines[0].endswith("1 frame; scaled by 0.56, fills 31% of the frame, the rest is black")
+    assert lines[1].endswith("1 frame; not scaled")
+    assert lines[2].startswith("note: tall fills 31% of the frame by fit='auto'; the other videos have another shape")
 
 
 def test_a_frame_may_be_thrown_away_in_a_forked_process(tmp_path):

@@ -22,7 +22,8 @@ from flowlib.dataset.benchmarks import load_arrays, read_flo, read_flow_pair
 from flowlib.downloads import fetch_weights
 from flowlib.evaluation import evaluate
 from flowlib.models.baselines import ZeroMotion
-from flowlib.notebook_views import label_sheet, label_viewer, own_clip, save_viewer
+from flowlib.notebook_views import label_sheet, label_viewer, save_viewer
+from flowlib.own_pictures import own_clip
 from flowlib.sources import find_source, write_synthetic
 from flowlib.tasks.trajectories import TrajectoryTask
 from flowlib.video import encode_image, find_videos, fingerprint, probe, read_frames, write_frames, write_video

@@ -20,7 +20,7 @@ from flowlib.dataset.shard_reader import ShardReader
 from flowlib.hdf5 import OpenFiles
 from flowlib.quantities import counted
 from flowlib.shards import find_shards
-from flowlib.splits import SPLITS, load_splits, name_videos
+from flowlib.splits import CALIBRATION, PARTS, SPLITS, load_splits, name_videos
 from flowlib.tracks import Tracks, check_min_confidence
 
 Reader = TypeVar("Reader")
@@ -43,7 +43,7 @@ class TrajectoryDataset(Dataset):
 
     Args:
         root: a dataset's folder, or a workspace that holds exactly one.
-        split: "train", "val", "test" or "all"; whole videos, see `splits.load_splits`.
+        split: "train", "val", "test", "calibration" or "all"; whole videos, see `splits.load_splits`.
         transform: applied to each sample.
         local_copy: read copies of the shards on the local disk; None: only if the dataset lies on a mounted Drive.
         unpacked: read unpacked, memory-mapped clips, the same bit for bit and many times as fast, for 0.7 MB a frame
@@ -169,7 +169,9 @@ class TrajectoryDataset(Dataset):
         if not chosen:
             there = ", ".join(f"{name}: {assigned}" for name, assigned in splits.items())
             remedy = "edit splits.json, or choose another split"
-            if len(splits) < len(SPLITS):
+            if split == CALIBRATION:
+                remedy = "keep some with `splits.reserve_calibration`, before anything is trained"
+            elif len(splits) < len(SPLITS):
                 remedy = "with so few videos some split must be empty: label more of them, or choose another split"
                 remedy += " (evaluating on videos that were trained on takes allow_leak, and says nothing of others)"
             raise ValueError(f"split: {split!r} has no clips in {self.root} ({there}); {remedy}")
@@ -222,7 +224,8 @@ def open_splits(
     unpacked: bool | str | Path = False,
     min_confidence: float = 0.0,
 ) -> dict[str, TrajectoryDataset]:
-    """The splits of a dataset that have clips, by name; with few videos "val" or "test" may be missing.
+    """The splits of a dataset that have clips, by name; with few videos "val" or "test" may be missing, and
+    "calibration" is there where videos were kept for it.
 
     Args:
         root, local_copy, unpacked, min_confidence: as for `TrajectoryDataset`.
@@ -233,7 +236,7 @@ def open_splits(
     options: dict[str, Any] = {"local_copy": local_copy, "unpacked": unpacked, "min_confidence": min_confidence}
     everything = TrajectoryDataset(root, split="all", **options)
     splits = load_splits(everything.root, everything.videos)
-    return {name: everything.only(name) for name in SPLITS if name in splits.values()}
+    return {name: everything.only(name) for name in PARTS if name in splits.values()}
 
 
 def describe_splits(splits: dict[str, TrajectoryDataset]) -> str:
@@ -248,5 +251,5 @@ def describe_splits(splits: dict[str, TrajectoryDataset]) -> str:
 
 
 def _check_split(split: str) -> None:
-    if split not in (*SPLITS, "all"):
-        raise ValueError(f"split: expected one of {', '.join(SPLITS)}, all; got {split!r}")
+    if split not in (*PARTS, "all"):
+        raise ValueError(f"split: expected one of {', '.join(PARTS)}, all; got {split!r}")

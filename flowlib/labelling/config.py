@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from flowlib.geometry import FIT_RULES, FitRule, cell_grid, check_size
+from flowlib.geometry import FIT_RULES, FitRule, Size, cell_grid, check_size, fit_frame
 from flowlib.trackers import NAMES
 from flowlib.trackers.confidence import CURVES
 
@@ -22,9 +23,9 @@ class LabelConfig:
     grid: int = 64  # points a side: grid × grid points a clip, spread evenly over frame 0
     spacing: int = 0  # pixels from point to point, instead of a grid of so many a side; 0: grid decides
     jitter: bool = False  # move each point at random within its cell, differently in every clip, decided by the seed
-    height: int = 360  # of the working size, pixels
+    height: int = 360  # of the working size, pixels; with fit="auto" it has at most height × width pixels
     width: int = 640
-    fit: FitRule = "crop"  # how frames come to the working size: crop, pad or stretch
+    fit: FitRule = "auto"  # auto chooses a size that keeps pictures whole; crop, pad and stretch take the one above
     tracker: str = "lucas_kanade"  # one of trackers.NAMES; exact for synthetic videos
     weights: str = ""  # of the tracker: "" for the published ones, else a path, URL or gdown id
     confidence: bool = False  # say of each label how sure it is (lucas_kanade, raft), at several times the time
@@ -69,15 +70,27 @@ class LabelConfig:
         """How many frames of a video a clip reaches over."""
         return (self.frames - 1) * self.frame_step + 1
 
+    def box(self, source: Size | None = None) -> tuple[int, int, int, int]:
+        """(top, left, height, width) of where points lie: the whole frame; with fit="auto" what of it a video of size
+        `source` fills."""
+        fit = fit_frame(source, self.size, self.fit) if source and self.fit == "auto" else None
+        return fit.target_box if fit else (0, 0, *self.size)
+
     @property
     def cells(self) -> tuple[int, int]:
         """Rows and columns of the grid of points."""
-        return (self.height // self.spacing, self.width // self.spacing) if self.spacing else (self.grid, self.grid)
+        return self.cells_on()
 
     @property
     def num_points(self) -> int:
-        """N, points a clip."""
-        return self.cells[0] * self.cells[1]
+        """N, points a clip whose pictures fill the frame."""
+        return math.prod(self.cells)
+
+    def cells_on(self, source: Size | None = None) -> tuple[int, int]:
+        """Rows and columns of the grid on the picture of a video of size `source`; None: on the whole frame."""
+        _, _, height, width = self.box(source)
+        sides = (max(1, height // self.spacing), max(1, width // self.spacing)) if self.spacing else None
+        return sides or (self.grid, self.grid)
 
     def content(self) -> dict:
         """The settings that decide what a labelled clip looks like; the others decide which clips there are.
@@ -90,19 +103,22 @@ class LabelConfig:
         chosen |= set() if self.confidence else {"confidence"}
         return {name: value for name, value in asdict(self).items() if name not in chosen}
 
-    def queries(self, clip_key: str = "") -> np.ndarray:
+    def queries(self, clip_key: str = "", source: Size | None = None) -> np.ndarray:
         """The points that are followed in a clip: float32 [N 3] (t, x, y), t = 0, x and y on the frame.
 
         Args:
             clip_key: `Clip.key`; with `jitter` each clip has points of its own.
+            source: (height, width) of its video; with fit="auto" the points lie on its picture, none on bars beside it.
         """
-        points = cell_grid(self.size, *self.cells)
+        (top, left, height, width), (rows, columns) = self.box(source), self.cells_on(source)
+        points = cell_grid((height, width), rows, columns)
         if self.jitter:
             # RandomState: its numbers are promised never to change, so machines with other NumPys agree.
             seed = hashlib.sha256(f"{self.seed}/{clip_key}".encode()).digest()[:4]
             offset = np.random.RandomState(int.from_bytes(seed, "big")).uniform(-0.5, 0.5, points.shape)
-            cell = np.array([self.width / self.cells[1], self.height / self.cells[0]])
-            points = np.clip(points + offset * cell, 0, [self.width - 1, self.height - 1]).astype(np.float32)
+            cell = np.array([width / columns, height / rows])
+            points = np.clip(points + offset * cell, 0, [width - 1, height - 1]).astype(np.float32)
+        points = points + np.array([left, top], np.float32)
         return np.concatenate([np.zeros((len(points), 1), np.float32), points], axis=1)
 
 

@@ -94,7 +94,7 @@ def label(
     was being tracked is tracked twice. Ctrl-C and SIGTERM write what is tracked and end within seconds.
 
     Args:
-        plan: from `make_plan`.
+        plan: from `make_plan`; taken `into` the dataset, if there is one.
         workspace: where the dataset's folder `datasets/<dataset>` is or will be.
         dataset: name of the dataset; one config each.
         chunk, num_chunks: which part of the plan, see `Plan.chunk`.
@@ -114,7 +114,7 @@ def label(
     """
     if engine not in ENGINES:
         raise ValueError(f"engine: expected one of {', '.join(ENGINES)}, got {engine!r}")
-    start, clips = time.perf_counter(), plan.chunk(chunk, num_chunks)
+    start, clips, plan = time.perf_counter(), plan.chunk(chunk, num_chunks), plan.into(workspace.dataset(dataset))
     if engine == "local":
         tracker = tracker or tracker_of(plan, device)
     about = _describe(plan, tracker, device)

@@ -140,7 +140,7 @@ def track(plan: Plan, clip: Clip, frames: np.ndarray, tracker: Tracker) -> Track
     if isinstance(tracker, NeedsClip):
         fit = fit_frame(clip.source_size, plan.config.size, plan.config.fit)
         tracker = tracker.for_clip(clip, Path(plan.videos[clip.video].path), fit)
-    return tracker(frames, plan.config.queries(clip.key))
+    return tracker(frames, plan.config.queries(clip.key, clip.source_size))
 
 
 def tracker_of(plan: Plan, device: str) -> Tracker:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -12,8 +13,10 @@ from flowlib.labelling.config import LabelConfig, check_at_least
 from flowlib.progress import Progress
 from flowlib.quantities import counted
 from flowlib.shots import Scan, scan_all
-from flowlib.video import Skipped, Video
+from flowlib.video import Skipped, Video, describe_fit, working_size
+from flowlib.workspace import read_json
 
+MOST_SHAPES = 12  # sizes of videos that a plan lists
 SLOW = "motion too slow or small to be seen within a clip takes a larger frame_step; skip_still=False keeps all clips"
 
 
@@ -22,7 +25,7 @@ class Plan:
     """All clips of a source, in order, and what is skipped.
 
     Attributes:
-        config: what was asked for.
+        config: what was asked for, with the working size that fit="auto" has chosen.
         videos: the videos that give clips, by name.
         clips: in the order of their videos' names, then of their frames.
         skipped: videos that are broken, too short or there twice, with a reason each.
@@ -42,7 +45,7 @@ class Plan:
     def chunk(self, chunk: int, num_chunks: int) -> list[Clip]:
         """The clips of chunk 0 ≤ `chunk` < `num_chunks`: contiguous, equal in number to within one.
 
-        Every clip has the same number of frames and points, so equal numbers are equal work for the tracker.
+        Clips have the same number of frames and about that of points, so equal numbers are equal work for the tracker.
         """
         check_chunk(chunk, num_chunks)
         total = len(self.clips)
@@ -54,12 +57,34 @@ class Plan:
         clips = [replace(clip, video=names[clip.video]) for clip in self.clips]
         return replace(self, videos=videos, clips=clips)
 
+    def into(self, folder: Path) -> Plan:
+        """The plan with the working size of the dataset in `folder`, if there is one: with fit="auto" a dataset goes on
+        as it began, also when videos of other shapes have been added."""
+        path = folder / "config.json"
+        if self.config.fit != "auto" or not path.exists():
+            return self
+        try:
+            there = {"fit": "crop"} | read_json(path)  # the first ones didn't say
+            kept = {name: there[name] for name in ("height", "width", "fit")}
+            return replace(self, config=replace(self.config, **kept))
+        except (ValueError, LookupError, TypeError):
+            return self  # the store will say what is wrong there
+
     def __str__(self) -> str:
-        points = self.config.num_points
+        points = Counter(math.prod(self.config.cells_on(clip.source_size)) for clip in self.clips)
+        each = " to ".join(map(str, sorted({min(points, default=0), max(points, default=0)})))
         lines = [
             f"{counted(len(self.videos), 'video')}, {counted(len(self.clips), 'clip')} of {self.config.frames} frames, "
-            f"{points} points each: {len(self.clips) * points:,} trajectories"
+            f"{each} points each: {sum(count * clips for count, clips in points.items()):,} trajectories"
         ]
+        size = self.config.size
+        lines += [f"working size: height {size[0]}, width {size[1]}, fit={self.config.fit!r}"]
+        shapes = Counter(video.size for video in self.videos.values()).most_common()
+        for shape, number in shapes[:MOST_SHAPES]:
+            lines += [
+                f"{counted(number, 'video')} of {shape[1]}×{shape[0]}: {describe_fit(shape, size, self.config.fit)}"
+            ]
+        lines += [f"videos of {len(shapes) - MOST_SHAPES} more sizes"] if len(shapes) > MOST_SHAPES else []
         if self.num_cuts:
             lines += [f"cuts: {self.num_cuts}, no clip straddles one" if self.config.split_shots else "cuts: not kept"]
         counts = Counter((one.name.rpartition(", ")[0], one.reason) for one in self.skipped_clips)
@@ -105,6 +130,8 @@ def make_plan(source: str | Path, config: LabelConfig, *, cache: Path | None = N
             f"source: expected at least one video of {config.span} frames in {source}, got none ({reasons})"
         )
     num_cuts = sum(len(scan.cuts) for scan in scans if scan.video.name in videos)
+    height, width = working_size(videos.values(), config.size, config.fit)
+    config = replace(config, height=height, width=width)
     return Plan(config, videos, clips, skipped, skipped_clips, num_cuts, len(bad) - sum(one.is_video for one in bad))
 
 

@@ -259,7 +259,7 @@ class Store:
         if not path.exists():
             write_json(path, wanted)
         try:
-            there = read_json(path)
+            there = ({"fit": "crop"} if "fit" in wanted else {}) | read_json(path)  # the first ones didn't say
         except ValueError as error:
             raise ValueError(f"{error}; delete it, and it is written anew") from error
         other = sorted(name for name in there.keys() | wanted.keys() if there.get(name) != wanted.get(name))

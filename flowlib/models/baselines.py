@@ -387,8 +387,11 @@ class OracleTracks:
         raise ValueError("OracleTracks: expected the sample with its tracks, got images; call from_sample")
 
     def describe(self) -> dict[str, Any]:
-        limit = "it shows how good a rebuilt frame can get where the tracker could follow."
-        summary = f"The tracks that all others are measured against. It knows the answer, so it is no baseline: {limit}"
+        summary = (
+            "The tracks that all others are measured against. It knows the answer, so it is no baseline: it shows how "
+            "good a rebuilt frame can get where the tracker could follow. That its points are not 0 px off is "
+            "quantisation: the tracks are spread over whole pixels, and read back between them."
+        )
         return {"name": "the tracker's own tracks", "summary": summary}
 
 

@@ -36,6 +36,8 @@ class TrajectoryPrediction:
         futures: [B K F 2 H W] K whole futures, where the predictor gives several: each is one way that all of the
             scene may go. `displacement` then is the likeliest of them, so that who asks for one answer gets one.
         weights: [B K] how likely each future is; a row sums to 1. None without futures.
+        radius, path_radius: [B F H W] pixels around each displacement that hold a promised share of the points, in
+            each frame and for whole paths, or None; see `tasks.trajectories.regions`.
     """
 
     displacement: Float[Tensor, "B F 2 H W"]
@@ -44,6 +46,8 @@ class TrajectoryPrediction:
     log_scale: Float[Tensor, "B F H W"] | None = None
     futures: Float[Tensor, "B K F 2 H W"] | None = None
     weights: Float[Tensor, "B K"] | None = None
+    radius: Float[Tensor, "B F H W"] | None = None
+    path_radius: Float[Tensor, "B F H W"] | None = None
 
     @classmethod
     def of_futures(
@@ -57,6 +61,22 @@ class TrajectoryPrediction:
         """Several futures as a prediction whose `displacement` is the likeliest, the first of equals."""
         likeliest = futures[torch.arange(len(futures), device=futures.device), weights.argmax(dim=1)]
         return cls(likeliest, visibility_logits, frames, log_scale, futures, weights)
+
+    def spread(self) -> tuple[Float[Tensor, "B F H W"], Float[Tensor, "B F H W"]]:
+        """How far off the prediction itself expects to be, as root mean square distances in pixels: of its scale (a
+        plane Laplace density of scale b has the root mean square sqrt(6) b), and of its futures from their mean (0
+        where it gives none). Their squares add up to the whole: the variance within futures and that between them.
+
+        Raises:
+            ValueError: a prediction without a scale.
+        """
+        if self.log_scale is None:
+            raise ValueError("log_scale: expected a prediction that says how sure it is, got one without")
+        futures, weights = self.each_future()
+        share = weights[:, :, None, None, None, None]
+        mean = (share * futures).sum(dim=1, keepdim=True)
+        between = (share * (futures - mean).square()).sum(dim=(1, 3)).sqrt()
+        return 6**0.5 * self.log_scale.exp(), between
 
     def on(self, device: torch.device | str) -> TrajectoryPrediction:
         """The prediction on another device."""

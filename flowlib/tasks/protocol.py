@@ -167,6 +167,7 @@ class Results(Protocol):
         has: whether the main method has a number in some group.
         estimate: a method's mean of a number.
         difference: `first` minus `second` in a number, paired group by group.
+        per_sample: a number of a method for each sample, whatever its group.
         pooled: a method's mean of a number over all samples as one, each as often as another number says.
         best_baseline: which of the baselines has the best mean; None where none has any.
     """
@@ -185,6 +186,7 @@ class Results(Protocol):
     def has(self, metric: str) -> bool: ...
     def estimate(self, method: str, metric: str) -> Estimate: ...
     def difference(self, first: str, second: str, metric: str) -> Estimate: ...
+    def per_sample(self, method: str, metric: str) -> np.ndarray: ...
     def pooled(self, method: str, metric: str, weight: str) -> float: ...
     def best_baseline(self, metric: str) -> str | None: ...
 
@@ -260,6 +262,7 @@ class Strip:
         heads: over the columns of the methods' pictures.
         truth: the pictures of the truth, one a column.
         rows: in the order of the comparison.
+        truth_name: what that truth is called; of videos it is what a tracker saw, the labels.
     """
 
     title: str
@@ -270,6 +273,7 @@ class Strip:
     heads: tuple[str, ...]
     truth: tuple[Picture | None, ...]
     rows: tuple[StripRow, ...]
+    truth_name: str = "the truth"
 
 
 class Task:

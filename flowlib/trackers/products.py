@@ -16,6 +16,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -136,7 +137,7 @@ class Conv(nn.Module):
         *,
         winograd: bool = True,
         channels_last: bool = True,
-        **options,
+        **options: Any,
     ) -> None:
         super().__init__()
         as_usual = "padding" in options and all(option in (1, (1, 1)) for option in options.values())

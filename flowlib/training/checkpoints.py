@@ -30,10 +30,11 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from flowlib.models.protocols import HasProvenance
+from flowlib.quantities import counted
 from flowlib.tasks.protocol import Task
 from flowlib.training.config import TrainConfig
 from flowlib.training.runs import run_folder, writing
-from flowlib.workspace import ForgivingFile, atomic_write, temporary_path
+from flowlib.workspace import ForgivingFile, atomic_write, check_name, temporary_path
 
 FORMAT, FIRST_FORMAT = "flowlib checkpoint 2", "flowlib checkpoint 1"
 EXPECTED = "expected a checkpoint written by flowlib.training, got"
@@ -290,6 +291,36 @@ def load_checkpoint(
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     return model.to(device).eval(), meta["constants"] | meta | {"path": str(path)}
+
+
+def load_runs(
+    runs: str | Path, names: str, checkpoint: str = "", *, device: str = "cpu"
+) -> tuple[dict[str, nn.Module], dict[str, dict[str, Any]]]:
+    """The trained models of one run or of several, by name, and what is known about each; see `load_checkpoint`.
+
+    Args:
+        runs: the folder of the runs.
+        names: of the runs, divided by commas. A single one's model is called "model".
+        checkpoint: a file instead of a single run's best checkpoint, or "".
+        device: where they go.
+
+    Raises:
+        FileNotFoundError, ValueError: as `find_checkpoint` and `load_checkpoint`; a run named twice, or none.
+    """
+    wanted = [check_name("runs", name.strip()) for name in names.split(",")]
+    if twice := [name for name in wanted if wanted.count(name) > 1]:
+        raise ValueError(f"runs: expected each run once, got {twice[0]!r} twice in {names!r}")
+    if checkpoint and len(wanted) > 1:
+        raise ValueError(f"checkpoint: expected none with several runs ({names}), got {checkpoint}")
+    found = [find_checkpoint(runs, name, checkpoint) for name in wanted]  # before any of them is loaded
+    loaded = [load_checkpoint(path, device=device) for path in found]
+    called = wanted if len(wanted) > 1 else ["model"]
+    return {name: pair[0] for name, pair in zip(called, loaded)}, {name: pair[1] for name, pair in zip(called, loaded)}
+
+
+def describe_runs(abouts: Mapping[str, Mapping[str, Any]]) -> str:
+    """A line for each model of `load_runs`: its checkpoint, and how long it was trained."""
+    return "\n".join(f"{name}: {about['path']}, {counted(about['step'], 'step')}" for name, about in abouts.items())
 
 
 class _NoMoreThan(TorchFunctionMode):

@@ -9,8 +9,9 @@ from typing import Any
 
 CHOICES = {
     "trained": ("last", "first+last", "first+second+last", "all"),
-    "optimizer": ("sgd", "adam", "adamw"),
+    "optimizer": ("sgd", "adam", "amsgrad", "adamw"),
     "schedule": ("constant", "cosine", "one_cycle"),
+    "schedule_over": ("steps", "minutes"),
     "clip": ("none", "norm", "value"),
     "precision": ("no", "bf16", "fp16"),
     "device": ("auto", "cpu"),
@@ -34,13 +35,14 @@ class TrainConfig:
     seed: int = 0  # decides the order of samples, augmentation and dropout
 
     trained: str = "all"  # last (head), first+last (stem, too), first+second+last (and the stage after it), all
-    optimizer: str = "adamw"  # sgd, adam, adamw
+    optimizer: str = "adamw"  # sgd, adam, amsgrad (Reddi et al. 2018), adamw
     learning_rate: float = 3e-4
     stem_learning_rate: float | None = None  # None: as learning_rate
     backbone_learning_rate: float | None = None  # None: as learning_rate
     weight_decay: float = 1e-4
     momentum: float = 0.9  # of sgd
     schedule: str = "cosine"  # constant, cosine (to zero), one_cycle (up and down)
+    schedule_over: str = "steps"  # or minutes: a cosine over as many of the steps as fit into session_minutes
     warmup_steps: int = 0  # of constant and cosine: linear from zero; of one_cycle: the way up (0: a third)
     clip: str = "norm"  # none, norm (of all gradients together), value (of each)
     clip_at: float = 1.0
@@ -71,6 +73,10 @@ class TrainConfig:
                 raise ValueError(f"{name}: expected {expected}, got {value!r}")
             if value is not None and not isinstance(value, (str, int, float)):  # NumPy's, which JSON doesn't know
                 object.__setattr__(self, name, int(value) if kind == "int" else float(value))
+
+        if self.schedule_over == "minutes" and (self.schedule != "cosine" or not self.session_minutes):
+            got = f"{self.schedule!r} and {self.session_minutes:g}"
+            raise ValueError(f"schedule_over: 'minutes' expects a cosine and session_minutes above 0, got {got}")
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; `TrainConfig(**values)` is an equal config."""

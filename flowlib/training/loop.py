@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from flowlib.progress import Progress
 from flowlib.tasks.protocol import Task
 from flowlib.training.config import TrainConfig
-from flowlib.training.optim import set_rates
+from flowlib.training.optim import rate_factor, set_rates
 from flowlib.training.runs import BatchNormDrift, MetricsLog, alone_in, read_metrics, run_folder, writing
 from flowlib.training.session import (
     Session,
@@ -41,6 +41,9 @@ from flowlib.workspace import atomic_write, write_json
 
 logger = logging.getLogger(__name__)
 
+TIMED_SHARE = 0.1  # of a session, after which the steps that fit into it are counted
+SPARE_SHARE = 0.05  # of a session that is left unplanned, for steps that take longer and for checkpoints
+
 
 def fit(
     model: nn.Module,
@@ -52,6 +55,11 @@ def fit(
     folder: str | Path | None = None,
 ) -> TrainingRun:
     """Train a model, or go on where an earlier call with the same arguments stopped.
+
+    Where `config.session_minutes` end a call before its steps are done, the next one goes on exactly there: schedules
+    are functions of the step, over all `steps`. With `schedule_over="minutes"` the first call is to finish within its
+    minutes: after a tenth of them it counts how many of the steps fit, the cosine falls over these from then on, and
+    the checkpoint keeps their number, the only thing that depends on the clock.
 
     Args:
         model: see `models.protocols.TrainableModel`; ends with the last weights (`load_checkpoint(run.best)` gives the
@@ -85,7 +93,7 @@ def fit(
         session = open_session(model, task, train, validation, config, folder, accelerator)
         accelerator.wait_for_everyone()  # none writes while another still reads
         try:
-            logger.info("%s: from step %d to %d on %s", folder, session.step, config.steps, accelerator.device)
+            logger.info("%s: from step %d to %d on %s", folder, session.step, session.steps, accelerator.device)
             if not session.whole and accelerator.is_main_process:
                 save(session, "last.pt")
             if session.finished:
@@ -107,13 +115,14 @@ def _train(session: Session) -> None:
     drift = BatchNormDrift(session.model)
     batches = training_batches(
         SampleStream(session.task, session.model, session.train, seed=config.seed),
-        steps=range(session.step, config.steps),
+        steps=range(session.step, session.steps),
         accumulate=config.accumulate,
         **_shares(config, session.accelerator),
     )
     main = session.accelerator.is_main_process
-    bar = Progress(None, config.name, config.steps, "step", initial=session.step, disable=not main)
+    bar = Progress(None, config.name, session.steps, "step", initial=session.step, disable=not main)
     session.network.train()
+    clock = _Clock(session)
     try:
         stop = ""
         while not stop:
@@ -132,10 +141,12 @@ def _train(session: Session) -> None:
                 _validate(session, log)
             if config.picture_every and _due(session, config.picture_every) and main:
                 _picture(session)
-            if session.step == config.steps:
+            planned = clock.plan(session, log)
+            bar.total = session.steps
+            if session.step >= session.steps:
                 session.finished = "steps"
             stop = session.finished or _time_is_up(session, started)
-            if main and (stop or session.step % config.save_every == 0):
+            if main and (stop or planned or session.step % config.save_every == 0):
                 log.flush()  # before the checkpoint, so that no step that is saved lacks its line
                 save(session, "last.pt")
     finally:
@@ -164,7 +175,7 @@ def _has_learned(session: Session, values: dict[str, Any]) -> bool:
     if score == score:
         return True
     samples = session.step * config.accumulate * config.batch_size * session.accelerator.num_processes
-    if samples >= len(session.train) or session.step == config.steps:
+    if samples >= len(session.train) or session.step >= session.steps:
         over = f" {task.measured_on}" if task.measured_on else ""
         raise ValueError(
             f"train: expected {task.unit}s whose {task.score} can be measured{over}, got none in {session.step} steps "
@@ -180,14 +191,51 @@ def _shares(config: TrainConfig, accelerator: Accelerator) -> dict[str, int]:
 
 
 def _due(session: Session, every: int) -> bool:
-    return session.step % every == 0 or session.step == session.config.steps
+    return session.step % every == 0 or session.step >= session.steps
 
 
 def _time_is_up(session: Session, started: float) -> str:
     minutes, accelerator = session.config.session_minutes, session.accelerator
     late = torch.tensor(float(minutes > 0 and time.monotonic() - started > 60 * minutes), device=accelerator.device)
     late_anywhere = float(torch.as_tensor(accelerator.reduce(late, "sum"))) > 0  # all processes stop, or none
-    return "session_minutes" if late_anywhere else ""
+    if not late_anywhere:
+        return ""
+    rate = rate_factor(session.step, session.config, session.steps)
+    still = "" if session.config.schedule == "constant" else f" with the learning rate at {rate:.0%} of its highest"
+    session.note = f"session_minutes={minutes:g} are over{still}" * (not session.finished)
+    return "session_minutes"
+
+
+class _Clock:
+    """Finds how many steps fit into a session, where the schedule goes over minutes."""
+
+    def __init__(self, session: Session) -> None:
+        self.began, self.first = time.monotonic(), session.step
+        self.warm = 0.0  # seconds of the first step, which sets things up
+
+    def plan(self, session: Session, log: MetricsLog) -> bool:
+        """Once enough steps are timed, decide on their number; whether that was done now."""
+        config, accelerator = session.config, session.accelerator
+        if config.schedule_over == "steps" or session.planned:
+            return False
+        spent, done, budget = time.monotonic() - self.began, session.step - self.first, 60 * config.session_minutes
+        self.warm = self.warm or spent
+        enough = torch.tensor(float(spent > TIMED_SHARE * budget and done > 1), device=accelerator.device)
+        if not float(torch.as_tensor(accelerator.reduce(enough, "sum"))):  # all processes plan, or none
+            return False
+        seconds = (spent - self.warm) / max(1, done - 1)  # with what was validated meanwhile
+        if (
+            session.validation is not None
+            and session.step // config.validate_every == self.first // config.validate_every
+        ):
+            before = time.monotonic()
+            _validate(session, log)
+            seconds += (time.monotonic() - before) / config.validate_every
+        left = budget * (1 - SPARE_SHARE) - (time.monotonic() - self.began)
+        fit = session.step + max(1, int(left / max(seconds, 1e-9)))
+        session.planned = broadcast_object_list([min(config.steps, fit)])[0]
+        logger.info("%s: %d steps of %.2f s fit into %g minutes", session.folder, session.planned, seconds, budget / 60)
+        return True
 
 
 def _validate(session: Session, log: MetricsLog) -> None:
@@ -247,7 +295,7 @@ def train_step(session: Session, batches: list[dict[str, Any]]) -> dict[str, Any
     config, accelerator, task = session.config, session.accelerator, session.task
     torch.manual_seed(mix(config.seed, session.step, accelerator.process_index))
     session.names = gather_object([name for batch in batches for name in batch["name"]])
-    rate = set_rates(session.optimizer, session.step, config)
+    rate = set_rates(session.optimizer, session.step, config, session.steps)
     batches = [to_device(batch, accelerator.device) for batch in batches]
     counts: Any = accelerator.reduce(torch.stack([task.counts(batch) for batch in batches]).sum(dim=0), "sum")
     parts = []

@@ -52,23 +52,23 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
             groups.append({"params": parameters, "lr": rate, "base_lr": rate, "name": name})
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, momentum=config.momentum, weight_decay=config.weight_decay)
-    kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
-    return kind(groups, weight_decay=config.weight_decay)
+    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+    return kind(groups, weight_decay=config.weight_decay, amsgrad=config.optimizer == "amsgrad")
 
 
-def rate_factor(step: int, config: TrainConfig) -> float:
-    """What the learning rates are multiplied by at optimiser step `step` (0, 1, …, steps-1).
+def rate_factor(step: int, config: TrainConfig, steps: int = 0) -> float:
+    """What the learning rates are multiplied by at optimiser step `step` (0, 1, …) of `steps` (0: the config's).
 
     >>> [round(rate_factor(step, TrainConfig(steps=4)), 3) for step in range(4)]
     [1.0, 0.854, 0.5, 0.146]
     """
-    warmup = config.warmup_steps
+    warmup, steps = config.warmup_steps, steps or config.steps
     if config.schedule == "one_cycle":
-        warmup = warmup or math.ceil(config.steps / 3)
+        warmup = warmup or math.ceil(steps / 3)
         rise = 0.5 - 0.5 * math.cos(math.pi * min(1.0, step / warmup))
-        return (0.04 + 0.96 * rise) * _fall(step - warmup, config.steps - warmup)
+        return (0.04 + 0.96 * rise) * _fall(step - warmup, steps - warmup)
     rise = min(1.0, (step + 1) / (warmup + 1))
-    return rise * _fall(step - warmup, config.steps - warmup) if config.schedule == "cosine" else rise
+    return rise * _fall(step - warmup, steps - warmup) if config.schedule == "cosine" else rise
 
 
 def _fall(step: int, steps: int) -> float:
@@ -76,9 +76,9 @@ def _fall(step: int, steps: int) -> float:
     return 0.5 + 0.5 * math.cos(math.pi * min(1.0, max(0.0, step / max(1, steps))))
 
 
-def set_rates(optimizer: torch.optim.Optimizer, step: int, config: TrainConfig) -> float:
-    """Give every group its learning rate for `step`; returns the head's."""
-    factor = rate_factor(step, config)
+def set_rates(optimizer: torch.optim.Optimizer, step: int, config: TrainConfig, steps: int = 0) -> float:
+    """Give every group its learning rate for `step`, see `rate_factor`; returns the head's."""
+    factor = rate_factor(step, config, steps)
     for group in optimizer.param_groups:
         group["lr"] = group["base_lr"] * factor
     return optimizer.param_groups[-1]["lr"]

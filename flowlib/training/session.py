@@ -7,7 +7,7 @@ import json
 import logging
 import warnings
 from collections.abc import Sized
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,12 @@ from torch.utils.data import Subset
 
 from flowlib.dataset.about import fingerprint_of, videos_of
 from flowlib.models.protocols import HasProvenance, check_trainable
-from flowlib.quantities import counted
+from flowlib.quantities import counted, duration
 from flowlib.tasks.protocol import Task
 from flowlib.training import checkpoints
 from flowlib.training.config import FREE, TrainConfig
 from flowlib.training.optim import averaged_model, choose_trained, make_optimizer
-from flowlib.training.runs import read_metrics, versions, writing
+from flowlib.training.runs import minutes_of, read_metrics, versions, writing
 from flowlib.workspace import write_json
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,8 @@ class TrainingRun:
         step: optimiser steps done in all.
         finished: why it is done ("steps", "patience" or "stop_at"), or "" if the next call goes on.
         best_score: the validation's best score so far, None without validation.
-        steps: how many were asked for.
+        steps: how many were asked for; with `schedule_over="minutes"`, once that is known, how many fit.
+        note: why it ended there, where the clock had a say; else "".
     """
 
     folder: Path
@@ -50,6 +51,7 @@ class TrainingRun:
     finished: str
     best_score: float | None
     steps: int
+    note: str = ""
 
     def __str__(self) -> str:
         reasons = {
@@ -57,7 +59,12 @@ class TrainingRun:
             "patience": "done, for validation got no better",
             "stop_at": "done, the goal is reached",
         }
-        return f"{self.step} of {counted(self.steps, 'step')}: {reasons.get(self.finished, 'run it again to go on')}"
+        said = f"{self.step} of {counted(self.steps, 'step')}: "
+        if self.finished:
+            return said + "; ".join(filter(None, [reasons[self.finished], self.note]))
+        left = duration(60 * minutes_of(self.folder) / max(1, self.step) * (self.steps - self.step))
+        go_on = f"run it again to go on exactly there, for about {left} more"
+        return said + "; ".join(filter(None, [self.note, go_on]))
 
     @property
     def last(self) -> Path:
@@ -95,6 +102,8 @@ class Session:
     stale: int = 0  # validations since the best
     finished: str = ""
     whole: bool = True  # whether last.pt is what it was opened from, and may be kept when the next one is written
+    planned: int = 0  # steps that fit into the time, where the schedule goes over it; 0 as long as nobody knows
+    note: str = ""  # of the run that is left
     names: list[str] = field(default_factory=list)  # of the step that was last begun, on all processes
 
     @property
@@ -103,7 +112,14 @@ class Session:
         return self.averaged.module if self.averaged else self.model
 
     def run(self) -> TrainingRun:
-        return TrainingRun(self.folder, self.step, self.finished, self.best, self.config.steps)
+        fitted = self.finished == "steps" and self.steps < self.config.steps
+        note = f"as many of {self.config.steps} as fitted into the minutes" if fitted else self.note
+        return TrainingRun(self.folder, self.step, self.finished, self.best, self.steps, note)
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps in all: those asked for, or those that fit into the time. Schedules go over these."""
+        return self.planned or self.config.steps
 
 
 def make_accelerator(config: TrainConfig) -> Accelerator:
@@ -310,7 +326,8 @@ def open_session(
     )
     if meta:
         session.step, session.best, session.stale = meta["step"], meta["best_score"], meta["stale"]
-        session.finished = still_finished(meta, task, config)
+        session.planned = int(meta.get("planned", 0))
+        session.finished = still_finished(meta, task, replace(config, steps=session.steps))
         session.whole = whole
         _tell_differences(folder, meta, about, session.finished)
     return session
@@ -340,6 +357,7 @@ def save(session: Session, name: str) -> None:
         "best_score": session.best,
         "stale": session.stale,
         "finished": session.finished,
+        "planned": session.planned,
         "constants": session.constants,
         "rng": {"seed": session.config.seed, "step": session.step},
         "stream_position": session.step * per_step,

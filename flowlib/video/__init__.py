@@ -11,6 +11,7 @@ from flowlib.video.reading import VideoError
 from flowlib.video.videos import (
     Skipped,
     Video,
+    describe_fit,
     describe_videos,
     find_all,
     find_videos,
@@ -20,6 +21,7 @@ from flowlib.video.videos import (
     probe,
     probe_all,
     read_frames,
+    working_size,
 )
 from flowlib.video.writing import write_frames, write_video
 
@@ -30,6 +32,7 @@ __all__ = [
     "decode_depth",
     "decode_image",
     "decode_whole",
+    "describe_fit",
     "describe_videos",
     "encode_image",
     "find_all",
@@ -42,6 +45,7 @@ __all__ = [
     "probe_png",
     "read_frames",
     "resize_frame",
+    "working_size",
     "write_frames",
     "write_video",
 ]

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from flowlib.geometry import FitRule, Size, fit_frame
+from flowlib.geometry import FitRule, Size, choose_size, fit_frame
 from flowlib.quantities import counted
 from flowlib.video.images import Frame, Frames, is_hidden, is_picture, resize_frame
 from flowlib.video.reading import FileReader, PictureReader, VideoError, open_video, printable
@@ -288,6 +288,11 @@ def read_frames(
     return np.stack(frames)
 
 
+def working_size(videos: Iterable[Video], size: Size, fit: FitRule) -> Size:
+    """The (height, width) that all videos come to: `size`, or with "auto" what `geometry.choose_size` chooses."""
+    return choose_size([video.size for video in videos], size) if fit == "auto" else size
+
+
 def middle_frames(videos: Iterable[Video], size: Size, fit: FitRule = "crop") -> list[np.ndarray]:
     """The frame in the middle of each video, at `size`: what a contact sheet shows."""
     return [read_frames(video, [video.num_frames // 2], size, fit)[0] for video in videos]
@@ -302,32 +307,55 @@ def describe_videos(
     Args:
         videos: those that can be used.
         skipped: those that can't.
-        size, fit: the working size and how frames are brought to it, to say where much is lost by that; None: unknown.
+        size, fit: the working size and how frames are brought to it, to say what each video loses; None: unknown.
     """
     videos, skipped = list(videos), list(skipped)
     lines = [
         f"{video.name}: {video.size[1]}×{video.size[0]}, {video.fps:.4g} frames/s, {counted(video.num_frames, 'frame')}"
+        + (f"; {describe_fit(video.size, size, fit)}" if size else "")
         for video in videos
     ]
     unusual = [f"note: {video.name} {note}" for video in videos for note in (*video.notes, *_lost(video, size, fit))]
     bad = sum(one.is_video for one in skipped)
     others = counted(len(skipped) - bad, "other file or folder", "other files and folders")
     total = f"{counted(len(lines), 'video')}, {bad} skipped" + (f", {others}" if len(skipped) > bad else "")
+    total += f"; working size: height {size[0]}, width {size[1]}, fit={fit!r}" if size else ""
     return "\n".join([*lines, *unusual, *_describe_skipped(skipped), total])
 
 
+def describe_fit(source: Size, size: Size, fit: FitRule) -> str:
+    """How frames of a video come to the working size: how they are scaled, what is cut off, what stays black.
+
+    >>> describe_fit((256, 256), (360, 640), "crop"), describe_fit((272, 640), (360, 640), "auto")
+    ('scaled by 2.5, 44% cut off', 'not scaled, fills 76% of the frame, the rest is black')
+    """
+    (height, width), kept, used = _scales(source, size, fit)
+    alike = abs(height / width - 1) < 0.02
+    scaled = f"scaled by {(height * width) ** 0.5:.2g}" if alike else f"scaled by {height:.2g} down, {width:.2g} across"
+    said = ["not scaled" if alike and abs(height * width - 1) < 0.01 else scaled]
+    said += [f"{1 - kept:.0%} cut off"] * (kept < 0.995)
+    return ", ".join(said + [f"fills {used:.0%} of the frame, the rest is black"] * (used < 0.995))
+
+
+def _scales(source: Size, size: Size, fit: FitRule) -> tuple[tuple[float, float], float, float]:
+    """By how much height and width are scaled, the share of the picture that is kept, that of the frame it fills."""
+    placed = fit_frame(source, size, fit)
+    cut, filled = placed.source_box[2:], placed.target_box[2:]
+    kept, used = math.prod(cut) / math.prod(source), math.prod(filled) / math.prod(size)
+    return (filled[0] / cut[0], filled[1] / cut[1]), kept, used
+
+
 def _lost(video: Video, size: Size | None, fit: FitRule) -> list[str]:
-    """A word where a third of the picture, or more, doesn't come to the working size."""
-    if size is None or fit == "stretch":
+    """What to set where a third of the picture, or more, doesn't come to the working size, or it is enlarged much."""
+    if size is None:
         return []
-    placed = fit_frame(video.size, size, fit)
-    (height, width), (inner_height, inner_width) = placed.source_box[2:], placed.target_box[2:]
-    kept, used = height * width / math.prod(video.size), inner_height * inner_width / math.prod(size)
-    if kept < 2 / 3:
-        return [
-            f"loses {1 - kept:.0%} of its picture by fit='crop'; fit='pad', or a size of its shape, keeps all of it"
-        ]
-    return [f"fills {used:.0%} of the frame by fit='pad'; take a size of its shape"] if used < 2 / 3 else []
+    (height, width), kept, used = _scales(video.size, size, fit)
+    said = [f"loses {1 - kept:.0%} of its picture"] * (kept < 2 / 3)
+    said += [f"fills {used:.0%} of the frame"] * (used < 2 / 3)
+    said += [f"is enlarged {max(height, width):.2g} times"] * (max(height, width) > 1.5 and fit != "auto")
+    other = "fit='auto' takes a size that suits"
+    own = "the other videos have another shape or size; give it a dataset of its own"
+    return [f"{' and '.join(said)} by fit={fit!r}; {own if fit == 'auto' else other}"] if said else []
 
 
 def _describe_skipped(skipped: Iterable[Skipped]) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -219,7 +220,7 @@ class HandScene:
         return np.array([FINGERS[finger] for finger in fingers], np.uint8)
 
 
-def gather_predictions(predictions, sequences: Sequence[HandSequence]) -> dict[str, tuple[np.ndarray, ...]]:
+def gather_predictions(predictions: Any, sequences: Sequence[HandSequence]) -> dict[str, tuple[np.ndarray, ...]]:
     """Name -> joints of every sequence, of whatever a caller gave.
 
     Args:

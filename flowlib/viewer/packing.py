@@ -11,6 +11,7 @@ import warnings
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -69,7 +70,7 @@ def pack_frames(frames: Iterable[np.ndarray], quality: int, name: str = "frames"
     return PackedFrames(tuple(images), size)
 
 
-def as_tracks(source, size: Size, num_frames: int, name: str, queries: np.ndarray | None = None) -> Tracks:
+def as_tracks(source: Any, size: Size, num_frames: int, name: str, queries: np.ndarray | None = None) -> Tracks:
     """`Tracks` as they are; a dense trajectory, read at `queries` (or at a grid of up to 100 points across).
 
     Args:

@@ -136,6 +136,9 @@ class Player(anywidget.AnyWidget):
         alt, name = html.escape(f"{self!r}, frame {self.frame}"), self._header["snapshot"]
         source = f"data:image/png;base64,{base64.b64encode(self.snapshot()).decode()}"
         picture = f'<img class="{name}" alt="{alt}" style="max-width: 100%" src="{source}">'
+        picture += (
+            f'<br class="{name}"><small class="{name}">A still of a viewer that plays where this cell runs.</small>'
+        )
         display({"text/html": picture, "text/plain": repr(self)}, raw=True)
         bundle, metadata = self._repr_mimebundle_(**kwargs)  # pyright: ignore[reportGeneralTypeIssues]
         display(bundle, metadata=metadata, raw=True)

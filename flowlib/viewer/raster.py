@@ -10,10 +10,10 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import UInt8
 
-from flowlib.colours import direction_table, magnitude_table, position_table, set_colour
+from flowlib.colours import NEVER, OUTSIDE, direction_table, magnitude_table, position_table, set_colour
 from flowlib.geometry import frame_extent
 from flowlib.viewer.paper import DPI, GAP, QUIET, Paper, name_panel, plain
-from flowlib.viewer.scene import MOST_FUTURES, View, ViewerScene, future_opacities, shown_points
+from flowlib.viewer.scene import MOST_FUTURES, MOST_REGIONS, View, ViewerScene, future_opacities, shown_points
 
 CAPTIONS = {
     "position": "start position (left to right, darker downwards)",
@@ -23,6 +23,7 @@ CAPTIONS = {
     "error": "error, px",
     "occlusion": "frame of first occlusion (grey: never)",
     "confidence": "confidence",
+    "region": "inside its region, or outside",
 }
 MARKERS, SIGNS = "oDs", "●◆■"  # of overlaid sets, in a circle
 UNSEEN = 0.3  # opacity of the error vectors of hidden points
@@ -54,6 +55,8 @@ def _draw_panel(axes, scene: ViewerScene, view: View, sets: tuple[int, ...], lim
             _draw_trails(axes, scene, view, which, colours)
         for which, colours in coloured:
             _draw_points(axes, scene, view, which, colours, MARKERS[sets.index(which) % len(MARKERS)])
+        for which, _ in coloured:
+            _draw_regions(axes, scene, view, which)
     if view.path:
         for which, colours in coloured:
             _draw_paths(axes, scene, view, which, colours)
@@ -152,6 +155,20 @@ def _draw_paths(axes, scene: ViewerScene, view: View, which: int, colours: np.nd
         axes.plot(*tracks[now:, point].T, color=colour, lw=1, ls=(0, (3, 2)))
 
 
+def _draw_regions(axes, scene: ViewerScene, view: View, which: int) -> None:
+    """A circle around each selected point of a prediction, in which the truth is to lie."""
+    from matplotlib.patches import Circle
+
+    one = scene.sets[which]
+    if one.radii is None:
+        return
+    outside = scene.outside(which, view.frame)
+    for point in view.selected[:MOST_REGIONS]:
+        colour = tuple(np.array(OUTSIDE if outside[point] else (255, 255, 255)) / 255)
+        place, radius = one.tracks.tracks[view.frame, point], float(one.radii[view.frame, point])
+        axes.add_patch(Circle(tuple(place), radius, facecolor=(*colour, 0.12), edgecolor=(*colour, 0.95), lw=1.1))
+
+
 def _draw_futures(axes, scene: ViewerScene, view: View, which: int, colours: np.ndarray) -> None:
     """The sampled paths so far of the selected points, or of all that are shown, fainter where less likely."""
     from matplotlib.collections import LineCollection
@@ -171,7 +188,12 @@ def _draw_legend(paper: Paper, scene: ViewerScene, view: View, limits: dict[str,
     first = scene.panels(view.compare, view.shown)[0]
     paired = len(first) > 1
     x = GAP
-    if paired and view.compare == "overlay":
+    if view.colour == "region" and not paired:
+        for name, colour in (("inside its region, or hidden", NEVER), ("outside", OUTSIDE)):
+            paper.text(x, middle, SIGNS[0], size=9, color=np.array(colour) / 255, family="DejaVu Sans")
+            paper.text(x + 16, middle, name, size=8.5)
+            x += 40 + 7 * len(name)
+    elif paired and view.compare == "overlay":
         for order, which in enumerate(first):
             sign, name = SIGNS[order % len(SIGNS)], plain(scene.names[which])
             paper.text(x, middle, sign, size=9, color=np.array(set_colour(which)) / 255, family="DejaVu Sans")

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
-from flowlib.colours import NEVER, direction_colours, magnitude_colours, nice_limit, position_colours
+from flowlib.colours import NEVER, OUTSIDE, direction_colours, magnitude_colours, nice_limit, position_colours
 from flowlib.tracks import Tracks
 from flowlib.viewer.packing import PackedFrames
 
-COLOURS = ("position", "displacement", "direction", "speed", "error", "occlusion", "confidence")
+COLOURS = ("position", "displacement", "direction", "speed", "error", "occlusion", "confidence", "region")
 COMPARISONS = ("side by side", "overlay", "errors", "truth", "prediction")
 BACKGROUNDS = ("video", "first frame", "rebuilt", "difference", "none")
 HIDDEN = ("hollow", "off")
@@ -27,6 +27,7 @@ DIFFERENCE_GAIN = 4  # differences are shown four times as bright as they are
 PLAIN = 24  # grey of the background "none"
 
 
+MOST_REGIONS = 100  # selected points whose regions are drawn at once; more would hide each other
 MOST_FUTURES = 20_000  # paths of sampled futures drawn at once; more than that, and fewer points have them
 
 
@@ -59,12 +60,14 @@ class ViewerSet:
         rebuilt: the frames it rebuilds.
         futures: K sampled trajectories of the points.
         weights: [K], how likely each is; they sum to 1.
+        radii: [S N] pixels around each point within which the truth is promised to lie; None if nothing is promised.
     """
 
     tracks: Tracks
     rebuilt: PackedFrames | None = None
     futures: tuple[Tracks, ...] = ()
     weights: Float[np.ndarray, " K"] = field(default_factory=lambda: np.zeros(0))
+    radii: Float[np.ndarray, "S N"] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +101,7 @@ class ViewerScene:
         """The scene in which every set that has sampled futures goes the way of one of them."""
 
         def pick(one: ViewerSet) -> ViewerSet:
-            return replace(one, tracks=one.futures[sample % len(one.futures)]) if one.futures else one
+            return replace(one, tracks=one.futures[sample % len(one.futures)], radii=None) if one.futures else one
 
         return replace(self, sets=tuple(map(pick, self.sets)))
 
@@ -130,6 +133,14 @@ class ViewerScene:
             confidence = self.sets[which].tracks.confidence
             return np.ones(xy.shape[1]) if confidence is None else confidence[frame]
         return np.zeros(xy.shape[1])
+
+    def outside(self, which: int, frame: int, against: int = 1) -> Bool[np.ndarray, " N"]:
+        """Where the truth, as far as it can be seen, left the region of a prediction (the truth's: of `against`)."""
+        one = self.sets[which or min(against, len(self.sets) - 1)]
+        if one.radii is None:
+            return np.zeros(self.truth.num_points, bool)
+        off = np.linalg.norm(one.tracks.tracks[frame] - self.truth.tracks[frame], axis=-1)
+        return (off > one.radii[frame]) & self.truth.visibility[frame]
 
     def moved(self, which: int, frame: int) -> Float[np.ndarray, "N 2"]:
         """Pixels from each point's start to its place in one frame (of all frames at once: `Tracks.displacement`)."""
@@ -166,6 +177,9 @@ class ViewerScene:
             first = self.first_occlusion(which)
             coloured = magnitude_colours(first, max(tracks.num_frames - 1, 1))
             return np.where((first == tracks.num_frames)[:, None], np.array(NEVER, np.uint8), coloured)
+        if name == "region":
+            out = self.outside(which, frame, against)[:, None]
+            return np.where(out, np.array(OUTSIDE, np.uint8), np.array(NEVER, np.uint8))
         return magnitude_colours(self.quantity(name, which, frame, against), limits[name])
 
     def background(self, name: str, frame: int, sets: tuple[int, ...] = (0, 1)) -> UInt8[np.ndarray, "H W 3"]:

@@ -43,6 +43,7 @@ NEEDS = {  # of choices: (what must be there, the argument that brings it)
     "rebuilt": ("rebuilt", "rebuilt"),
     "difference": ("rebuilt", "rebuilt"),
     "confidence": ("confidence", "confidence"),
+    "region": ("regions", "regions"),
     "one": ("futures", "futures"),
     "all": ("futures", "futures"),
     "weighted": ("futures", "futures"),
@@ -61,6 +62,7 @@ class ViewedClip:
         rebuilt: name -> the frames that prediction rebuilds, as `frames`.
         confidence: name -> [S N], how sure that prediction is of each point, 0 to 1; that of `Tracks` needs no mention.
         futures: name -> sampled trajectories [K S N 2] in pixels, or (these, weights [K]).
+        regions: name -> [S N], the radius in pixels around each point of that prediction in which the truth is to lie.
         title: shown where the clip is chosen, as plain text.
     """
 
@@ -70,6 +72,7 @@ class ViewedClip:
     rebuilt: Mapping[str, Any] = field(default_factory=dict)
     confidence: Mapping[str, Any] = field(default_factory=dict)
     futures: Mapping[str, Any] = field(default_factory=dict)
+    regions: Mapping[str, Any] = field(default_factory=dict)
     title: str = ""
 
 
@@ -85,7 +88,10 @@ class TrajectoryViewer(Player):
         rebuilt: the frames a prediction rebuilds, as `frames`; gives the backgrounds "rebuilt" and "difference".
         confidence: how sure a prediction is of each point, [S N] from 0 to 1, where its `Tracks` don't say.
         futures: sampled futures [K S N 2] in pixels, or (these, weights [K]).
-            `rebuilt`, `confidence` and `futures` belong to the first prediction, or come by the name of theirs.
+        regions: the radius in pixels around each predicted point in which the truth is to lie, [S N]; drawn around
+            selected points, and the colour "region" shows where the truth left them.
+            `rebuilt`, `confidence`, `futures` and `regions` belong to the first prediction, or come by the name of
+            theirs.
         title: shown above, as plain text.
         names: what the sets are called: the truth and the prediction; predictions that come by name have theirs.
         fps: frames a second at speed 1.
@@ -99,7 +105,7 @@ class TrajectoryViewer(Player):
         shown: numbers of the sets shown: 0 the truth, 1 the first prediction, …
         selected: numbers of the picked points; set it to numbers or to a mask of all points.
         colour: "position" (where a point starts), "displacement", "direction", "speed", "error", "occlusion",
-            "confidence".
+            "confidence", "region".
         compare: "side by side", "overlay", "errors", "truth", "prediction".
         background: "video", "first frame", "rebuilt", "difference", "none".
         trail: its length in frames. density: share of points shown. path: whether selected points show all of theirs.
@@ -153,6 +159,7 @@ class TrajectoryViewer(Player):
         rebuilt: Any = None,
         confidence: Any = None,
         futures: Any = None,
+        regions: Any = None,
         title: str = "",
         names: tuple[str, str] = ("truth", "prediction"),
         fps: float = 8.0,
@@ -166,7 +173,7 @@ class TrajectoryViewer(Player):
         first = next(iter(predictions), str(names[1]))
         extras = [
             value if isinstance(value, Mapping) else {} if value is None else {first: value}
-            for value in (rebuilt, confidence, futures)
+            for value in (rebuilt, confidence, futures, regions)
         ]
         clip = ViewedClip(frames, tracks, predictions, *extras, title="")
         self._begin([clip], str(names[0]), title, fps, quality, settings)
@@ -241,16 +248,18 @@ class TrajectoryViewer(Player):
                 packed = [pack_tracks(track, scene.size, step, name) for track in (one.tracks, *one.futures)]
                 confidence = one.tracks.confidence
                 sure = b"" if confidence is None else _pack_confidence(confidence)
+                radii = b"" if one.radii is None else _pack_radii(one.radii)
                 images = one.rebuilt.images if one.rebuilt else ()
                 sets.append(
                     {
                         "bytes": [len(data) for data in packed],
                         "confidence_bytes": len(sure),
+                        "radii_bytes": len(radii),
                         "weights": one.weights.tolist(),
                         "rebuilt_bytes": [len(image) for image in images],
                     }
                 )
-                tracks += [*packed, sure]
+                tracks += [*packed, sure, radii]
                 rebuilt += images
             frames += scene.frames.images
             clips.append(self._clip_header(scene, step) | {"title": title, "sets": sets})
@@ -259,6 +268,7 @@ class TrajectoryViewer(Player):
             "names": list(self._scenes[0].names),
             "set_colours": [list(colours.set_colour(which)) for which in range(len(self._scenes[0].sets))],
             "never": list(colours.NEVER),
+            "outside": list(colours.OUTSIDE),
         }
         tables = colours.magnitude_table(), colours.position_table(), colours.direction_table()
         return {
@@ -318,6 +328,7 @@ class TrajectoryViewer(Player):
             "sets": self.num_sets > 1,
             "rebuilt": any(scene.rebuilt for scene in self._scenes),
             "confidence": any(one.tracks.confidence is not None for scene in self._scenes for one in scene.sets),
+            "regions": any(one.radii is not None for scene in self._scenes for one in scene.sets),
             "futures": any(one.futures for scene in self._scenes for one in scene.sets),
         }
         if not there[what]:
@@ -351,7 +362,7 @@ def _scene(clip: ViewedClip, names: tuple[str, ...], title: str, quality: int, w
     truth = as_tracks(clip.tracks, frames.size, len(frames), f"{where}tracks")
     # a prediction without labels stands in the truth's place, and what it rebuilds goes with it
     alone = next(iter(clip.rebuilt.values()), None) if not clip.predictions else None
-    extras = {"confidence": clip.confidence, "futures": clip.futures}
+    extras = {"confidence": clip.confidence, "futures": clip.futures, "regions": clip.regions}
     for what, extra in (extras if alone is not None else extras | {"rebuilt": clip.rebuilt}).items():
         if strays := [name for name in extra if name not in clip.predictions]:
             known = ", ".join(clip.predictions) or "none"
@@ -365,7 +376,8 @@ def _scene(clip: ViewedClip, names: tuple[str, ...], title: str, quality: int, w
             tracks = Tracks(tracks.tracks, tracks.visibility, tracks.queries, sure)
         futures, weights = _futures(clip.futures.get(name), tracks, f"{where}futures")
         rebuilt = _pack_rebuilt(clip.rebuilt.get(name), frames, quality, where)
-        sets.append(ViewerSet(tracks, rebuilt, futures, weights))
+        radii = _regions(clip.regions.get(name), tracks, f"{where}regions")
+        sets.append(ViewerSet(tracks, rebuilt, futures, weights, radii))
     if truth.is_dense(frames.size):
         sets = [_thinned(one, every_few_pixels(frames.size)) for one in sets]
     return ViewerScene(frames, tuple(sets), names, title)
@@ -374,7 +386,8 @@ def _scene(clip: ViewedClip, names: tuple[str, ...], title: str, quality: int, w
 def _thinned(one: ViewerSet, points: np.ndarray) -> ViewerSet:
     """Some of its points."""
     futures = tuple(future.points(points) for future in one.futures)
-    return replace(one, tracks=one.tracks.points(points), futures=futures)
+    radii = None if one.radii is None else one.radii[:, points]
+    return replace(one, tracks=one.tracks.points(points), futures=futures, radii=radii)
 
 
 def _pack_rebuilt(rebuilt, frames: PackedFrames, quality: int, where: str) -> PackedFrames | None:
@@ -403,6 +416,17 @@ def _futures(futures, tracks: Tracks, name: str) -> tuple[tuple[Tracks, ...], np
     return tuple(samples), shares / shares.sum()
 
 
+def _regions(radii, tracks: Tracks, name: str) -> np.ndarray | None:
+    """[S N] pixels, checked."""
+    if radii is None:
+        return None
+    values = _numbers(radii, name)
+    if values.shape != tracks.visibility.shape or (values < 0).any():
+        expected, got = list(tracks.visibility.shape), list(values.shape)
+        raise ValueError(f"{name}: expected radii of 0 pixels or more, of shape {expected}, got {got}")
+    return values
+
+
 def _numbers(values, name: str) -> np.ndarray:
     array = np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
     if array.dtype.kind not in "fiub" or not np.isfinite(array).all():
@@ -413,3 +437,9 @@ def _numbers(values, name: str) -> np.ndarray:
 def _pack_confidence(confidence: np.ndarray) -> bytes:
     """[S N] as deflated bytes, 0 to 255."""
     return zlib.compress(np.round(confidence * 255).astype(np.uint8).tobytes(), 6)
+
+
+def _pack_radii(radii: np.ndarray) -> bytes:
+    """[S N] as deflated uint16 of 1/16 pixel, low bytes first; 4,096 pixels and more are as good as no end."""
+    fixed = np.round(np.clip(radii * 16, 0, 65535)).astype("<u2")
+    return zlib.compress(fixed.tobytes(), 6)

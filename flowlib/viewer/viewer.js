@@ -4,6 +4,7 @@
 const COLOURS = {
   position: "Start position", displacement: "Displacement", direction: "Direction", speed: "Speed",
   error: "Error", occlusion: "First occlusion", confidence: "Confidence",
+  region: "Left its region",
 };
 const UNITS = { displacement: "px", direction: "px", speed: "px / frame", error: "px", occlusion: "frame" };
 const COMPARISONS = {
@@ -28,6 +29,7 @@ const UNSEEN = 0.3; // opacity of the error vectors of hidden points
 const LEAST = 0.1; // opacity of a point of confidence 0
 const MOVES = 1; // pixels from which on something counts as moving, as evaluations have it
 const MOST_FUTURES = 20_000; // as in scene.py
+const MOST_REGIONS = 100; // as in scene.py
 const MOST_PATHS = 300; // selected points whose whole path is drawn
 const SIGNS = ["disc", "diamond", "square"]; // of overlaid sets, in a circle
 
@@ -41,7 +43,7 @@ class Clip {
     this.frames = new FrameStore(frames, header.frame_bytes, H * W);
     this.rebuilt = header.sets.map((set, i) => (
       set.rebuilt_bytes.length ? new FrameStore(rebuilt[i], set.rebuilt_bytes, H * W) : null));
-    this.packed = tracks; // for every set: its tracks and sampled futures, then its confidence (may be empty)
+    this.packed = tracks; // for every set: its tracks and sampled futures, then confidence and radii (may be empty)
   }
   get last() { return this.num_frames - 1; }
   load() {
@@ -51,7 +53,8 @@ class Clip {
   async #unpack() {
     this.tracks = await Promise.all(this.packed.map(async (blobs, i) => {
       const [own, ...rest] = await Promise.all(blobs.map((bytes) => (bytes.length ? inflate(bytes) : null)));
-      const confidence = rest.pop(), set = new TrackSet(own, this, confidence);
+      const radii = rest.pop(), confidence = rest.pop(), set = new TrackSet(own, this, confidence);
+      set.radii = radii;
       set.futures = rest.map((bytes) => new TrackSet(bytes, this, confidence));
       set.weights = this.sets[i].weights;
       return set;
@@ -81,6 +84,11 @@ class TrackSet {
   get occlusions() {
     this.firsts ??= Int32Array.from({ length: this.N }, (_, n) => this.firstOcclusion(n));
     return this.firsts;
+  }
+  /** Pixels around a point within which the truth is to lie; null where nothing is promised. */
+  radius(s, n) {
+    const k = 2 * (s * this.N + n);
+    return this.radii ? (this.radii[k] | (this.radii[k + 1] << 8)) / 16 : null;
   }
   sure(s, n) { return this.confidence ? this.confidence[s * this.N + n] / 255 : 1; }
   at(s, n) { return this.#point(3 + 2 * s, n); }
@@ -200,6 +208,7 @@ class Panel extends Surface {
     const context = this.front.getContext("2d");
     context.putImageData(raster.image, 0, 0);
     if (viewer.get("path")) this.#drawPaths(context);
+    if (!errors) for (const which of this.sets) this.#drawRegions(context, which);
     this.#drawMarks(context);
   }
   /** Screen coordinates are fixed · gain + offset. */
@@ -315,6 +324,18 @@ class Panel extends Surface {
     }
     context.setLineDash([]);
   }
+  /** A circle around each selected point of a prediction, in which the truth is to lie. */
+  #drawRegions(context, which) {
+    const { viewer } = this, set = viewer.sets[which], frame = viewer.get("frame"), { scale } = this.transform();
+    if (!set.radii) return;
+    for (const n of viewer.get("selected").slice(0, MOST_REGIONS)) {
+      const colour = viewer.leaves(which, frame, n) ? cssColour(viewer.outside) : "rgb(255 255 255)";
+      context.beginPath();
+      context.arc(...this.toCanvas(set.at(frame, n)), set.radius(frame, n) * scale, 0, 2 * Math.PI);
+      context.lineWidth = 3 * this.ratio; context.strokeStyle = "rgb(0 0 0 / 30%)"; context.stroke();
+      context.lineWidth = 1.5 * this.ratio; context.strokeStyle = colour; context.stroke();
+    }
+  }
   /** Of a point, in canvas pixels; by itself (0) it takes half the room between neighbours. */
   radius() {
     const { width, height } = this.front, { zoom } = this.viewer.camera;
@@ -367,10 +388,11 @@ class Viewer extends Player {
     const total = (sizes) => sizes.reduce((sum, size) => sum + size, 0);
     this.clips = header.clips.map((clip) => new Clip(clip, frames(total(clip.frame_bytes)),
       clip.sets.map((set) => rebuilt(total(set.rebuilt_bytes))),
-      clip.sets.map((set) => [...set.bytes.map(tracks), tracks(set.confidence_bytes)])));
+      clip.sets.map((set) => [...set.bytes.map(tracks), tracks(set.confidence_bytes), tracks(set.radii_bytes)])));
     this.palette = new Palette(model.get("_palette"));
     this.setColours = header.set_colours.map((rgb) => packColour(rgb));
     this.never = packColour(header.never);
+    this.outside = packColour(header.outside);
     await this.clips[this.get("clip")].load();
     this.#take(this.clips[this.get("clip")]);
   }
@@ -422,6 +444,11 @@ class Viewer extends Player {
   }
   /** The prediction that the truth is compared with. */
   get against() { return this.get("shown").find((which) => which > 0) ?? Math.min(1, this.sets.length - 1); }
+  /** Whether the truth, where it can be seen, left the region of a prediction (of the one compared with, for 0). */
+  leaves(which, s, n) {
+    const [truth] = this.clip.tracks, set = this.sets[which || this.against], radius = set.radius(s, n);
+    return radius !== null && truth.visible(s, n) && truth.error(s, n, set) > radius;
+  }
   shows(comparison) { return this.get("compare") === comparison && this.panels.some((panel) => panel.sets.length > 1); }
 
   // -- what is drawn
@@ -504,6 +531,7 @@ class Viewer extends Player {
       speed: (n) => palette.magnitude(set.speed(frame, n) / limit),
       error: (n) => palette.magnitude(set.error(frame, n, other) / limit),
       confidence: (n) => palette.magnitude(set.sure(frame, n)),
+      region: (n) => (this.leaves(which, frame, n) ? this.outside : this.never),
       occlusion: (n) => {
         const first = set.occlusions[n];
         return first === set.S ? this.never : palette.magnitude(first / Math.max(1, this.last));
@@ -610,6 +638,9 @@ class Viewer extends Player {
     if (sets.some((set) => set.confidence)) {
       rows.push(["confidence", sets.map((set) => (set.confidence ? fixed(set.sure(frame, n), 2) : ""))]);
     }
+    if (sets.some((set) => set.radii)) {
+      rows.push(["region", sets.map((set) => (set.radii ? `${fixed(set.radius(frame, n))} px` : ""))]);
+    }
     if (sets.length === 2) rows.push(["error", errors.filter(Boolean)]);
     else if (sets.length > 2) rows.push(["error", errors]);
     return rows;
@@ -700,11 +731,13 @@ class Viewer extends Player {
   #settings() {
     const { names } = this.header, two = names.length > 1, sets = this.clips.flatMap((clip) => clip.sets);
     const has = { rebuilt: sets.some((set) => set.rebuilt_bytes.length), sure: sets.some((set) => set.confidence_bytes),
+      regions: sets.some((set) => set.radii_bytes),
       futures: Math.max(...sets.map((set) => set.bytes.length - 1)) };
     const only = names.length > 2 ? "Only one prediction" : `Only ${names[1]}`;
     const compare = { ...COMPARISONS, truth: `Only ${names[0]}`, prediction: only };
     const colours = Object.entries(COLOURS).filter(
-      ([name]) => (two || name !== "error") && (has.sure || name !== "confidence"));
+      ([name]) => (two || name !== "error") && (has.sure || name !== "confidence")
+        && (has.regions || name !== "region"));
     const backgrounds = Object.entries(BACKGROUNDS).filter(
       ([name]) => has.rebuilt || !["rebuilt", "difference"].includes(name));
     const point = tag("input", { type: "number", min: 0, placeholder: "no.", class: "tv-number-of" });
@@ -778,6 +811,9 @@ class Viewer extends Player {
     } else if (name === "occlusion") {
       const last = Math.max(1, this.last), never = this.#key(this.never, "tv-disc", "never");
       this.legend.replaceChildren(title, text("frame 1"), this.#bar(1 / last), text(`${last}`), never);
+    } else if (name === "region") {
+      this.legend.replaceChildren(title, this.#key(this.never, "tv-disc", "inside, or hidden"),
+        this.#key(this.outside, "tv-disc", "outside"));
     } else if (name === "confidence") {
       this.legend.replaceChildren(title, text("0"), this.#bar(), text("1"));
     } else {

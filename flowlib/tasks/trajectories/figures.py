@@ -1,4 +1,4 @@
-"""Figures of what a model predicts, beside the truth, for a few clips."""
+"""Figures of what a model predicts, beside the labels, for a few clips."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def predict_clips(model: Any, dataset: Any, clips: int = 0) -> tuple[dict[str, A
 
 
 def show_predictions(batch: dict[str, Any], prediction: TrajectoryPrediction) -> Figure:
-    """Each clip of a batch: truth and prediction as tracks, then both as colours of the last frame's displacement.
+    """Each clip of a batch: labels and prediction as tracks, then both as colours of the last frame's displacement.
 
     Args:
         batch, prediction: as `predict_clips` gives them.
@@ -62,7 +62,7 @@ def show_predictions(batch: dict[str, Any], prediction: TrajectoryPrediction) ->
         limit = nice_limit(np.linalg.norm(field, axis=0))
         plots.dense_field(field, limit=limit, ax=axes[i, 1])
         plots.dense_field(prediction.displacement[i, -1].numpy(), limit=limit, ax=axes[i, 2])
-        titles = (batch["name"][i], "truth", f"prediction, {_error(truth, guess, prediction.frames)}")
+        titles = (batch["name"][i], "labels", f"prediction, {_error(truth, guess, prediction.frames)}")
         for ax, title in zip(axes[i], titles):
             ax.set_title(title, fontsize=9, parse_math=False)
     return figure

@@ -11,9 +11,12 @@ from operator import attrgetter
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float
+from torch import Tensor
 
 from flowlib import metrics
+from flowlib.geometry import bilinear_sample
 from flowlib.models.protocols import TrajectoryPrediction
 from flowlib.tasks.protocol import Answer, Better, MetricSpec, SeriesSpec
 from flowlib.tasks.trajectories.case import TrajectoryCase
@@ -37,6 +40,9 @@ class TrajectoryAnswer(Answer):
             "knowledge of what is hidden": sample.occlusion_known,
             "true points on a regular grid": self.lattice is not None,
             "later pictures": bool(self.rebuilt),
+            "regions": self.prediction.radius is not None,
+            "a prediction that says how sure it is": self.prediction.log_scale is not None,
+            "several futures": self.prediction.futures is not None,
             "labels by two trackers": sample.apart is not None,
             "the weights of its network (lpips_weights)": self.case.lpips is not None and bool(self.rebuilt),
         }
@@ -102,6 +108,55 @@ class TrajectoryAnswer(Answer):
     def tapvid(self) -> dict[str, float]:
         return metrics.tapvid_metrics(self.true, self.predicted)
 
+    def at_true(self, field: Tensor) -> Float[np.ndarray, "F N"]:
+        """A field [1 F H W] of the prediction, read at the true points in the frames that count (but frame 0)."""
+        later = [self.prediction.frames.index(self.frames[place]) for place in self.counting[1:]]
+        xy = torch.from_numpy(np.ascontiguousarray(self.true.queries[None, :, 1:], np.float32))
+        return bilinear_sample(field[:, later], xy)[0].numpy()
+
+    @cached_property
+    def regions(self) -> dict[str, float]:
+        """How many points lie inside the regions promised, and how wide these are."""
+        assert self.prediction.radius is not None and self.prediction.path_radius is not None
+        moved, predicted, seen = (part[1:] for part in self.counted)
+        error = np.linalg.norm(moved - predicted, axis=-1)
+        radius, whole = (self.at_true(part) for part in (self.prediction.radius, self.prediction.path_radius))
+        shown = seen.any(axis=0)
+        if not shown.any():
+            return dict.fromkeys(("inside", "path_inside", "radius", "path_radius"), NAN)
+        held = ((error <= whole) | ~seen).all(axis=0)
+        return {
+            "inside": float((error <= radius)[seen].mean()),
+            "path_inside": float(held[shown].mean()),
+            "radius": float(radius[seen].mean()),
+            "path_radius": float(whole[seen].mean()),
+        }
+
+    @cached_property
+    def doubt(self) -> Float[np.ndarray, "H W"] | None:
+        """How far the last frame predicted may be off at every pixel, as the prediction says: the radius promised, or
+        else the root mean square that it expects; None if it doesn't say how sure it is."""
+        prediction = self.prediction
+        if prediction.radius is not None:
+            return prediction.radius[0, -1].numpy()
+        if prediction.log_scale is None:
+            return None
+        within, between = prediction.spread()
+        return (within.square() + between.square()).sqrt()[0, -1].numpy()
+
+    @cached_property
+    def expected(self) -> dict[str, float]:
+        """How far off the prediction itself expects to be, and how much of that is a choice between futures."""
+        within, between = (self.at_true(part) for part in self.prediction.spread())
+        seen = self.counted[2][1:]
+        if not seen.any():
+            return {"spread": NAN, "spread_between": NAN}
+        square, apart = (within**2 + between**2)[seen], (between**2)[seen]
+        return {
+            "spread": float(np.sqrt(square).mean()),
+            "spread_between": float(apart.sum() / max(square.sum(), 1e-12)),
+        }
+
     @cached_property
     def lattice(self) -> tuple[int, int] | None:
         """(rows, columns) if the true points form a regular grid."""
@@ -166,6 +221,17 @@ def holes(answer: TrajectoryAnswer) -> float:
     return float(np.mean([1 - float(covered.mean()) for _, _, covered in answer.rebuilt.values()]))
 
 
+def spread_ahead(answer: TrajectoryAnswer) -> dict[int, float]:
+    """How far off the prediction expects to be in each frame, in the mean over the points that can be seen there."""
+    within, between = answer.prediction.spread()
+    xy = torch.from_numpy(np.ascontiguousarray(answer.true.queries[None, :, 1:], np.float32))
+    later = [answer.prediction.frames.index(frame) for frame in answer.frames[1:]]
+    wide = bilinear_sample((within.square() + between.square()).sqrt()[:, later], xy)[0].numpy()
+    seen = answer.true.visibility[1:]
+    found = zip(answer.frames[1:], wide, seen)
+    return {frame: float(values[shown].mean()) if shown.any() else NAN for frame, values, shown in found}
+
+
 def error_ahead(answer: TrajectoryAnswer) -> dict[int, float]:
     """Mean error of each frame predicted, whichever count elsewhere."""
     errors = metrics.epe_per_frame(answer.true.displacement, answer.at_points[0], answer.true.visibility)
@@ -193,6 +259,8 @@ def _of_pictures(name: str, label: str, unit: str, better: Better, meaning: str,
 
 _POINTS: dict[str, Any] = {"group": "Where points go"}
 _MOTION: dict[str, Any] = {"group": "By kind of motion"}
+_REGION: dict[str, Any] = {"group": "Regions", "needs": ("regions",)}
+_SURE: dict[str, Any] = {"group": "What it can't know", "needs": ("a prediction that says how sure it is",)}
 _SEEN: dict[str, Any] = {"group": "Which points can be seen", "needs": ("knowledge of what is hidden",)}
 _FIELD: dict[str, Any] = {"group": "Shape of the motion"}
 _LATTICE: dict[str, Any] = {"needs": ("true points on a regular grid",)}
@@ -218,6 +286,18 @@ METRICS: tuple[MetricSpec, ...] = (
         "picture (affine), as a moving camera makes it.", **_MOTION),
     _of("by_motion", "ade_own", "ADE own motion", "px", "low", "That of points that move in another way than the "
         "camera.", **_MOTION),
+    _of("regions", "inside", "Inside", "%", "high", "Share of points that lie in the region promised for them; what "
+        "was promised (such as 90 %) is right, more is too wide.", **_REGION, **_SHARE),
+    _of("regions", "path_inside", "Paths inside", "%", "high", "Share of points whose whole path lies in the wider "
+        "regions for paths.", **_REGION, **_SHARE),
+    _of("regions", "radius", "Radius", "px", "low", "Mean radius of the regions: of two that hold the same share, the "
+        "narrower says more.", **_REGION),
+    _of("regions", "path_radius", "Radius of paths", "px", "low", "That of the regions for whole paths.", **_REGION),
+    _of("expected", "spread", "Spread", "px", "low", "How far off a method itself expects to be (root mean square), "
+        "right or not. What a second picture takes away of it could not be known from one.", **_SURE),
+    _of("expected", "spread_between", "Between futures", "%", "low", "How much of that, as a share of its square, lies "
+        "between the futures it sees rather than around each.", **_SHARE, group=_SURE["group"],
+        needs=("a prediction that says how sure it is", "several futures")),
     _of("tapvid", "average_pts_within_thresh", "δ_avg", "%", "high", "Share of points less than 1 px off, less than 2, "
         "4, 8 and 16 px, averaged over the five (TAP-Vid).", **_POINTS, **_SHARE, headline=True),
     _of("tapvid", "average_jaccard", "AJ", "%", "high", "Place and visibility in one number (TAP-Vid): a point counts "
@@ -228,7 +308,7 @@ METRICS: tuple[MetricSpec, ...] = (
         "than a hidden one; 0.5 is guessing.", **_SEEN, digits=3),
     MetricSpec("visible", "Visible", "%", "high", visible_share, group="", digits=0, scale=100),
     _of("field", "roughness", "Roughness", "%", "zero", "How much the motion changes from place to place, against the "
-        "truth: -100 all places move alike, -33 half as rough as the truth, 0 as rough, 33 twice as rough, 100 no end "
+        "labels: -100 all places move alike, -33 half as rough as they are, 0 as rough, 33 twice as rough, 100 no end "
         "to it.", **_FIELD, **_LATTICE, digits=0, scale=100),
     _of("field", "tv_ratio", "Total variation ratio", "", "zero", **_LATTICE, group=""),
     _of("field", "divergence_ratio", "Divergence ratio", "", "zero", **_LATTICE, group=""),
@@ -255,5 +335,10 @@ SERIES: tuple[SeriesSpec, ...] = (
     SeriesSpec(
         "epe", "Error against frames ahead", "Error", "px", "low", "frames ahead", error_ahead, origin=0.0,
         meaning="Mean distance between predicted and true place of the visible points. The further ahead, the harder.",
+    ),
+    SeriesSpec(
+        "expected", "Expected error against frames ahead", "Expected", "px", "low", "frames ahead", spread_ahead,
+        origin=0.0, needs=_SURE["needs"],
+        meaning="How far off each method that says so expects to be. One that sees two pictures can know more.",
     ),
 )  # fmt: skip

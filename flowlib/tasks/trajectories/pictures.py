@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Int, UInt8
 
 from flowlib import metrics
+from flowlib.colours import magnitude_colours, mark_holes, nice_limit
 from flowlib.geometry import Size, cell_index, rescale_points
 from flowlib.tasks.protocol import Identity, Picture, Strip, StripRow
 from flowlib.tasks.trajectories.case import TrajectoryCase
@@ -16,13 +18,16 @@ from flowlib.video import encode_image
 
 WIDTH = 400  # pixels; small enough that a page with three clips and eight methods stays below some MB
 PATHS = 220  # drawn at most, or a frame disappears under them
-TRUE, PREDICTED, HOLE = (86, 180, 233), (255, 148, 44), (196, 190, 204)  # blue, orange (told apart by all), lilac grey
+TRUE, PREDICTED = (86, 180, 233), (255, 148, 44)  # blue, orange (told apart by all)
 READING = (
     "The clip on which the method in question errs least, the one in the middle, and the one on which it errs most (of "
-    "those whose points can mostly be seen). Paths: where points go, drawn on the first picture, blue as they truly "
-    "went, orange as predicted; dots mark the end. Rebuilt: the last frame, made by moving the first picture's pixels; "
-    "grey is where nothing went, and the first picture stands in there when it is compared. Point at it to see the "
-    "true frame. Off by: white is right, dark red is wrong. Below each name: its mean error on this clip, and the PSNR "
+    "those whose points can mostly be seen). Paths: where points go, drawn on the first picture, blue as labelled, "
+    "orange as predicted; dots mark the end. Rebuilt: the last frame, made by moving the first picture's pixels; "
+    "a grey veil is where nothing went, and the first picture stands in there. Point at it to see the true frame. "
+    "Off by: white is right, dark red is wrong. May be off by, of methods that say how sure they are: how far each "
+    "point may be off in the last frame, violet for not at all; where a method that sees two pictures is darker than "
+    "one that sees one, the second picture told what can't be known from the first. Below each name: its mean error, "
+    "and the PSNR "
     "of the frame it rebuilds."
 )
 Layer = tuple[np.ndarray, np.ndarray, tuple[int, int, int]]  # tracks [S N 2], visible [S N], colour
@@ -36,13 +41,23 @@ def strip_of(title: str, identity: Identity, case: TrajectoryCase, answers: Mapp
     true = sample.truth.points(chosen)
     last = Picture(_jpeg(sample.picture(frame)), f"frame {frame}, as it was") if case.rebuilt_frames else None
     paths = _jpeg(draw_paths(first, [(true.tracks, true.visibility, TRUE)]))
-    truth = (Picture(paths, "the first picture, with true paths"), last, Picture(_jpeg(first), "the first picture"))
+    truth = (
+        Picture(paths, "the first picture, with the labels' paths"),
+        last,
+        Picture(_jpeg(first), "the first picture"),
+    )
     seen = metrics.visible_share(sample.truth.visibility)
     note = f"{seen:.0%} of its points can be seen" if seen == seen else "it has no points"
     note += "" if last else "; no later frame is stored"
-    rows = tuple(_row(name, answer, frame, chosen, last) for name, answer in answers.items())
+    rows = [_row(name, answer, frame, chosen, last) for name, answer in answers.items()]
     heads = ("Paths", f"Rebuilt frame {frame}", "Off by")
-    return Strip(title, identity.name, identity.group, identity.where, note, heads, truth, rows)
+    doubts = {name: doubt for name, answer in answers.items() if (doubt := answer.doubt) is not None}
+    if doubts:
+        limit = nice_limit(np.stack(list(doubts.values())))
+        heads, truth = (*heads, f"May be off by, 0 to {limit:g} px"), (*truth, None)
+        shown = {name: Picture(_jpeg(magnitude_colours(doubt, limit))) for name, doubt in doubts.items()}
+        rows = [replace(row, pictures=(*row.pictures, shown.get(row.name))) for row in rows]
+    return Strip(title, identity.name, identity.group, identity.where, note, heads, truth, tuple(rows), "the labels")
 
 
 def _row(name: str, answer: TrajectoryAnswer, frame: int, chosen: np.ndarray, last: Picture | None) -> StripRow:
@@ -53,14 +68,16 @@ def _row(name: str, answer: TrajectoryAnswer, frame: int, chosen: np.ndarray, la
     if last is None or frame not in answer.rebuilt:
         return StripRow(name, f"{note}; frame {frame} is not predicted or not stored", (paths, None, None))
     target, rebuilt, covered = answer.rebuilt[frame]
-    open_holes = np.where(covered[..., None], rebuilt, np.array(HOLE, np.uint8))
     off = Picture(_jpeg(difference_picture(target, rebuilt)))
     note = f"{note}, {metrics.psnr(target, rebuilt):.1f} dB"
-    return StripRow(name, note, (paths, Picture(_jpeg(open_holes), hover=last.jpeg), off))
+    return StripRow(name, note, (paths, Picture(_jpeg(mark_holes(rebuilt, covered)), hover=last.jpeg), off))
 
 
 def draw_paths(frame: UInt8[np.ndarray, "H W 3"], layers: Sequence[Layer]) -> UInt8[np.ndarray, "h w 3"]:
-    """Paths on a frame scaled to `WIDTH`, a dot at each end: layers of (tracks [S N 2], visible [S N], colour)."""
+    """Paths on a frame scaled to `WIDTH`, a dot at each end: layers of (tracks [S N 2], visible [S N], colour).
+
+    The first of several is broader, so that it still shows on both sides where another covers it.
+    """
     import cv2
 
     height, width = frame.shape[:2]
@@ -68,13 +85,20 @@ def draw_paths(frame: UInt8[np.ndarray, "H W 3"], layers: Sequence[Layer]) -> UI
     size = canvas.shape[0], canvas.shape[1]
     canvas = (canvas * 0.62 + 40).astype(np.uint8)  # paler and darker, so that both colours stand out
     sub = 8  # OpenCV takes fixed-point coordinates: three binary places
-    for tracks, visible, colour in layers:
+    for number, (tracks, visible, colour) in enumerate(layers):
+        line, dot = (2, 2.6) if number == 0 and len(layers) > 1 else (1, 1.6)
         xy = np.round(rescale_points(np.asarray(tracks, np.float64), (height, width), size) * sub).astype(np.int32)
         for path, seen in zip(xy.swapaxes(0, 1), visible.T):
             end = int(np.flatnonzero(seen)[-1]) if seen.any() else 0
-            cv2.polylines(canvas, [path[: end + 1]], False, colour, 1, cv2.LINE_AA, 3)
-            cv2.circle(canvas, path[end].tolist(), int(1.6 * sub), colour, -1, cv2.LINE_AA, 3)
+            cv2.polylines(canvas, [path[: end + 1]], False, colour, line, cv2.LINE_AA, 3)
+            cv2.circle(canvas, path[end].tolist(), int(dot * sub), colour, -1, cv2.LINE_AA, 3)
     return canvas
+
+
+def rebuilt_frames(answer: TrajectoryAnswer) -> UInt8[np.ndarray, "F H W 3"]:
+    """Frame 0 of a clip and the later ones that a method predicts, rebuilt; holes hold frame 0, veiled in grey."""
+    later = [answer.case.rebuild(answer.prediction, frame, "frame") for frame in answer.frames[1:]]
+    return np.stack([answer.case.sample.picture(0), *(mark_holes(one.frame, one.covered) for one in later)])
 
 
 def difference_picture(

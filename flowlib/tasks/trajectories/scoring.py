@@ -27,6 +27,7 @@ from flowlib.workspace import sha256_file
 __all__ = ["ScoringConfig", "TrajectoryCase", "TrajectoryEvaluation"]
 
 ALEXNET = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"  # torchvision's, named by its SHA-256
+OPTIONAL = ("log_scale", "futures", "weights", "radius", "path_radius")  # parts of a prediction
 WHOLE = 0.5  # of its points that a clip must show to stand for others
 
 
@@ -42,9 +43,9 @@ class TrajectoryEvaluation:
     headline: ClassVar[str] = "How well does “{main}” predict motion?"
     about: ClassVar[str] = (
         "A method gets one or two pictures of a video and says where every pixel will go in the frames that follow. "
-        "Here its answers are compared with what happened. The “truth” are the dataset's tracks: what a tracker saw "
-        "when it was shown all frames (exact only for rendered clips). Points that it lost, or that are hidden, are "
-        "not counted."
+        "Here its answers are compared with what happened, as the labels have it: the dataset's tracks, which are what "
+        "a tracker saw when it was shown all frames (exact only for rendered clips). Points that it lost, or that are "
+        "hidden, are not counted."
     )
     reading: ClassVar[str] = pictures.READING
 
@@ -100,7 +101,7 @@ class TrajectoryEvaluation:
         where, S = f"method {name!r}, clip {case.sample.name!r}", case.sample.truth.num_frames
         if not isinstance(found, TrajectoryPrediction):
             raise ValueError(f"{where}: expected a TrajectoryPrediction, got {type(found).__name__}")
-        optional = {"log_scale": found.log_scale, "futures": found.futures, "weights": found.weights}
+        optional = {part: getattr(found, part) for part in OPTIONAL}
         parts = {"displacement": found.displacement, "visibility_logits": found.visibility_logits}
         parts |= {part: values for part, values in optional.items() if values is not None}
         for part, values in parts.items():
@@ -118,6 +119,11 @@ class TrajectoryEvaluation:
 
     def answer(self, prediction: TrajectoryPrediction, case: TrajectoryCase) -> TrajectoryAnswer:
         return TrajectoryAnswer(prediction, case)
+
+    def ask(self, method: Any, sample: Any, name: str) -> TrajectoryAnswer:
+        """A method's answer for one clip: `case`, `predict` and `answer` in one."""
+        case = self.case(sample)
+        return self.answer(self.predict(method, case, name), case)
 
     def telling(self, row: Mapping[str, float]) -> bool:
         """A clip of whose points less than half can be seen (a scene cut, a tracker that got lost) says little."""
@@ -142,14 +148,13 @@ class TrajectoryEvaluation:
 def _checked_parts(parts: dict[str, torch.Tensor], F: int, size: Size, where: str) -> dict[str, torch.Tensor]:
     """The tensors of a prediction of F frames, on the CPU; `ValueError` where one has another shape or no sense."""
     H, W = size
-    shapes = {"displacement": [1, F, 2, H, W], "visibility_logits": [1, F, H, W], "log_scale": [1, F, H, W]}
     K = parts["futures"].shape[1] if "futures" in parts and parts["futures"].ndim > 1 else 0
     if ("futures" in parts) != ("weights" in parts):
         raise ValueError(f"{where}: expected futures with their weights, got one without the other")
-    shapes |= {"futures": [1, K, F, 2, H, W], "weights": [1, K]}
+    shapes = {"displacement": [1, F, 2, H, W], "futures": [1, K, F, 2, H, W], "weights": [1, K]}
     for part, values in parts.items():
-        if list(values.shape) != shapes[part]:
-            raise ValueError(f"{where}: expected {part} {shapes[part]}, got {list(values.shape)}")
+        if list(values.shape) != (expected := shapes.get(part, [1, F, H, W])):
+            raise ValueError(f"{where}: expected {part} {expected}, got {list(values.shape)}")
     parts = {part: values.float().cpu() for part, values in parts.items()}
     for part, values in parts.items():
         bad = int((~values.isfinite()).sum())

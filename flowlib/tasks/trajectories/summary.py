@@ -16,7 +16,7 @@ def summarise(results: Results) -> list[str]:
     ade = results.estimate(main, "ade")
     interval = f" [{ade.low:.2f}, {ade.high:.2f}]" if ade.has_interval else ""
     error = (
-        f"“{main}” puts points {ade.mean:.2f}{interval} px from where they truly are, on average over "
+        f"“{main}” puts points {ade.mean:.2f}{interval} px from where the labels have them, on average over "
         f"{ade.videos} {'video' if ade.videos == 1 else 'videos'} and all frames."
     )
     if results.role(main) == "oracle":
@@ -44,16 +44,16 @@ def _answer(results: Results, best: str) -> str:
     main = results.main
     ahead = results.difference(main, best, "ade")
     if ahead.mean < 0 and ahead.excludes_zero:
-        return f"Better than all others here: “{main}” comes nearer to the truth than every one of them."
+        return f"Better than all others here: “{main}” comes nearer to the labels than every one of them."
     if ahead.mean < 0:
         return f"Ahead of all others here, but not by enough to rule out chance: “{main}”."
     still = _still(results)
     gained = results.difference(main, still, "ade") if still else None
     if gained is not None and gained.mean < 0 and gained.excludes_zero:
-        return f"Better than moving nothing, but “{best}” comes nearer to the truth than “{main}”."
+        return f"Better than moving nothing, but “{best}” comes nearer to the labels than “{main}”."
     if gained is not None:
         return f"Not yet: “{main}” is no better than moving nothing at all, as far as these videos can tell."
-    return f"Not yet: “{best}” comes nearer to the truth than “{main}”."
+    return f"Not yet: “{best}” comes nearer to the labels than “{main}”."
 
 
 def _against(results: Results, other: str, what: str) -> str:
@@ -90,7 +90,7 @@ def _frames(results: Results) -> list[str]:
         said += f", that of the best of the others (“{best}”) {mean[best]:.2f} dB"
     oracles = [name for name in results.methods[1:] if results.role(name) == "oracle"]
     if oracles:
-        said += f"; with the true motion it is {mean[oracles[0]]:.2f} dB"
+        said += f"; with the labels' motion it is {mean[oracles[0]]:.2f} dB"
     return [said + " (more is better)."]
 
 

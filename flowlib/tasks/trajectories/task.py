@@ -174,7 +174,7 @@ class TrajectoryTask(TrajectoryEvaluation, Task):
         return [*ideas, "another learning rate", "clips with steadier labels, for a tracker's slips can't be fitted"]
 
     def figure(self, model: nn.Module, dataset: Any, count: int) -> Figure:
-        """The first clips: truth and prediction; see `figures.show_predictions`."""
+        """The first clips: labels and prediction; see `figures.show_predictions`."""
         return show_predictions(*predict_clips(model, dataset, min(count, len(dataset))))
 
 
