@@ -185,11 +185,12 @@ class FuturesHead(nn.Module):
         when = torch.arange(1, self.frames + 1, device=moved.device).to(moved)[:, None, None, None] / self.frames
         departure = F.pad(share * when * moved, (0, 0, 0, 0, 0, 0, 1, 0)).float()  # nothing departs in frame 0
         pace = F.pad(1 + self.pace(codes), (1, 0), value=1.0).float()
-        about = (base.displacement, base.visibility_logits, base.frames, base.log_scale, None, weights.float())
-        found = Departures(*about, pace, departure, **extra)
+        about = {"visibility_logits": base.visibility_logits, "frames": base.frames, "log_scale": base.log_scale}
+        many = {"weights": weights.float(), "pace": pace, "departure": departure} | extra
+        found = Departures(displacement=base.displacement, **about, **many)
         if self.training:
             return found
-        return TrajectoryPrediction.of_futures(*found.each_future(), *about[1:4])
+        return TrajectoryPrediction.of_futures(*found.each_future(), **about)
 
     def _codes(self, pooled: Tensor, unit: Tensor, motion: Tensor | None) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Codes [B K Z], their weights [B K], and in training what `Departures` has beside them."""
@@ -239,6 +240,11 @@ def motion_cells(tracks: Tensor, visibility: Tensor, queries: Tensor, size: tupl
     sums.index_add_(2, flat, told)
     mean = sums[:, :2] / sums[:, 2:3].clamp(min=1)
     return torch.cat([mean, sums[:, 2:3] / sums[:, 3:].clamp(min=1)], dim=1).reshape(-1, 3, rows, columns)
+
+
+def futures_of(model: Any) -> int:
+    """How many futures a model gives; 1 for one that doesn't say."""
+    return int(model.config.get("futures", 1)) if isinstance(model, HasConfig) else 1
 
 
 def add_futures(model: nn.Module, futures: int, latent: str = "none") -> nn.Module:
