@@ -100,7 +100,7 @@ def scenes(args: Any) -> dict[str, Any]:
                 model = add_futures(model, 2 if name == "modes" else 8, "none" if name == "modes" else name)
             task = FuturesTask(loss="laplace_2d", visibility_weight=0.0)
             train_config = TrainConfig(
-                name=f"{kind}-{name}", steps=args.steps, batch_size=8, learning_rate=1e-3, warmup_steps=20,
+                name=f"{kind}-{name}", steps=args.steps, batch_size=8, learning_rate=2e-3, warmup_steps=20,
                 num_workers=0, save_every=50, device="cpu", channels_last=False,
             )  # fmt: skip
             start = time.process_time()
