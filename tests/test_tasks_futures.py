@@ -197,7 +197,7 @@ def test_auto_encoders_are_entries_of_one_list(tmp_path):
     table = run_experiments(
         GuidedTrajectories, task, CLIPS, make_clips(2, 50), changes, config, model=SMALL, runs=tmp_path
     )
-    assert len(table) == 4 and all(row["status"] == "finished" for row in table.rows), table
+    assert len(table) == 4 and all(row["status"] == "done" for row in table.rows), table
     for row in table.rows:
         lines = [json.loads(line) for line in (row["folder"] / "metrics.jsonl").read_text().splitlines()]
         assert (lines[1]["kl"] > 0) == (row["run"].endswith("vae"))
