@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -199,7 +200,7 @@ def test_auto_encoders_are_entries_of_one_list(tmp_path):
     )
     assert len(table) == 4 and all(row["status"] == "done" for row in table.rows), table
     for row in table.rows:
-        lines = [json.loads(line) for line in (row["folder"] / "metrics.jsonl").read_text().splitlines()]
+        lines = [json.loads(line) for line in (Path(row["folder"]) / "metrics.jsonl").read_text().splitlines()]
         assert (lines[1]["kl"] > 0) == (row["run"].endswith("vae"))
 
 
