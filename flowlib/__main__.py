@@ -11,7 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, is_dataclass, replace
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from shutil import rmtree
 from typing import Annotated, Any, Literal  # no `annotations` of `__future__`: tyro can't evaluate a local class's
@@ -201,6 +201,7 @@ def make_train() -> type:
     from flowlib.dataset import describe_splits, open_splits
     from flowlib.models.networks import NetworkConfig
     from flowlib.notebook_views import highest_motion_clips
+    from flowlib.tasks.futures import task_for
     from flowlib.tasks.trajectories import TrajectoryTask
     from flowlib.training import TrainConfig, fit
     from flowlib.training.runs import run_folder
@@ -226,7 +227,8 @@ def make_train() -> type:
             if first:
                 print(describe_splits(splits))
             model = self.network.make(splits["train"].num_frames)
-            task = replace(self.task, augment=self.augmentation) if self.augmented else self.task
+            augment = self.augmentation if self.augmented else self.task.augment
+            task = task_for(model, **vars(self.task) | {"augment": augment})
             folder = run_folder(self.config.name, self.workspace.runs)
             result = fit(model, task, training, splits.get("val"), self.config, folder=folder)
             if first:
@@ -243,7 +245,9 @@ def make_evaluate() -> type:
     from flowlib.dataset.consensus import describe_labels, open_labels
     from flowlib.evaluation import EvalConfig, evaluate
     from flowlib.models.baselines import all_baselines
-    from flowlib.tasks.trajectories import ScoringConfig, TrajectoryTask
+    from flowlib.models.futures import futures_of
+    from flowlib.tasks.futures import task_for
+    from flowlib.tasks.trajectories import ScoringConfig
     from flowlib.training.checkpoints import describe_runs, load_runs
 
     @dataclass(frozen=True)
@@ -261,7 +265,7 @@ def make_evaluate() -> type:
         allow_leak: bool = False  # evaluate on videos the checkpoint was trained on, and say so in the report
 
         def __call__(self) -> None:
-            task, folder = TrajectoryTask(scoring=self.scoring), self.workspace.report(self.report)
+            folder = self.workspace.report(self.report)
             train, chosen = self.open("train"), {"tolerance": self.tolerance, "most_left_out": self.most_left_out}
             second = self.workspace.dataset(self.second_labels) if self.second_labels else ""
             test = open_labels(self.workspace.dataset(self.dataset), self.split, second, **chosen)
@@ -270,7 +274,9 @@ def make_evaluate() -> type:
             models, about = found
             print(describe_runs(about))
             seen = {"num_frames": test.num_frames, "input_frames": self.input_frames}
-            methods = models | all_baselines(train, raft_weights=self.raft_weights, **seen)
+            most = max(map(futures_of, models.values()))
+            methods = models | all_baselines(train, raft_weights=self.raft_weights, futures=most, **seen)
+            task = task_for(max(models.values(), key=futures_of), scoring=self.scoring)
             options: dict[str, Any] = {"config": self.config, "allow_leak": self.allow_leak, "about": about}
             report = evaluate(methods, task, test, folder=folder, train=train, **options)
             print(report.markdown(), f"Report: {report.save(folder)}", sep="\n")

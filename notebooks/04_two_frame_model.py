@@ -80,6 +80,7 @@ weights: str = "auto"  # to start from: auto (ImageNet if it can be had), none, 
 stride_in: str = "3x3"  # of these weights: 3x3 as torchvision's, or 1x1 as the first ResNets'
 flow: str = "dis"  # of guided, between two frames: dis (needs no weights) or raft
 flow_weights: str = ""  # of RAFT: "" for torchvision's, else a path, URL or Drive id
+futures: int = 1  # whole futures that the network gives, each with its weight, up to 8; 1 for one answer
 conv1: str = "difference"  # of fcn: how the first layer's weights serve two frames: difference, duplicate, mean or zero
 head: str = "fine"  # of fcn: fine, or torchvision (stride 8: smooth and grid-like)
 batch_norm: str = "train"  # of fcn: train, frozen or group
@@ -121,6 +122,7 @@ from flowlib.notebook_views import (
     prediction_figure,
     prediction_viewer,
 )
+from flowlib.tasks.futures import task_for
 from flowlib.tasks.trajectories import TrajectoryTask
 from flowlib.training import TrainConfig, fit
 from flowlib.training.diagnostics import compare_trainings
@@ -144,7 +146,8 @@ print(describe_splits(splits))
 torch.manual_seed(seed)  # of the weights that start from random numbers
 chosen = NetworkConfig(
     model=model, backbone=backbone, weights=weights, stride_in=stride_in, conv1=conv1, head=head, batch_norm=batch_norm,
-    flow=flow, flow_weights=flow_weights, input_frames=parse_frames(input_frames), working_size=parse_size(input_size),
+    flow=flow, flow_weights=flow_weights, futures=futures, input_frames=parse_frames(input_frames),
+    working_size=parse_size(input_size),
 )  # fmt: skip
 network = chosen.make(splits["train"].num_frames)
 print(chosen.describe(network))
@@ -172,7 +175,7 @@ compare_trainings(twins, TrajectoryTask(), train, check, workspace.check(run))
 augment = AugmentConfig(
     flip_x=flip_x, flip_y=flip_y, reverse=reverse, scale=(1.0, largest_scale), colour=colour, crop=parse_size(crop)
 )
-task = TrajectoryTask(loss=chosen.loss(loss), augment=augment.or_none())
+task = task_for(network, loss=chosen.loss(loss), augment=augment.or_none())
 config = TrainConfig(
     name=run, steps=steps, batch_size=batch_size, validate_every=validate_every, session_minutes=session_minutes,
     trained=trained, learning_rate=learning_rate, schedule=schedule, schedule_over=schedule_over, precision=precision,
