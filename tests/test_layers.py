@@ -32,7 +32,8 @@ LAYERS = (
     "models",
     "tasks",
     "training evaluation own_pictures",
-    "notebook_views hand_views second_frame",
+    "second_frame",
+    "notebook_views hand_views",
     "__main__",
 )
 RANK = {room: rank for rank, line in enumerate(LAYERS) for room in line.split()}
