@@ -12,7 +12,7 @@ from flowlib.tracks import Tracks
 from flowlib.training import TrainConfig
 
 SIZE = (32, 48)
-SMALL = {"widths": (8, 8, 8, 8), "cells": 64, "weights": "none"}
+SMALL = {"widths": (8, 8, 8, 8), "cells": 384, "weights": "none"}
 
 
 def moving(seed: int) -> ClipSample:

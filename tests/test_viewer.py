@@ -14,6 +14,7 @@ from fixtures.viewer_example import predicted
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flowlib.colours import NEVER, OUTSIDE
 from flowlib.geometry import cell_grid, pixel_grid
 from flowlib.tracks import Tracks
 from flowlib.video import decode_image, iterate_frames
