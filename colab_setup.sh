@@ -3,7 +3,7 @@
 #
 #   bash colab_setup.sh          in Colab, add to the running Python what it lacks; elsewhere, make .venv in the clone
 #   bash colab_setup.sh demo     ... then run notebooks 01 to 05 on the sample and say where the results are
-#   bash colab_setup.sh demo hands   ... then run notebook 06 on synthetic hands, likewise
+#   bash colab_setup.sh demo hands   ... then run notebooks 06 and 07 on synthetic hands, likewise
 #   bash colab_setup.sh test     ... then run the tests; what follows "test" goes to pytest
 #
 # Written for bash 3.2 and later, with nothing else but a Python, df, tee, grep and the like.
@@ -35,6 +35,9 @@ demo() {
 demo_hands() {
   run_notebook 06_hand_pose -p dataset demo_hands -p run demo_hand_pose -p report demo_hands -p subjects 6 -p takes 2 \
     -p steps 600 -p validate_every 100
+  run_notebook 07_action -p dataset demo_hands -p run demo_action -p report demo_action -p steps 400 -p drift_epochs 2
+  run_notebook 08_pose_and_action -p dataset demo_hands -p run demo_loops -p report demo_loops -p frame_step 3 -p steps 200 \
+    -p told_steps 300 -p folds 2 -p fold_steps 150 -p action_steps 200 -p attention none -p loops chain,two_pass -p tune_steps 40
 }
 
 main() {

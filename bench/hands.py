@@ -2,15 +2,13 @@
 
     python bench/hands.py rendering                 # ms per crop and per picture, one thread
     python bench/hands.py design                    # what single frames tell of covered fingers
-    python bench/hands.py action --seeds 0 1 2      # accuracy of an LSTM on true joints across subjects
     python bench/hands.py reading                   # a training pass from the store against decoding PNGs
 
 "rendering" takes turns between contenders, the median of `--rounds` passes over hands in random poses. "design" uses
-nearest neighbours only, so it says what the data allow, not what a network reaches. "action" trains one LSTM of 100
-units on joints relative to the middle knuckle (Adam, 3e-3, amsgrad, batches of 20), chooses the epoch on validation
-subjects and counts on test subjects. "reading" makes crops (64×64 and 128×128) and poses of every `--thin`-th frame of
-a few takes before a wall, from PNGs of the whole pictures and from the store, in turns, all files in the page cache.
-Seconds are CPU seconds where they are called so. The last line is JSON.
+nearest neighbours only, so it says what the data allow, not what a network reaches (`bench/hand_actions.py` does, of
+actions). "reading" makes crops (64×64 and 128×128) and poses of every `--thin`-th frame of a few takes before a wall,
+from PNGs of the whole pictures and from the store, in turns, all files in the page cache. Seconds are CPU seconds
+where they are called so. The last line is JSON.
 """
 
 import argparse
@@ -39,7 +37,7 @@ from flowlib.hands.rendering import render
 from flowlib.hands.sensor import sense
 from flowlib.hands.sequences import HandCollection, HandSequence
 from flowlib.hands.store import write_hands
-from flowlib.hands.synthetic import HIDDEN_JOINTS, SyntheticConfig, SyntheticHands
+from flowlib.hands.synthetic import SyntheticConfig, SyntheticHands
 from flowlib.video import decode_depth
 
 CUBE = 200.0  # mm that a crop shows
@@ -165,61 +163,6 @@ def small_crop(depth: np.ndarray, centre: np.ndarray, camera: Camera, size: int 
     return np.where(box > 0, ((box - z) / (CUBE / 2)).clip(-1, 1), 1).astype(np.float32)
 
 
-def action(args: argparse.Namespace) -> dict:
-    """Test accuracy of an LSTM on true joints, and on joints of which the covered ones are replaced by their mean."""
-    rows = []
-    for seed in args.seeds:
-        hands = SyntheticHands(config(args, seed))
-        row = {"seed": seed}
-        for name in ("true joints", "covered joints unknown") if args.blind else ("true joints",):
-            start = time.process_time()
-            row |= {name: train_lstm(hands, args.epochs, seed, blind=name != "true joints")}
-            row |= {f"{name}, CPU s": round(time.process_time() - start, 1)}
-        rows.append(row)
-        print(row, flush=True)
-    return {"action": rows}
-
-
-def train_lstm(hands: SyntheticHands, epochs: int, seed: int, *, blind: bool) -> dict:
-    """Accuracy on test subjects in the epoch that is best on validation subjects, in the last one, and of families."""
-    import torch
-    from torch import nn
-    from torch.nn.utils.rnn import pack_sequence
-
-    torch.manual_seed(seed)
-    torch.set_num_threads(1)
-    inputs, targets = {}, {}
-    for split in ("train", "val", "test"):
-        poses, actions = relative(hands, split)
-        if blind:
-            mean = np.concatenate(relative(hands, "train")[0]).mean(axis=0)
-            for pose, sequence in zip(poses, hands.split(split)):
-                for joint in HIDDEN_JOINTS:
-                    pose[hands.occluded(sequence.key), joint] = mean[joint]
-        inputs[split] = [torch.from_numpy(pose.reshape(len(pose), -1) / (CUBE / 2)).float() for pose in poses]
-        targets[split] = torch.from_numpy(actions)
-    lstm, head = nn.LSTM(63, 100, batch_first=True), nn.Linear(100, len(hands.actions))
-    optimizer = torch.optim.Adam([*lstm.parameters(), *head.parameters()], lr=3e-3, amsgrad=True)
-
-    def logits(sequences: list) -> torch.Tensor:
-        return head(lstm(pack_sequence(sequences, enforce_sorted=False))[1][0][0])
-
-    history = []
-    for _ in range(epochs):
-        for batch in torch.randperm(len(inputs["train"])).split(20):
-            loss = nn.functional.cross_entropy(logits([inputs["train"][i] for i in batch]), targets["train"][batch])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        with torch.no_grad():
-            guesses = {split: logits(inputs[split]).argmax(dim=1) for split in inputs}
-        correct = {split: float((guesses[split] == targets[split]).float().mean()) for split in inputs}
-        history.append(correct | {"family": float((guesses["test"] // 2 == targets["test"] // 2).float().mean())})
-    best = max(range(epochs), key=lambda epoch: history[epoch]["val"])
-    last = [round(float(np.mean([entry[split] for entry in history[-10:]])), 4) for split in ("train", "val", "test")]
-    return {"epoch": best, **{name: round(value, 4) for name, value in history[best].items()}, "last ten": last}
-
-
 def reading(args: argparse.Namespace) -> dict:
     """CPU ms of a frame of a training pass, by where it is read from, and how many times as fast as from PNGs."""
     import torch
@@ -310,7 +253,7 @@ def config(args: argparse.Namespace, seed: int) -> SyntheticConfig:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=(rendering.__name__, design.__name__, action.__name__, reading.__name__))
+    parser.add_argument("what", choices=(rendering.__name__, design.__name__, reading.__name__))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--subjects", type=int, default=10)
     parser.add_argument("--actions", default="{}", help="JSON of ActionConfig values that differ from the default")
@@ -318,10 +261,8 @@ def main() -> None:
     parser.add_argument("--hands", type=int, default=20, help="of rendering, per round")
     parser.add_argument("--crops", action="store_true", help="design: nearest crops, too (minutes)")
     parser.add_argument("--thin", type=int, default=3, help="design, reading: every how many frames a crop")
-    parser.add_argument("--epochs", type=int, default=110, help="of the LSTM")
-    parser.add_argument("--blind", action="store_true", help="action: without the covered joints, too")
     args = parser.parse_args()
-    result = {"rendering": rendering, "design": design, "action": action, "reading": reading}[args.what](args)
+    result = {"rendering": rendering, "design": design, "reading": reading}[args.what](args)
     machine = f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, NumPy {np.__version__}"
     print(machine)
     print(json.dumps({"bench": f"hands {args.what}", "machine": machine, **result}))

@@ -1,8 +1,8 @@
 """Docstrings as Markdown (an extension of griffe): their examples become code, their shapes no links.
 
 An example (`>>> …`) would be a quotation in Markdown, and two shapes one after the other, `[S N 2] [S N]`, a link.
-Arguments that are described together (`height, width: in pixels`) become one each, and the comments behind a dataclass's
-fields, which the command line shows as help, a list of its attributes.
+Arguments that are described together (`height, width: in pixels`) become one each, and the comments behind a
+dataclass's fields, which the command line shows as help, a list of its attributes.
 """
 
 from __future__ import annotations

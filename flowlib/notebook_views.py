@@ -281,7 +281,12 @@ def error_figure(report: Report) -> Axes:
 
 
 def curves(
-    folder: str | Path, key: str = "ade", label: str = "ADE on visible points, px", *, compared: Any = None
+    folder: str | Path,
+    key: str = "ade",
+    label: str = "ADE on visible points, px",
+    *,
+    compared: Any = None,
+    log: bool = True,
 ) -> Axes:
     """A number of a run's steps and of its validations, by step, from the run's folder; the mean error if not said.
 
@@ -290,6 +295,7 @@ def curves(
     Args:
         folder, key, label: of the run; of the number.
         compared: clips whose error where nothing moves is drawn as a line: those of the validation.
+        log: whether the vertical axis is logarithmic.
     """
     lines = read_metrics(folder)
     drawn = {}
@@ -298,7 +304,7 @@ def curves(
         if points:
             drawn[name] = tuple(zip(*points))
     levels = {} if compared is None else {"zero motion": motionless_error(compared)}
-    return learning_curves(drawn, label=label, smooth={"training"}, levels=levels)
+    return learning_curves(drawn, label=label, log=log, smooth={"training"}, levels=levels)
 
 
 def motionless_error(dataset: Any) -> float:

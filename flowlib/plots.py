@@ -244,9 +244,11 @@ def learning_curves(
     log: bool = True,
     smooth: Collection[str] = (),
     levels: Mapping[str, float] | None = None,
+    axis: str = "step",
+    intervals: Mapping[str, tuple[Sequence[float], Sequence[float]]] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Values against optimiser steps.
+    """Values against optimiser steps, or another number.
 
     Args:
         curves: name -> (steps, values); values that are not finite leave a gap.
@@ -255,22 +257,25 @@ def learning_curves(
         smooth: names of curves that are drawn as a running mean over a twelfth of their length, which the legend says,
             with their values faint behind it; those of fewer than 25 values stay as they are.
         levels: name -> value that the curves are compared with, drawn as a dashed line.
+        axis: what the values are drawn against.
+        intervals: name -> (lower, upper) of the same length, shaded.
     """
     ax, levels = _line_axes(ax), levels or {}
     for (name, (steps, values)), colour in zip(curves.items(), _line_colours(len(curves))):
         _check_lengths(name, steps, values)
-        few, averaged, name = len(steps) < 25, name in smooth, _plain(name)
+        few, averaged, shown = len(steps) < 25, name in smooth, _plain(name)
         if averaged and not few:
             window = max(5, len(steps) // 12) | 1
             ax.plot(steps, values, color=colour, alpha=0.25, linewidth=0.8)
-            values, name = _running_mean(values, window), f"{name}, mean of {window} steps"
-        ax.plot(steps, values, color=colour, label=name, marker="o" if few else None, markersize=3.5, linewidth=1.6)
+            values, shown = _running_mean(values, window), f"{shown}, mean of {window} steps"
+        ax.plot(steps, values, color=colour, label=shown, marker="o" if few else None, markersize=3.5, linewidth=1.6)
+        _shade(ax, name, steps, intervals, colour)
     for (name, value), style in zip(levels.items(), itertools.cycle(("--", ":", "-."))):
         ax.axhline(value, color="#5b5f6b", linestyle=style, linewidth=1.3, label=_plain(name))
-    shown = [values for _, values in curves.values()] + [list(levels.values())]
-    if log and any(np.any(np.asarray(values) > 0) for values in shown):
+    drawn = [values for _, values in curves.values()] + [list(levels.values())]
+    if log and any(np.any(np.asarray(values) > 0) for values in drawn):
         _logarithmic(ax)
-    ax.set_xlabel("step")
+    ax.set_xlabel(axis, parse_math=False)
     ax.set_ylabel(label, parse_math=False)
     return _finish_lines(ax, len(curves) + len(levels))
 
@@ -289,6 +294,7 @@ def error_by_frame(
     intervals: Mapping[str, tuple[Sequence[float], Sequence[float]]] | None = None,
     label: str = "error, px",
     axis: str = "frames ahead",
+    places: Sequence[float] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
     """Errors against how many frames ahead they were made, or another number from 0 up.
@@ -298,17 +304,15 @@ def error_by_frame(
         intervals: name -> (lower, upper) of the same length, shaded.
         label: what the values are, with their unit.
         axis: what they are drawn against.
+        places: where on it the values stand, in place of 0, 1, 2, …
     """
     ax = _line_axes(ax)
     for (name, values), colour in zip(errors.items(), _line_colours(len(errors))):
-        ahead = range(len(values))
+        ahead = range(len(values)) if places is None else places
+        _check_lengths(name, values, ahead)
         marker = "o" if len(values) < 25 else None
         ax.plot(ahead, values, color=colour, label=_plain(name), marker=marker, markersize=3.5, linewidth=1.6)
-        if intervals and name in intervals:
-            lower, upper = intervals[name]
-            _check_lengths(name, values, lower)
-            _check_lengths(name, values, upper)
-            ax.fill_between(ahead, lower, upper, color=colour, alpha=0.16, linewidth=0)
+        _shade(ax, name, ahead, intervals, colour)
     ax.set_xlabel(axis, parse_math=False)
     ax.set_ylabel(label, parse_math=False)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -344,6 +348,72 @@ def bars(
     ax.set_xticks(places, [_shortened(name, 14) for name in names], rotation=45 if len(names) > 8 else 0, fontsize=8)
     ax.set_ylabel(label, parse_math=False)
     return _finish_lines(ax, len(values))
+
+
+def counts_matrix(
+    counts: np.ndarray, names: Sequence[str], *, rows: str = "", columns: str = "", ax: Axes | None = None
+) -> Axes:
+    """A square matrix of counts, each cell shaded by its share of its row.
+
+    Args:
+        counts: [K K].
+        names: of the K things.
+        rows, columns: what the rows and the columns stand for.
+    """
+    K = len(names)
+    if counts.shape != (K, K):
+        raise ValueError(f"counts: expected [{K} {K}], one row and column for each name, got {list(counts.shape)}")
+    side = max(3.6, 0.42 * K + 2)
+    ax = ax or plt.subplots(figsize=(side + 1.2, side), layout="constrained")[1]
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for row, column in zip(*np.nonzero(counts)):
+        colour = "white" if shares[row, column] > 0.6 else "#17181c"
+        ax.text(column, row, str(counts[row, column]), ha="center", va="center", fontsize=8, color=colour)
+    labels = [_shortened(name) for name in names]
+    ax.set_xticks(range(K), labels, rotation=45, ha="right", rotation_mode="anchor", fontsize=8)
+    ax.set_yticks(range(K), labels, fontsize=8)
+    for text in (*ax.get_xticklabels(), *ax.get_yticklabels()):
+        text.set_parse_math(False)
+    ax.set_xlabel(columns, parse_math=False)
+    ax.set_ylabel(rows, parse_math=False)
+    return ax
+
+
+def heat_map(
+    values: np.ndarray,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    *,
+    axes: tuple[str, str] = ("", ""),
+    label: str = "",
+    ax: Axes | None = None,
+) -> Axes:
+    """A table of numbers as coloured cells, each with its number; the least is framed.
+
+    Args:
+        values: [R C].
+        rows, columns: names of both.
+        axes: what rows and columns stand for.
+        label: what the values are, with their unit.
+    """
+    if values.shape != (len(rows), len(columns)) or 0 in values.shape:
+        raise ValueError(f"values: expected [{len(rows)} {len(columns)}], as named, got {list(values.shape)}")
+    ax = ax or plt.subplots(figsize=(0.55 * len(columns) + 2.4, 0.4 * len(rows) + 1.2), layout="constrained")[1]
+    image = ax.imshow(values, cmap=MAGNITUDE, aspect="auto")
+    middle = (values.min() + values.max()) / 2
+    dark_ends = np.mean(image.cmap(image.norm(values.max()))[:3]) < np.mean(image.cmap(image.norm(values.min()))[:3])
+    for (row, column), value in np.ndenumerate(values):
+        colour = "white" if (value > middle) == dark_ends else "#17181c"
+        ax.text(column, row, f"{value:.3g}", ha="center", va="center", fontsize=7, color=colour)
+    row, column = np.unravel_index(values.argmin(), values.shape)
+    ax.add_patch(plt.Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="#c2410c", linewidth=2))
+    ax.set_xticks(range(len(columns)), columns, fontsize=8)
+    ax.set_yticks(range(len(rows)), rows, fontsize=8)
+    ax.set_ylabel(axes[0], parse_math=False)
+    ax.set_xlabel(axes[1], parse_math=False)
+    ax.figure.colorbar(image, ax=ax).set_label(label, parse_math=False)
+    return ax
 
 
 def contact_sheet(
@@ -407,6 +477,15 @@ def _check_image(image: np.ndarray, name: str) -> None:
 def _check_lengths(name: str, first: Sequence[Any], second: Sequence[Any]) -> None:
     if len(first) != len(second):
         raise ValueError(f"{name}: expected two sequences of one length, got {len(first)} and {len(second)}")
+
+
+def _shade(ax: Axes, name: str, places: Sequence[float], intervals: Mapping[str, Any] | None, colour: str) -> None:
+    """The interval of a line, where it has one."""
+    if intervals and name in intervals:
+        lower, upper = intervals[name]
+        _check_lengths(name, places, lower)
+        _check_lengths(name, places, upper)
+        ax.fill_between(places, lower, upper, color=colour, alpha=0.16, linewidth=0)
 
 
 def _line_axes(ax: Axes | None) -> Axes:

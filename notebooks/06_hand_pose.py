@@ -273,4 +273,4 @@ table and table.spread("cube", "augment")
 
 # %%
 print(f"Table, figures and a page to read: {workspace.report(report)}; checkpoint: {result.best}")
-print("Next: the other net, more steps, a list of settings, or your own hands; the report compares them all.")
+print("Next: 07_action names what these hands do. Or the other net, a list of settings, your own hands.")

@@ -193,6 +193,14 @@ def test_methods_are_told_apart_by_the_bytes_of_what_they_hold(make, kind):
     assert method_fingerprint(make(one)) != method_fingerprint(make(other))
 
 
+def test_recurrent_networks_are_told_apart_by_their_weights():
+    def made(seed: int) -> torch.nn.Module:
+        torch.manual_seed(seed)
+        return torch.nn.Sequential(torch.nn.LSTM(3, 4), torch.nn.GRU(4, 2))
+
+    assert method_fingerprint(made(0)) == method_fingerprint(made(0)) != method_fingerprint(made(1))
+
+
 def test_methods_are_told_apart_by_hooks_buffers_descriptions_private_attributes_and_their_own_code():
     for make in (hooked, unkept, partial(Told, 1)):
         assert method_fingerprint(make(1.0)) == method_fingerprint(make(1.0)) != method_fingerprint(make(2.0))

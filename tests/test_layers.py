@@ -33,7 +33,9 @@ LAYERS = (
     "tasks",
     "training evaluation own_pictures",
     "second_frame",
-    "notebook_views hand_views",
+    "notebook_views hand_views action_views hand_loops",
+    "options",
+    "hand_commands",
     "__main__",
 )
 RANK = {room: rank for rank, line in enumerate(LAYERS) for room in line.split()}

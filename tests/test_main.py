@@ -267,12 +267,27 @@ def test_hands_are_collected_learned_measured_and_shown(tmp_path, capsys):
     assert "sequence: expected 0 to 1 or a key such as 'Subject_3/" in capsys.readouterr().err
 
 
+def test_actions_of_hands_are_learned_and_measured(tmp_path, capsys):
+    root = ["--root", str(tmp_path)]
+    assert main(["hands", "collect", *root, "--subjects", "3", "--takes", "1", "--families", "1"]) == 0
+    quick = ["--steps", "2", "--batch-size", "2", "--hidden", "8", "--validate-every", "2"]
+    assert main(["hands", "action", *root, *quick]) == 0
+    told = capsys.readouterr().out
+    assert "2 of 2 steps; steps" in told and "| nearest sequence |" in told and "The input is the truth" in told
+    assert (tmp_path / "reports" / "action" / "report.html").stat().st_size > 10_000
+    assert main(["hands", "action", *root, *quick, "--poses", "nothing"]) == 1
+    assert "run: expected a run called 'nothing' with a checkpoint" in capsys.readouterr().err
+    assert main(["hands", "action", *root, *quick, "--name", "other", "--attention", "v5"]) == 2
+    assert "attention: expected one of none, inputs_conv" in capsys.readouterr().err
+
+
 def test_a_group_of_commands_tells_its_own(capsys):
     assert main(["hands", "--help"]) == 0 and main(["hands"]) == 2
     told = capsys.readouterr().out
     assert told.count("  hands collect ") == told.count("  hands view ") == 2 and "  label" not in told
     assert main(["hands", "dance"]) == 2
-    assert "one of hands collect, hands train, hands evaluate, hands view, got 'hands dance'" in capsys.readouterr().err
+    known = "hands collect, hands train, hands evaluate, hands view, hands action"
+    assert f"one of {known}, got 'hands dance'" in capsys.readouterr().err
 
 
 def test_a_run_of_another_task_measures_no_hands(tmp_path, capsys, monkeypatch):

@@ -1,4 +1,4 @@
-"""The six notebooks: text and pair in step, no logic in them, and all of them run, twice, from wherever one stands."""
+"""The eight notebooks: text and pair in step, no logic in them, and all run, twice, from wherever one stands."""
 
 import ast
 import os
@@ -20,7 +20,7 @@ from flowlib import notebook_files
 CLONE = Path(__file__).parents[1]
 FOLDER = CLONE / "notebooks"
 NAMES = ["01_frames", "02_pips_dataset", "03_overfit_single_batch", "04_two_frame_model", "05_evaluate"]
-NAMES += ["06_hand_pose"]
+NAMES += ["06_hand_pose", "07_action", "08_pose_and_action"]
 
 each = pytest.mark.parametrize("name", NAMES)
 
@@ -48,7 +48,7 @@ def parameters(name: str) -> dict[str, tuple[str, object, str]]:
 # ---------------------------------------------------------------------------------------------------------- as text
 
 
-def test_there_are_six_and_each_has_its_pair():
+def test_there_are_eight_and_each_has_its_pair():
     assert sorted(path.stem for path in FOLDER.glob("*.py")) == NAMES
     assert sorted(path.stem for path in FOLDER.glob("*.ipynb")) == NAMES
 
@@ -132,7 +132,7 @@ def test_it_begins_with_a_title_a_badge_and_the_colab_cell(name):
     guard = ast.parse(setup.source).body[-1]
     assert isinstance(guard, ast.If) and "google.colab" in ast.unparse(guard.test), "expected a guard for Colab"
     assert "colab_setup.sh" in setup.source
-    assert setup.source == code_cells(NAMES[0])[0].source, "expected the same set-up cell in all six"
+    assert setup.source == code_cells(NAMES[0])[0].source, "expected the same set-up cell in all eight"
 
 
 @each
@@ -171,6 +171,15 @@ SMALL = {  # as little work as leaves something to look at
         **{"subjects": 3, "takes": 1, "families": 1, "size": 32, "steps": 4, "batch_size": 4, "validate_every": 4},
         **{"cubes": "200,220", "list_steps": 1, "seeds": 1},
     },
+    "07_action": {
+        **{"hidden": 8, "steps": 4, "batch_size": 2, "validate_every": 2, "noise": "0,20", "drift_epochs": 1},
+        **{"attentions": "none,logits_sigmoid", "seeds": 1},
+    },
+    "08_pose_and_action": {
+        **{"frame_step": 4, "steps": 2, "told_steps": 2, "folds": 2, "fold_steps": 1, "batch_size": 2, "components": 5},
+        **{"attention": "none", "action_steps": 2, "loops": "chain,two_pass", "tune_steps": 1, "lists": "trained"},
+        **{"list_steps": 1, "unpacked": False},
+    },
 }
 
 
@@ -191,7 +200,7 @@ def snapshot(folder: Path) -> dict[str, tuple[int, int]]:
 
 
 def execute_all(folder: Path, round_name: str, cwds: dict[str, Path]) -> dict:
-    """The six in order into one workspace: name -> (executed notebook, seconds)."""
+    """The eight in order into one workspace: name -> (executed notebook, seconds)."""
     results = {}
     for name in NAMES:
         start, out = time.monotonic(), folder / f"{round_name}_{name}.ipynb"
@@ -203,7 +212,7 @@ def execute_all(folder: Path, round_name: str, cwds: dict[str, Path]) -> dict:
 
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory) -> dict:
-    """All six run twice in one workspace, with what the workspace held after each round."""
+    """All eight run twice in one workspace, with what the workspace held after each round."""
     folder = tmp_path_factory.mktemp("notebooks")
     root, before = folder / "work space é", snapshot(FOLDER)
     first = execute_all(folder, "first", {})

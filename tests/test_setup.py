@@ -241,12 +241,13 @@ def test_demo_runs_the_five_notebooks_and_says_where_they_are(settled, command_l
     assert f"to look at in a browser: {root}/index.html\n" in result.stdout and (root / "index.html").is_file()
 
 
-def test_the_demo_of_hands_runs_their_notebook_alone(settled, command_line):
+def test_the_demo_of_hands_runs_their_notebooks_alone(settled, command_line):
     settled.env["FLOWLIB_ROOT"] = str(settled.clone.parent / "hands")
     result = settled.run("demo", "hands")
     del settled.env["FLOWLIB_ROOT"]
     assert result.returncode == 0, result.stderr
-    assert re.findall(r"papermill \['notebooks/(\w+)\.ipynb'", result.stdout) == ["06_hand_pose"]
+    names = ["06_hand_pose", "07_action", "08_pose_and_action"]
+    assert re.findall(r"papermill \['notebooks/(\w+)\.ipynb'", result.stdout) == names
 
 
 @pytest.mark.parametrize("demo", ["demo", "demo_hands"])

@@ -17,6 +17,7 @@ import sys
 import types
 import uuid
 import warnings
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -211,6 +212,8 @@ def _inside(value: Any) -> Sequence[Any]:
             return value
         case set() | frozenset():
             return sorted(map(_sha256, value))
+        case weakref.ReferenceType():  # which recurrent networks keep of their weights
+            return [value()]
         case torch.nn.Module():  # hooks are kept by numbers that a process counts
             kept = {name: inner for name, inner in vars(value).items() if name != "training"}
             return type(value), {k: list(v.values()) if "_hooks" in k else v for k, v in kept.items()}

@@ -174,6 +174,10 @@ class Comparison:
             raise ValueError(f"method: expected one of {', '.join(self.methods)}, got {method!r}")
         return np.array([self.per_group[method][group].get(metric, np.nan) for group in self.groups])
 
+    def per_sample(self, method: str, metric: str) -> np.ndarray:
+        """One number of one method for each sample, whatever its group; NaN where there is none."""
+        return np.array([row.scores.get(metric, np.nan) for row in self.rows[method]])
+
     def places(self, series: SeriesSpec, method: str | None = None) -> list[int]:
         """Where a series was measured, of one method or of any; ascending."""
         have = self._have([method] if method else self.methods)

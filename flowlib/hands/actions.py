@@ -48,7 +48,7 @@ DIP_OF_PIP = 0.6  # the last joint of a finger follows the one before
 @dataclass(frozen=True)
 class ActionConfig:
     """How actions vary from take to take: so much that an LSTM on true joints mistakes some 3 of 100 actions of
-    people it doesn't know, else nothing built on it could be told apart (`python bench/hands.py action`).
+    people it doesn't know, else nothing built on it could be told apart (`python bench/hand_actions.py`).
 
     Attributes:
         families: how many of `FAMILIES`, two actions each; 1 to 8.

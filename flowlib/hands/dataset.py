@@ -28,7 +28,7 @@ import json
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ from torch.utils.data._utils.collate import collate, default_collate_fn_map
 from flowlib.hands.augment import HandAugment, Motion
 from flowlib.hands.crop import STILL, CropConfig, View, normalise, share_outside, view
 from flowlib.hands.pca import PCAConfig, PosePCA, fit_pca
-from flowlib.hands.sequences import HandSequence
+from flowlib.hands.sequences import HandCollection, HandSequence
 from flowlib.hands.store import HandStore, StoredSequence, UnpackedDepth, store_paths, unpack
 from flowlib.hdf5 import OpenFiles
 from flowlib.splits import SPLITS
@@ -410,3 +410,68 @@ class HandSequences(_Hands):
         visible = take.visible if about.visible else None
         parts = (about.key, about.subject, about.action, about.camera, self.skeleton, take.joints, read)
         return HandSequence(*parts, visible=visible, numbers=take.numbers)
+
+
+class TruePoses(Dataset):
+    """The true poses of one split of a collection, each sequence a sample, as crops around the true centre see them.
+
+    Needs no store and reads no depth: for actions. A sample has `pose`, `visible`, `cube`, `frame`, `action`, `length`,
+    `key` and `subject`, as those of `HandSequences`.
+
+    Args:
+        collection: of hands.
+        split: "train", "val" or "test".
+        crop: method and cube of the crops; its centre is the true one.
+        max_frames: as in `HandSequences`.
+
+    Attributes:
+        config: the crops'.
+        skeleton, actions: of the collection.
+
+    Raises:
+        ValueError: a split without sequences.
+    """
+
+    def __init__(
+        self, collection: HandCollection, split: str = "train", crop: CropConfig | None = None, *, max_frames: int = 0
+    ) -> None:
+        self.config, self.split, self.actions = replace(crop or CropConfig(), centre="truth"), split, collection.actions
+        self.max_frames, self._sequences = max_frames, collection.split(split)
+        if not self._sequences:
+            raise ValueError(f"split: {split!r} has no sequences")
+        self.skeleton = self._sequences[0].skeleton
+
+    def __len__(self) -> int:
+        return len(self._sequences)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        sequence, first = self._sequences[index], slice(0, self.max_frames or None)
+        joints = sequence.joints[first]
+        seen = view(sequence.camera, self.config, joints[:, self.skeleton.centre].astype(np.float64), STILL, joints)
+        visible = np.ones(joints.shape[:2], bool) if sequence.visible is None else sequence.visible[first]
+        arrays = {"pose": poses_of(joints, seen), "visible": visible, "cube": np.array(seen.cube, np.float32)}
+        arrays |= {"frame": np.asarray(sequence.numbers)[first], "length": np.array(len(joints))}
+        sample: dict[str, Any] = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        sample["action"] = torch.tensor(-1 if sequence.action is None else sequence.action)
+        return sample | {"key": sequence.key, "subject": sequence.subject}
+
+    @property
+    def subjects(self) -> list[str]:
+        """Whose hands these are, sorted."""
+        return sorted({sequence.subject for sequence in self._sequences})
+
+    @property
+    def videos(self) -> list[str]:
+        """The keys of the sequences, in the order of the samples."""
+        return [sequence.key for sequence in self._sequences]
+
+    @property
+    def fingerprints(self) -> list[str]:
+        """The SHA-256 of the joints of each of these."""
+        return [hashlib.sha256(sequence.joints.tobytes()).hexdigest() for sequence in self._sequences]
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of everything that decides the samples."""
+        about = [asdict(self.config), self.max_frames, list(self.actions), self.videos, self.fingerprints]
+        return hashlib.sha256(json.dumps([type(self).__name__, *about]).encode()).hexdigest()

@@ -67,8 +67,8 @@ class PosePCA:
     total: float
 
     @classmethod
-    def fit(cls, poses: Float[np.ndarray, "N J 3"], components: int = 30) -> PosePCA:
-        """The basis of these poses.
+    def fit(cls, poses: Float[np.ndarray, "N J C"], components: int = 30) -> PosePCA:
+        """The basis of these poses, C = 3, or of other points.
 
         Raises:
             ValueError: no poses, some that aren't finite, no component, or more than coordinates or poses.

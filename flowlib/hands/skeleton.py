@@ -174,3 +174,4 @@ NYU_14 = Skeleton(
     centre=13,
     right=True,
 )
+SKELETONS = {skeleton.name: skeleton for skeleton in (FPHA_21, MSRA_21, ICVL_16, NYU_14)}

@@ -9,7 +9,7 @@ from typing import Any
 
 CHOICES = {
     "trained": ("last", "first+last", "first+second+last", "all"),
-    "optimizer": ("sgd", "adam", "adamw"),
+    "optimizer": ("sgd", "adam", "amsgrad", "adamw"),
     "schedule": ("constant", "cosine", "one_cycle"),
     "schedule_over": ("steps", "minutes"),
     "clip": ("none", "norm", "value"),
@@ -35,7 +35,7 @@ class TrainConfig:
     seed: int = 0  # decides the order of samples, augmentation and dropout
 
     trained: str = "all"  # last (head), first+last (stem, too), first+second+last (and the stage after it), all
-    optimizer: str = "adamw"  # sgd, adam, adamw
+    optimizer: str = "adamw"  # sgd, adam, amsgrad (Reddi et al. 2018), adamw
     learning_rate: float = 3e-4
     stem_learning_rate: float | None = None  # None: as learning_rate
     backbone_learning_rate: float | None = None  # None: as learning_rate

@@ -52,8 +52,8 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
             groups.append({"params": parameters, "lr": rate, "base_lr": rate, "name": name})
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, momentum=config.momentum, weight_decay=config.weight_decay)
-    kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
-    return kind(groups, weight_decay=config.weight_decay)
+    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+    return kind(groups, weight_decay=config.weight_decay, amsgrad=config.optimizer == "amsgrad")
 
 
 def rate_factor(step: int, config: TrainConfig, steps: int = 0) -> float:

@@ -18,7 +18,7 @@ from torch.utils.data import Subset
 from flowlib.hands.augment import HandAugment
 from flowlib.hands.crop import axes, normalise
 from flowlib.hands.pca import PCAConfig, PosePCA, fit_pca
-from flowlib.hands.skeleton import FPHA_21, ICVL_16, MSRA_21, NYU_14
+from flowlib.hands.skeleton import FPHA_21, SKELETONS
 from flowlib.models.pose import PosePrediction
 from flowlib.models.protocols import device_of
 from flowlib.tasks.hand_pose.case import PoseCase
@@ -27,7 +27,6 @@ from flowlib.tasks.hand_pose.pictures import READING, strip_of
 from flowlib.tasks.hand_pose.summary import summarise, truth_told
 from flowlib.tasks.protocol import Identity, MetricSpec, Results, SeriesSpec, Strip, Task, hash_content
 
-SKELETONS = {skeleton.name: skeleton for skeleton in (FPHA_21, MSRA_21, ICVL_16, NYU_14)}
 Loss = Literal["coefficients", "joints"]
 Condition = Literal["true", "uniform"]
 BATCH = 64  # crops that are predicted at a time
