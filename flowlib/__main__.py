@@ -261,7 +261,7 @@ def make_evaluate() -> type:
         tolerance: float = 2.0  # pixels that the two may differ
         most_left_out: float = 1.0  # clips are passed over of which they leave out a larger share
         split: Split = "test"  # which of its videos
-        regions: float = 0.0  # share of points that regions are to hold, such as 0.9, by the videos kept for calibration
+        regions: float = 0.9  # share of points that regions are to hold, where videos are kept for calibration; 0: none
         report: str = "two_frames"  # name of the report's folder
         input_frames: tuple[int, ...] = (0, 3)  # frames that constant velocity sees
         raft_weights: str = "none"  # for constant velocity by RAFT, too: "" (the published), a path, URL or Drive id
@@ -278,10 +278,9 @@ def make_evaluate() -> type:
             print(describe_runs(about))
             seen = {"num_frames": test.num_frames, "input_frames": self.input_frames}
             methods = models | all_baselines(train, raft_weights=self.raft_weights, **seen)
-            if self.regions:
-                where: dict[str, Any] = {"folder": folder, "second": second, "about": about}
-                methods, promise = with_regions(methods, self.workspace.dataset(self.dataset), self.regions, **where)
-                print(promise)
+            where: dict[str, Any] = {"folder": folder, "second": second, "about": about}
+            methods, promise = with_regions(methods, self.workspace.dataset(self.dataset), self.regions, **where)
+            print(promise)
             options: dict[str, Any] = {"config": self.config, "allow_leak": self.allow_leak, "about": about}
             report = evaluate(methods, task, test, folder=folder, train=train, **options)
             print(report.markdown(), f"Report: {report.save(folder)}", sep="\n")
