@@ -134,7 +134,7 @@ def predictors_viewer(
     """
     chosen = _by_motion(dataset)[:most] if indices is None else indices
     titles = chosen if isinstance(chosen, Mapping) else dict(enumerate(chosen))
-    clips, first_called = [], {int(index): str(name) for name, index in reversed(titles.items())}
+    clips, first_called = [], {int(index): str(name) for name, index in reversed(list(titles.items()))}
     for index in dict.fromkeys(map(int, titles.values())):
         sample = _sample(dataset, index)
         answers = {name: TrajectoryTask().ask(method, sample, name) for name, method in methods.items()}
