@@ -25,7 +25,7 @@ from flowlib.tasks.protocol import Estimate
 from flowlib.tasks.trajectories import ScoringConfig, TrajectoryTask
 from flowlib.training import RunTable, TrainConfig, load_checkpoint, run_experiments
 
-CLASSES = {"ade_still": "still", "ade_camera": "with the camera", "ade_own": "on their own"}
+CLASSES = {"ade_still": "still", "ade_camera": "with camera", "ade_own": "on their own"}
 
 
 def input_choices(num_frames: int = 8) -> dict[str, tuple[int, ...]]:
