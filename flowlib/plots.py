@@ -405,9 +405,8 @@ def heat_map(
     dark_ends = np.mean(image.cmap(image.norm(values.max()))[:3]) < np.mean(image.cmap(image.norm(values.min()))[:3])
     for (row, column), value in np.ndenumerate(values):
         colour = "white" if (value > middle) == dark_ends else "#17181c"
-        ax.text(column, row, f"{value:.3g}", ha="center", va="center", fontsize=7, color=colour)
-    row, column = np.unravel_index(values.argmin(), values.shape)
-    ax.add_patch(plt.Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="#c2410c", linewidth=2))
+        frame = {"fill": False, "edgecolor": "#c2410c", "linewidth": 2} if value == values.min() else None
+        ax.text(column, row, f"{value:.3g}", ha="center", va="center", fontsize=7, color=colour, bbox=frame)
     ax.set_xticks(range(len(columns)), columns, fontsize=8)
     ax.set_yticks(range(len(rows)), rows, fontsize=8)
     ax.set_ylabel(axes[0], parse_math=False)

@@ -148,8 +148,9 @@ hand_sheet(hands.frames)
 # ## The parts
 #
 # Two plain pose nets, and one that is told the action through FiLM (a scale and a shift for each channel, zero at the
-# start, so that at first it is its plain twin). An action net on true poses fails on predicted ones, and one on poses
-# of people that the pose net has learned by heart fails on others: it has to learn from poses *out of fold*.
+# start, so that at first it is its plain twin). An action net that learned from true poses fails on predicted ones. So
+# it learns from predicted ones: *in the fold*, as the pose net has them of people that it has seen, or *out of fold*,
+# as nets have them that have not. Which is better on the validation people is taken.
 
 # %%
 config = LoopConfig(

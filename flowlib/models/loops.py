@@ -186,6 +186,9 @@ def _check_lengths(inputs: Tensor, lengths: Tensor) -> None:
 class Loop(nn.Module):
     """What the loops of hands share: how they are made and trained.
 
+    A loop takes its nets as they are, and says which of their parameters take gradients: two loops that are to be
+    trained need copies of their own.
+
     Norms and dropout: batches of few sequences make a batch norm's statistics worthless, and a loop calls its pose net
     on batches of changing size, so with `norm="frozen"` both stay as in evaluation, whatever `train` says, and norms'
     scale and shift are held. Others are there to measure what that is worth.
@@ -234,8 +237,8 @@ class Loop(nn.Module):
             for key, parameter in net.named_parameters() if net is not None else ():
                 part = "head" if key.split(".")[0] in ("hidden", "last", "film_linear", "film_output") else "body"
                 parameter.requires_grad_(not self._trained or f"{name} {part}" in self._trained)
-        for name in ("action", "action_again"):
-            for parameter in self._modules[name].parameters() if self._modules.get(name) is not None else ():
+        for net in (self.action, self._modules.get("action_again")):
+            for parameter in net.parameters() if net is not None else ():
                 parameter.requires_grad_(not self._trained or "action" in self._trained)
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d) and self.norm in ("frozen", "norms frozen"):
@@ -511,5 +514,5 @@ class _OfJoints:
     def start(self, batch: int) -> Any:
         return self.net.start(batch)
 
-    def step(self, joints: Tensor, state: Any) -> tuple[Tensor, Any]:
-        return self.net.step(joints.flatten(1), state)
+    def step(self, values: Tensor, state: Any) -> tuple[Tensor, Any]:
+        return self.net.step(values.flatten(1), state)
