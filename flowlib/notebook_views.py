@@ -7,6 +7,7 @@ figure. Nothing is measured or written here.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from flowlib.clips import ClipSample
 from flowlib.colours import mark_holes, nice_limit
 from flowlib.dataset import TrajectoryDataset
 from flowlib.evaluation import Report
+from flowlib.flow import CachedFlow, DISFlow
 from flowlib.metrics import frame_metrics
 from flowlib.models.baselines import ConstantVelocity
 from flowlib.models.protocols import Predictor, TrajectoryPrediction, role_of
@@ -34,12 +36,14 @@ from flowlib.plots import (
     thinned,
     tracks_over_frame,
 )
+from flowlib.second_frame import second_frame_sweep
 from flowlib.shards import find_shards
 from flowlib.tasks.trajectories import TrajectoryTask
 from flowlib.tasks.trajectories.metrics import TrajectoryAnswer
 from flowlib.tasks.trajectories.pictures import difference_picture, rebuilt_frames
 from flowlib.tasks.trajectories.regions import WithRegions
 from flowlib.tracks import Tracks
+from flowlib.training import TrainConfig
 from flowlib.training.runs import read_metrics
 from flowlib.viewer import HandViewer, TrajectoryViewer, ViewedClip
 from flowlib.workspace import check_name
@@ -222,6 +226,33 @@ def _between(prediction: TrajectoryPrediction) -> str:
         return ""
     within, between = (part[0, -1].square().mean() for part in prediction.spread())
     return f" ({100 * float(between / (within + between)):.0f} % of it between its futures)"
+
+
+def try_second_frame(
+    splits: Mapping[str, Any],
+    base: TrainConfig,
+    steps: int,
+    *,
+    runs: Path,
+    folder: Path,
+    **more: Any,
+) -> Figure | None:
+    """`second_frame_sweep` on the splits of a dataset, with its numbers printed: the picture of it.
+
+    Args:
+        splits: "train" and "val" as `open_splits` gives them.
+        base: how each is trained.
+        steps: optimiser steps of each training instead; with 0 none is made, and None returned.
+        runs, folder, more: as `second_frame_sweep` takes them; flows are kept in `folder`, each pair measured once.
+    """
+    if not steps or "val" not in splits:
+        print(f"No short trainings: {'there are no videos to validate on' if steps else 'second_frame_steps is 0'}.")
+        return None
+    flow = CachedFlow(DISFlow(), folder / "flows")
+    short = replace(base, name=f"{base.name}_second_frame", steps=steps)
+    found = second_frame_sweep(splits["train"], splits["val"], short, runs=runs, folder=folder, flow=flow, **more)
+    print(found.runs, found, sep="\n\n")
+    return found.figure()
 
 
 def prediction_figure(methods: Mapping[str, Predictor], dataset: TrajectoryDataset, index: int | None = None) -> Figure:

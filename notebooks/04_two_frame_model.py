@@ -96,6 +96,7 @@ learning_rate: float = 0.0003  # of the optimiser, at its highest
 schedule: str = "cosine"  # of the learning rate: constant (steps may be raised later), cosine or one_cycle
 schedule_over: str = "steps"  # or minutes: a cosine over as many of the steps as fit into session_minutes
 precision: str = "no"  # no (float32), bf16 (about half the time where CPU or GPU has it) or fp16 (GPU)
+second_frame_steps: int = 0  # of five short trainings that say what a second frame is worth; 0: none, 300 is a start
 check_steps: int = 3  # of the two short trainings that compare one frame with two
 seed: int = 0  # decides the first weights, the order of clips and what else is drawn at random
 device: str = "auto"  # auto or cpu
@@ -121,6 +122,7 @@ from flowlib.notebook_views import (
     highest_motion_clips,
     prediction_figure,
     prediction_viewer,
+    try_second_frame,
 )
 from flowlib.tasks.futures import task_for
 from flowlib.tasks.trajectories import TrajectoryTask
@@ -203,6 +205,19 @@ prediction_figure({"two frames": network}, held_out, shown);
 
 # %%
 prediction_viewer(network, held_out, shown, name="two frames")
+
+# %% [markdown]
+# ## What is a second frame worth?
+#
+# The same short training for frame 0 alone, for 0 and 1, 0 and 3, 0 and half the clip, and 0, 1 and 3: the error on the
+# validation videos against frames ahead, and of points that rest, follow the camera, or move on their own. Every run is
+# kept, so a list that was stopped goes on.
+
+# %%
+try_second_frame(
+    splits, config, second_frame_steps, runs=workspace.runs, folder=workspace.report(f"{run}_second_frame"),
+    model={"weights": weights, "stride_in": stride_in},
+);  # fmt: skip
 
 # %%
 print(f"Checkpoint: {result.best}")
