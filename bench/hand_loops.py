@@ -1,7 +1,7 @@
 """Loops between pose and action on the synthetic hand, people unseen: each beside its controls, and what it cost.
 
     python bench/hand_loops.py                     # everything: nets, out-of-fold poses, loops, table, checks
-    python bench/hand_loops.py --lists             # and conditionings, alphas, norms, parts trained, by small runs
+    python bench/hand_loops.py --lists             # and small runs of conditionings, norms, parts trained, alphas, rates
 
 The store of hands (10 people, 12 actions, 4 takes each) is made in `--folder` when it is first asked for. Every
 training is a run there and goes on where it was. Checked, each with its figures:
@@ -180,7 +180,7 @@ def main() -> None:
     result["p_same_metrics_after_a_stop"] = stopped(args, nets, hands)
     clock("second evaluation, stopped training")
     if args.lists:
-        for kind in ("conditioning", "norm", "trained", "alpha"):
+        for kind in ("conditioning", "norm", "trained", "alpha", "rate"):
             steps = args.list_steps if kind == "conditioning" else args.tune_list_steps
             table = try_lists([kind], nets, hands, config, steps, runs)
             result[kind] = table.rows if table else []

@@ -230,4 +230,5 @@ def _changed(sample: ClipSample, **parts: Tensor) -> ClipSample:
     """The sample with some of `frames`, `tracks`, `visibility`, `queries` and `confidence` replaced."""
     arrays = {name: part.numpy() for name, part in parts.items()}
     frames = arrays.pop("frames", sample.frames)
-    return replace(sample, frames=frames, truth=replace(sample.truth, **arrays))
+    box = sample.box if frames is sample.frames else None
+    return replace(sample, frames=frames, truth=replace(sample.truth, **arrays), box=box)

@@ -25,6 +25,7 @@ else:
     Points = TypeVar("Points")
 
 Size = tuple[int, int]
+Box = tuple[int, int, int, int]  # (top, left, height, width) in whole pixels
 FitRule = Literal["crop", "pad", "stretch", "auto"]
 FIT_RULES: tuple[str, ...] = ("crop", "pad", "stretch", "auto")
 MOST_CUT = 0.05  # share of a picture that "auto" cuts off rather than leave a bar beside it
@@ -181,8 +182,8 @@ class Fit:
 
     source: Size
     target: Size
-    source_box: tuple[int, int, int, int]
-    target_box: tuple[int, int, int, int]
+    source_box: Box
+    target_box: Box
 
     def to_target(self, xy: np.ndarray) -> np.ndarray:
         """Points [... 2] of the source frame, in pixels of the target frame."""
@@ -193,7 +194,7 @@ class Fit:
         return self._carry(xy, self.target_box, self.source_box)
 
     @staticmethod
-    def _carry(xy: np.ndarray, origin: tuple[int, int, int, int], destination: tuple[int, int, int, int]) -> np.ndarray:
+    def _carry(xy: np.ndarray, origin: Box, destination: Box) -> np.ndarray:
         moved = rescale_points(xy - np.array([origin[1], origin[0]]), origin[2:], destination[2:])
         return moved + np.array([destination[1], destination[0]])
 
@@ -299,7 +300,7 @@ def _area(size: Size) -> int:
     return size[0] * size[1]
 
 
-def _centred_box(outer: Size, shape: Size, most: float = math.inf) -> tuple[int, int, int, int]:
+def _centred_box(outer: Size, shape: Size, most: float = math.inf) -> Box:
     """The largest centred box inside `outer` that has the aspect ratio of `shape` (and is at most `most` times as
     large), in whole pixels."""
     scale = min(outer[0] / shape[0], outer[1] / shape[1], most)

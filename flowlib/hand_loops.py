@@ -57,6 +57,7 @@ CONDITIONINGS: dict[str, dict[str, Any]] = {
 }
 UNTRAINED = " (untrained)"
 ALPHAS = (0.2, 0.02, 0.002, 0.0002)
+RATES = (3e-3, 3e-4, 3e-5, 3e-6)
 NORMS = ("train", "no dropout", "norms frozen", "frozen")
 LISTED = ("run", "status", "steps", "true_mm", "uniform_mm", "true_hidden_mm", "uniform_hidden_mm", "best_joint_score")
 LISTED += ("validation_mpjpe", "validation_nll", "validation_accuracy")
@@ -754,7 +755,7 @@ def _values(net: nn.Module, task: Task, dataset: Any, size: int = 64) -> dict[st
 
 
 def loop_lists(kind: str) -> dict[str, dict[str, Any]]:
-    """A list of settings of a loop for `run_experiments` with `loop_maker`: "alpha", "norm" or "trained".
+    """A list of settings of a loop for `run_experiments` with `loop_maker`: "alpha", "norm", "rate", "trained".
 
     Raises:
         ValueError: no such list.
@@ -762,6 +763,7 @@ def loop_lists(kind: str) -> dict[str, dict[str, Any]]:
     lists: dict[str, dict[str, dict[str, Any]]] = {
         "alpha": {f"alpha {alpha:g}": {"alpha": alpha} for alpha in ALPHAS},
         "norm": {name: {"norm": name} for name in NORMS},
+        "rate": {f"rate {rate:g}": {"learning_rate": rate} for rate in RATES},
         "trained": {name: {"parts": parts} for name, parts in TRAINED.items()},
     }
     if kind not in lists:
@@ -781,7 +783,7 @@ def loop_maker(nets: Nets, kind: str = "chain") -> Callable[..., Loop]:
 def try_lists(
     kinds: Sequence[str], nets: Nets, hands: LoopHands, config: LoopConfig, steps: int, runs: str | Path
 ) -> RunTable | None:
-    """Small runs of "conditioning", and of a chain's "norm", "trained" and "alpha", one table of all.
+    """Small runs of "conditioning", and of a chain's "norm", "trained", "alpha" and "rate", one table of all.
 
     Args:
         kinds: which lists; none says so, and gives None.
@@ -790,7 +792,7 @@ def try_lists(
         runs: the folder of the runs.
     """
     if not kinds:
-        print('no list to try: give lists = "conditioning,norm,trained,alpha"')
+        print('no list to try: give lists = "conditioning,norm,trained,alpha,rate"')
         return None
     rows: list[dict[str, Any]] = []
     for kind in kinds:

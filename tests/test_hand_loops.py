@@ -157,7 +157,7 @@ def test_lists_of_settings_are_run(nets, hands, tmp_path, capsys, monkeypatch):
     plain, told = (rows[f"loops_told-{name}"] for name in ("none", "FiLM-linear"))
     assert plain["true_mm"] == plain["uniform_mm"] and told["true_mm"] != told["uniform_mm"]
     assert hand_loops.try_lists((), nets, hands, CONFIG, 1, tmp_path) is None and "no list" in capsys.readouterr().out
-    with pytest.raises(ValueError, match="list: expected one of alpha, norm, trained, got 'norms'"):
+    with pytest.raises(ValueError, match="list: expected one of alpha, norm, rate, trained, got 'norms'"):
         hand_loops.try_lists(("norms",), nets, hands, CONFIG, 1, tmp_path)
 
 

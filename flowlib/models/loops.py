@@ -22,7 +22,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from flowlib.models.actions import ActionLSTM, ActionPrediction
-from flowlib.models.film import check_action
+from flowlib.models.film import check_action, retold
 from flowlib.models.pose import PoseNet
 from flowlib.models.protocols import Role
 
@@ -449,11 +449,7 @@ class Told(nn.Module):
 
     def vector(self, classes: Int[Tensor, " B"]) -> Float[Tensor, "B K"]:
         """What is told where these are the true classes."""
-        K = self.num_actions
-        if self.telling == "uniform":
-            return torch.full((len(classes), K), 1 / K, device=classes.device)
-        partner = torch.where((classes ^ 1) < K, classes ^ 1, (classes - 1).clamp(min=0))
-        return torch.eye(K, device=classes.device)[classes if self.telling == "true" else partner]
+        return retold(torch.eye(self.num_actions, device=classes.device)[classes], self.telling)
 
     def forward(self, crops: Tensor, lengths: Tensor, action: Tensor) -> HandPrediction:
         """Predict from padded sequences, told `vector` of the true classes."""
