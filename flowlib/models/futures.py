@@ -186,7 +186,7 @@ class FuturesHead(nn.Module):
         departure = F.pad(share * when * moved, (0, 0, 0, 0, 0, 0, 1, 0)).float()  # nothing departs in frame 0
         pace = F.pad(1 + self.pace(codes), (1, 0), value=1.0).float()
         about = (base.displacement, base.visibility_logits, base.frames, base.log_scale, None, weights.float())
-        found = Departures(*about, pace, departure, **extra)
+        found = Departures(*about, pace=pace, departure=departure, **extra)
         if self.training:
             return found
         return TrajectoryPrediction.of_futures(*found.each_future(), *about[1:4])
