@@ -128,7 +128,7 @@ def test_futures_read_on_the_grid_in_training_are_those_of_the_pixels(seed, x, y
         torch.randn(B, K, S, 2, 16, 24, generator=generator),
     )
     logits, weights = torch.zeros(B, S, *SIZE), torch.full((B, K), 0.5)
-    coarse = Departures(displacement, logits, (0, 1, 2), None, None, weights, pace, departure)
+    coarse = Departures(displacement, logits, (0, 1, 2), None, None, weights, pace=pace, departure=departure)
     dense = TrajectoryPrediction(displacement, logits, (0, 1, 2), None, *coarse.each_future())
     xy = torch.tensor([[[float(x), float(y)]]])
     torch.testing.assert_close(coarse.futures_at(xy), dense.futures_at(xy), atol=1e-4, rtol=1e-4)
