@@ -148,7 +148,7 @@ def predictors_viewer(
         title = f"{first_called[index]}: {_title(sample)}" if isinstance(chosen, Mapping) else _title(sample)
         regions = {name: radius for name, answer in answers.items() if (radius := _radii(answer)) is not None}
         clips.append(ViewedClip(frames, first.true, predictions, rebuilt, regions=regions, title=title))
-    return TrajectoryViewer.of(clips, truth="labels")
+    return TrajectoryViewer.of(clips, truth="labels", frame=len(clips[0].frames) - 1)
 
 
 def of_the_clip(methods: Mapping[str, Predictor]) -> dict[str, Predictor]:
