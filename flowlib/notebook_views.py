@@ -134,7 +134,7 @@ def predictors_viewer(
     """
     chosen = _by_motion(dataset)[:most] if indices is None else indices
     titles = chosen if isinstance(chosen, Mapping) else dict(enumerate(chosen))
-    clips, first_called = [], {int(index): str(name) for name, index in reversed(titles.items())}
+    clips, first_called = [], {int(index): str(name) for name, index in reversed(list(titles.items()))}
     for index in dict.fromkeys(map(int, titles.values())):
         sample = _sample(dataset, index)
         answers = {name: TrajectoryTask().ask(method, sample, name) for name, method in methods.items()}
@@ -232,7 +232,8 @@ def prediction_figure(methods: Mapping[str, Predictor], dataset: TrajectoryDatas
         tracks_over_frame(first, labels, predicted, size=4.0, legend=named, ax=row[0])
         row[0].set_title(f"{name}: {answer.displacement['ade']:.1f} px off on average", **TITLE)
         rebuilt = answer.case.rebuild(answer.prediction, last, "frame")
-        score = frame_metrics(true_frame, rebuilt.frame, {"covered": rebuilt.covered})["psnr_covered"]
+        true, made, covered = map(sample.on_picture, (true_frame, rebuilt.frame, rebuilt.covered))
+        score = frame_metrics(true, made, {"covered": covered})["psnr_covered"]
         holes = 100 * (1 - rebuilt.covered.mean())
         title = f"frame {last} rebuilt: {score:.1f} dB where covered; grey, {holes:.0f} %: nothing seen to come"
         show_image(mark_holes(rebuilt.frame, rebuilt.covered), title, ax=row[1])
