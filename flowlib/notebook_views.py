@@ -167,7 +167,7 @@ def predictors_viewer(
         futures = {name: ways for name, answer in answers.items() if (ways := _futures(answer)) is not None}
         more: dict[str, Any] = {"regions": regions, "futures": futures, "title": title}
         clips.append(ViewedClip(frames, first.true, predictions, rebuilt, **more))
-    return TrajectoryViewer.of(clips, truth="labels")
+    return TrajectoryViewer.of(clips, truth="labels", frame=len(clips[0].frames) - 1)
 
 
 def of_the_clip(methods: Mapping[str, Predictor]) -> dict[str, Predictor]:

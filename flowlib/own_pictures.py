@@ -151,7 +151,8 @@ def predict(
         raise ValueError("pictures: expected a picture, two of them, or a video, got none")
     size = size or own_size(paths[0], first_frame)
     if model is None:
-        model = cast(Predictor, load_default(1 if len(paths) == 1 and is_picture(paths[0].name) else 2))
+        shipped: Any = load_default(1 if len(paths) == 1 and is_picture(paths[0].name) else 2)
+        model = cast(Predictor, shipped)
     return predict_clip(model, own_clip(paths, model.input_frames, size, _length(model), first_frame, grid))
 
 

@@ -259,7 +259,7 @@ def learning_curves(
         curves: name -> (steps, values); values that are not finite leave a gap.
         label: what the values are, with their unit.
         log: whether the vertical axis is logarithmic.
-        smooth: names of curves that are drawn as a running mean over a twelfth of their length, which the legend says,
+        smooth: names of curves that are drawn as a running mean over an eighth of their length, which the legend says,
             with their values faint behind it; those of fewer than 25 values stay as they are.
         levels: name -> value that the curves are compared with, drawn as a dashed line.
         axis: what the values are drawn against.
@@ -270,7 +270,7 @@ def learning_curves(
         _check_lengths(name, steps, values)
         few, averaged, shown = len(steps) < 25, name in smooth, _plain(name)
         if averaged and not few:
-            window = max(5, len(steps) // 12) | 1
+            window = max(9, len(steps) // 8) | 1
             ax.plot(steps, values, color=colour, alpha=0.25, linewidth=0.8)
             values, shown = _running_mean(values, window), f"{shown}, mean of {window} steps"
         ax.plot(steps, values, color=colour, label=shown, marker="o" if few else None, markersize=3.5, linewidth=1.6)
