@@ -157,6 +157,11 @@ class PosedSequences(Dataset):
         return PosedSample(sample, torch.from_numpy(np.asarray(self._poses[sample["key"]], np.float32)))
 
     @property
+    def truth(self) -> HandSequences | TruePoses:
+        """The same sequences with their true poses."""
+        return self._sequences
+
+    @property
     def fingerprint(self) -> str:
         """SHA-256 of everything that decides the samples."""
         own = hash_content({key: self._poses[key] for key in self._sequences.videos})
