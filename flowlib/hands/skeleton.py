@@ -86,16 +86,6 @@ class Skeleton:
         """The finger each joint is part of, "palm" for those of none."""
         return tuple(FINGERS[name[0]] if re.fullmatch("[TIMRP][A-Z]+", name) else "palm" for name in self.joints)
 
-    @property
-    def by_finger(self) -> tuple[int, ...]:
-        """Indices of all joints finger by finger, each from the root outwards; the root comes first."""
-        order: list[int] = []
-        stack = [self.root]
-        while stack:
-            order.append(joint := stack.pop())
-            stack += [child for child in reversed(range(self.num_joints)) if self.parents[child] == joint]
-        return tuple(order)
-
     def index(self, joint: str) -> int:
         """Where a joint of this name is.
 
