@@ -1,7 +1,7 @@
 """Loops between pose and action on the synthetic hand, people unseen: each beside its controls, and what it cost.
 
     python bench/hand_loops.py                     # everything: nets, out-of-fold poses, loops, table, checks
-    python bench/hand_loops.py --lists             # and small runs of conditionings, norms, parts trained, alphas, rates
+    python bench/hand_loops.py --lists             # and small runs of ways to tell, norms, parts, alphas, rates
 
 The store of hands (10 people, 12 actions, 4 takes each) is made in `--folder` when it is first asked for. Every
 training is a run there and goes on where it was. Checked, each with its figures:
