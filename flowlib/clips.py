@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from flowlib.geometry import Size
+from flowlib.geometry import Box, Size
 from flowlib.tracks import Tracks
 
 if TYPE_CHECKING:
@@ -104,6 +104,7 @@ class ClipSample(Mapping[str, Any]):
         area: [S] pixels that the object covers, for PCK-T; None where nobody knows.
         dense: the truth is an optical flow: a query in each pixel whose flow from frame 0 to frame 1 is known.
         note: what a reader of its numbers must know.
+        box: where in `frames` the picture is, if there are bars beside it: they count for nothing. None: everywhere.
         apart: [S N] pixels between the places that two trackers say, NaN where not both see the point; None where only
             one labelled the clip.
         action: [A] probabilities of what is being done, of A actions: one-hot where it is known, an action net's where
@@ -124,6 +125,7 @@ class ClipSample(Mapping[str, Any]):
     note: str = ""
     apart: Float[np.ndarray, "S N"] | None = None
     action: Float[np.ndarray, " A"] | None = None
+    box: Box | None = None
 
     def __post_init__(self) -> None:
         shape = self.frames.shape
@@ -192,6 +194,11 @@ class ClipSample(Mapping[str, Any]):
     def size(self) -> Size:
         """(height, width) of the pictures."""
         return self.frames.shape[1], self.frames.shape[2]
+
+    def on_picture(self, frame: np.ndarray) -> np.ndarray:
+        """What of a frame or mask [H W …] is picture, without the bars beside it."""
+        top, left, height, width = self.box or (0, 0, *self.size)
+        return frame[top : top + height, left : left + width]
 
     def has(self, frame: int) -> bool:
         """Whether the picture of a frame of the clip is there."""
@@ -332,6 +339,12 @@ class ClipList(HoldsClips, Sequence[ClipSample]):
 
     Raises:
         ValueError: no clip is as long as `num_frames` asks for, or it or `frame_step` isn't a number from 1 on.
+
+    >>> frames, queries = np.zeros((8, 24, 32, 3), np.uint8), np.array([[0, 3.0, 4.0]])
+    >>> sample = ClipSample(Clip.named("a clip", frames), frames, Tracks.still(queries, 8))
+    >>> dataset = ClipList([sample], num_frames=4)
+    >>> len(dataset), dataset[0]["tracks"].shape
+    (2, torch.Size([4, 1, 2]))
     """
 
     def __init__(
