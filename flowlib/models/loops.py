@@ -22,11 +22,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from flowlib.models.actions import ActionLSTM, ActionPrediction
-<<<<<<< HEAD
 from flowlib.models.film import TELLINGS, check_action, retold
-=======
-from flowlib.models.film import check_action, retold
->>>>>>> main
 from flowlib.models.pose import PoseNet
 from flowlib.models.protocols import Role
 
