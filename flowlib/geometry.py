@@ -25,6 +25,7 @@ else:
     Points = TypeVar("Points")
 
 Size = tuple[int, int]
+Box = tuple[int, int, int, int]  # (top, left, height, width) in whole pixels
 FitRule = Literal["crop", "pad", "stretch", "auto"]
 FIT_RULES: tuple[str, ...] = ("crop", "pad", "stretch", "auto")
 MOST_CUT = 0.05  # share of a picture that "auto" cuts off rather than leave a bar beside it
@@ -66,7 +67,11 @@ def cell_grid(size: Size, rows: int, columns: int | None = None) -> np.ndarray:
 
 
 def pixel_grid(size: Size) -> np.ndarray:
-    """The (x, y) of every pixel centre of a frame: float32 [H W 2]."""
+    """The (x, y) of every pixel centre of a frame: float32 [H W 2].
+
+    >>> pixel_grid((2, 3))[1].tolist()
+    [[0.0, 1.0], [1.0, 1.0], [2.0, 1.0]]
+    """
     height, width = size
     return cell_grid(size, height, width).reshape(height, width, 2)
 
@@ -81,7 +86,11 @@ def frame_extent(size: Size) -> tuple[float, float, float, float]:
 
 
 def inside(xy: Points, size: Size) -> Points:
-    """Which points lie on the frame, its border pixels' outer halves included: xy [... 2] -> bool [...]."""
+    """Which points lie on the frame, its border pixels' outer halves included: xy [... 2] -> bool [...].
+
+    >>> inside(np.array([[-0.4, 1.0], [4.0, 1.0]]), (3, 4)).tolist()
+    [True, False]
+    """
     left, right, bottom, top = frame_extent(size)
     x, y = xy[..., 0], xy[..., 1]
     return (x >= left) & (x <= right) & (y >= top) & (y <= bottom)
@@ -173,8 +182,8 @@ class Fit:
 
     source: Size
     target: Size
-    source_box: tuple[int, int, int, int]
-    target_box: tuple[int, int, int, int]
+    source_box: Box
+    target_box: Box
 
     def to_target(self, xy: np.ndarray) -> np.ndarray:
         """Points [... 2] of the source frame, in pixels of the target frame."""
@@ -185,7 +194,7 @@ class Fit:
         return self._carry(xy, self.target_box, self.source_box)
 
     @staticmethod
-    def _carry(xy: np.ndarray, origin: tuple[int, int, int, int], destination: tuple[int, int, int, int]) -> np.ndarray:
+    def _carry(xy: np.ndarray, origin: Box, destination: Box) -> np.ndarray:
         moved = rescale_points(xy - np.array([origin[1], origin[0]]), origin[2:], destination[2:])
         return moved + np.array([destination[1], destination[0]])
 
@@ -291,7 +300,7 @@ def _area(size: Size) -> int:
     return size[0] * size[1]
 
 
-def _centred_box(outer: Size, shape: Size, most: float = math.inf) -> tuple[int, int, int, int]:
+def _centred_box(outer: Size, shape: Size, most: float = math.inf) -> Box:
     """The largest centred box inside `outer` that has the aspect ratio of `shape` (and is at most `most` times as
     large), in whole pixels."""
     scale = min(outer[0] / shape[0], outer[1] / shape[1], most)
@@ -312,6 +321,11 @@ def bilinear_sample(
 
     Returns:
         [B C N]; differentiable in both arguments.
+
+    >>> import torch
+    >>> image = torch.tensor([[0.0, 10.0], [20.0, 30.0]])[None, None]
+    >>> bilinear_sample(image, torch.tensor([[[0.5, 0.0], [1.0, 1.0]]])).flatten().tolist()
+    [5.0, 30.0]
     """
     import torch.nn.functional as F
 

@@ -47,7 +47,11 @@ from flowlib.workspace import check_name
 COMPARED = 260  # where two sets are drawn over each other
 SEARCHED = 60  # clips that are looked at to find the one to show
 IN_SIGHT = 0.75  # share of a clip's points that are seen to its end, if it can be judged
-IN_FOCUS = 0.5  # of the fine detail that is usual in a dataset, likewise
+IN_FOCUS = 0.6  # of the fine detail that is usual in a dataset, likewise
+PARTS, FLAT = (
+    (9, 16),
+    4.0,
+)  # rows and columns that detail is measured in; variance below which a part has none
 TITLE: dict[str, Any] = {"fontsize": 9, "parse_math": False}
 
 
@@ -143,7 +147,7 @@ def predictors_viewer(
     """
     chosen = _by_motion(dataset)[:most] if indices is None else indices
     titles = chosen if isinstance(chosen, Mapping) else dict(enumerate(chosen))
-    clips, first_called = [], {int(index): str(name) for name, index in reversed(titles.items())}
+    clips, first_called = [], {int(index): str(name) for name, index in reversed(list(titles.items()))}
     for index in dict.fromkeys(map(int, titles.values())):
         sample = _sample(dataset, index)
         answers = {name: TrajectoryTask().ask(method, sample, name) for name, method in methods.items()}
@@ -243,9 +247,10 @@ def prediction_figure(methods: Mapping[str, Predictor], dataset: TrajectoryDatas
         tracks_over_frame(first, labels, predicted, size=4.0, legend=named, ax=row[0])
         row[0].set_title(f"{name}: {answer.displacement['ade']:.1f} px off on average", **TITLE)
         rebuilt = answer.case.rebuild(answer.prediction, last, "frame")
-        score = frame_metrics(true_frame, rebuilt.frame, {"covered": rebuilt.covered})["psnr_covered"]
+        true, made, covered = map(sample.on_picture, (true_frame, rebuilt.frame, rebuilt.covered))
+        score = frame_metrics(true, made, {"covered": covered})["psnr_covered"]
         holes = 100 * (1 - rebuilt.covered.mean())
-        title = f"frame {last} rebuilt: {score:.1f} dB where covered; grey, {holes:.0f} %: nothing came there"
+        title = f"frame {last} rebuilt: {score:.1f} dB where covered; grey, {holes:.0f} %: nothing seen to come"
         show_image(mark_holes(rebuilt.frame, rebuilt.covered), title, ax=row[1])
         show_image(difference_picture(true_frame, rebuilt.frame), "off by (white: right, dark red: wrong)", ax=row[2])
     return figure
@@ -261,7 +266,9 @@ def error_figure(report: Report) -> Axes:
         errors[method] = [0.0] + [one.mean for one in estimates]
         if all(one.has_interval for one in estimates):
             intervals[method] = ([0.0] + [one.low for one in estimates], [0.0] + [one.high for one in estimates])
-    return error_by_frame(errors, intervals=intervals, label="mean error on visible points, px")
+    oracles = [method for method in report.methods if report.role(method) == "oracle"]
+    label = "mean error on visible points, px"
+    return error_by_frame(errors, intervals=intervals, label=label, dashed=oracles)
 
 
 def curves(
@@ -311,9 +318,9 @@ def save_viewer(viewer: TrajectoryViewer | HandViewer, folder: str | Path, name:
 def highest_motion(dataset: TrajectoryDataset) -> int:
     """The number of the clip that moves most of those that can be judged, of up to 60 clips spread over the dataset.
 
-    One can be judged if three quarters of its points stay in sight and its first frame is not out of focus, that is,
-    has at least half as much fine detail as is usual here. If none can, it is the one that moves most. Points that are
-    lost on the way count as still.
+    One can be judged if three quarters of its points stay in sight and its first frame is in focus, that is, half
+    of its parts or more have about as much fine detail as is usual here. If none can, it is the one that moves most.
+    Points that are lost on the way count as still.
     """
     return _by_motion(dataset)[0]
 
@@ -346,9 +353,19 @@ def _tracks(dataset: Any, index: int) -> Tracks:
 
 
 def _fine_detail(frame: np.ndarray) -> float:
-    """The share of a picture's contrast that a blur of one pixel takes away: very little where it is out of focus."""
+    """The share of contrast that a blur of one pixel takes away, in the median over a picture's parts that have any:
+    very little where half of it or more is out of focus."""
     grey = frame.mean(axis=-1)
-    return float((grey - gaussian_filter(grey, 1)).var() / max(grey.var(), 1e-6))
+    rows, columns = (min(side, count) for side, count in zip(grey.shape, PARTS))
+    high, wide = grey.shape[0] // rows, grey.shape[1] // columns
+
+    def parts(values: np.ndarray) -> np.ndarray:
+        return values[: rows * high, : columns * wide].reshape(rows, high, columns, wide)
+
+    contrast = parts(grey).var(axis=(1, 3))
+    fine = parts((grey - gaussian_filter(grey, 1)) ** 2).mean(axis=(1, 3))
+    told = contrast >= FLAT
+    return float(np.median(fine[told] / contrast[told])) if told.any() else 0.0
 
 
 def _labelled(folder: str | Path) -> TrajectoryDataset | None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from jaxtyping import UInt8
@@ -89,7 +89,9 @@ class OwnPrediction:
         said = f"displacement, colours full at {scale:g} px (98 % of it is below {largest:.1f} px)"
         plots.dense_field(moved, limit=scale, ax=axes[0, 1])
         plots.show_image(
-            self.rebuilt[-1], f"frame {last} rebuilt; grey, {100 * self.holes:.0f} %: nothing came there", ax=axes[0, 2]
+            self.rebuilt[-1],
+            f"frame {last} rebuilt; grey, {100 * self.holes:.0f} %: nothing seen to come",
+            ax=axes[0, 2],
         )
         for ax, title in zip(axes[0], (f"frame 0, and where its points go by frame {last}", said)):
             ax.set_title(title, fontsize=9)
@@ -149,7 +151,7 @@ def predict(
         raise ValueError("pictures: expected a picture, two of them, or a video, got none")
     size = size or own_size(paths[0], first_frame)
     if model is None:
-        model = load_default(1 if len(paths) == 1 and is_picture(paths[0].name) else 2)
+        model = cast(Predictor, load_default(1 if len(paths) == 1 and is_picture(paths[0].name) else 2))
     return predict_clip(model, own_clip(paths, model.input_frames, size, _length(model), first_frame, grid))
 
 

@@ -37,6 +37,7 @@ MAGNITUDE = ListedColormap(magnitude_table() / 255, name="flowlib magnitude")
 UNKNOWN = "#b9bbc6"  # where a field or a map has no value
 # Lines: distinct in lightness as well as in hue (after Okabe and Ito's set), so they survive a grey printer.
 LINES = ("#1f6fb4", "#e8761a", "#2b9c77", "#b44c97", "#e0b000", "#5b5f6b", "#7cc4ee", "#8a2f1d")
+UNJUDGED = "#5b5f6b"  # what lines are compared with
 TILE = 160  # units of a picture's longer side on a contact sheet
 SHEET = 13.0  # inches: as wide as a notebook is
 MOST_POINTS = 900  # of a static picture; more than that hide the frame
@@ -87,6 +88,10 @@ def tracks_over_frame(
         values: [N] what colours the points of a single set instead of where they start; see `magnitude_bar`.
         limit: of these values, where the colours end; a round number by default that nearly all stay under.
         legend: whether two sets are named in a corner.
+
+    >>> frame, queries = np.zeros((24, 32, 3), np.uint8), np.array([[0, 3.0, 4.0]])
+    >>> len(tracks_over_frame(frame, Tracks.still(queries, num_frames=8)).images)
+    1
     """
     _check_image(frame, "frame")
     S, N = tracks.visibility.shape
@@ -143,9 +148,9 @@ def thinned(tracks: Tracks, most: int = MOST_POINTS) -> Tracks:
     return tracks.points(rows[step // 2 :: step, step // 2 :: step].ravel())
 
 
-def magnitude_bar(limit: float, label: str, *, axes: np.ndarray | Axes) -> None:
+def magnitude_bar(limit: float, label: str, *, axes: np.ndarray) -> None:
     """The scale of `tracks_over_frame`'s values, from 0 to `limit` and more, beside some Axes of one figure."""
-    figure = np.atleast_1d(axes).flat[0].figure
+    figure = axes.flat[0].figure
     scale = ScalarMappable(Normalize(0, limit), MAGNITUDE)
     bar = figure.colorbar(scale, ax=axes, extend="max", shrink=0.6, aspect=30, pad=0.015)
     bar.set_label(label, parse_math=False)
@@ -271,10 +276,12 @@ def learning_curves(
         ax.plot(steps, values, color=colour, label=shown, marker="o" if few else None, markersize=3.5, linewidth=1.6)
         _shade(ax, name, steps, intervals, colour)
     for (name, value), style in zip(levels.items(), itertools.cycle(("--", ":", "-."))):
-        ax.axhline(value, color="#5b5f6b", linestyle=style, linewidth=1.3, label=_plain(name))
+        ax.axhline(value, color=UNJUDGED, linestyle=style, linewidth=1.3, label=_plain(name))
     drawn = [values for _, values in curves.values()] + [list(levels.values())]
     if log and any(np.any(np.asarray(values) > 0) for values in drawn):
         _logarithmic(ax)
+    if axis == "step":
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel(axis, parse_math=False)
     ax.set_ylabel(label, parse_math=False)
     return _finish_lines(ax, len(curves) + len(levels))
@@ -295,9 +302,12 @@ def error_by_frame(
     label: str = "error, px",
     axis: str = "frames ahead",
     places: Sequence[float] | None = None,
+    dashed: Collection[str] = (),
     ax: Axes | None = None,
 ) -> Axes:
     """Errors against how many frames ahead they were made, or another number from 0 up.
+
+    Where there are many, they are named beside the lines, in the order in which these end.
 
     Args:
         errors: name -> one value per frame ahead, from frame 0 on.
@@ -305,19 +315,28 @@ def error_by_frame(
         label: what the values are, with their unit.
         axis: what they are drawn against.
         places: where on it the values stand, in place of 0, 1, 2, …
+        dashed: names of what is no peer of the others, such as an oracle.
     """
-    ax = _line_axes(ax)
-    for (name, values), colour in zip(errors.items(), _line_colours(len(errors))):
+    many = len(errors) > 5
+    ax = _line_axes(ax, 9.6 if many else 6.4)
+    for index, ((name, values), colour) in enumerate(zip(errors.items(), _line_colours(len(errors)))):
         ahead = range(len(values)) if places is None else places
         _check_lengths(name, values, ahead)
-        marker = "o" if len(values) < 25 else None
-        ax.plot(ahead, values, color=colour, label=_plain(name), marker=marker, markersize=3.5, linewidth=1.6)
+        style: dict[str, Any] = {"marker": "o" if len(values) < 25 else None, "markersize": 3.5, "linewidth": 1.6}
+        style["linestyle"] = ":" if name in dashed else "-" if index < len(LINES) else "--"
+        ax.plot(ahead, values, color=UNJUDGED if name in dashed else colour, label=_plain(name), **style)
         _shade(ax, name, ahead, intervals, colour)
     ax.set_xlabel(axis, parse_math=False)
     ax.set_ylabel(label, parse_math=False)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_ylim(bottom=0)
-    return _finish_lines(ax, len(errors))
+    _finish_lines(ax, len(errors))
+    if many:
+        lines = sorted(ax.lines, key=lambda line: -np.nan_to_num(np.asarray(line.get_ydata(), float)[-1], nan=-1))
+        beside = ax.legend(handles=lines, frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.01, 0.5))
+        for text in beside.get_texts():
+            text.set_parse_math(False)
+    return ax
 
 
 def bars(
@@ -405,9 +424,8 @@ def heat_map(
     dark_ends = np.mean(image.cmap(image.norm(values.max()))[:3]) < np.mean(image.cmap(image.norm(values.min()))[:3])
     for (row, column), value in np.ndenumerate(values):
         colour = "white" if (value > middle) == dark_ends else "#17181c"
-        ax.text(column, row, f"{value:.3g}", ha="center", va="center", fontsize=7, color=colour)
-    row, column = np.unravel_index(values.argmin(), values.shape)
-    ax.add_patch(plt.Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="#c2410c", linewidth=2))
+        frame = {"fill": False, "edgecolor": "#c2410c", "linewidth": 2} if value == values.min() else None
+        ax.text(column, row, f"{value:.3g}", ha="center", va="center", fontsize=7, color=colour, bbox=frame)
     ax.set_xticks(range(len(columns)), columns, fontsize=8)
     ax.set_yticks(range(len(rows)), rows, fontsize=8)
     ax.set_ylabel(axes[0], parse_math=False)
@@ -488,8 +506,8 @@ def _shade(ax: Axes, name: str, places: Sequence[float], intervals: Mapping[str,
         ax.fill_between(places, lower, upper, color=colour, alpha=0.16, linewidth=0)
 
 
-def _line_axes(ax: Axes | None) -> Axes:
-    return ax or plt.subplots(figsize=(6.4, 3.6), layout="constrained")[1]
+def _line_axes(ax: Axes | None, width: float = 6.4) -> Axes:
+    return ax or plt.subplots(figsize=(width, 3.6), layout="constrained")[1]
 
 
 def _logarithmic(ax: Axes) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from flowlib.geometry import Size, bilinear_sample, cell_grid, check_size, inside, pixel_grid, rescale_points
+from flowlib.geometry import Box, Size, bilinear_sample, cell_grid, check_size, inside, pixel_grid, rescale_points
 
 if TYPE_CHECKING:
     import torch
@@ -106,6 +106,12 @@ def rebuild(
 
     Raises:
         ValueError: see `splat`; an unknown method; too few points left to interpolate.
+
+    >>> frame = np.arange(12, dtype=np.uint8).reshape(1, 4, 3)
+    >>> right = np.stack([np.ones((1, 4)), np.zeros((1, 4))])  # everything moves a pixel to the right
+    >>> rebuilt = rebuild(frame, right)
+    >>> rebuilt.frame[0, 1:].tolist() == frame[0, :3].tolist(), rebuilt.covered.tolist()
+    (True, [[False, True, True, True]])
     """
     frame, displacement = _check_arrays(frame, displacement)
     if method not in METHODS:
@@ -221,13 +227,14 @@ def interpolate_colours(
     return Rebuilt(_to_uint8(values.reshape(*size, 3)), covered.reshape(size))
 
 
-def dense_field(points: np.ndarray, values: np.ndarray, size: Size) -> np.ndarray:
+def dense_field(points: np.ndarray, values: np.ndarray, size: Size, box: Box | None = None) -> np.ndarray:
     """A field over every pixel from values at points: bilinear on a regular lattice, else linear over triangles.
 
     Args:
         points: [N 2] (x, y) in pixels.
         values: [N C].
         size: (height, width) of the field.
+        box: where in it the lattice lies, None: over all of it.
 
     Returns:
         float32 [C H W]; pixels outside the points' hull take the nearest value. A lattice that has every pixel
@@ -235,25 +242,32 @@ def dense_field(points: np.ndarray, values: np.ndarray, size: Size) -> np.ndarra
 
     Raises:
         ValueError: no points, or values that do not belong to them.
+
+    >>> dense_field(cell_grid((1, 4), 1, 2), np.array([[0.0], [4.0]]), (1, 4)).tolist()
+    [[[0.0, 1.0, 3.0, 4.0]]]
     """
     points, values = np.asarray(points, np.float32), np.asarray(values, np.float32)
     if len(points) == 0 or len(values) != len(points) or values.ndim != 2:
         raise ValueError(f"points: expected one or more with values [N C], got {len(points)} and {list(values.shape)}")
-    shape = lattice(points, size)
+    shape = lattice(points, size, box)
     if shape is None:
         return _triangulated(points, values, size)
     coarse = values.reshape(*shape, -1).transpose(2, 0, 1)
     if shape == tuple(size):
         return coarse.copy()
-    return read_field(coarse, rescale_points(pixel_grid(size).reshape(-1, 2), size, shape)).reshape(-1, *size)
+    top, left, *inner = box or (0, 0, *size)
+    xy = pixel_grid(size).reshape(-1, 2) - np.array([left, top], np.float32)
+    return read_field(coarse, rescale_points(xy, (inner[0], inner[1]), shape)).reshape(-1, *size)
 
 
-def lattice(points: np.ndarray, size: Size) -> tuple[int, int] | None:
-    """(rows, columns) if `points` [N 2] are, in order, the `cell_grid` of a frame of this size; None otherwise."""
+def lattice(points: np.ndarray, size: Size, box: Box | None = None) -> tuple[int, int] | None:
+    """(rows, columns) if `points` [N 2] are, in order, the `cell_grid` of a frame of this size, or of a box in it; None
+    otherwise."""
     rows = len(np.unique(points[:, 1]))
     if rows == 0 or len(points) % rows:
         return None
-    expected = cell_grid(size, rows, len(points) // rows)
+    top, left, height, width = box or (0, 0, *size)
+    expected = cell_grid((height, width), rows, len(points) // rows) + np.array([left, top], np.float32)
     return (rows, len(points) // rows) if np.allclose(points, expected, atol=0.02) else None  # 1/64 px: shards round
 
 

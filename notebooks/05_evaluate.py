@@ -183,7 +183,7 @@ spread_figure(methods, test, shown);
 # One viewer of the clips with the first model's least, middle and largest error, and of the one that moves most. Choose
 # among the clips, and which predictors are shown beside the labels: models, constant velocity, the labels moved like a
 # prediction. "rebuilt" and "difference" among the backgrounds show the frames made from a prediction. With regions: select
-# a point to see its own, and colour by "Left its region" to see where the truth did. Of a model with several futures,
+# a point to see its own, and colour by "Left its region" to see where the labels did. Of a model with several futures,
 # "futures" plays one of them, or draws all, or the likelier ones stronger.
 
 # %%

@@ -17,11 +17,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowlib import sources
+from flowlib.augmentation import AugmentConfig, augment
 from flowlib.dataset import TrajectoryDataset
 from flowlib.geometry import fit_frame
 from flowlib.labelling import LabelConfig, estimate, label, make_plan
 from flowlib.labelling.pipeline import Clock, decode_clips, label_clips
 from flowlib.labelling.store import Store
+from flowlib.models.baselines import OracleTracks
 from flowlib.models.protocols import TrajectoryPrediction
 from flowlib.shards import Shard, ShardError, find_shards
 from flowlib.synthetic import random_scene
@@ -400,6 +402,25 @@ def test_points_lie_on_the_picture_and_none_on_bars(two_shapes, tmp_path, change
                 asked = np.column_stack([np.zeros(len(x)), fit.to_source(sample.truth.queries[:, 1:].astype(float))])
                 exact = fit.to_target(scene.tracks(asked, 4).tracks)
                 np.testing.assert_allclose(sample.truth.tracks, exact, atol=0.02)
+
+
+@pytest.mark.parametrize("unpacked", [False, True])
+def test_bars_count_for_nothing(two_shapes, tmp_path, unpacked):
+    config = replace(CONFIG, height=60, width=68, grid=6)
+    folder = label(make_plan(two_shapes, config), Workspace(tmp_path / "root"), progress=False).folder
+    dataset = TrajectoryDataset(folder, split="all", unpacked=unpacked and tmp_path / "cache")
+    found = {sample.clip.video: sample for sample in dataset}
+    assert {name: sample.box for name, sample in found.items()} == {"v0": None, "v1": None, "v2": (0, 14, 48, 36)}
+    black = found["v2"]
+    lit = replace(black, frames=black.frames.copy())
+    lit.frames[1:, :, :14] = lit.frames[1:, :, 50:] = 255  # as no prediction could know
+    answers = [TrajectoryTask().ask(OracleTracks(), sample, "oracle") for sample in (black, lit)]
+    assert answers[0].lattice == (6, 6) and answers[0].field["roughness"] == pytest.approx(0, abs=0.2)
+    assert answers[0].pictures == answers[1].pictures and answers[0].pictures["psnr_all"] > 20
+    whole = [TrajectoryTask().ask(OracleTracks(), replace(one, box=None), "oracle") for one in (black, lit)]
+    assert whole[0].pictures["psnr_all"] > whole[1].pictures["psnr_all"] + 3, "what it is when bars count"
+    augmented = augment(black, AugmentConfig(flip_x=1.0), torch.Generator())
+    assert augmented.box is None and augmented.frames.shape == black.frames.shape
 
 
 def test_a_dataset_keeps_its_size_when_videos_of_another_shape_come(two_shapes, tmp_path):

@@ -155,6 +155,16 @@ def test_a_logarithmic_axis_has_plain_numbers(first, last):
     assert not any("times" in text or "^" in text for text in shown)
 
 
+def test_many_errors_are_named_beside_the_lines_in_their_order():
+    errors = {f"method {i}": [0.0, float(i)] for i in range(9)} | {"oracle": [0.0, 0.5]}
+    ax = plots.error_by_frame(errors, dashed={"oracle"})
+    named = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert named == [*(f"method {i}" for i in range(8, 0, -1)), "oracle", "method 0"]
+    looks = {(line.get_color(), line.get_linestyle()) for line in ax.lines}
+    assert len(looks) == 10 and ax.lines[-1].get_linestyle() == ":"
+    assert not plots.error_by_frame({"a": [0, 1]}).lines[0].is_dashed()
+
+
 def test_errors_by_frame_carry_their_intervals():
     ax = plots.error_by_frame({"model": [0, 1, 2]}, intervals={"model": ([0, 0.5, 1], [0, 1.5, 3])})
     assert ax.get_xlabel() == "frames ahead" and len(ax.collections) == 1

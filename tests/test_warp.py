@@ -197,6 +197,16 @@ def test_dense_field_from_a_lattice_keeps_planes(rows, columns):
     np.testing.assert_allclose(field[1][within], y[within], atol=1e-3)
 
 
+def test_a_lattice_in_a_box_keeps_planes_there_and_its_edge_outside():
+    box, size = (2, 5, 12, 20), (16, 30)
+    points = cell_grid(box[2:], 4, 5) + np.array([5, 2], np.float32)
+    assert lattice(points, size, box) == (4, 5) and lattice(points, size) is None
+    field = dense_field(points, points, size, box)
+    whole = dense_field(cell_grid(box[2:], 4, 5), points, box[2:])
+    np.testing.assert_allclose(field[:, 2:14, 5:25], whole, atol=1e-4)
+    np.testing.assert_allclose(field[0, 8, :5], field[0, 8, 5], atol=1e-4)
+
+
 def test_dense_field_from_scattered_points():
     points = np.random.default_rng(2).uniform(0, 20, (60, 2)).astype(np.float32)
     assert lattice(points, SIZE) is None

@@ -2,8 +2,9 @@
 
     frames      uint8 [F H W 3], each once, however many clips use it
     per clip    float32 tracks [S N 2], float32 queries [N 3], bool visibility [S N], uint8 confidence [S N] if any
-    index       JSON: content_sha256 of the shard, size, num_frames F, for each clip's key the rows of its frames and
-                where its tracks begin, and the keys of the clips with a confidence if there are any
+    index       JSON: content_sha256 of the shard, size, fit if that is auto, num_frames F, for each clip's key the
+                rows of its frames and where its tracks begin, and the keys of the clips with a confidence if there are
+                any
     tail        32 bytes: SHA-256 of the index; 8 bytes: length of the index, little-endian; 16 bytes: MAGIC
 
 Written atomically and for the content of one shard, so a killed build leaves whole files and goes on with the next, and
@@ -22,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from flowlib.clips import Clip, ClipSample
-from flowlib.dataset.shard_reader import ShardReader
+from flowlib.dataset.shard_reader import ShardReader, picture_box
 from flowlib.geometry import Size
 from flowlib.shards import LEVELS
 from flowlib.tracks import Tracks
@@ -56,6 +57,7 @@ class MmapReader:
                 raise ValueError(f"{self.path}: expected an unpacked shard, got another file or a part of one")
             self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self.size: Size = tuple(index["size"])
+        self.fit = str(index.get("fit", "crop"))
         self.content_sha256, self._clips = index["content_sha256"], index["clips"]
         self._confident = frozenset(index.get("confident", ()))
         self._frames = np.ndarray((index["num_frames"], *self.size, 3), np.uint8, self._bytes)
@@ -63,7 +65,8 @@ class MmapReader:
     def read(self, clip: Clip) -> ClipSample:
         """One of its clips, whole."""
         rows, _ = self._clips[clip.key]
-        return ClipSample(clip, np.take(self._frames, rows, axis=0), self.tracks(clip))
+        frames, box = np.take(self._frames, rows, axis=0), picture_box(clip, self.size, self.fit)
+        return ClipSample(clip, frames, self.tracks(clip), box=box)
 
     def tracks(self, clip: Clip) -> Tracks:
         """The tracks of one of its clips."""
@@ -108,6 +111,8 @@ def unpack(path: str | Path, target: str | Path, *, advance: Callable[[int], obj
             places[clip.key] = [rows[name] for name in _names(clip)], file.tell()
             advance(_write_tracks(file, reader, clip))
         about = {"content_sha256": reader.content_sha256, "size": reader.size, "num_frames": len(rows)}
+        if reader.fit == "auto":
+            about["fit"] = reader.fit
         if confident := [clip.key for clip in reader.shard.clips if reader.shard.has_confidence(clip)]:
             about["confident"] = confident
         content = json.dumps(about | {"clips": places}).encode()

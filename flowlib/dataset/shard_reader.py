@@ -14,7 +14,7 @@ import torch
 from jaxtyping import UInt8
 
 from flowlib.clips import Clip, ClipSample
-from flowlib.geometry import Size
+from flowlib.geometry import Box, Size, fit_frame
 from flowlib.shards import DAMAGE, Shard, ShardError, system_error
 from flowlib.tracks import Tracks
 from flowlib.video import decode_image
@@ -41,11 +41,12 @@ class ShardReader:
         if not all(type(side) is int and 0 < side < 2**16 for side in size):
             raise ShardError(f"{self.shard.path}: expected height and width of its frames in its config, got {size}")
         self.size: Size = size
+        self.fit = str(self.shard.config.get("fit", "crop"))
 
     def read(self, clip: Clip) -> ClipSample:
         """One of its clips, whole."""
         frames, tracks = self.frames(clip), self.tracks(clip)
-        return ClipSample(clip, frames, tracks)
+        return ClipSample(clip, frames, tracks, box=picture_box(clip, self.size, self.fit))
 
     def tracks(self, clip: Clip) -> Tracks:
         """The tracks of one of its clips."""
@@ -89,6 +90,12 @@ class ShardReader:
                 f"{self.shard.path}: clip {clip.key} of {clip.video} can't be read ({reason}); "
                 "run labelling again with verify=True, which finds what is damaged and makes it anew"
             ) from error
+
+
+def picture_box(clip: Clip, size: Size, fit: str) -> Box | None:
+    """Where a clip's picture is in frames of this size, if fit="auto" left bars beside it (those of "pad" count)."""
+    box = fit_frame(clip.source_size, size, "auto").target_box if fit == "auto" else None
+    return None if box == (0, 0, *size) else box
 
 
 @lru_cache(maxsize=1)

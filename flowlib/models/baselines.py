@@ -175,6 +175,10 @@ class ConstantVelocity:
         flow: between two pictures; `DISFlow()` if None.
         num_frames: frames of a clip.
         input_frames: the frame the trajectories start in, and a later one.
+
+    >>> predictor = ConstantVelocity(num_frames=8, input_frames=(0, 3))
+    >>> predictor(torch.zeros(1, 2, 3, 32, 48, dtype=torch.uint8)).displacement.shape
+    torch.Size([1, 8, 2, 32, 48])
     """
 
     role: ClassVar[Role] = "baseline"
@@ -442,7 +446,8 @@ def densify(sample: ClipSample, size: Size) -> TrajectoryPrediction:
     displacement = truth.displacement.astype(np.float32, copy=False)
     visible = np.where(truth.visibility, SURE, -SURE)[..., None]
     values = np.concatenate([displacement, visible], axis=-1).transpose(1, 0, 2).reshape(N, -1)
-    field = torch.from_numpy(dense_field(truth.queries[:, 1:].astype(np.float32), values, own).reshape(S, 3, *own))
+    values = dense_field(truth.queries[:, 1:].astype(np.float32), values, own, sample.box)
+    field = torch.from_numpy(values.reshape(S, 3, *own))
     if own != tuple(size):
         logits = torch.nn.functional.interpolate(field[:, 2:], size, mode="bilinear", align_corners=False)
         field = torch.cat([resize_field(field[:, :2], size), logits], dim=1)

@@ -160,14 +160,15 @@ class TrajectoryAnswer(Answer):
     @cached_property
     def lattice(self) -> tuple[int, int] | None:
         """(rows, columns) if the true points form a regular grid."""
-        shape = lattice(self.true.queries[:, 1:], self.case.sample.size)
+        shape = lattice(self.true.queries[:, 1:], self.case.sample.size, self.case.sample.box)
         return shape if shape and min(shape) > 1 else None
 
     @cached_property
     def field(self) -> dict[str, float]:
         """Smoothness on the lattice of the true points, where they can be seen."""
         assert self.lattice is not None
-        shape, size = self.lattice, self.case.sample.size
+        _, _, *size = self.case.sample.box or (0, 0, *self.case.sample.size)
+        shape = self.lattice
         parts = self.true.displacement[1:], self.at_points[0][1:]
         true, predicted = (part.reshape(len(part), *shape, 2).transpose(0, 3, 1, 2) for part in parts)
         seen = self.true.visibility[1:]
@@ -187,9 +188,10 @@ class TrajectoryAnswer(Answer):
     @cached_property
     def pictures(self) -> dict[str, float]:
         """Means over the rebuilt frames."""
-        rows = []
-        for frame, (true, rebuilt, covered) in self.rebuilt.items():
-            masks = {"covered": covered, "moving": self.case.moving(frame)}
+        rows, inside = [], self.case.sample.on_picture
+        for frame, parts in self.rebuilt.items():
+            true, rebuilt, covered = map(inside, parts)
+            masks = {"covered": covered, "moving": inside(self.case.moving(frame))}
             row = metrics.frame_metrics(true, rebuilt, masks, lpips=self.case.lpips)
             rows.append({name: min(v, SAME_FRAME) if name.startswith("psnr") else v for name, v in row.items()})
         return {name: float(np.mean([row[name] for row in rows])) for name in (rows[0] if rows else ())}
@@ -218,7 +220,8 @@ def grid_artefacts(answer: TrajectoryAnswer) -> float:
 
 def holes(answer: TrajectoryAnswer) -> float:
     """Share of the rebuilt frames that nothing was moved to."""
-    return float(np.mean([1 - float(covered.mean()) for _, _, covered in answer.rebuilt.values()]))
+    inside = answer.case.sample.on_picture
+    return float(np.mean([1 - float(inside(covered).mean()) for _, _, covered in answer.rebuilt.values()]))
 
 
 def spread_ahead(answer: TrajectoryAnswer) -> dict[int, float]:
