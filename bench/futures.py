@@ -85,7 +85,7 @@ def scene_clip(seed: int, kind: str, future: int, size: tuple[int, int] = (96, 1
 def scenes(args: Any) -> dict[str, Any]:
     """One answer, two modes, and the latent variables, from frame 0 alone; scenes to test on are unseen."""
     result: dict[str, Any] = {}
-    shipped = load_default(frames=1)
+    shipped: Any = load_default(frames=1)
     for kind in args.kinds:
         sides = np.random.default_rng(1).integers(2, size=args.scenes).tolist()
         train = ClipList([scene_clip(seed, kind, side) for seed, side in enumerate(sides)], num_frames=8)

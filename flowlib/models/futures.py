@@ -198,8 +198,12 @@ class FuturesHead(nn.Module):
         when = torch.arange(1, self.frames + 1, device=moved.device).to(moved)[:, None, None, None] / self.frames
         departure = F.pad(share * when * moved, (0, 0, 0, 0, 0, 0, 1, 0)).float()  # nothing departs in frame 0
         pace = F.pad(1 + self.pace(codes), (1, 0), value=1.0).float()
-        about = {"visibility_logits": base.visibility_logits, "frames": base.frames, "log_scale": base.log_scale}
-        many = {"weights": weights.float(), "pace": pace, "departure": departure} | extra
+        about: dict[str, Any] = {
+            "visibility_logits": base.visibility_logits,
+            "frames": base.frames,
+            "log_scale": base.log_scale,
+        }
+        many: dict[str, Any] = {"weights": weights.float(), "pace": pace, "departure": departure} | extra
         found = Departures(displacement=base.displacement, **about, **many)
         if self.training:
             return found

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from flowlib.models.futures import LATENTS, LearnsLatent, check_futures, futures_of, motion_cells
 from flowlib.models.protocols import TrajectoryPrediction
@@ -55,7 +55,7 @@ class FuturesTask(TrajectoryTask):
         latent = isinstance(model, LearnsLatent) and model.latent != "none"
         return LatentFrames(*frames) if latent else frames
 
-    def example(self, sample: Any, inputs: Frames, generator: torch.Generator | None) -> dict[str, Any]:
+    def example(self, sample: Any, inputs: Frames, generator: Generator | None) -> dict[str, Any]:
         """A clip as `TrajectoryTask` has it; for a model with a latent variable also its `motion` [F 3 rows columns],
         see `models.futures.LearnsLatent`."""
         example = super().example(sample, inputs, generator)
