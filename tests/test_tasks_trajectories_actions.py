@@ -20,7 +20,7 @@ from flowlib.training import TrainConfig, fit, load_checkpoint
 SIZE, S = (32, 48), 3
 PAIR = ("left", "right")
 CONFIG = TrainConfig(
-    steps=40, batch_size=6, learning_rate=3e-3, schedule="constant", save_every=40, validate_every=20, device="cpu",
+    steps=40, batch_size=4, learning_rate=3e-3, schedule="constant", save_every=40, validate_every=20, device="cpu",
     num_workers=0,
 )  # fmt: skip
 TASK = TrajectoryTask(scoring=ScoringConfig(rebuild=()))
@@ -40,7 +40,7 @@ def acted(seeds) -> ClipList:
 
 @pytest.fixture(scope="module")
 def clips() -> ClipList:
-    return acted(range(3))
+    return acted(range(2))
 
 
 def conditioned(**options) -> TrajectoryFCN:
@@ -112,15 +112,10 @@ def test_the_right_action_helps_the_wrong_one_harms_and_none_is_as_before(clips,
     ade = {name: report.estimate(name, "ade").mean for name in methods}
     assert ade["true"] < 0.6 * ade["plain"] and ade["wrong"] > 1.3 * ade["plain"]
     assert ade["uniform"] == pytest.approx(ade["plain"], rel=0.35)
-    told = evaluate(
-        {"told": best}, TASK, clips, folder=tmp_path / "one", allow_leak=True, pictures=False, progress=False
-    )
-    assert told.estimate("told", "ade").mean == pytest.approx(ade["true"])
-    nothing = replace(TASK, condition="uniform")
-    left = evaluate(
-        {"told": best}, nothing, clips, folder=tmp_path / "one", allow_leak=True, pictures=False, progress=False
-    )
-    assert left.estimate("told", "ade").mean == pytest.approx(ade["uniform"])
+    for task, telling in ((TASK, "true"), (replace(TASK, condition="uniform"), "uniform")):
+        told = task.predict(best, task.case(clips[0]), "")
+        control = TASK.predict(methods[telling], TASK.case(clips[0]), "")
+        assert torch.equal(told.displacement, control.displacement)
     batch, prediction = predict_clips(best, clips, 2)
     assert batch["action"].tolist() == [[1, 0], [0, 1]]
     assert (prediction.displacement[0] - prediction.displacement[1]).abs().max() > 0.5
