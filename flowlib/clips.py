@@ -93,7 +93,7 @@ class ClipSample(Mapping[str, Any]):
 
     As a mapping it has the keys `frames` uint8 [K H W 3], `tracks` float32 [S N 2], `visibility` bool [S N], `queries`
     float32 [N 3] (torch tensors, sharing the arrays' memory), and the names `video` and `clip`; where the tracks have
-    a confidence, `confidence` float32 [S N], too.
+    a confidence, `confidence` float32 [S N], and where the clip has an action, `action` float32 [A], too.
 
     Attributes:
         clip: which frames of which video.
@@ -104,9 +104,11 @@ class ClipSample(Mapping[str, Any]):
         area: [S] pixels that the object covers, for PCK-T; None where nobody knows.
         dense: the truth is an optical flow: a query in each pixel whose flow from frame 0 to frame 1 is known.
         note: what a reader of its numbers must know.
-        box: where in `frames` the picture is, if there are bars beside it: they count for nothing. None: everywhere.
         apart: [S N] pixels between the places that two trackers say, NaN where not both see the point; None where only
             one labelled the clip.
+        action: [A] probabilities of what is being done, of A actions: one-hot where it is known, an action net's where
+            it is guessed; None where nobody asked.
+        box: where in `frames` the picture is, if there are bars beside it: they count for nothing. None: everywhere.
 
     Raises:
         ValueError: pictures of another kind, or that do not go with `clip.kept`, or tracks of another length than the
@@ -122,6 +124,7 @@ class ClipSample(Mapping[str, Any]):
     dense: bool = False
     note: str = ""
     apart: Float[np.ndarray, "S N"] | None = None
+    action: Float[np.ndarray, " A"] | None = None
     box: Box | None = None
 
     def __post_init__(self) -> None:
@@ -140,6 +143,13 @@ class ClipSample(Mapping[str, Any]):
         if not set(self.clip.kept) <= set(range(self.clip.num_frames)):
             expected = f"pictures of some of its {self.clip.num_frames} frames"
             raise ValueError(f"{self.name}: expected {expected}, got those of frames {self.clip.kept}")
+        if self.action is not None:
+            object.__setattr__(self, "action", self._checked(np.asarray(self.action)))
+
+    def _checked(self, action: np.ndarray) -> np.ndarray:
+        if action.ndim != 1 or not np.isfinite(action).all() or (action < 0).any() or abs(action.sum() - 1) > 1e-3:
+            raise ValueError(f"{self.name}: expected an action of probabilities [A] that sum to 1, got {action}")
+        return action.astype(np.float32)
 
     @classmethod
     def of(cls, sample: Any, number: int = 0) -> ClipSample:
@@ -172,7 +182,8 @@ class ClipSample(Mapping[str, Any]):
         # Which of the frames were stored a bare dict doesn't say; the first ones are what it must have meant.
         kept = tuple(range(K))
         clip = Clip(str(sample.get("video", name)), "", 0, 1, S, (H, W), 0.0, S, truth.num_points, kept, name)
-        return cls(clip, frames, truth)
+        action = None if sample.get("action") is None else np.asarray(sample["action"])
+        return cls(clip, frames, truth, action=action)
 
     @property
     def name(self) -> str:
@@ -279,7 +290,7 @@ class ClipSample(Mapping[str, Any]):
             raise KeyError(f"expected one of {', '.join(self._keys)}, got {key!r}")
         import torch
 
-        array = self.frames if key == "frames" else getattr(self.truth, key)
+        array = getattr(self if key in ("frames", "action") else self.truth, key)
         return torch.from_numpy(array)
 
     def __iter__(self) -> Iterator[str]:
@@ -290,7 +301,8 @@ class ClipSample(Mapping[str, Any]):
 
     @property
     def _keys(self) -> tuple[str, ...]:
-        return KEYS if self.truth.confidence is None else (*KEYS, "confidence")
+        confidence = () if self.truth.confidence is None else ("confidence",)
+        return (*KEYS, *confidence) + (() if self.action is None else ("action",))
 
 
 class HoldsClips:
@@ -386,12 +398,14 @@ def fingerprint_of(samples: Sequence[ClipSample]) -> str:
 
 
 def content_hash(sample: ClipSample) -> str:
-    """SHA-256 of a clip's pictures, tracks, visibility, queries and confidence if any, whatever it is called."""
+    """SHA-256 of a clip's pictures, tracks, visibility, queries, and confidence and action if any, however called."""
     digest = hashlib.sha256()
     truth = sample.truth
     arrays = {"frames": sample.frames, "tracks": truth.tracks, "visibility": truth.visibility, "queries": truth.queries}
     if truth.confidence is not None:
         arrays["confidence"] = truth.confidence
+    if sample.action is not None:
+        arrays["action"] = sample.action
     for name, array in arrays.items():
         digest.update(f"{name} {array.dtype} {array.shape}".encode())
         digest.update(np.ascontiguousarray(array).data)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from flowlib.geometry import Size
-from flowlib.synthetic import Scene, random_scene
+from flowlib.synthetic import ACTIONS, Scene, action_scene, random_scene
 from flowlib.video import write_video
 from flowlib.workspace import Workspace, write_json
 
@@ -67,6 +67,35 @@ def write_synthetic(
         scene = random_scene(num_frames, size, seed=number, motion=motion, camera=camera)
         if not path.exists() or not scene_path(path).exists():
             write_scene(path, scene)
+    return folder
+
+
+def write_actions(
+    folder: str | Path,
+    *,
+    count: int = 40,
+    num_frames: int = 16,
+    size: Size = (96, 128),
+    camera: str = "linear",
+    progress: Callable[[Iterable], Iterable] | None = None,
+) -> Path:
+    """Render `count` scenes, each with every action, into a folder for each action; those there are kept.
+
+    Scene i is called alike in all folders, is decided by its number alone, and looks alike in its first frame.
+
+    Args:
+        folder: where.
+        count: of scenes.
+        num_frames, size, camera: as for `synthetic.action_scene`.
+        progress: wraps the numbers of the scenes, for example `Progress`.
+    """
+    folder = Path(folder).expanduser()
+    numbers = range(count)
+    for number in progress(numbers) if progress else numbers:
+        for action in ACTIONS:
+            path = folder / action / f"scene_{number:03d}.mkv"
+            if not path.exists() or not scene_path(path).exists():
+                write_scene(path, action_scene(action, num_frames, size, seed=number, camera=camera))
     return folder
 
 

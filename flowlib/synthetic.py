@@ -20,11 +20,16 @@ from flowlib.tracks import Tracks, check_queries
 
 MOTIONS = ("still", "linear", "affine", "wander")
 OPEN_KINDS = ("reverse", "fork")
+# What all sprites of a scene do together; neighbours are opposites, alike in frame 0. The last four come back: of these
+# only the way tells which it was, no single frame does.
+ACTIONS = ("left", "right", "up", "down", "clockwise", "anticlockwise")
+ACTIONS += ("left_and_back", "right_and_back", "up_and_back", "down_and_back")
 FORMAT = "flowlib scene 1"
 
 OUTLINE_ANGLES = 180  # radii that describe a sprite's outline, one every 2 degrees
 BACKGROUND_TILE = 1024  # pixels after which the background repeats itself; a power of two
 SPRITE_TILE = 256
+CENTRAL = 0.7  # of the frame, where the sprites of an action begin
 GOLDEN = (math.sqrt(5) - 1) / 2  # ratio of the two swinging frequencies: such a path never closes
 
 
@@ -299,6 +304,58 @@ def open_future_scene(
         start = (across * size[1] + 0.2 * x, 0.15 * size[0] + 0.3 * y)
         layers.append(Layer(layer.texture, Motion(start, (side * turned[0], turned[1])), _arrowhead(0.26 * min(size))))
     return replace(scene, layers=tuple(layers))
+
+
+def action_scene(
+    action: str,
+    num_frames: int = 16,
+    size: Size = (72, 96),
+    seed: int = 0,
+    *,
+    num_sprites: int = 3,
+    camera: str = "still",
+) -> Scene:
+    """A scene whose sprites all do one thing. What it shows in frame 0 depends on the other arguments alone, so the
+    picture doesn't tell what will happen.
+
+    Args:
+        action: one of `ACTIONS`, up and down on the screen, clockwise as seen there. Speeds differ from sprite to
+            sprite, directions by up to 15 degrees.
+        num_frames, size, seed, num_sprites, camera: as for `random_scene`.
+
+    Raises:
+        ValueError: an argument out of its range, by name.
+
+    >>> left, right = (action_scene(action, seed=3) for action in ("left", "right"))
+    >>> bool((left.render(0) == right.render(0)).all()), bool((left.render(5) == right.render(5)).all())
+    (True, False)
+    """
+    if action not in ACTIONS:
+        raise ValueError(f"action: expected one of {', '.join(ACTIONS)}, got {action!r}")
+    scene = random_scene(num_frames, size, seed, num_sprites=num_sprites, motion="still", camera=camera)
+    rng = np.random.default_rng([int(seed), 1])
+    layers = [scene.layers[0]]
+    for layer in scene.layers[1:]:
+        pace, tilt = rng.random(2).tolist()
+        x, y = layer.motion.position
+        start = (CENTRAL * x, CENTRAL * y)  # so that what leaves the middle is still to be seen for a while
+        moving = _acting(action, min(size) * (0.2 + 0.2 * pace), math.radians(15) * (2 * tilt - 1), num_frames)
+        layers.append(replace(layer, motion=replace(moving, position=start)))
+    return replace(scene, layers=tuple(layers))
+
+
+def _acting(action: str, reach: float, tilt: float, num_frames: int) -> Motion:
+    """The motion of one sprite: `reach` pixels far in all, or an angle that goes with it; `tilt` is in radians."""
+    steps = max(1, num_frames - 1)
+    if action in ("clockwise", "anticlockwise"):
+        turn = (1 if action == "clockwise" else -1) * (1 + abs(tilt))
+        return Motion(spin=1.5 * turn / steps)
+    word, returns = action.removesuffix("_and_back"), action.endswith("_and_back")
+    heading = {"right": 0, "down": 1, "left": 2, "up": 3}[word] * math.tau / 4 + (0 if returns else tilt)
+    x, y = reach * math.cos(heading), reach * math.sin(heading)
+    if returns:  # half a swing, of which y has a frequency of its own
+        return Motion(sway=(x, y), period=2 * steps * (GOLDEN if word in ("up", "down") else 1))
+    return Motion(velocity=(x / steps, y / steps))
 
 
 def _paint(canvas: np.ndarray, layer: Layer, matrix: np.ndarray) -> None:

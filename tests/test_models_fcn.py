@@ -10,7 +10,14 @@ from torchvision.models.segmentation import fcn_resnet50, lraspp_mobilenet_v3_la
 
 from flowlib.models import pretrained
 from flowlib.models.backbones import TORCHVISION
-from flowlib.models.fcn import TrajectoryFCN, hold_later_frames, see_more_frames, stem_convolution, widen
+from flowlib.models.fcn import (
+    TrajectoryFCN,
+    hold_later_frames,
+    see_more_frames,
+    stem_convolution,
+    take_actions,
+    widen,
+)
 from flowlib.models.heads import convex_upsample
 from flowlib.models.pretrained import read_weights
 
@@ -299,3 +306,101 @@ def test_bad_images_and_files_are_named(refuses, tmp_path):
         TrajectoryFCN(**SMALL | {"weights": str(tmp_path / "nothing.pth")})
     with refuses("model: expected one input frame"):
         see_more_frames(small(input_frames=(0, 3)), (0, 1, 3))
+
+
+RESNET = {"num_frames": 3, "backbone": "fcn_resnet50", "weights": "none"}
+FILMED = [
+    (RESNET, ("stages", "head"), "torchvision"),
+    (RESNET, ("stages",), "fine"),
+    (RESNET | {"backbone": "deeplabv3_resnet50"}, ("stages", "head"), "torchvision"),
+    (SMALL, ("head",), "fine"),
+]
+
+
+@pytest.mark.parametrize("options, film, head", FILMED)
+@torch.no_grad()
+def test_a_conditioned_network_starts_as_its_unconditioned_twin_exactly(options, film, head):
+    torch.manual_seed(1)
+    plain = TrajectoryFCN(**options | {"head": head}).eval()
+    drawn = torch.rand(1)
+    torch.manual_seed(1)
+    told = TrajectoryFCN(**options | {"head": head}, num_actions=5, film=film).eval()
+    assert torch.equal(torch.rand(1), drawn)  # a seed goes on as it does without actions
+    pair = images(size=(32, 40))
+    for action in (torch.eye(5)[:2], torch.full((2, 5), 0.2)):
+        here, there = plain(pair), told(pair, action)
+        assert torch.equal(here.displacement, there.displacement)
+        assert torch.equal(here.visibility_logits, there.visibility_logits)
+    assert sum(map(len, told.parts.values())) == len(list(told.parameters()))
+    one = take_actions(plain, 5, film).eval()
+    assert torch.equal(one(pair, action).displacement, here.displacement)
+    assert one.config == told.config and one.weights == plain.weights
+
+
+@pytest.mark.parametrize("options, film, head", FILMED)
+def test_what_is_told_matters_once_the_modulation_has_learned(options, film, head):
+    torch.manual_seed(1)
+    told = TrajectoryFCN(**options | {"head": head}, num_actions=2, film=film).eval()
+    pair, action = images(size=(32, 40)), torch.eye(2)
+    told(pair, action).displacement[:, -1, 0].mean().backward()
+    layers = {name: p for name, p in told.named_parameters() if name.startswith("film_")}
+    assert len(layers) == 2 * (4 * ("stages" in film) + ("head" in film))
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in layers.values())
+    before = told(pair, action).displacement.detach()
+    with torch.no_grad():
+        for p in layers.values():
+            p.add_(torch.randn(p.shape, generator=torch.Generator().manual_seed(0)))
+        after, crossed = told(pair, action).displacement, told(pair[[0, 0]], action).displacement
+    assert (after - before).abs().max() > 1e-3
+    assert (crossed[0] - crossed[1]).abs().max() > 1e-3  # one picture, two actions
+    torch.testing.assert_close(crossed[0], after[0])
+
+
+@torch.no_grad()
+def test_weights_from_before_there_were_actions_load_unchanged():
+    model = small()
+    assert not [key for key in model.state_dict() if "film" in key]
+    old = {key: value for key, value in model.config.items() if key not in ("num_actions", "film")}
+    loaded = TrajectoryFCN(**old, weights="none").eval()
+    loaded.load_state_dict(model.state_dict())
+    assert torch.equal(loaded(images()).displacement, model(images()).displacement)
+
+
+@torch.no_grad()
+def test_a_conditioned_network_can_be_made_to_see_more_frames():
+    model = small(num_actions=3, film=("head",), head="fine")
+    model.film_head.layer.weight.normal_()
+    pair, action = images(2), torch.eye(3)[:2]
+    wider = see_more_frames(model, (0, 3)).eval()
+    apart = wider(pair, action).displacement - model(pair[:, :1], action).displacement
+    assert apart.abs().max() <= 1e-6
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"num_actions": 3}, "num_actions: expected 0 without film, 1 or more with it, got 3"),
+        ({"film": ("head",)}, "num_actions: expected 0 without film"),
+        ({"num_actions": 3, "film": ("tail",)}, "film: expected places among stages, head"),
+        ({"num_actions": 3, "film": ("stages",)}, "film: expected 'head' alone with lraspp"),
+        ({"num_actions": 3, "film": ("head",), "head": "torchvision"}, "film: expected head='fine'"),
+    ],
+)
+def test_places_of_modulation_that_are_none_are_refused(options, message, refuses):
+    with refuses(message):
+        small(**options)
+
+
+def test_an_action_that_is_none_is_refused(refuses):
+    model = small(num_actions=2, film=("head",), head="fine")
+    for action, message in (
+        (None, "action: expected probabilities .2 2., got none"),
+        (torch.eye(3)[:2], "action: expected probabilities .2 2., got .2, 3."),
+        (torch.ones(2, 2), "action: expected probabilities that sum to 1"),
+    ):
+        with refuses(message):
+            model(images(), action)
+    with refuses("action: expected none"):
+        small()(images(), torch.eye(2))
+    with refuses("model: expected one without actions"):
+        take_actions(model, 2)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowlib.geometry import bilinear_sample, fit_frame, inside
-from flowlib.synthetic import MOTIONS, Layer, Motion, Scene, random_scene, synthetic_clip
+from flowlib.synthetic import ACTIONS, MOTIONS, Layer, Motion, Scene, action_scene, random_scene, synthetic_clip
 from flowlib.trackers.exact import ExactTracker
 
 SIZE = (60, 80)
@@ -201,6 +201,35 @@ def test_frames_of_any_size(size):
     assert np.isfinite(scene.displacement()).all()
 
 
+@pytest.mark.parametrize("camera", ["still", "linear"])
+def test_no_action_shows_in_frame_0_and_every_one_shows_later(camera):
+    clips = {action: action_scene(action, 8, SIZE, seed=4, camera=camera).clip() for action in ACTIONS}
+    for number, (action, clip) in enumerate(clips.items()):
+        assert (clip[0] == clips["left"][0]).all()
+        assert not [other for other in ACTIONS[:number] if (clip[3] == clips[other][3]).all()]
+
+
+@settings(max_examples=8, deadline=None)
+@given(seeds)
+def test_opposite_actions_move_every_sprite_in_opposite_ways(seed):
+    for first, second in zip(ACTIONS[::2], ACTIONS[1::2]):
+        matrices = [
+            np.stack([[layer.motion.matrix(t) for layer in action_scene(one, 9, SIZE, seed).layers] for t in range(9)])
+            for one in (first, second)
+        ]
+        here, there = ([m[1:, 1:], m[:1, 1:]] for m in matrices)  # later frames, and frame 0, of the sprites
+        np.testing.assert_allclose(here[1], there[1], atol=1e-9)
+        shift, back = (later[..., :2, 2] - start[..., :2, 2] for later, start in (here, there))
+        np.testing.assert_allclose(shift, -back, atol=1e-6)
+        # opposite turns: the one undoes the other
+        turned = here[0][..., :2, :2] @ np.linalg.inv(here[1][..., :2, :2]) @ there[0][..., :2, :2]
+        np.testing.assert_allclose(turned, np.broadcast_to(here[1][..., :2, :2], turned.shape), atol=1e-6)
+        moved = np.abs(here[0] - here[1])[3].max(axis=(1, 2))
+        assert (moved > 0.05).all()
+        if first.endswith("_and_back"):
+            np.testing.assert_allclose(shift[-1], 0, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -215,6 +244,11 @@ def test_frames_of_any_size(size):
 def test_arguments_out_of_range_are_refused(arguments, message, refuses):
     with refuses(message):
         synthetic_clip(**arguments)
+
+
+def test_an_action_that_is_none_is_refused(refuses):
+    with refuses("action: expected one of left, right, .*, got 'sideways'"):
+        action_scene("sideways")
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@
 
 Images of one, two or more frames go in as they are (RGB, 0 to 255); displacement in pixels and visibility logits come
 out for every pixel and frame, as a `TrajectoryPrediction`. Normalisation, the stem for n frames and the scale of the
-output are inside. Knows nothing of losses, data or files other than pretrained weights.
+output are inside. It may be conditioned on an action: one frame doesn't say which way a thing goes, what is being done
+does. Knows nothing of losses, data or files other than pretrained weights.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from flowlib.geometry import check_size, resize_field
 from flowlib.models.backbones import make_backbone
+from flowlib.models.film import Film, check_action
 from flowlib.models.futures import futures_config
 from flowlib.models.heads import CoarseHead, FineHead
 from flowlib.models.norms import POLICIES, set_statistics, use_group_norm
@@ -28,6 +30,8 @@ CHOICES = {
     "batch_norm": POLICIES,
     "stride_in": ("3x3", "1x1"),
 }
+FILM = ("stages", "head")
+RESNET_STAGES = ("layer1", "layer2", "layer3", "layer4")
 MOST_FRAMES = 10_000  # beyond it, a damaged config would fill the memory before a shape is looked at
 LOG_SCALE_RANGE = 6.0  # e**±6 times the target scale; keeps the Laplace likelihood finite from the first step on
 
@@ -54,6 +58,9 @@ class TrajectoryFCN(nn.Module):
             2015 did. The shapes are alike, so a weights file cannot tell; say "1x1" for weights of the latter kind.
         working_size: (H, W) the images are resized to inside, None for their own; the output has the images' size.
         futures: K, from 1 to 8: how many whole futures it gives, each with its weight; 1 for one answer.
+        num_actions: K, of the actions that it is told the probabilities of; 0 for none.
+        film: where it is modulated by them, see `film.Film`: after each of a ResNet's four "stages", and in the
+            "head", before its last convolution; () without actions. At first this changes nothing.
 
     Raises:
         ValueError: an argument outside these; the message names it.
@@ -83,6 +90,8 @@ class TrajectoryFCN(nn.Module):
         stride_in: str = "3x3",
         working_size: tuple[int, int] | None = None,
         futures: int = 1,
+        num_actions: int = 0,
+        film: Sequence[str] = (),
     ) -> None:
         super().__init__()
         chosen = {"head": head, "conv1": conv1, "output": output, "batch_norm": batch_norm, "stride_in": stride_in}
@@ -100,6 +109,8 @@ class TrajectoryFCN(nn.Module):
         self.config |= {"log_scale": log_scale, "working_size": working_size and list(working_size)}
         self.config |= futures_config(futures, "none")
         self.futures = futures
+        self.config |= {"num_actions": num_actions, "film": list(film)}
+        self.num_actions = num_actions
 
         made = make_backbone(backbone, head=head, channels=self.channels, weights=str(weights), stride_in=stride_in)
         self.backbone, self.head, self.weights = made.features, made.head, made.weights
@@ -108,6 +119,8 @@ class TrajectoryFCN(nn.Module):
         if batch_norm == "group":
             use_group_norm(self)
         _start_near_zero(self.head)
+        # What knows of the action comes last and draws nothing, so that a twin without it starts with the same weights.
+        self.film_stages, self.film_head = _films(made.features, made.head, num_actions, tuple(film), backbone)
         self.register_buffer("mean", torch.tensor(made.mean).reshape(3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(made.std).reshape(3, 1, 1) * 255, persistent=False)
         moves = torch.tensor([float(frame > 0) for frame in self.frames])
@@ -131,25 +144,44 @@ class TrajectoryFCN(nn.Module):
             found = [p for module in modules for p in self.backbone.get_submodule(module).parameters()]
             groups[name] = [p for p in found if id(p) not in known]
             known |= {id(p) for p in found}
-        return groups | {"head": list(self.head.parameters())}
+        told = [p for part in (self.film_stages, self.film_head) if part is not None for p in part.parameters()]
+        return groups | {"head": [*self.head.parameters(), *told]}
 
-    def forward(self, images: Tensor) -> TrajectoryPrediction:
-        """Predict from images [B n 3 H W] of the frames `input_frames`, uint8 or floating from 0 to 255."""
+    def forward(self, images: Tensor, action: Tensor | None = None) -> TrajectoryPrediction:
+        """Predict from images [B n 3 H W] of the frames `input_frames`, uint8 or floating from 0 to 255, and, where it
+        has actions, their probabilities [B K]."""
         n = len(self.input_frames)
         if images.ndim != 5 or images.shape[1:3] != (n, 3):
             got = list(images.shape)
             raise ValueError(f"images: expected shape [B {n} 3 H W] for frames {self.input_frames}, got {got}")
         B, _, _, H, W = images.shape
+        check_action(action, B, self.num_actions)
         inputs = (images.to(self.mean.dtype) - self.mean) / self.std
         inputs = inputs.reshape(B, n * 3, H, W)
         size = self.working_size or (H, W)
         if size != (H, W):
             inputs = F.interpolate(inputs, size, mode="bilinear", align_corners=False, antialias=True)
-        values = self.head(self.backbone(inputs), size)
+        given: Any = None if action is None else action.to(inputs)
+        head = self.film_head
+        change = None if head is None else lambda features: head(features, given)
+        values = self.head(self._features(inputs, given), size, change)
         K = self.futures
         told = values[:, -K:].float().mean(dim=(2, 3)).softmax(dim=1) if K > 1 else None
         values = values if told is None else values[:, :-K]
         return self._to_pixels(values.reshape(B, len(self.frames), -1, *size), (H, W), told)
+
+    def _features(self, inputs: Tensor, action: Tensor | None) -> dict[str, Tensor]:
+        """What the backbone gives the head, modulated after each of its stages if it is to be."""
+        if self.film_stages is None:
+            return self.backbone(inputs)
+        backbone: Any = self.backbone  # torchvision's `IntermediateLayerGetter`
+        x, found = inputs, {}
+        for name, layer in backbone.items():
+            x = layer(x)
+            x = self.film_stages[name](x, action) if name in self.film_stages else x
+            if name in backbone.return_layers:
+                found[backbone.return_layers[name]] = x
+        return found
 
     def _to_pixels(self, values: Tensor, size: tuple[int, int], weights: Tensor | None) -> TrajectoryPrediction:
         """The prediction that raw values [B F 3|4 h w] stand for, at the images' size; with the weights [B K] of
@@ -192,6 +224,23 @@ def _checked_frames(input_frames: Sequence[int], num_frames: int) -> tuple[int, 
     if not frames or any(frame not in range(num_frames) for frame in frames):
         raise ValueError(f"input_frames: expected indices from 0 to {num_frames - 1}, got {frames}")
     return tuple(int(frame) for frame in frames)
+
+
+def _films(
+    features: Any, head: CoarseHead | FineHead, num_actions: int, film: tuple[str, ...], backbone: str
+) -> tuple[nn.ModuleDict | None, Film | None]:
+    """What modulates the backbone's stages, and what the head; None where nothing does."""
+    if any(place not in FILM for place in film):
+        raise ValueError(f"film: expected places among {', '.join(FILM)}, got {film}")
+    if num_actions < 0 or (num_actions > 0) != bool(film):
+        raise ValueError(f"num_actions: expected 0 without film, 1 or more with it, got {num_actions!r}")
+    if "stages" in film and not all(name in dict(features.named_children()) for name in RESNET_STAGES):
+        raise ValueError(f"film: expected 'head' alone with {backbone}, which is no ResNet of torchvision, got {film}")
+    if "head" in film and isinstance(head, CoarseHead) and head.takes_all_features:
+        raise ValueError(f"film: expected head='fine' with {backbone} where the head is modulated, got 'torchvision'")
+    widths = {name: features[name][-1].conv3.out_channels for name in RESNET_STAGES if "stages" in film}
+    stages = nn.ModuleDict({name: Film(num_actions, width) for name, width in widths.items()}) if widths else None
+    return stages, Film(num_actions, head.last_layers()[0].in_channels) if "head" in film else None
 
 
 class FramesConvolution(nn.Conv2d):
@@ -274,6 +323,21 @@ def see_more_frames(model: TrajectoryFCN, input_frames: Sequence[int], conv1: st
     wider.load_state_dict(state)
     wider.weights = model.weights
     return wider
+
+
+def take_actions(model: TrajectoryFCN, num_actions: int, film: Sequence[str] = FILM) -> TrajectoryFCN:
+    """A model that is told of `num_actions` actions, with all weights of `model`, which is told of none. Until it is
+    trained both give the same output, whatever the action.
+
+    Raises:
+        ValueError: `model` has actions already, or the arguments are not as in `TrajectoryFCN`.
+    """
+    if model.num_actions:
+        raise ValueError(f"model: expected one without actions, got {model.num_actions}")
+    told = TrajectoryFCN(**model.config | {"num_actions": num_actions, "film": list(film)}, weights="none")
+    told.load_state_dict(told.state_dict() | model.state_dict())
+    told.weights = model.weights
+    return told
 
 
 def hold_later_frames(model: TrajectoryFCN) -> None:

@@ -1,19 +1,24 @@
 """Conditioning on an action: `Film`, a scale and a shift for each channel; `ActionChannels`, further input channels.
 
 Both start at zero, so that at first a conditioned network gives exactly what its unconditioned twin gives. An action is
-a vector of K probabilities; a class that is known is one-hot, one that is not is 1/K everywhere.
+a vector of K probabilities; a class that is known is one-hot, one that is not is 1/K everywhere. `Retold` is a control:
+a conditioned network that is told something else than what is true.
 """
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
+from flowlib.models.protocols import Role
+
 CHANNELS = ("none", "index", "embedding", "linear")
+TELLINGS = ("true", "uniform", "wrong")
 TOLERANCE = 1e-3  # how far from 1 the sum of an action's probabilities may be
 
 
@@ -64,6 +69,59 @@ class ActionChannels(nn.Module):
         """What is added to the stem's output for pictures of `size`."""
         values = action @ self.numbers if self.told is None else self.told(action)
         return self.conv(values[:, :, None, None].expand(-1, -1, *size))
+
+
+def retold(action: Float[Tensor, "B K"], telling: str) -> Float[Tensor, "B K"]:
+    """What a network is told where `action` is true: "true" (the same), "uniform" (1/K everywhere: nothing), or "wrong"
+    (the partner: classes 2k and 2k+1 change places; a last one without partner becomes the one before).
+
+    Raises:
+        ValueError: another word.
+
+    >>> retold(torch.eye(4)[:2], "wrong").argmax(dim=1).tolist()
+    [1, 0]
+    """
+    if telling not in TELLINGS:
+        raise ValueError(f"telling: expected one of {', '.join(TELLINGS)}, got {telling!r}")
+    K = action.shape[1]
+    if telling == "uniform":
+        return torch.full_like(action, 1 / K)
+    if telling == "true":
+        return action
+    partners = [k ^ 1 if k ^ 1 < K else max(0, k - 1) for k in range(K)]
+    return action @ torch.eye(K, device=action.device, dtype=action.dtype)[partners]
+
+
+class Retold(nn.Module):
+    """A conditioned network that is told the truth, nothing, or what is wrong: what its gain is to be compared with.
+
+    Args:
+        network: called with its inputs and an action [B K].
+        telling: what it is told of that, see `retold`.
+    """
+
+    def __init__(self, network: Any, telling: str) -> None:
+        super().__init__()
+        retold(torch.ones(1, 1), telling)
+        self.network, self.telling, self.num_actions = network, telling, network.num_actions
+        self.config: dict[str, Any] = {"network": network.config, "telling": telling}
+
+    @property
+    def role(self) -> Role:
+        return "oracle" if self.telling == "true" else "baseline"
+
+    @property
+    def input_frames(self) -> Sequence[int]:
+        """Of a network of trajectories."""
+        return self.network.input_frames
+
+    @property
+    def trained_on(self) -> Sequence[str]:
+        return self.network.trained_on
+
+    def forward(self, inputs: Tensor, action: Float[Tensor, "B K"]) -> Any:
+        """What the network says of its inputs, told `retold(action)`."""
+        return self.network(inputs, retold(action, self.telling))
 
 
 def zero_linear(inputs: int, outputs: int) -> nn.Linear:

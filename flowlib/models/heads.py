@@ -1,11 +1,13 @@
 """From a backbone's features to values for every pixel: torchvision's own heads, and one with a finer output.
 
-A head takes the backbone's features (a dict of [B C h w]) and the size (H, W) wanted, and gives [B channels H W].
+A head takes the backbone's features (a dict of [B C h w]) and the size (H, W) wanted, and gives [B channels H W]. It
+may be told to change its own features, just before its last convolution: that is where a condition comes in.
 Knows nothing of frames, pixels' units or losses.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 FINE_STRIDE = 4  # of the features called "skip"
+
+Change = Callable[[Tensor], Tensor]  # [B C h w] -> [B C h w]
 
 
 class CoarseHead(nn.Module):
@@ -26,9 +30,17 @@ class CoarseHead(nn.Module):
         self.classifier: Any = classifier
         self.takes_all_features = takes_all_features  # LRASPP's head reads two scales, the others one
 
-    def forward(self, features: dict[str, Tensor], size: tuple[int, int]) -> Tensor:
+    def forward(self, features: dict[str, Tensor], size: tuple[int, int], change: Change | None = None) -> Tensor:
         """[B channels H W] for features of a clip; values between cell centres are interpolated."""
-        coarse = self.classifier(features if self.takes_all_features else features["out"])
+        if change is None:
+            coarse = self.classifier(features if self.takes_all_features else features["out"])
+        else:
+            assert not self.takes_all_features, "two branches have no last features in common"
+            *layers, last = self.classifier
+            coarse = features["out"]
+            for layer in layers:
+                coarse = layer(coarse)
+            coarse = last(change(coarse))
         return F.interpolate(coarse.float(), size, mode="bilinear", align_corners=False)
 
     def last_layers(self) -> list[nn.Conv2d]:
@@ -57,13 +69,14 @@ class FineHead(nn.Module):
         self.predict = nn.Conv2d(width, channels, 3, padding=1)
         self.mixture = nn.Conv2d(width, 9 * FINE_STRIDE**2, 1)
 
-    def forward(self, features: dict[str, Tensor], size: tuple[int, int]) -> Tensor:
+    def forward(self, features: dict[str, Tensor], size: tuple[int, int], change: Change | None = None) -> Tensor:
         """[B channels H W]; edges as fine as a pixel."""
         context = self.reduce(self.context(features[self.context_name]))
         skip = self.skip(features["skip"])
         context = F.interpolate(context, skip.shape[-2:], mode="bilinear", align_corners=False)
         merged = self.merge(torch.cat([context, skip], dim=1))
-        fine = convex_upsample(self.predict(merged).float(), self.mixture(merged).float(), FINE_STRIDE)
+        values = self.predict(merged if change is None else change(merged))
+        fine = convex_upsample(values.float(), self.mixture(merged).float(), FINE_STRIDE)
         return fine[..., : size[0], : size[1]]  # sides that 4 does not divide were rounded up
 
     def last_layers(self) -> list[nn.Conv2d]:

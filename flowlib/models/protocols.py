@@ -163,6 +163,14 @@ class SeesTruth(Protocol):
 
 
 @runtime_checkable
+class TakesAction(Protocol):
+    """Is told the probabilities of so many actions [B K] as its second argument; 0 for a network that takes none."""
+
+    @property
+    def num_actions(self) -> int: ...
+
+
+@runtime_checkable
 class HasProvenance(Protocol):
     """Says in `weights` where its weights come from; its class takes an argument of that name, "none" for no file."""
 
@@ -228,6 +236,11 @@ def description_of(method: Any) -> dict[str, Any] | None:
 def trained_on(method: Any) -> tuple[str, ...]:
     """The videos that a method was fitted on, by fingerprint or name; empty if it doesn't say."""
     return tuple(method.trained_on or ()) if isinstance(method, Fitted) else ()
+
+
+def num_actions_of(method: Any) -> int:
+    """How many actions a method is to be told the probabilities of; 0 for one that takes none."""
+    return method.num_actions if isinstance(method, TakesAction) else 0
 
 
 def device_of(method: Any) -> torch.device:

@@ -20,7 +20,7 @@ from flowlib.hands.crop import axes, normalise
 from flowlib.hands.pca import PCAConfig, PosePCA, fit_pca
 from flowlib.hands.skeleton import FPHA_21, SKELETONS
 from flowlib.models.pose import PosePrediction
-from flowlib.models.protocols import device_of
+from flowlib.models.protocols import device_of, num_actions_of
 from flowlib.tasks.hand_pose.case import PoseCase
 from flowlib.tasks.hand_pose.metrics import METRICS, PoseAnswer, series_of
 from flowlib.tasks.hand_pose.pictures import READING, strip_of
@@ -41,14 +41,6 @@ class HasBasis(Protocol):
     @property
     def mean(self) -> Tensor: ...  # [3J]
     def set_basis(self, components: Tensor, mean: Tensor) -> None: ...
-
-
-@runtime_checkable
-class TakesAction(Protocol):
-    """A network that is called with crops and, if `num_actions` isn't 0, the probabilities of so many actions."""
-
-    @property
-    def num_actions(self) -> int: ...
 
 
 @runtime_checkable
@@ -338,11 +330,6 @@ def _frames(dataset: Any) -> tuple[Any, Any]:
         return dataset, slice(None)
     hands, frames = _frames(dataset.dataset)
     return hands, np.arange(len(hands))[frames][list(dataset.indices)]
-
-
-def num_actions_of(method: Any) -> int:
-    """How many actions a method is to be told the probabilities of; 0 for one that takes none."""
-    return method.num_actions if isinstance(method, TakesAction) else 0
 
 
 def _check_prediction(prediction: Any, batch: dict[str, Any]) -> None:

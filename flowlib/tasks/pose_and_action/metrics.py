@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Float
 
 from flowlib.hands.skeleton import Skeleton
-from flowlib.tasks.hand_pose.metrics import PoseAnswer, series_of
 from flowlib.tasks.hand_pose.metrics import METRICS as OF_POSES
+from flowlib.tasks.hand_pose.metrics import PoseAnswer, series_of
 from flowlib.tasks.protocol import MetricSpec, SeriesSpec
 
 PARTS = 20  # of a sequence's time, for curves over it

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 from torch.utils.data import default_collate
 
 from flowlib.clips import ClipSample
@@ -18,10 +19,12 @@ POINTWISE = {"tracks": 1, "visibility": 1, "queries": 0, "confidence": 1}  # nam
 
 
 class Frames(NamedTuple):
-    """Which frames of a clip a model sees, and which it predicts; None for all of the clip."""
+    """Which frames of a clip a model sees, and which it predicts, None for all of the clip; and of how many actions it
+    is told, 0 for none."""
 
     seen: tuple[int, ...]
     predicted: tuple[int, ...] | None
+    num_actions: int = 0
 
 
 def make_example(sample: Any, frames: Frames, *, confidence: bool = False) -> dict[str, Any]:
@@ -34,10 +37,11 @@ def make_example(sample: Any, frames: Frames, *, confidence: bool = False) -> di
 
     Returns:
         `images` uint8 [n 3 H W]; `tracks` [F N 2], `visibility` [F N] and `frames` [F] of the predicted frames;
-        `queries` [N 3]; the clip's `name`, if it has one; and `confidence` [F N] if it is asked for.
+        `queries` [N 3]; the clip's `name`, if it has one; `confidence` [F N] if it is asked for; and `action` [K] for
+        a model that takes one.
 
     Raises:
-        ValueError: points that are asked for later than in frame 0, or no confidence where it is asked for.
+        ValueError: points that are asked for later than in frame 0, or no confidence or action where it is asked for.
     """
     clip = ClipSample.of(sample)
     if clip.truth.queries[:, 0].any():
@@ -54,7 +58,26 @@ def make_example(sample: Any, frames: Frames, *, confidence: bool = False) -> di
         if clip.truth.confidence is None:
             raise ValueError(f"{clip.name}: expected tracks with a confidence, got some without; label with one")
         example["confidence"] = clip["confidence"][list(predicted)]
+    if frames.num_actions:
+        example["action"] = action_of(clip, frames.num_actions)
     return example | ({"name": clip.name} if isinstance(sample, ClipSample) or "clip" in sample else {})
+
+
+def action_of(clip: ClipSample, num_actions: int) -> Tensor:
+    """[K] What a model of so many actions is told of a clip.
+
+    Raises:
+        ValueError: the clip has no action, or one of another number of them.
+    """
+    if clip.action is None or len(clip.action) != num_actions:
+        got = "none" if clip.action is None else f"{len(clip.action)}"
+        raise ValueError(f"{clip.name}: expected probabilities of {num_actions} actions, as the model takes, got {got}")
+    return torch.from_numpy(clip.action)
+
+
+def uniform(num_actions: int) -> Tensor:
+    """[K] What a model is told where nobody knows the action."""
+    return torch.full((num_actions,), 1 / num_actions)
 
 
 def make_batch(examples: Sequence[dict[str, Any]]) -> dict[str, Any]:

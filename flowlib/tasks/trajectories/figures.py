@@ -11,7 +11,7 @@ from torch import nn
 
 from flowlib import warp
 from flowlib.colours import nice_limit
-from flowlib.models.protocols import TrajectoryPrediction, device_of
+from flowlib.models.protocols import TrajectoryPrediction, device_of, num_actions_of
 from flowlib.tasks.trajectories.batch import Frames, make_batch, make_example
 from flowlib.tracks import Tracks
 
@@ -27,12 +27,13 @@ def predict_clips(model: Any, dataset: Any, clips: int = 0) -> tuple[dict[str, A
 
     The batch has the truth in all frames of the clips, whatever the model predicts.
     """
-    frames = Frames(tuple(model.input_frames), None)
+    frames = Frames(tuple(model.input_frames), None, num_actions_of(model))
     examples = [make_example(dataset[i], frames) for i in range(clips or len(dataset))]
     batch = make_batch([{"name": str(i)} | example for i, example in enumerate(examples)])
     if isinstance(model, nn.Module):
         model.eval()
-    return batch, model(batch["images"].to(device_of(model))).on("cpu")
+    given = (batch[name].to(device_of(model)) for name in ("images", "action") if name in batch)
+    return batch, model(*given).on("cpu")
 
 
 def show_predictions(batch: dict[str, Any], prediction: TrajectoryPrediction) -> Figure:

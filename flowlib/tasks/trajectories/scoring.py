@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -16,9 +16,10 @@ from flowlib.clips import ClipSample, content_hash
 from flowlib.downloads import fetch_weights
 from flowlib.geometry import Size
 from flowlib.metrics import Lpips
-from flowlib.models.protocols import Predictor, SeesTruth, TrajectoryPrediction, device_of
+from flowlib.models.protocols import Predictor, SeesTruth, TrajectoryPrediction, device_of, num_actions_of
 from flowlib.tasks.protocol import Identity, MetricSpec, Results, SeriesSpec, Strip
 from flowlib.tasks.trajectories import pictures
+from flowlib.tasks.trajectories.batch import action_of, uniform
 from flowlib.tasks.trajectories.case import ScoringConfig, TrajectoryCase
 from flowlib.tasks.trajectories.metrics import METRICS, SERIES, TrajectoryAnswer
 from flowlib.tasks.trajectories.summary import summarise
@@ -28,11 +29,12 @@ __all__ = ["ScoringConfig", "TrajectoryCase", "TrajectoryEvaluation"]
 
 ALEXNET = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"  # torchvision's, named by its SHA-256
 OPTIONAL = ("log_scale", "futures", "weights", "radius", "path_radius")  # parts of a prediction
+Condition = Literal["true", "uniform"]
 WHOLE = 0.5  # of its points that a clip must show to stand for others
 
 
 class TrajectoryEvaluation:
-    """The evaluation half of `Task`, for a class that has the settings `scoring`."""
+    """The evaluation half of `Task`, for a class that has the settings `scoring` and `condition`."""
 
     name: ClassVar[str] = "trajectories"
     unit: ClassVar[str] = "clip"
@@ -50,10 +52,18 @@ class TrajectoryEvaluation:
     reading: ClassVar[str] = pictures.READING
 
     scoring: ScoringConfig
+    condition: Condition
+
+    def told(self, clip: ClipSample, num_actions: int) -> torch.Tensor:
+        """[K] What a model that takes an action is told of a clip."""
+        if self.condition == "uniform":
+            return uniform(num_actions)
+        return action_of(clip, num_actions)
 
     def score_settings(self) -> dict[str, Any]:
         # LPIPS's network is the same wherever its file lies, and another one where the file has other bytes.
-        return asdict(self.scoring) | {"lpips_weights": _lpips_content(self.scoring.lpips_weights)}
+        settings = asdict(self.scoring) | {"lpips_weights": _lpips_content(self.scoring.lpips_weights)}
+        return settings if self.condition == "true" else settings | {"condition": self.condition}
 
     def identify(self, dataset: Any, index: int, sample: Any) -> Identity:
         """The clip's key and video; its content is pictures, tracks and what is known of them."""
@@ -95,7 +105,9 @@ class TrajectoryEvaluation:
         if isinstance(method, SeesTruth):
             found = method.from_sample(case.sample)
         elif isinstance(method, Predictor):
-            found = method(case.sample.images(tuple(method.input_frames)).to(device_of(method)))
+            images, actions = case.sample.images(tuple(method.input_frames)), num_actions_of(method)
+            told = (self.told(case.sample, actions)[None],) if actions else ()
+            found = method(*(part.to(device_of(method)) for part in (images, *told)))
         else:
             raise ValueError(f"method {name!r}: expected input_frames and a call, got {type(method).__name__}")
         where, S = f"method {name!r}, clip {case.sample.name!r}", case.sample.truth.num_frames

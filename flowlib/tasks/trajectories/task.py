@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from flowlib.augmentation import AugmentConfig, augment
 from flowlib.clips import ClipSample
 from flowlib.dataset.about import shape_of
-from flowlib.models.protocols import HasConfig, Predictor, TrajectoryPrediction
+from flowlib.models.protocols import HasConfig, Predictor, TrajectoryPrediction, num_actions_of
 from flowlib.tasks.protocol import Task
-from flowlib.tasks.trajectories.batch import Frames, check_prediction, make_batch, make_example
+from flowlib.tasks.trajectories.batch import Frames, check_prediction, make_batch, make_example, uniform
 from flowlib.tasks.trajectories.figures import predict_clips, show_predictions
 from flowlib.tasks.trajectories.loss import SCALED, Loss, Targets, loss_sums, total_loss
-from flowlib.tasks.trajectories.scoring import ScoringConfig, TrajectoryEvaluation
+from flowlib.tasks.trajectories.scoring import Condition, ScoringConfig, TrajectoryEvaluation
 from flowlib.tracks import check_min_confidence
 
 if TYPE_CHECKING:
@@ -58,6 +58,8 @@ class TrajectoryTask(TrajectoryEvaluation, Task):
     confidence_weighted: bool = False  # weigh displacement's loss by the labels' confidence
     min_confidence: float = 0.0  # sightings whose label is less sure count for nothing; 0: all count
     scoring: ScoringConfig = field(default_factory=ScoringConfig)  # what is measured in an evaluation
+    condition: Condition = "true"  # what a model that takes an action is told: the clip's own, or 1/K everywhere
+    condition_dropout: float = 0.25  # in training only: share of clips of which it is told 1/K instead
 
     def __post_init__(self) -> None:
         if self.loss not in get_args(Loss):
@@ -65,6 +67,10 @@ class TrajectoryTask(TrajectoryEvaluation, Task):
         if not 0 < self.huber_delta < math.inf:
             raise ValueError(f"huber_delta: expected a number above 0, got {self.huber_delta!r}")
         check_min_confidence(self.min_confidence)
+        if self.condition not in get_args(Condition):
+            raise ValueError(f"condition: expected one of {', '.join(get_args(Condition))}, got {self.condition!r}")
+        if not 0 <= self.condition_dropout <= 1:
+            raise ValueError(f"condition_dropout: expected a share from 0 to 1, got {self.condition_dropout!r}")
         for name in ("visibility_weight", "target_scale"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name}: expected a number from 0 up, got {getattr(self, name)!r}")
@@ -88,6 +94,11 @@ class TrajectoryTask(TrajectoryEvaluation, Task):
             raise ValueError(f"{name}: expected clips with the pictures of all {S} frames, got {K} of them")
         if max(model.input_frames) >= S:
             raise ValueError(f"{name}: expected clips with the frames {tuple(model.input_frames)}, got {S} frames")
+        if (actions := num_actions_of(model)) and self.condition == "true":
+            try:
+                self.told(clip, actions)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from error
         if self._uses_confidence and clip.truth.confidence is None:
             used = "min_confidence" if self.min_confidence else "confidence_weighted"
             raise ValueError(f"{used}: expected labels with a confidence in {name}, got some without")
@@ -112,15 +123,20 @@ class TrajectoryTask(TrajectoryEvaluation, Task):
         return fit_target_scale(dataset, self.inputs(model), min_confidence=self.min_confidence)
 
     def inputs(self, model: nn.Module) -> Frames:
-        """The frames that a model sees, and those that it predicts."""
+        """The frames that a model sees, and those that it predicts, and how many actions it takes."""
         assert isinstance(model, Predictor), "see check"
-        return Frames(tuple(model.input_frames), tuple(model.frames) if isinstance(model, PredictsFrames) else None)
+        predicted = tuple(model.frames) if isinstance(model, PredictsFrames) else None
+        return Frames(tuple(model.input_frames), predicted, num_actions_of(model))
 
     def example(self, sample: Any, inputs: Frames, generator: torch.Generator | None) -> dict[str, Any]:
         """A clip, augmented if there is a generator; see `batch.make_example`."""
         if self.augment is not None and generator is not None:
             sample = augment(dict(sample), self.augment, generator)
-        return make_example(sample, inputs, confidence=self._uses_confidence)
+        example = make_example(sample, inputs._replace(num_actions=0), confidence=self._uses_confidence)
+        if actions := inputs.num_actions:
+            dropped = generator is not None and float(torch.rand((), generator=generator)) < self.condition_dropout
+            example["action"] = uniform(actions) if dropped else self.told(ClipSample.of(sample), actions)
+        return example
 
     def collate(self, examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Examples as one batch, padded where clips have different numbers of points."""
@@ -132,7 +148,7 @@ class TrajectoryTask(TrajectoryEvaluation, Task):
 
     def sums(self, network: nn.Module, batch: dict[str, Any], constants: Mapping[str, float]) -> Tensor:
         """[4] See `loss.loss_sums`."""
-        prediction = network(batch["images"])
+        prediction = network(*(batch[name] for name in ("images", "action") if name in batch))
         if not isinstance(prediction, TrajectoryPrediction):
             got = type(prediction).__name__
             raise ValueError(f"model: expected it to give a TrajectoryPrediction, got {got}")
@@ -165,7 +181,7 @@ class TrajectoryTask(TrajectoryEvaluation, Task):
         }
 
     def unchanged(self) -> TrajectoryTask:
-        return replace(self, augment=None)
+        return replace(self, augment=None, condition_dropout=0.0)
 
     def ideas(self, model: nn.Module) -> list[str]:
         config = model.config if isinstance(model, HasConfig) else {}
