@@ -4,6 +4,7 @@
 #   bash colab_setup.sh          in Colab, add to the running Python what it lacks; elsewhere, make .venv in the clone
 #   bash colab_setup.sh demo     ... then run notebooks 01 to 05 on the sample and say where the results are
 #   bash colab_setup.sh demo hands   ... then run notebooks 06 and 07 on synthetic hands, likewise
+#   bash colab_setup.sh docs     ... then build the documentation into site/
 #   bash colab_setup.sh test     ... then run the tests; what follows "test" goes to pytest
 #
 # Written for bash 3.2 and later, with nothing else but a Python, df, tee, grep and the like.
@@ -11,7 +12,7 @@ set -euo pipefail
 
 CLONE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)"
 VENV="$CLONE/.venv"
-EXTRAS="notebooks,parquet,ray,test,timm"
+EXTRAS="docs,notebooks,parquet,ray,test,timm"
 CANDIDATES="python3.13 python3.12 python3.11 python3"
 TELL_EVERY=10 # seconds between two lines while pip is silent
 NEEDED_GB=10 # on Linux: 6.6 for .venv with the CUDA libraries that PyTorch brings, 2.7 for downloads while unpacking
@@ -46,14 +47,16 @@ main() {
   case "$job" in
     setup) [ $# -eq 0 ] || die "expected nothing after \"$job\", got: $*" ;;
     demo) [ "${*:-hands}" = hands ] || die "expected nothing or hands after \"$job\", got: $*" ;;
+    docs) [ $# -eq 0 ] || die "expected nothing after docs, got: $*" ;;
     test) ;;
     -h | --help) usage && return ;;
-    *) die "expected nothing, demo or test, got: $job" ;;
+    *) die "expected nothing, demo, docs or test, got: $job" ;;
   esac
   set_up "$job"
   cd "$CLONE"
   case "$job" in
     demo) run_demo "demo${1:+_$1}" ;;
+    docs) build_docs ;;
     # Two processes, a file's tests in one of them, in the files' order: the long files lie in its middle.
     test) "$PYTHON" -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder "$@" ;;
   esac
@@ -76,7 +79,11 @@ set_up() {
   export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PIP_ROOT_USER_ACTION=ignore PIP_USER=0
   if in_colab; then
     PYTHON=python3
-    [ "$1" = test ] || EXTRAS=notebooks # JupyterLab, Ray and a browser's driver are for the tests alone
+    case "$1" in
+      test) ;;
+      docs) EXTRAS="docs,notebooks" ;;
+      *) EXTRAS=notebooks ;; # JupyterLab, Ray and a browser's driver are for the tests alone
+    esac
     stamped colab || install_in_colab
   else
     PYTHON="$VENV/bin/python"
@@ -305,6 +312,13 @@ run_notebook() {
   # A kernel warns that whoever is on this machine could listen: true of every notebook, and nothing to do about here.
   "$PYTHON" -m papermill "notebooks/$name.ipynb" "$EXECUTED/$name.ipynb" -p root "$ROOT" "$@" \
     2> >(grep -v 'running over TCP without encryption' >&2)
+}
+
+# ---------------------------------------------------------------------------------------------------- the documentation
+
+build_docs() {
+  NO_MKDOCS_2_WARNING=1 "$PYTHON" -m mkdocs build --strict
+  say "the documentation, to look at in a browser: $CLONE/site/index.html"
 }
 
 main "$@"

@@ -147,9 +147,8 @@ def main() -> None:
         steps=args.steps, batch_size=20, optimizer="amsgrad", weight_decay=0.0, learning_rate=3e-3, clip="none",
         schedule="constant", validate_every=100, save_every=500, device="cpu", num_workers=0,
     )  # fmt: skip
-    changes = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in json.loads(args.actions).items()
-    }
+    given = json.loads(args.actions).items()
+    changes: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in given}
     result: dict[str, Any] = {"accuracy": {}}
     for seed in args.seeds:
         hands = SyntheticHands(SyntheticConfig(seed=seed, actions=ActionConfig(**changes)))

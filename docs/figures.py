@@ -110,26 +110,31 @@ def prediction() -> Figure:
     chosen = np.flatnonzero(seen & moves)
     drawn = chosen[(np.indices((48, 48)).sum(axis=0).ravel()[chosen] % 2) == 0]  # every other, as on a chessboard
     reached = np.percentile(truth.tracks[LAST, chosen, 1], 2)
-    figure, axes = plt.subplots(1, 5, figsize=(15, 4.0), layout="constrained")
+    figure, axes = plt.subplots(1, 5, figsize=(11.5, 3.35), layout="constrained")
     figure.get_layout_engine().set(wspace=0.01, w_pad=0.03)
     seconds = 2 / 25
     for ax, frame in zip(axes[:2], INPUTS):
-        picture(ax, frames[frame], f"given: {'first' if frame == 0 else 'second'} picture", f"{frame * seconds:.2f} s")
+        picture(ax, frames[frame], "given", f"at {frame * seconds:.2f} s")
     for ax, (name, predictor) in zip(axes[2:4], predictors().items()):
         answer = ask(predictor, frames)
         predicted = ends(answer, truth)
         error = np.linalg.norm(predicted[LAST] - truth.tracks[LAST], axis=-1)[chosen].mean()
         rebuilt = rebuild(frames[0], answer.displacement[0, LAST].numpy(), fill="frame").frame
-        picture(ax, rebuilt, f"predicted: {name}", f"{LAST * seconds:.2f} s: {error:.0f} px off")
+        picture(
+            ax,
+            rebuilt,
+            "flowlib predicts" if name == "flowlib" else name,
+            f"at {LAST * seconds:.2f} s: {error:.0f} px off",
+        )
         paths(ax, predicted[:, drawn], ORANGE)
         print(f"prediction: {name} is {error:.1f} px off at the {len(chosen)} points that moved")
-    picture(axes[4], frames[LAST], "what happened", f"{LAST * seconds:.2f} s")
+    picture(axes[4], frames[LAST], "what happened", f"at {LAST * seconds:.2f} s")
     paths(axes[4], truth.tracks[:, drawn], BLUE)
     for ax in axes:
         ax.set_xlim(90, 410)  # where the person is
     for ax in axes[2:]:
         ax.axhline(reached, color="white", linewidth=1.2, linestyle=(0, (4, 3)))
-    axes[4].text(405, reached - 5, "as high as they got", color="white", fontsize=9.5, ha="right", va="bottom")
+    axes[4].text(404, reached - 6, "as high as they got", color="white", fontsize=8.5, ha="right", va="bottom")
     return figure
 
 
@@ -148,11 +153,11 @@ def paths(ax: Axes, tracks: np.ndarray, colour: np.ndarray) -> None:
 def labels() -> Figure:
     """A grid of points, followed through a clip, and the same as a field of every pixel."""
     frames, truth = clip(str(SAMPLE / "basketball.mp4"), 8, 1, grid=28)
-    figure, axes = plt.subplots(1, 3, figsize=(15, 3.3), layout="constrained")
+    figure, axes = plt.subplots(1, 3, figsize=(11, 2.6), layout="constrained")
     picture(axes[0], frames[0], "frame 0", "28 × 28 points, each the middle of a cell")
     start = position_colours(truth.queries[:, 1:], frames.shape[1:3]) / 255
-    axes[0].scatter(*truth.queries[:, 1:].T, s=9, c=start, linewidths=0)
-    tracks_over_frame(frames[LAST], truth, size=3.5, ax=axes[1])
+    axes[0].scatter(*truth.queries[:, 1:].T, s=5, c=start, linewidths=0)
+    tracks_over_frame(frames[LAST], truth, size=2.6, ax=axes[1])
     hidden = 100 * (1 - truth.visibility[LAST].mean())
     picture(axes[1], frames[LAST], f"tracks until frame {LAST}", f"hollow: lost or hidden by then, {hidden:.0f} %")
     field = densify(truth, LAST, frames.shape[1:3])
@@ -164,7 +169,7 @@ def labels() -> Figure:
 
 def pixels() -> Figure:
     """Where a pixel is: whole numbers are centres, and rescaling keeps them right."""
-    figure, axes = plt.subplots(1, 2, figsize=(12, 3.6), layout="constrained", width_ratios=(2, 1))
+    figure, axes = plt.subplots(1, 2, figsize=(9, 2.9), layout="constrained", width_ratios=(2, 1))
     large, small = (4, 8), (2, 4)
     points = np.array([[1.0, 1.0], [5.0, 2.0]])
     box = {"boxstyle": "round,pad=0.2", "fc": "white", "ec": "none", "alpha": 0.85}
@@ -173,13 +178,13 @@ def pixels() -> Figure:
         drawn = rescale_points(points, large, size)
         ax.imshow(np.indices(size).sum(axis=0) % 2, cmap="Greys", vmin=-2, vmax=12)
         ax.scatter(*cell_grid(size, H, W).T, s=10, color="#5b5f6b", zorder=2)
-        ax.scatter(*drawn.T, s=130, color=[ORANGE, BLUE], zorder=3)
+        ax.scatter(*drawn.T, s=90, color=[ORANGE, BLUE], zorder=3)
         for (x, y), colour in zip(drawn, ("#b45309", "#1f6fb4")):
             words: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "weight": "bold"}
-            ax.annotate(f"({x:g}, {y:g})", (x, y), (0, 15), color=colour, bbox=box, **words)
+            ax.annotate(f"({x:g}, {y:g})", (x, y), (0, 11), color=colour, fontsize=9, bbox=box, **words)
         left, right, bottom, top = frame_extent(size)
         ax.set(xlim=(left, right), ylim=(bottom, top), xticks=range(W), yticks=range(H), xlabel="x", ylabel="y")
-        ax.set_title(f"{H}×{W} pixels: x from 0 to {W - 1}, y from 0 to {H - 1}", fontsize=12, weight="bold")
+        ax.set_title(f"{H}×{W} pixels: x from 0 to {W - 1}", fontsize=12, weight="bold")
         ax.spines[:].set_visible(False)
     return figure
 
@@ -190,7 +195,8 @@ def two_frames() -> Figure:
     model = predictors()["flowlib"]
     flow, answer = model.flow(frames[0], frames[INPUTS[-1]]), ask(model, frames)
     said = answer.displacement[0, LAST].numpy()
-    figure, axes = plt.subplots(1, 4, figsize=(15, 2.9), layout="constrained")
+    figure, grid = plt.subplots(2, 2, figsize=(9, 6.0), layout="constrained")
+    axes = grid.ravel()
     picture(axes[0], frames[INPUTS[-1]], "given: frames 0 and 3", "frame 3 is shown")
     for ax, field, title, text in (
         (axes[1], flow, "optical flow between them", "what has moved so far"),
@@ -212,7 +218,8 @@ def rebuilding() -> Figure:
     bare, filled = (rebuild(frames[0], field, fill=fill) for fill in ("none", "frame"))
     shown = np.where(bare.covered[..., None], bare.frame, np.uint8(185))
     score = frame_metrics(frames[LAST], bare.frame, {"covered": bare.covered})["psnr_covered"]
-    figure, axes = plt.subplots(1, 4, figsize=(15, 2.75), layout="constrained")
+    figure, grid = plt.subplots(2, 2, figsize=(9, 5.9), layout="constrained")
+    axes = grid.ravel()
     picture(axes[0], frames[0], "frame 0")
     empty = 100 * (1 - bare.covered.mean())
     picture(axes[1], shown, "its pixels moved by the labels", f"grey: nothing came there, {empty:.0f} %")
@@ -228,15 +235,15 @@ def horizon() -> Figure:
     firsts = [(name, first) for name, last in (("basketball", 310), ("bikes", 230)) for first in range(0, last, 16)]
     for name, first in firsts:
         frames, truth = clip(str(SAMPLE / f"{name}.mp4"), first, 2, size=(180, 320))
-        if truth.visibility.mean() < 0.4:
-            continue  # nothing left to measure on
+        if truth.visibility[LAST].mean() < 0.3:
+            continue  # too little left to measure on
         for method, predictor in methods.items():
             error = np.linalg.norm(ends(ask(predictor, frames), truth) - truth.tracks, axis=-1)
             errors[method].append(np.array([error[s, truth.visibility[s]].mean() for s in range(LAST + 1)]))
     curves = {name: np.mean(values, axis=0) for name, values in errors.items()}
     ends_at = {name: round(float(curve[-1]), 2) for name, curve in curves.items()}
     print(f"horizon: {len(errors['flowlib'])} clips; mean error in frame {LAST}, px: {ends_at}")
-    figure, ax = plt.subplots(figsize=(8, 3.6), layout="constrained")
+    figure, ax = plt.subplots(figsize=(8, 3.4), layout="constrained")
     error_by_frame(curves, label="mean error, px of 180×320", axis="frame of the clip; 0 and 3 are given", ax=ax)
     ax.axvspan(0, 3, color="#8a8f9c", alpha=0.15, linewidth=0)
     return figure

@@ -37,6 +37,7 @@ ROOMS = sorted(
 )
 PICTURE = re.compile(r'<picture>\s*<source [^>]*srcset="([^"]+)">\s*<img src="([^"]+)" alt="([^"]+)">\s*</picture>')
 LINK = re.compile(r"(?P<image>!?)\[(?P<words>[^\]]*)\]\((?P<target>[^)\s]+)\)")
+RAW = re.compile(r"https://raw\.githubusercontent\.com/[^/]+/[^/]+/[^/]+/docs/")  # see flowlib.notebook_files
 FENCE = re.compile(r"^```.*?^```", re.M | re.S)
 
 
@@ -61,7 +62,7 @@ def _filled(nav: Any, made: dict[str, list[Any]]) -> Any:
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are made of other files, and the notebooks to download."""
-    contents = {page: (CLONE / source).read_text() for page, source in INCLUDED.items()}
+    contents = {page: RAW.sub("docs/", (CLONE / source).read_text()) for page, source in INCLUDED.items()}
     contents |= {f"notebooks/{path.stem}.md": notebook(path) for path in NOTEBOOKS}
     contents |= {f"reference/{path.stem}.md": reference(path) for path in ROOMS}
     contents["reference/command_line.md"] = command_line()
@@ -106,7 +107,7 @@ def command_line() -> str:
     for name in COMMANDS:
         with redirect_stdout(io.StringIO()) as said, suppress(SystemExit):
             main([*name.split(), "--help"])
-        told.append(f"## flowlib {name}\n\n```text\n{said.getvalue().strip()}\n```")
+        told.append(f"## flowlib {name}\n\n```console\n{said.getvalue().strip()}\n```")
     return "\n\n".join(told)
 
 
@@ -133,6 +134,8 @@ def _linked(found: re.Match[str], source: str, page: str, files: Files) -> str:
     there = next((made for made, original in INCLUDED.items() if original == path), "")
     if path.startswith("notebooks/") and page != f"{path.removesuffix('.ipynb')}.md":
         there = path.replace(".ipynb", ".md")
+    if path.startswith("flowlib/") and path.endswith(".py"):
+        there = f"reference/{Path(path).parts[1].removesuffix('.py')}.md"
     there = there or (path.removeprefix("docs/") if files.get_file_from_path(path.removeprefix("docs/")) else "")
     if there:
         relative = posixpath.relpath(there, posixpath.dirname(page) or ".")

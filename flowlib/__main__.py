@@ -309,7 +309,8 @@ class Predict(WithModel):
     def __call__(self) -> None:
         from flowlib.own_pictures import predict
 
-        model, size = None, (self.height, self.width) if self.height else None
+        model: Any = None
+        size = (self.height, self.width) if self.height else None
         if self.run or self.checkpoint:
             model, _ = self.model()
         elif (self.flow, self.flow_weights) != ("dis", ""):

@@ -1,6 +1,7 @@
-"""What the notebook of actions shows and compares: data sets by where poses come from, noise, three ways of one LSTM.
+"""What the notebook of actions shows and compares: data sets by where they come from, noise, three ways of one LSTM.
 
-Each function takes sequences of hands (and methods that name their actions) and returns a figure, a table or text.
+Each function takes sequences of hands or tracks (and methods that name their actions) and returns a figure, a table or
+text.
 """
 
 from __future__ import annotations
@@ -23,9 +24,13 @@ from flowlib.hands.published import published
 from flowlib.models.action_baselines import LastFrame, Majority, NearestSequence
 from flowlib.models.actions import MODES, ActionLSTM, pad
 from flowlib.plots import Axes, learning_curves
+from flowlib.progress import Progress
+from flowlib.sources import write_actions
+from flowlib.synthetic import ACTIONS
 from flowlib.tasks.action import ActionTask, training_set
 from flowlib.tasks.action.metrics import calibration_error, class_accuracy, mcnemar, wilson
 from flowlib.tasks.action.task import MEAN_LENGTH
+from flowlib.tasks.action.tracks import TrackConfig, TrackSequences, track_videos
 from flowlib.tasks.hand_pose import PoseTask
 from flowlib.tasks.pose_and_action import PosedSequences, predict_poses
 from flowlib.training import TrainConfig, run_experiments
@@ -40,12 +45,57 @@ PUBLISHED_DRIFT = (
     (100, 1e-3),
 )  # (epochs, difference up to there), laboratory notes of hsed/fyp
 KINDS = ("anew in every frame", "alike in all frames")  # noise on joints
-Sequences = HandSequences | PosedSequences | TruePoses
+Hands = HandSequences | PosedSequences | TruePoses
+Sequences = Hands | TrackSequences
+SOURCES = ("hands", "tracks")
+
+
+def open_sequences(
+    source: str, store: str | Path, *, poses: str = "truth", runs: str | Path | None = None, max_frames: int = 0,
+    folder: str | Path = "", scenes: int = 30, tracker: str = "lucas_kanade", seed: int = 0, device: str = "auto",
+) -> tuple[Sequences, Sequences, Sequences]:  # fmt: skip
+    """The sequences to train on, to validate on and to test on, of hands (`open_actions`) or of videos' tracks.
+
+    Args:
+        source: "hands" or "tracks".
+        store, poses, runs, max_frames: as `open_actions`; of tracks, `store` is where they are kept, and 64 frames the
+            most if `max_frames` is 0.
+        folder: of videos, a folder for each class; "" for the built-in motions, rendered in `store`.
+        scenes: of the built-in motions, each with all of them.
+        tracker: one of `trackers.NAMES`.
+        seed: of the splits of videos.
+        device: for the tracker.
+
+    Raises:
+        As `open_actions` and `track_videos`; ValueError: another source.
+    """
+    if source not in SOURCES:
+        raise ValueError(f"source: expected one of {', '.join(SOURCES)}, got {source!r}")
+    if source == "hands":
+        return open_actions(store, poses, runs=runs, max_frames=max_frames)
+    store, actions = Path(store).expanduser(), () if folder else ACTIONS
+    videos = folder or write_actions(store / "videos", count=scenes, progress=Progress)
+    config = TrackConfig(tracker=tracker)
+    config = replace(config, max_frames=max_frames) if max_frames else config
+    tracked = track_videos(
+        videos, store / "sequences", config, actions=actions, seed=seed, device=device, progress=Progress
+    )
+    print(tracked.describe())
+    return TrackSequences(tracked, "train"), TrackSequences(tracked, "val"), TrackSequences(tracked, "test")
+
+
+def action_net(train: Any, **options: Any) -> ActionLSTM:
+    """A network for the sequences of `train`, see `open_sequences`: as many inputs and actions, and of hands their
+    skeleton; with further arguments of `ActionLSTM`."""
+    if isinstance(train, TrackSequences):
+        return ActionLSTM(train.inputs, len(train.actions), **options)
+    joints = train.skeleton.num_joints
+    return ActionLSTM(3 * joints, len(train.actions), skeleton=train.skeleton.name, **options)
 
 
 def open_actions(
     store: str | Path, poses: str = "truth", *, runs: str | Path | None = None, max_frames: int = 0
-) -> tuple[Sequences, Sequences, Sequences]:
+) -> tuple[Hands, Hands, Hands]:
     """The sequences to train on, to validate on and to test on, with true poses or those that a network finds.
 
     Args:
@@ -186,6 +236,17 @@ class NoiseCurve:
                     f"| {kind} | {mm:.1f} | {right} of {count} | {right / count:.3f} [{low:.3f}, {high:.3f}] |"
                 )
         return "\n".join(lines)
+
+
+def noise_of(
+    model: nn.Module, task: ActionTask, sequences: Sequences, levels: str, folder: str | Path, seed: int = 0
+) -> NoiseCurve | None:
+    """`noise_curve` on the true joints of sequences of hands; None, and a word of it, for tracks, which have none."""
+    if isinstance(sequences, TrackSequences):
+        print("no joints to move: tracks come with the errors of their tracker")
+        return None
+    truth = sequences.truth if isinstance(sequences, PosedSequences) else sequences
+    return noise_curve(model, task, truth, levels, folder, seed)
 
 
 def noise_curve(

@@ -114,7 +114,17 @@ class _Draw:
 
 
 def flip(sample: Sample, axis: str) -> ClipSample:
-    """Mirror a clip: axis "x" swaps left and right, "y" top and bottom."""
+    """Mirror a clip: axis "x" swaps left and right, "y" top and bottom.
+
+    >>> import numpy as np
+    >>> from flowlib.clips import Clip
+    >>> from flowlib.tracks import Tracks
+    >>> frames = np.zeros((2, 8, 16, 3), np.uint8)
+    >>> truth = Tracks.still(np.array([[0, 3.0, 2.0]]), num_frames=2)
+    >>> mirrored = flip(ClipSample(Clip.named("a clip", frames), frames, truth), "x")
+    >>> mirrored["tracks"][:, 0].tolist()  # 3 pixels from the left become 3 from the right
+    [[12.0, 2.0], [12.0, 2.0]]
+    """
     if axis not in ("x", "y"):
         raise ValueError(f"axis: expected 'x' or 'y', got {axis!r}")
     sample = ClipSample.of(sample)

@@ -339,6 +339,12 @@ class ClipList(HoldsClips, Sequence[ClipSample]):
 
     Raises:
         ValueError: no clip is as long as `num_frames` asks for, or it or `frame_step` isn't a number from 1 on.
+
+    >>> frames, queries = np.zeros((8, 24, 32, 3), np.uint8), np.array([[0, 3.0, 4.0]])
+    >>> sample = ClipSample(Clip.named("a clip", frames), frames, Tracks.still(queries, 8))
+    >>> dataset = ClipList([sample], num_frames=4)
+    >>> len(dataset), dataset[0]["tracks"].shape
+    (2, torch.Size([4, 1, 2]))
     """
 
     def __init__(

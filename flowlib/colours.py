@@ -95,7 +95,11 @@ def direction_table(side: int = 33) -> UInt8[np.ndarray, "side side 3"]:
 
 
 def nice_limit(values: np.ndarray, percentile: float = 98) -> float:
-    """A round number that nearly all `values` stay under, for the end of a colour scale; 1 where nothing moves."""
+    """A round number that nearly all `values` stay under, for the end of a colour scale; 1 where nothing moves.
+
+    >>> nice_limit(np.array([0.0, 3.1, 7.3]))
+    8.0
+    """
     values = np.asarray(values, np.float64)
     top = float(np.percentile(values, percentile)) if values.size else 0.0
     if top < 1e-3:

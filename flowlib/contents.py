@@ -45,6 +45,9 @@ def write_contents(workspace: Workspace) -> Path:
 
     Raises:
         OSError: the workspace can't be written.
+
+    >>> write_contents(Workspace("example")).name
+    'index.html'
     """
     root = workspace.root
     sections = {

@@ -16,6 +16,9 @@ def pick_device(name: str) -> torch.device:
 
     Raises:
         ValueError: no name of a device, or of one that is not here.
+
+    >>> pick_device("cpu")
+    device(type='cpu')
     """
     import torch
 

@@ -51,6 +51,11 @@ class DISFlow:
 
     Args:
         preset: "ultrafast", "fast" or "medium", the most exact one.
+
+    >>> from flowlib.synthetic import synthetic_clip
+    >>> frames, _ = synthetic_clip(num_frames=4, size=(48, 64), seed=0)
+    >>> DISFlow()(frames[0], frames[1]).shape
+    (2, 48, 64)
     """
 
     def __init__(self, preset: Literal["ultrafast", "fast", "medium"] = "medium") -> None:

@@ -67,7 +67,11 @@ def cell_grid(size: Size, rows: int, columns: int | None = None) -> np.ndarray:
 
 
 def pixel_grid(size: Size) -> np.ndarray:
-    """The (x, y) of every pixel centre of a frame: float32 [H W 2]."""
+    """The (x, y) of every pixel centre of a frame: float32 [H W 2].
+
+    >>> pixel_grid((2, 3))[1].tolist()
+    [[0.0, 1.0], [1.0, 1.0], [2.0, 1.0]]
+    """
     height, width = size
     return cell_grid(size, height, width).reshape(height, width, 2)
 
@@ -82,7 +86,11 @@ def frame_extent(size: Size) -> tuple[float, float, float, float]:
 
 
 def inside(xy: Points, size: Size) -> Points:
-    """Which points lie on the frame, its border pixels' outer halves included: xy [... 2] -> bool [...]."""
+    """Which points lie on the frame, its border pixels' outer halves included: xy [... 2] -> bool [...].
+
+    >>> inside(np.array([[-0.4, 1.0], [4.0, 1.0]]), (3, 4)).tolist()
+    [True, False]
+    """
     left, right, bottom, top = frame_extent(size)
     x, y = xy[..., 0], xy[..., 1]
     return (x >= left) & (x <= right) & (y >= top) & (y <= bottom)
@@ -313,6 +321,11 @@ def bilinear_sample(
 
     Returns:
         [B C N]; differentiable in both arguments.
+
+    >>> import torch
+    >>> image = torch.tensor([[0.0, 10.0], [20.0, 30.0]])[None, None]
+    >>> bilinear_sample(image, torch.tensor([[[0.5, 0.0], [1.0, 1.0]]])).flatten().tolist()
+    [5.0, 30.0]
     """
     import torch.nn.functional as F
 

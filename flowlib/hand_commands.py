@@ -206,7 +206,7 @@ def make_hands_action() -> type:
             train, validation, test = open_actions(store, self.poses, runs=runs, max_frames=self.max_frames)
             torch.manual_seed(self.config.seed)
             options = ("hidden", "layers", "attention", "mode", "features", "components")
-            shape = {name: vars(self)[name] for name in options} | {"skeleton": train.skeleton.name}
+            shape: dict[str, Any] = {name: vars(self)[name] for name in options} | {"skeleton": train.skeleton.name}
             model = ActionLSTM(3 * train.skeleton.num_joints, len(train.actions), **shape)
             learned: dict[str, Any] = {"noise": self.train_noise, "intervals": self.intervals}
             task = ActionTask(actions=tuple(train.actions), partners=self.partners, **learned)

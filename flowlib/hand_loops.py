@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from flowlib.hands.augment import HandAugment
 from flowlib.hands.crop import CropConfig
 from flowlib.hands.dataset import HandFrames, HandSequences
 from flowlib.models.actions import ActionLSTM
-from flowlib.models.loops import Chain, Feedback, Loop, Norm, Told, TwoPass
+from flowlib.models.loops import Chain, Feedback, Loop, Norm, Telling, Told, TwoPass
 from flowlib.models.pose import PoseNet
 from flowlib.models.protocols import device_of
 from flowlib.plots import Axes, error_by_frame, heat_map
@@ -55,9 +55,9 @@ CONDITIONINGS: dict[str, dict[str, Any]] = {
     "FiLM residual, linear": {"film": ("residual", "linear")},
     "FiLM residual, linear, output": {"film": ("residual", "linear", "output")},
 }
-ORACLES = {"true": "true action", "wrong": "partner's action"}
 UNTRAINED = " (untrained)"
 ALPHAS = (0.2, 0.02, 0.002, 0.0002)
+RATES = (3e-3, 3e-4, 3e-5, 3e-6)
 NORMS = ("train", "no dropout", "norms frozen", "frozen")
 LISTED = ("run", "status", "steps", "true_mm", "uniform_mm", "true_hidden_mm", "uniform_hidden_mm", "best_joint_score")
 LISTED += ("validation_mpjpe", "validation_nll", "validation_accuracy")
@@ -112,8 +112,8 @@ class LoopConfig:
 
     def pose_task(self, weight: float = 0.1) -> PoseTask:
         """The task of a pose net, hidden joints weighed so much."""
-        dropout = {"condition_dropout": self.condition_dropout}
-        return PoseTask(loss="joints", hidden_weight=weight, augment=self.augment, pca_augment=self.augment, **dropout)
+        changed: dict[str, Any] = {"augment": self.augment, "pca_augment": self.augment}
+        return PoseTask("joints", weight, condition_dropout=self.condition_dropout, **changed)
 
     @property
     def joint_task(self) -> JointTask:
@@ -187,33 +187,56 @@ class Nets:
     Attributes:
         first: a plain pose net. other: another one, of other first weights.
         second: a conditioned one.
-        action: an action net trained on poses of people that the pose net hadn't seen.
-        attentive: one with attention, or None.
-        others: action nets by what else they were trained on: poses "in the fold", "true" ones.
+        action: the action net that names most actions of the validation people right.
+        learned_from: the poses that it was trained on: "out of fold", "in the fold" or "true"; or a run.
+        attentive: one with attention, trained on the same, or None.
+        others: action nets by the poses that they were trained on instead.
+        accuracy: on validation people, by what action nets were trained on.
     """
 
     first: PoseNet
     other: PoseNet
     second: PoseNet
     action: ActionLSTM
-    attentive: ActionLSTM | None
-    others: Mapping[str, ActionLSTM]
+    learned_from: str
+    attentive: ActionLSTM | None = None
+    others: Mapping[str, ActionLSTM] = field(default_factory=dict)
+    accuracy: Mapping[str, float] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        size = {
-            name: sum(p.numel() for p in getattr(self, name).parameters()) for name in ("first", "second", "action")
-        }
-        return "; ".join(f"{name} net: {count:,} parameters" for name, count in size.items())
+        nets = {"pose": self.first, "conditioned pose": self.second, "action": self.action}
+        size = {name: sum(parameter.numel() for parameter in net.parameters()) for name, net in nets.items()}
+        told = [f"{name} net: {count:,} parameters" for name, count in size.items()]
+        right = [f"{share:.1%} with one that learned from {name} poses" for name, share in self.accuracy.items()]
+        names = ["actions of validation people named right: " + ", ".join(right)] if right else []
+        return "; ".join([*told, *names, f"taken: {self.learned_from}"])
 
 
 # ------------------------------------------------------------------------------------------------------- training
 
 
+def run_of(config: LoopConfig, part: str, runs: str | Path) -> Path:
+    """The folder of one of the trainings, such as "second" or "loop_chain"."""
+    return run_folder(f"{config.name}_{part}", Path(runs).expanduser())
+
+
+def split_words(text: str) -> tuple[str, ...]:
+    """Words from a parameter's text, by comma.
+
+    >>> split_words("chain, two_pass,")
+    ('chain', 'two_pass')
+    """
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
 def train_net(model: nn.Module, task: Task, train: Any, validation: Any, config: TrainConfig, runs: str | Path) -> Any:
     """Train a network, or go on with the run of that name, and give its best weights in evaluation mode."""
     run = fit(model, task, train, validation, config, folder=run_folder(config.name, Path(runs).expanduser()))
-    device = "cpu" if config.device == "cpu" else "auto"
-    return load_checkpoint(run.best, device=device)[0]
+    return load_checkpoint(run.best, device=_device(config))[0]
+
+
+def _device(config: TrainConfig) -> str:
+    return "cpu" if config.device == "cpu" else "auto"
 
 
 def load_pose(hands: LoopHands, runs: str | Path, run: str) -> PoseNet:
@@ -324,8 +347,8 @@ def train_actions(
     config: TrainConfig,
     runs: str | Path,
     folder: str | Path,
-) -> dict[str, ActionLSTM]:
-    """An action net for each kind of training poses; all are validated on what `pose` says of validation people.
+) -> dict[str, tuple[ActionLSTM, float]]:
+    """An action net for each kind of training poses, and its accuracy on what `pose` says of validation people.
 
     Args:
         hands: the sequences.
@@ -341,7 +364,8 @@ def train_actions(
         train = hands.train if given is None else PosedSequences(hands.train, given)
         torch.manual_seed(config.seed)
         named = replace(config, name=f"{config.name}_{name.replace(' ', '_')}")
-        nets[name] = train_net(make_net(), task, train, validation, named, runs)
+        run = fit(make_net(), task, train, validation, named, folder=run_folder(named.name, Path(runs).expanduser()))
+        nets[name] = load_checkpoint(run.best, device=_device(config))[0], run.best_score
     return nets
 
 
@@ -369,10 +393,9 @@ def train_nets(
     """
     pose = train_pose_nets(hands, config, runs, pose_run)
     if action_run:
-        return Nets(*pose, load_action(hands, runs, action_run), None, {})
-    actions = train_action_nets(hands, config, pose[0], runs, Path(runs).expanduser() / f"{config.name}_poses")
-    action, attentive = actions.pop("out of fold"), actions.pop("attention", None)
-    return Nets(*pose, action, attentive, actions)
+        return Nets(*pose, load_action(hands, runs, action_run), f"the run {action_run!r}")
+    folder = Path(runs).expanduser() / f"{config.name}_poses"
+    return Nets(*pose, *train_action_nets(hands, config, pose[0], runs, folder))
 
 
 def train_pose_nets(
@@ -411,9 +434,12 @@ def train_pose_nets(
 
 def train_action_nets(
     hands: LoopHands, config: LoopConfig, pose: PoseNet, runs: str | Path, folder: str | Path
-) -> dict[str, ActionLSTM]:
-    """Action nets by what they were trained on: poses "out of fold", "in the fold" (as `pose` has them of people that
-    it has learned), "true" ones; and one with "attention", out of fold.
+) -> tuple[ActionLSTM, str, ActionLSTM | None, dict[str, ActionLSTM], dict[str, float]]:
+    """Action nets trained on poses "out of fold", "in the fold" (as `pose` has them of people that it has seen) and
+    "true" ones; the best on validation people is taken.
+
+    Poses in the fold are like those of other people as far as `pose` has learned nothing by heart; those out of fold
+    come from nets that saw fewer people. Which is the better teacher is for the validation to say.
 
     Args:
         hands: the sequences.
@@ -421,23 +447,30 @@ def train_action_nets(
         pose: the net whose poses of other people they will be given.
         runs: the folder of the runs.
         folder: where predicted poses are kept.
+
+    Returns:
+        The rest of `Nets`: action, learned_from, attentive, others, accuracy.
     """
     steps = config.training("fold", config.fold_steps, config.batch_size)
     poses = out_of_fold(hands, config.folds, config.pose_net, config.pose_task(), steps, runs, folder)
     task = ActionTask(hands.train.actions, partners=hands.num_actions % 2 == 0, offset=config.offset)
     quick = {"learning_rate": 3e-3, "optimizer": "amsgrad", "validate_every": 20}
-    steps = config.training("action", config.action_steps, 20, **quick)
+    rest = task, config.training("action", config.action_steps, 20, **quick), runs, folder
     inputs = 3 * hands.train.skeleton.num_joints
 
     def make_net(attention: str = "none") -> ActionLSTM:
         return ActionLSTM(inputs, hands.num_actions, hidden=config.hidden, attention=attention)
 
     kinds = {"out of fold": poses, "in the fold": predict_poses(pose, hands.train, folder), "true": None}
-    nets = train_actions(hands, kinds, pose, make_net, task, steps, runs, folder)
-    if config.attention == "none":
-        return nets
-    attentive = {"attention": poses}
-    return nets | train_actions(hands, attentive, pose, lambda: make_net(config.attention), task, steps, runs, folder)
+    found = train_actions(hands, kinds, pose, make_net, *rest)
+    accuracy = {name: score for name, (_, score) in found.items()}
+    taken = max(accuracy, key=lambda name: accuracy[name])
+    attentive = None
+    if config.attention != "none":
+        name = f"attention {taken}"
+        attended = train_actions(hands, {name: kinds[taken]}, pose, lambda: make_net(config.attention), *rest)
+        attentive, accuracy[f"{taken} (attention)"] = attended[name]
+    return found[taken][0], taken, attentive, {n: net for n, (net, _) in found.items() if n != taken}, accuracy
 
 
 # --------------------------------------------------------------------------------------------- loops and controls
@@ -459,18 +492,31 @@ def glue(
     """
     if unknown := [kind for kind in kinds if kind not in KINDS]:
         raise ValueError(f"loops: expected kinds among {', '.join(KINDS)}, got {unknown[0]!r}")
-    two = {"eta": eta, "zeta": zeta}
+
+    def copies(*names: str) -> list[Any]:
+        # A loop says which of its parts take gradients, so no two may share any.
+        return [copy.deepcopy(getattr(nets, name)) for name in names]
+
+    two = {"eta": eta, "zeta": zeta, **options}
     made: dict[str, Loop] = {}
     if "chain" in kinds:
-        made["chain"] = Chain(nets.first, nets.action, **options)
+        made["chain"] = Chain(*copies("first", "action"), **options)
     if "feedback" in kinds:
-        made["feedback"] = Feedback(nets.second, nets.action, **options)
+        made["feedback"] = Feedback(*copies("second", "action"), **options)
     if "two_pass" in kinds:
-        made["two-pass"] = TwoPass(nets.first, nets.second, nets.action, **two, **options)
-        made["two plain nets"] = TwoPass(nets.first, nets.other, nets.action, **two, **options)
+        made["two-pass"] = TwoPass(*copies("first", "second", "action"), **two)
+        made["two plain nets"] = TwoPass(*copies("first", "other", "action"), **two)
     if "two_pass" in kinds and nets.attentive is not None:
-        made["two-pass, attention"] = TwoPass(nets.first, nets.second, nets.attentive, **two, **options)
-    return copy.deepcopy(made)
+        made["two-pass, attention"] = TwoPass(*copies("first", "second", "attentive"), **two)
+    return made
+
+
+def tellings(oracle: bool) -> dict[Telling, str]:
+    """What controls are told, and what that is called."""
+    told: dict[Telling, str] = {"uniform": "uniform action"}
+    if oracle:
+        told |= {"true": "true action", "wrong": "partner's action"}
+    return told
 
 
 def with_controls(loops: Mapping[str, Loop], *, oracle: bool = True, note: str = "") -> dict[str, nn.Module]:
@@ -478,7 +524,7 @@ def with_controls(loops: Mapping[str, Loop], *, oracle: bool = True, note: str =
 
     Args:
         loops: as `glue` makes them.
-        oracle: with those that are told the true action, and its partner.
+        oracle: with those that are told the true action, and its partner; with attention that would be the same.
         note: is put behind every name.
     """
     found: dict[str, nn.Module] = {}
@@ -487,10 +533,8 @@ def with_controls(loops: Mapping[str, Loop], *, oracle: bool = True, note: str =
         found[name + note] = loop
         told = loop.second if isinstance(loop, TwoPass) else loop.pose
         if told.num_actions:
-            tellings = {"uniform": "uniform action"} | (
-                {"true": "true action", "wrong": "partner's action"} if oracle else {}
-            )
-            found |= {f"{name}, {text}{note}": Told(loop, telling) for telling, text in tellings.items()}
+            more = oracle and "attention" not in name
+            found |= {f"{name}, {text}{note}": Told(loop, telling) for telling, text in tellings(more).items()}
     return found
 
 
@@ -499,13 +543,12 @@ def compared(
 ) -> dict[str, Any]:
     """All that stands in the table, by name: trained loops and their controls, the two-pass first; the untrained ones;
     the conditioned net told each action; chains whose action net learned from other poses."""
-    found: dict[str, Any] = with_controls(trained, oracle=oracle) | with_controls(
-        untrained, oracle=oracle, note=UNTRAINED
-    )
-    tellings = {"uniform": "uniform action"} | (ORACLES if oracle else {})
-    second = Chain(nets.second, nets.action)
-    found |= {f"second net, {text}": Told(second, telling) for telling, text in tellings.items()}
-    found |= {f"chain, action net on {name} poses": Chain(nets.first, net) for name, net in nets.others.items()}
+    found: dict[str, Any] = with_controls(trained, oracle=oracle)
+    found |= with_controls(untrained, oracle=False, note=UNTRAINED)
+    second = Chain(*copy.deepcopy((nets.second, nets.action)))
+    found |= {f"second net, {text}": Told(second, telling) for telling, text in tellings(oracle).items()}
+    for name, net in nets.others.items():
+        found[f"chain, action net on {name} poses"] = Chain(*copy.deepcopy((nets.first, net)))
     on_truth = OnTruePoses(nets.others.get("true", nets.action))
     return found | ({"true poses, action net on these": on_truth} if oracle else {})
 
@@ -562,11 +605,8 @@ def weigh_passes(
         eta, zeta: given ones; the best if below 0.
         shares: that are tried.
     """
-    loop, task, sequences = (
-        TwoPass(nets.first, nets.second, nets.action, eta=1, zeta=1),
-        config.joint_task,
-        hands.validation,
-    )
+    [loop, *_] = glue(nets, ["two_pass"], eta=1, zeta=1).values()
+    task, sequences = config.joint_task, hands.validation
     shares = tuple(round(float(share), 3) for share in shares)
     squares, mm, nll, right = np.zeros((4, len(shares), len(sequences)))
     device = device_of(loop.eval())
@@ -589,13 +629,14 @@ def weigh_passes(
 
 # ------------------------------------------------------------------------------------------------ tables and figures
 
+OVER_TIME = ("chain", "two plain nets", "two-pass, uniform action", "two-pass", "two-pass, true action", "feedback")
 COMPARED = ("mpjpe", "mpjpe_covered", "mpjpe_seen", "top1")
 
 
 def comparisons(methods: Sequence[str]) -> list[tuple[str, str]]:
     """The pairs of methods that say something of loops, of those that are there: first minus second."""
     pairs = [(name, f"{name}, uniform action") for name in methods]
-    pairs += [(name, name + UNTRAINED) for name in methods]
+    pairs += [(name, name + UNTRAINED) for name in methods if not name.endswith("action")]
     pairs += [("two-pass", "two plain nets"), ("two-pass", "chain"), ("feedback", "chain"), ("two plain nets", "chain")]
     pairs += [(f"{loop}, true action", f"{loop}, uniform action") for loop in ("two-pass", "feedback")]
     pairs += [(f"{loop}, partner's action", f"{loop}, uniform action") for loop in ("two-pass", "feedback")]
@@ -633,11 +674,14 @@ def _difference(value: Estimate, scale: float, digits: int) -> str:
 
 
 def over_time_figure(report: Report, methods: Sequence[str] | None = None, *, ax: Axes | None = None) -> Axes:
-    """The error of ring and little finger over a sequence's time, of which most is spent behind what is held."""
-    lines = {}
-    for method in report.methods if methods is None else methods:
-        found = [report.estimate(method, f"time_{part}") for part in range(PARTS)]
-        lines[method] = found
+    """The error of ring and little finger over a sequence's time, of which most is spent behind what is held.
+
+    Args:
+        report: an evaluation of loops.
+        methods: their names; those of `OVER_TIME` by default.
+    """
+    shown = [name for name in OVER_TIME if name in report.methods] if methods is None else methods
+    lines = {method: [report.estimate(method, f"time_{part}") for part in range(PARTS)] for method in shown}
     intervals = {name: ([one.low for one in found], [one.high for one in found]) for name, found in lines.items()}
     means = {name: [one.mean for one in found] for name, found in lines.items()}
     label = "ring and little finger, mm"
@@ -711,7 +755,7 @@ def _values(net: nn.Module, task: Task, dataset: Any, size: int = 64) -> dict[st
 
 
 def loop_lists(kind: str) -> dict[str, dict[str, Any]]:
-    """A list of settings of a loop for `run_experiments` with `loop_maker`: "alpha", "norm" or "trained".
+    """A list of settings of a loop for `run_experiments` with `loop_maker`: "alpha", "norm", "rate", "trained".
 
     Raises:
         ValueError: no such list.
@@ -719,7 +763,8 @@ def loop_lists(kind: str) -> dict[str, dict[str, Any]]:
     lists: dict[str, dict[str, dict[str, Any]]] = {
         "alpha": {f"alpha {alpha:g}": {"alpha": alpha} for alpha in ALPHAS},
         "norm": {name: {"norm": name} for name in NORMS},
-        "trained": {name: {"trained": parts} for name, parts in TRAINED.items()},
+        "rate": {f"rate {rate:g}": {"learning_rate": rate} for rate in RATES},
+        "trained": {name: {"parts": parts} for name, parts in TRAINED.items()},
     }
     if kind not in lists:
         raise ValueError(f"list: expected one of {', '.join(lists)}, got {kind!r}")
@@ -727,10 +772,10 @@ def loop_lists(kind: str) -> dict[str, dict[str, Any]]:
 
 
 def loop_maker(nets: Nets, kind: str = "chain") -> Callable[..., Loop]:
-    """Makes a loop of copies of nets, with the arguments that `loop_lists` change."""
+    """Makes a loop of copies of nets, with the arguments that `loop_lists` change (`parts`: those that are trained)."""
 
-    def make_loop(norm: str = "frozen", trained: tuple[str, ...] = (), smoothing: float = 0.0) -> Loop:
-        return next(iter(glue(nets, [kind], norm=norm, trained=trained, smoothing=smoothing).values()))
+    def make_loop(norm: str = "frozen", parts: tuple[str, ...] = (), smoothing: float = 0.0) -> Loop:
+        return next(iter(glue(nets, [kind], norm=norm, trained=parts, smoothing=smoothing).values()))
 
     return make_loop
 
@@ -738,7 +783,7 @@ def loop_maker(nets: Nets, kind: str = "chain") -> Callable[..., Loop]:
 def try_lists(
     kinds: Sequence[str], nets: Nets, hands: LoopHands, config: LoopConfig, steps: int, runs: str | Path
 ) -> RunTable | None:
-    """Small runs of "conditioning", and of a chain's "norm", "trained" and "alpha", one table of all.
+    """Small runs of "conditioning", and of a chain's "norm", "trained", "alpha" and "rate", one table of all.
 
     Args:
         kinds: which lists; none says so, and gives None.
@@ -747,7 +792,7 @@ def try_lists(
         runs: the folder of the runs.
     """
     if not kinds:
-        print('no list to try: give lists = "conditioning,norm,trained,alpha"')
+        print('no list to try: give lists = "conditioning,norm,trained,alpha,rate"')
         return None
     rows: list[dict[str, Any]] = []
     for kind in kinds:

@@ -80,6 +80,12 @@ def displacement_metrics(
     Returns:
         `ade` mean error over all frames (px), `fde` in the last frame (px), `miss_rate` (0 to 1), `mse` mean squared
         error of a coordinate (px², as `torch.nn.MSELoss` counts it), and `mse_last` the same in the last frame.
+
+    >>> true = np.zeros((3, 1, 2))
+    >>> predicted = true + np.array([0, 3, 6]).reshape(3, 1, 1) * [0.6, 0.8]
+    >>> found = displacement_metrics(true, predicted, np.ones((3, 1), bool))
+    >>> round(found["ade"], 3), round(found["fde"], 3)
+    (4.5, 6.0)
     """
     errors = point_errors(true, predicted, visible)[1:]
     squares = np.square(np.asarray(predicted, np.float64) - true)[1:].mean(axis=-1)
@@ -163,6 +169,11 @@ def min_ade(true: np.ndarray, samples: np.ndarray, visible: np.ndarray) -> dict[
         `min_ade`: mean over points of the least ADE that one sample has for this point; points never seen after
         frame 0 do not count. `min_ade_joint`: the least mean over points that one sample has (never below `min_ade`).
         Both weigh every point alike, so with K = 1 they agree, but not with `ade`, which weighs every sighting alike.
+
+    >>> true = np.zeros((2, 1, 2))
+    >>> samples = np.stack([true, true + 5])
+    >>> min_ade(true, samples, np.ones((2, 1), bool))["min_ade"]
+    0.0
     """
     samples = np.asarray(samples)
     if samples.ndim != 4 or len(samples) == 0:
@@ -208,7 +219,11 @@ def psnr(true: np.ndarray, rebuilt: np.ndarray) -> float:
 
 
 def auroc(truth: np.ndarray, scores: np.ndarray) -> float:
-    """Area under the ROC curve of `scores` [M] for `truth` bool [M], by the rank sum of Mann and Whitney."""
+    """Area under the ROC curve of `scores` [M] for `truth` bool [M], by the rank sum of Mann and Whitney.
+
+    >>> auroc(np.array([False, False, True]), np.array([0.1, 0.4, 0.9]))
+    1.0
+    """
     from scipy.stats import rankdata  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
 
     positives, negatives = int(truth.sum()), int((~truth).sum())

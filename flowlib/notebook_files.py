@@ -134,7 +134,7 @@ def _in_readme(address: str, ref: str) -> list[tuple[str, str]]:
     return [
         (r"(?m)^git clone \S+ flowlib$", f"git clone {source} flowlib"),
         (r"\]\(\S*?notebooks/(\d\d_\w+)\.ipynb\)", rf"]({opened}notebooks/\1.ipynb)"),
-        (r"\]\(\S*?docs/(\w+)\.png\)", rf"]({beside}docs/\1.png)"),
+        (r'(\]\(|src="|srcset=")[^\s()"]*?docs/([\w/]+\.(?:png|webp))', rf"\1{beside}docs/\2"),
     ]
 
 

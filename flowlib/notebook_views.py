@@ -46,7 +46,11 @@ from flowlib.workspace import check_name
 COMPARED = 260  # where two sets are drawn over each other
 SEARCHED = 60  # clips that are looked at to find the one to show
 IN_SIGHT = 0.75  # share of a clip's points that are seen to its end, if it can be judged
-IN_FOCUS = 0.5  # of the fine detail that is usual in a dataset, likewise
+IN_FOCUS = 0.6  # of the fine detail that is usual in a dataset, likewise
+PARTS, FLAT = (
+    (9, 16),
+    4.0,
+)  # rows and columns that detail is measured in; variance below which a part has none
 TITLE: dict[str, Any] = {"fontsize": 9, "parse_math": False}
 
 
@@ -144,7 +148,7 @@ def predictors_viewer(
         title = f"{first_called[index]}: {_title(sample)}" if isinstance(chosen, Mapping) else _title(sample)
         regions = {name: radius for name, answer in answers.items() if (radius := _radii(answer)) is not None}
         clips.append(ViewedClip(frames, first.true, predictions, rebuilt, regions=regions, title=title))
-    return TrajectoryViewer.of(clips, truth="labels")
+    return TrajectoryViewer.of(clips, truth="labels", frame=len(clips[0].frames) - 1)
 
 
 def of_the_clip(methods: Mapping[str, Predictor]) -> dict[str, Predictor]:
@@ -299,9 +303,9 @@ def save_viewer(viewer: TrajectoryViewer | HandViewer, folder: str | Path, name:
 def highest_motion(dataset: TrajectoryDataset) -> int:
     """The number of the clip that moves most of those that can be judged, of up to 60 clips spread over the dataset.
 
-    One can be judged if three quarters of its points stay in sight and its first frame is not out of focus, that is,
-    has at least half as much fine detail as is usual here. If none can, it is the one that moves most. Points that are
-    lost on the way count as still.
+    One can be judged if three quarters of its points stay in sight and its first frame is in focus, that is, half
+    of its parts or more have about as much fine detail as is usual here. If none can, it is the one that moves most.
+    Points that are lost on the way count as still.
     """
     return _by_motion(dataset)[0]
 
@@ -334,9 +338,19 @@ def _tracks(dataset: Any, index: int) -> Tracks:
 
 
 def _fine_detail(frame: np.ndarray) -> float:
-    """The share of a picture's contrast that a blur of one pixel takes away: very little where it is out of focus."""
+    """The share of contrast that a blur of one pixel takes away, in the median over a picture's parts that have any:
+    very little where half of it or more is out of focus."""
     grey = frame.mean(axis=-1)
-    return float((grey - gaussian_filter(grey, 1)).var() / max(grey.var(), 1e-6))
+    rows, columns = (min(side, count) for side, count in zip(grey.shape, PARTS))
+    high, wide = grey.shape[0] // rows, grey.shape[1] // columns
+
+    def parts(values: np.ndarray) -> np.ndarray:
+        return values[: rows * high, : columns * wide].reshape(rows, high, columns, wide)
+
+    contrast = parts(grey).var(axis=(1, 3))
+    fine = parts((grey - gaussian_filter(grey, 1)) ** 2).mean(axis=(1, 3))
+    told = contrast >= FLAT
+    return float(np.median(fine[told] / contrast[told])) if told.any() else 0.0
 
 
 def _labelled(folder: str | Path) -> TrajectoryDataset | None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from jaxtyping import UInt8
@@ -150,8 +150,10 @@ def predict(
     if not paths:
         raise ValueError("pictures: expected a picture, two of them, or a video, got none")
     size = size or own_size(paths[0], first_frame)
-    found: Any = model or load_default(1 if len(paths) == 1 and is_picture(paths[0].name) else 2)
-    return predict_clip(found, own_clip(paths, found.input_frames, size, _length(found), first_frame, grid))
+    if model is None:
+        shipped: Any = load_default(1 if len(paths) == 1 and is_picture(paths[0].name) else 2)
+        model = cast(Predictor, shipped)
+    return predict_clip(model, own_clip(paths, model.input_frames, size, _length(model), first_frame, grid))
 
 
 def predict_clip(model: Predictor, sample: ClipSample) -> OwnPrediction:

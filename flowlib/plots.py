@@ -88,6 +88,10 @@ def tracks_over_frame(
         values: [N] what colours the points of a single set instead of where they start; see `magnitude_bar`.
         limit: of these values, where the colours end; a round number by default that nearly all stay under.
         legend: whether two sets are named in a corner.
+
+    >>> frame, queries = np.zeros((24, 32, 3), np.uint8), np.array([[0, 3.0, 4.0]])
+    >>> len(tracks_over_frame(frame, Tracks.still(queries, num_frames=8)).images)
+    1
     """
     _check_image(frame, "frame")
     S, N = tracks.visibility.shape
@@ -255,7 +259,7 @@ def learning_curves(
         curves: name -> (steps, values); values that are not finite leave a gap.
         label: what the values are, with their unit.
         log: whether the vertical axis is logarithmic.
-        smooth: names of curves that are drawn as a running mean over a twelfth of their length, which the legend says,
+        smooth: names of curves that are drawn as a running mean over an eighth of their length, which the legend says,
             with their values faint behind it; those of fewer than 25 values stay as they are.
         levels: name -> value that the curves are compared with, drawn as a dashed line.
         axis: what the values are drawn against.
@@ -266,7 +270,7 @@ def learning_curves(
         _check_lengths(name, steps, values)
         few, averaged, shown = len(steps) < 25, name in smooth, _plain(name)
         if averaged and not few:
-            window = max(5, len(steps) // 12) | 1
+            window = max(9, len(steps) // 8) | 1
             ax.plot(steps, values, color=colour, alpha=0.25, linewidth=0.8)
             values, shown = _running_mean(values, window), f"{shown}, mean of {window} steps"
         ax.plot(steps, values, color=colour, label=shown, marker="o" if few else None, markersize=3.5, linewidth=1.6)
@@ -420,9 +424,8 @@ def heat_map(
     dark_ends = np.mean(image.cmap(image.norm(values.max()))[:3]) < np.mean(image.cmap(image.norm(values.min()))[:3])
     for (row, column), value in np.ndenumerate(values):
         colour = "white" if (value > middle) == dark_ends else "#17181c"
-        ax.text(column, row, f"{value:.3g}", ha="center", va="center", fontsize=7, color=colour)
-    row, column = np.unravel_index(values.argmin(), values.shape)
-    ax.add_patch(plt.Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="#c2410c", linewidth=2))
+        frame = {"fill": False, "edgecolor": "#c2410c", "linewidth": 2} if value == values.min() else None
+        ax.text(column, row, f"{value:.3g}", ha="center", va="center", fontsize=7, color=colour, bbox=frame)
     ax.set_xticks(range(len(columns)), columns, fontsize=8)
     ax.set_yticks(range(len(rows)), rows, fontsize=8)
     ax.set_ylabel(axes[0], parse_math=False)

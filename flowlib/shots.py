@@ -80,6 +80,11 @@ def scan(path: str | Path, name: str = "") -> Scan:
 
     Raises:
         VideoError: as `video.probe`.
+
+    >>> from flowlib.sources import SAMPLE
+    >>> found = scan(SAMPLE / "bikes.mp4")
+    >>> found.video.num_frames, len(found.cuts)
+    (250, 5)
     """
     watcher = _Watcher()
     video = probe(path, name, watch=watcher)

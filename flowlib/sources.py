@@ -31,6 +31,9 @@ def find_source(source: str, workspace: Workspace, *, progress: Callable[[Iterab
 
     Raises:
         FileNotFoundError: there is nothing at the path.
+
+    >>> sorted(path.name for path in find_source("sample", Workspace("/tmp/flowlib-example")).glob("*.mp4"))
+    ['basketball.mp4', 'bikes.mp4']
     """
     if source == "sample":
         return SAMPLE

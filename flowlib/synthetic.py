@@ -314,6 +314,7 @@ def action_scene(
     *,
     num_sprites: int = 3,
     camera: str = "still",
+    whole: bool = False,
 ) -> Scene:
     """A scene whose sprites all do one thing. What it shows in frame 0 depends on the other arguments alone, so the
     picture doesn't tell what will happen.
@@ -322,6 +323,7 @@ def action_scene(
         action: one of `ACTIONS`, up and down on the screen, clockwise as seen there. Speeds differ from sprite to
             sprite, directions by up to 15 degrees.
         num_frames, size, seed, num_sprites, camera: as for `random_scene`.
+        whole: the whole picture does it, sprites and background alike, in place of the `camera`'s own motion.
 
     Raises:
         ValueError: an argument out of its range, by name.
@@ -334,19 +336,21 @@ def action_scene(
         raise ValueError(f"action: expected one of {', '.join(ACTIONS)}, got {action!r}")
     scene = random_scene(num_frames, size, seed, num_sprites=num_sprites, motion="still", camera=camera)
     rng = np.random.default_rng([int(seed), 1])
+    if whole:
+        return replace(scene, camera=_random_act(rng, action, min(size), num_frames))
     layers = [scene.layers[0]]
     for layer in scene.layers[1:]:
-        pace, tilt = rng.random(2).tolist()
         x, y = layer.motion.position
         start = (CENTRAL * x, CENTRAL * y)  # so that what leaves the middle is still to be seen for a while
-        moving = _acting(action, min(size) * (0.2 + 0.2 * pace), math.radians(15) * (2 * tilt - 1), num_frames)
+        moving = _random_act(rng, action, min(size), num_frames)
         layers.append(replace(layer, motion=replace(moving, position=start)))
     return replace(scene, layers=tuple(layers))
 
 
-def _acting(action: str, reach: float, tilt: float, num_frames: int) -> Motion:
-    """The motion of one sprite: `reach` pixels far in all, or an angle that goes with it; `tilt` is in radians."""
-    steps = max(1, num_frames - 1)
+def _random_act(rng: np.random.Generator, action: str, unit: float, num_frames: int) -> Motion:
+    """The motion of one layer: a fifth to two fifths of `unit` in all, or a radian and more."""
+    pace, tilted = rng.random(2).tolist()
+    reach, tilt, steps = unit * (0.2 + 0.2 * pace), math.radians(15) * (2 * tilted - 1), max(1, num_frames - 1)
     if action in ("clockwise", "anticlockwise"):
         turn = (1 if action == "clockwise" else -1) * (1 + abs(tilt))
         return Motion(spin=1.5 * turn / steps)

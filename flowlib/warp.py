@@ -106,6 +106,12 @@ def rebuild(
 
     Raises:
         ValueError: see `splat`; an unknown method; too few points left to interpolate.
+
+    >>> frame = np.arange(12, dtype=np.uint8).reshape(1, 4, 3)
+    >>> right = np.stack([np.ones((1, 4)), np.zeros((1, 4))])  # everything moves a pixel to the right
+    >>> rebuilt = rebuild(frame, right)
+    >>> rebuilt.frame[0, 1:].tolist() == frame[0, :3].tolist(), rebuilt.covered.tolist()
+    (True, [[False, True, True, True]])
     """
     frame, displacement = _check_arrays(frame, displacement)
     if method not in METHODS:
@@ -236,6 +242,9 @@ def dense_field(points: np.ndarray, values: np.ndarray, size: Size, box: Box | N
 
     Raises:
         ValueError: no points, or values that do not belong to them.
+
+    >>> dense_field(cell_grid((1, 4), 1, 2), np.array([[0.0], [4.0]]), (1, 4)).tolist()
+    [[[0.0, 1.0, 3.0, 4.0]]]
     """
     points, values = np.asarray(points, np.float32), np.asarray(values, np.float32)
     if len(points) == 0 or len(values) != len(points) or values.ndim != 2:

@@ -197,6 +197,12 @@ def atomic_write(path: str | Path, *, make_folder: bool = True) -> Iterator[Path
 
     The file is fsynced before the rename and the folder after it, so a reader, a kill or a power cut finds the old
     file, the new file or none, never half a one. After an error the temporary file is removed.
+
+    >>> path = Path("whole.txt")
+    >>> with atomic_write(path) as temporary:
+    ...     _ = temporary.write_text("all of it, or nothing")
+    >>> path.read_text()
+    'all of it, or nothing'
     """
     path = Path(path)
     if make_folder:  # not where a disk may go away: what was made in its place would keep it from coming back

@@ -177,13 +177,13 @@ spread_figure(methods, test, shown);
 # %% [markdown]
 # ## Where it does well, and where it fails
 #
-# One viewer of the clips with the first model's least, middle and largest error, and of the one that moves most. Choose
+# One viewer of the clip that moves most, and of those with the first model's least, middle and largest error. Choose
 # among the clips, and which predictors are shown beside the labels: models, constant velocity, the labels moved like a
 # prediction. "rebuilt" and "difference" among the backgrounds show the frames made from a prediction. With regions: select
 # a point to see its own, and colour by "Left its region" to see where the labels did.
 
 # %%
-clips = result.extreme_samples() | {"Most motion": shown}
+clips = {"Most motion": shown} | result.extreme_samples()
 viewer = predictors_viewer(of_the_clip(methods), test, clips)
 viewer
 

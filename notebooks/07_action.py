@@ -24,6 +24,10 @@
 # - *majority*: the most frequent action; *last frame*: the actions of the training frames most like the last one;
 #   *nearest sequence*: the training sequence that is most alike after time is stretched (dynamic time warping).
 # - True joints are easier than those a network finds. Every report says which the input was.
+#
+# **Or videos:** with `source = "tracks"` the same network tells what happens in videos by the tracks of their points: a
+# folder of videos for each action, or ten built-in motions, opposites that look alike in the first picture. Give
+# `dataset`, `run` and `report` names of their own, such as `motions`.
 
 # %% tags=["setup"]
 # In Colab: fetch flowlib and add what the runtime lacks. Anywhere else this cell does nothing.
@@ -68,8 +72,12 @@ if "google.colab" in sys.modules:
 
 # %% tags=["parameters"]
 root: str = ""  # the workspace; "" finds it: $FLOWLIB_ROOT, the mounted Drive, or workspace/ in the clone
-dataset: str = "hands"  # name of the store of hands
-poses: str = "truth"  # what is classified: truth, or the name of a run of notebook 06, whose joints are taken
+source: str = "hands"  # what is classified: hands (the store of notebook 06) or tracks (of points in videos)
+dataset: str = "hands"  # name of the store of hands, or of tracks; another name for tracks
+folder: str = ""  # of videos, a folder for each action; "" for the built-in motions, rendered
+scenes: int = 30  # of the built-in motions
+tracker: str = "lucas_kanade"  # of points: lucas_kanade, raft, pips, alltracker; exact for the built-in motions
+poses: str = "truth"  # whose joints: truth, or the name of a run of notebook 06, whose joints are taken
 partners: bool = True  # whether actions come in pairs, side by side, as those of the synthetic hand do
 run: str = "action"  # name of the run; other settings want another name
 report: str = "action"  # name of the report's folder
@@ -103,7 +111,8 @@ check_parameters(globals())
 # %% [markdown]
 # ## Sequences
 #
-# Whole sequences of joints, of people who are all in one split.
+# Whole sequences of joints, of people who are all in one split; or of tracks, whole videos in one split: each frame is
+# told by how points move against the median of all, in cells of the picture.
 
 # %%
 import torch
@@ -112,15 +121,14 @@ from IPython.display import Markdown
 from flowlib.action_views import (
     accuracy_table,
     action_methods,
-    noise_curve,
-    open_actions,
+    action_net,
+    noise_of,
+    open_sequences,
     three_ways,
     training_drift,
     try_attention,
 )  # fmt: skip
 from flowlib.evaluation import evaluate
-from flowlib.hands.dataset import HandSequences
-from flowlib.models.actions import ActionLSTM
 from flowlib.notebook_views import curves
 from flowlib.tasks.action import ActionTask, confusion_figure, observed_figure
 from flowlib.training import TrainConfig, fit
@@ -130,7 +138,10 @@ from flowlib.workspace import Workspace
 
 workspace = Workspace(root).writable()
 store = workspace.dataset(dataset)
-train, validation, test = open_actions(store, poses, runs=workspace.runs, max_frames=max_frames)
+train, validation, test = open_sequences(
+    source, store, poses=poses, runs=workspace.runs, max_frames=max_frames, folder=folder, scenes=scenes,
+    tracker=tracker, seed=seed, device=device,
+)  # fmt: skip
 print(f"{len(train)} sequences to train on, {len(validation)} to choose by, {len(test)} to test on")
 print(f"{len(train.actions)} actions:", *train.actions, sep="\n  ")
 
@@ -141,10 +152,9 @@ print(f"{len(train.actions)} actions:", *train.actions, sep="\n  ")
 
 # %%
 torch.manual_seed(seed)  # of the first weights
-model = ActionLSTM(
-    3 * train.skeleton.num_joints, len(train.actions), hidden=hidden, layers=layers, attention=attention, mode=mode,
-    features=features, components=components, skeleton=train.skeleton.name,
-)  # fmt: skip
+model = action_net(
+    train, hidden=hidden, layers=layers, attention=attention, mode=mode, features=features, components=components
+)
 task = ActionTask(actions=tuple(train.actions), partners=partners, noise=train_noise, intervals=intervals)
 config = TrainConfig(
     name=run, steps=steps, batch_size=batch_size, optimizer="amsgrad", weight_decay=0.0, clip="none",
@@ -196,16 +206,15 @@ observed_figure(evaluation);
 # %% [markdown]
 # ## How exact must the joints be?
 #
-# True joints, each moved at random: in every frame anew, or in all frames of a sequence alike, as the errors of a network
-# last. Beside it what others found with several pose networks on other hands and 45 actions.
+# True joints of hands, each moved at random: in every frame anew, or in all frames of a sequence alike, as the errors of
+# a network last. Beside it what others found with several pose networks on other hands and 45 actions.
 
 # %%
-truth = HandSequences(store, "test", train.config, max_frames=max_frames)
-falling = noise_curve(best, task, truth, noise, workspace.report(report), seed)
+falling = noise_of(best, task, test, noise, workspace.report(report), seed)
 falling
 
 # %%
-falling.figure();
+falling and falling.figure();
 
 # %% [markdown]
 # ## The same numbers three ways

@@ -102,7 +102,7 @@ alpha: float = 0.002  # share of the action in the loops' loss
 tune_steps: int = 216  # of each loop, end to end
 tune_rate: float = 0.0002  # their learning rate
 oracle: bool = True  # compare with loops that are told the true action, and its partner
-lists: str = ""  # small runs of settings, by comma: conditioning, norm, trained, alpha; "" for none
+lists: str = ""  # small runs of settings, by comma: conditioning, norm, trained, alpha, rate; "" for none
 list_steps: int = 100  # of each of these
 seed: int = 0  # decides first weights, the order of crops and what else is drawn at random
 device: str = "auto"  # auto or cpu
@@ -148,8 +148,9 @@ hand_sheet(hands.frames)
 # ## The parts
 #
 # Two plain pose nets, and one that is told the action through FiLM (a scale and a shift for each channel, zero at the
-# start, so that at first it is its plain twin). An action net on true poses fails on predicted ones, and one on poses
-# of people that the pose net has learned by heart fails on others: it has to learn from poses *out of fold*.
+# start, so that at first it is its plain twin). An action net that learned from true poses fails on predicted ones. So
+# it learns from predicted ones: *in the fold*, as the pose net has them of people that it has seen, or *out of fold*,
+# as nets have them that have not. Which is better on the validation people is taken.
 
 # %%
 config = LoopConfig(
@@ -224,7 +225,7 @@ save_viewer(viewer, workspace.report(report), "viewer")
 # ## Lists
 #
 # Ways to tell the action (each told the true one, and 1/K), what is trained, norms, the share of the action in the
-# loss: small runs, which tell large effects only.
+# loss, the learning rate: small runs, which tell large effects only.
 
 # %%
 try_lists(split_words(lists), nets, hands, config, list_steps, workspace.runs)

@@ -1,5 +1,6 @@
 """Shared fixtures. Shapes in public signatures are checked while tests run (jaxtyping + beartype), free otherwise."""
 
+import os
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,11 @@ import pytest
 from beartype import BeartypeConf, beartype
 from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
+
+# Before torch is imported. Where the suite runs in several processes, each has a core: threads that share it only wait.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 typechecked = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int will do where a float is asked for
 hook = install_import_hook("flowlib", "conftest.typechecked")

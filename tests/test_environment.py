@@ -28,9 +28,9 @@ COLAB = {
 IMPORTED_AS = {"opencv-python-headless": "cv2", "scenedetect-headless": "scenedetect"}
 # Comes with another of the list, which couldn't do without it: traitlets and ipython with ipywidgets, Pillow with
 # matplotlib and torchvision, nbformat and PyYAML with papermill, jupyter_client with ipykernel, packaging with pytest,
-# markupsafe with jinja2, pygments with nbconvert.
+# markupsafe with jinja2, pygments with nbconvert, griffe with mkdocstrings-python.
 BROUGHT_ALONG = {"traitlets", "IPython", "PIL", "nbformat", "yaml", "jupyter_client", "packaging"}
-BROUGHT_ALONG |= {"markupsafe", "pygments"}
+BROUGHT_ALONG |= {"markupsafe", "pygments", "griffe"}
 
 
 def lines(*extras: str) -> list[Requirement]:
@@ -94,6 +94,7 @@ def third_party(folder: str) -> set[str]:
         ("flowlib", ("ray", "timm", "notebooks", "parquet")),
         ("bench", ("test",)),
         ("notebooks", ("notebooks",)),
+        ("docs", ("docs", "notebooks")),
         ("tests", tuple(EXTRAS)),
     ],
 )

@@ -46,7 +46,8 @@ def nets(hand_frames) -> Nets:
         net.eval()
     torch.manual_seed(0)
     actions = [ActionLSTM(63, 2, hidden=8) for _ in range(3)]
-    return Nets(*made, actions[0], ActionLSTM(63, 2, hidden=8, attention="logits_relu"), {"true": actions[2]})
+    attentive = ActionLSTM(63, 2, hidden=8, attention="logits_relu")
+    return Nets(*made, actions[0], "out of fold", attentive, {"true": actions[2]})
 
 
 def test_everything_is_trained_once_and_compared(hands, tmp_path):
@@ -57,9 +58,17 @@ def test_everything_is_trained_once_and_compared(hands, tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(first.second.state_dict().values(), nets.second.state_dict().values()))
     names = {path.parent.name.partition("_")[2] for path in states}
     assert {"loops_first", "loops_other", "loops_second", "loops_fold_fold0", "loops_fold_fold1"} <= names
-    assert {f"loops_action_{kind}" for kind in ("out_of_fold", "in_the_fold", "true", "attention")} <= names
+    taken = nets.learned_from.replace(" ", "_")
+    kinds = ("out_of_fold", "in_the_fold", "true", f"attention_{taken}")
+    assert {f"loops_action_{kind}" for kind in kinds} <= names
+    assert nets.accuracy[nets.learned_from] == max(
+        nets.accuracy[kind] for kind in ("out of fold", "in the fold", "true")
+    )
+    assert set(nets.others) == {"out of fold", "in the fold", "true"} - {nets.learned_from}
+    assert f"taken: {nets.learned_from}" in repr(nets) and "actions of validation people" in repr(nets)
     assert not torch.equal(nets.first.stem.weight, nets.other.stem.weight) and nets.second.num_actions == 2
     untrained = glue(nets, ("chain", "two_pass"))
+    assert all(p.requires_grad for p in untrained["chain"].pose.last.parameters()), "held by the two-pass alone"
     trained = hand_loops.fine_tune(untrained, hands, CONFIG, tmp_path)
     assert not torch.equal(trained["chain"].pose.last.weight, untrained["chain"].pose.last.weight)
     assert torch.equal(untrained["chain"].pose.last.weight, nets.first.last.weight), "copies are trained"
@@ -142,13 +151,13 @@ def test_controls_stand_beside_what_is_told_an_action(nets):
 
 def test_lists_of_settings_are_run(nets, hands, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(hand_loops, "CONDITIONINGS", {"none": {}, "FiLM linear": {"film": ("linear",)}})
-    table = hand_loops.try_lists(("conditioning", "norm"), nets, hands, CONFIG, 1, tmp_path)
+    table = hand_loops.try_lists(("conditioning", "trained"), nets, hands, CONFIG, 1, tmp_path)
     rows = {row["run"]: row for row in table.rows}
-    assert len(rows) == 6 and all(row["status"] == "done" for row in rows.values())
+    assert len(rows) == 7 and all(row["status"] == "done" for row in rows.values())
     plain, told = (rows[f"loops_told-{name}"] for name in ("none", "FiLM-linear"))
     assert plain["true_mm"] == plain["uniform_mm"] and told["true_mm"] != told["uniform_mm"]
     assert hand_loops.try_lists((), nets, hands, CONFIG, 1, tmp_path) is None and "no list" in capsys.readouterr().out
-    with pytest.raises(ValueError, match="list: expected one of alpha, norm, trained, got 'norms'"):
+    with pytest.raises(ValueError, match="list: expected one of alpha, norm, rate, trained, got 'norms'"):
         hand_loops.try_lists(("norms",), nets, hands, CONFIG, 1, tmp_path)
 
 

@@ -14,6 +14,7 @@ def test_fpha_order_chains_and_centre_are_the_published_ones():
     assert " ".join(FPHA_21.joints) == FPHA_NAMES
     chains = [[0, 1, 6, 7, 8], [0, 2, 9, 10, 11], [0, 3, 12, 13, 14], [0, 4, 15, 16, 17], [0, 5, 18, 19, 20]]
     assert set(FPHA_21.bones) == {bone for chain in chains for bone in zip(chain, chain[1:])}
+    assert list(FPHA_21.by_finger) == [joint for chain in chains for joint in chain if joint or chain is chains[0]]
     assert FPHA_21.joints[FPHA_21.centre] == MSRA_21.joints[MSRA_21.centre] == "MMCP" and MSRA_21.centre == 5
     assert FPHA_21.right and MSRA_21.right
 

@@ -158,9 +158,10 @@ def test_a_run_goes_on_and_is_evaluated_and_predicts(trained, tmp_path, capsys):
     assert len(list((Path(trained) / "reports" / "one" / "rebuilt").glob("*.png"))) == 8
     capsys.readouterr()
     assert main(["predict", picture, picture, picture, *size]) == 1
-    assert "pictures: expected 1 or 2" in capsys.readouterr().err
-    assert main(["predict", picture, *size, "--scale", "0"]) == 2
-    assert "expected 1 or 2, for frames (0, 3), got 3" in capsys.readouterr().err
+    assert "pictures: expected 1 or 2, for frames (0, 3), got 3" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        main(["predict", picture, *size, "--scale", "0"])
+    assert "scale: expected more than 0 pixels, got 0" in capsys.readouterr().err
     assert main(["view", "--root", trained, "--run", "two_frames", "--report", "beside", "--device", "cpu"]) == 0
     assert (Path(trained) / "reports" / "beside" / "viewer.html").is_file()
 

@@ -91,7 +91,9 @@ def test_the_command_takes_the_address_of_the_remote_and_takes_it_out_again(clon
         assert setup.source in after[f"{name}.py"], "expected the pair to stay in step"
         assert f"[{name}]({link})" in after["README.md"]
     assert f"git clone {ADDRESS} flowlib" in after["README.md"]
-    assert "](https://raw.githubusercontent.com/someone/a-fork/v1/docs/viewer_light.png)" in after["README.md"]
+    beside = "https://raw.githubusercontent.com/someone/a-fork/v1/docs/"
+    shown = (f"]({beside}viewer_light.png)", f'srcset="{beside}figures/prediction_dark.webp"', f'src="{beside}figures/')
+    assert all(address in after["README.md"] for address in shown)
     assert f'[project.urls]\nRepository = "{ADDRESS}"\n\n[tool.' in after["pyproject.toml"]
     assert after["CITATION.cff"].endswith(f"repository-code: {ADDRESS}\n")
     assert main(["badges", "--ref", "v1"]) == 0 and texts(clone) == after

@@ -12,6 +12,7 @@ from scipy.ndimage import gaussian_filter
 from torch.utils.data import Subset
 
 from flowlib import notebook_views, sources
+from flowlib.clips import Clip, ClipSample
 from flowlib.colours import mark_holes
 from flowlib.dataset import TrajectoryDataset
 from flowlib.evaluation import evaluate
@@ -42,7 +43,7 @@ def test_the_clip_with_the_highest_motion_is_the_one_that_moves(folder):
 
 
 class Clips(TrajectoryDataset):
-    """Clips of given motion (px), share of points that stay in sight, and blur (px) of their pictures."""
+    """Clips of given motion (px), share of points that stay in sight, and blur (px) of two thirds of their pictures."""
 
     def __init__(self, *clips: tuple[float, float, float]):
         self.kinds, self.entries = clips, [None] * len(clips)
@@ -56,15 +57,10 @@ class Clips(TrajectoryDataset):
         return Tracks(moved, seen, still.queries)
 
     def __getitem__(self, index):
-        noise = np.random.default_rng(0).integers(0, 256, (32, 48, 3)).astype(float)
-        frames = np.stack([gaussian_filter(noise, (self.kinds[index][2], self.kinds[index][2], 0))] * 5).astype(
-            np.uint8
-        )
-        return {"frames": frames, **dict(zip(("tracks", "visibility", "queries"), self._arrays(index)))}
-
-    def _arrays(self, index):
-        tracks = self.tracks(index)
-        return tracks.tracks, tracks.visibility, tracks.queries
+        frame, blur = np.random.default_rng(0).integers(0, 256, (32, 48, 3)).astype(float), self.kinds[index][2]
+        frame[:, :32] = gaussian_filter(frame[:, :32], (blur, blur, 0))
+        frames = np.stack([np.pad(frame.astype(np.uint8), ((16, 16), (0, 0), (0, 0)))] * 5)  # with black bars
+        return ClipSample(Clip.named(str(index), frames), frames, self.tracks(index))
 
 
 def test_points_that_are_lost_count_as_still():

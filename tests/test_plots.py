@@ -134,7 +134,7 @@ def test_a_long_curve_is_smoothed_and_levels_are_lines():
         levels={"zero": 12.0},
     )
     raw, mean, validation, level = ax.lines
-    assert mean.get_label() == "training, mean of 11 steps" and raw.get_alpha() < 0.5
+    assert mean.get_label() == "training, mean of 15 steps" and raw.get_alpha() < 0.5
     np.testing.assert_array_equal(raw.get_ydata(), noisy)
     known = np.isfinite(noisy)
     assert np.isnan(mean.get_ydata()[30]) and np.abs(mean.get_ydata()[known] - 10).max() < 2

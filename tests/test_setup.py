@@ -28,6 +28,7 @@ PYTHON = os.path.realpath(sys.executable)
 MODULES = {"opencv-python-headless": "cv2"}
 # A module that runs with `python -m`: says what it was asked for, and copies the notebook as papermill would.
 RUNNABLE = {
+    "mkdocs": "import sys; print('mkdocs', sys.argv[1:])",
     "pytest": "import sys; print('pytest', sys.argv[1:])",
     "papermill": "import shutil, sys; print('papermill', sys.argv[1:]); shutil.copy(*sys.argv[1:3])",
 }
@@ -214,6 +215,12 @@ def test_test_hands_its_arguments_to_pytest(settled):
     assert settled.run("test", "-k", "some name").stdout.endswith(", '-k', 'some name']\n")
 
 
+def test_docs_builds_the_documentation_strictly_and_says_where_it_is(settled):
+    said = settled.run("docs").stdout
+    built = "mkdocs ['build', '--strict']\n"
+    assert said == f"{built}flowlib: the documentation, to look at in a browser: {settled.clone}/site/index.html\n"
+
+
 @pytest.fixture
 def command_line(settled):
     """In the place of the true one, which needs true libraries: it writes the page of contents' name."""
@@ -378,7 +385,7 @@ def test_without_a_network_it_says_so_and_later_goes_on(machine):
 
 
 def test_an_unknown_job_is_refused(machine):
-    one_sentence(machine.run("tset"), "expected nothing, demo or test, got: tset")
+    one_sentence(machine.run("tset"), "expected nothing, demo, docs or test, got: tset")
     one_sentence(machine.run("demo", "now"), 'expected nothing or hands after "demo", got: now')
 
 

@@ -20,7 +20,7 @@ from flowlib.training import TrainConfig, fit, load_checkpoint
 SIZE, S = (32, 48), 3
 PAIR = ("left", "right")
 CONFIG = TrainConfig(
-    steps=60, batch_size=6, learning_rate=3e-3, schedule="constant", save_every=60, validate_every=30, device="cpu",
+    steps=40, batch_size=6, learning_rate=3e-3, schedule="constant", save_every=40, validate_every=20, device="cpu",
     num_workers=0,
 )  # fmt: skip
 TASK = TrajectoryTask(scoring=ScoringConfig(rebuild=()))
@@ -31,7 +31,7 @@ def acted(seeds) -> ClipList:
     found, queries = [], np.insert(cell_grid(SIZE, 8, 12), 0, 0, axis=1)
     for seed in seeds:
         for number, action in enumerate(PAIR):
-            scene = action_scene(action, S, SIZE, seed, num_sprites=4)
+            scene = action_scene(action, S, SIZE, seed, whole=True)
             frames = scene.clip()
             clip = Clip.named(f"{action}/{seed}", frames, video=f"{action}/{seed}", num_points=len(queries))
             found.append(ClipSample(clip, frames, scene.tracks(queries), action=np.eye(2)[number]))

@@ -67,6 +67,16 @@ class Skeleton:
         return self.parents.index(-1)
 
     @property
+    def by_finger(self) -> tuple[int, ...]:
+        """Indices of all joints finger by finger, each from the root outwards; the root comes first."""
+        order: list[int] = []
+        stack = [self.root]
+        while stack:
+            order.append(joint := stack.pop())
+            stack += [child for child in reversed(range(self.num_joints)) if self.parents[child] == joint]
+        return tuple(order)
+
+    @property
     def bones(self) -> tuple[tuple[int, int], ...]:
         """(parent, child) of each of the J-1 bones, in the order of the children."""
         return tuple((parent, child) for child, parent in enumerate(self.parents) if parent >= 0)

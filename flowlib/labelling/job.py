@@ -111,6 +111,15 @@ def label(
         OSError: the workspace can't be written.
         RuntimeError: with `strict`, something was skipped; with "ray", three workers died over the same clips.
         ImportError: "ray" is not installed.
+
+    >>> from flowlib.dataset import TrajectoryDataset
+    >>> from flowlib.labelling import LabelConfig, make_plan
+    >>> from flowlib.sources import SAMPLE
+    >>> plan = make_plan(SAMPLE / "bikes.mp4", LabelConfig(max_clips=2, grid=16, height=72, width=160))
+    >>> report = label(plan, Workspace("example"), progress=False)
+    >>> sample = TrajectoryDataset(report.folder, "all")[0]
+    >>> sample["frames"].shape, sample["tracks"].shape
+    (torch.Size([8, 72, 160, 3]), torch.Size([8, 256, 2]))
     """
     if engine not in ENGINES:
         raise ValueError(f"engine: expected one of {', '.join(ENGINES)}, got {engine!r}")

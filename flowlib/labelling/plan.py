@@ -108,6 +108,11 @@ def make_plan(source: str | Path, config: LabelConfig, *, cache: Path | None = N
     Raises:
         FileNotFoundError: nothing at `source`, or no video in it.
         ValueError: there are videos, but not one that gives a clip; every reason is in the message.
+
+    >>> from flowlib.sources import SAMPLE
+    >>> plan = make_plan(SAMPLE / "bikes.mp4", LabelConfig(max_clips=4))
+    >>> [len(plan.chunk(number, 2)) for number in range(2)]
+    [2, 2]
     """
     bar = partial(Progress, title="reading videos", unit="video", disable=not progress)
     scans, bad = scan_all(source, cache=cache, progress=bar)

@@ -175,6 +175,10 @@ class ConstantVelocity:
         flow: between two pictures; `DISFlow()` if None.
         num_frames: frames of a clip.
         input_frames: the frame the trajectories start in, and a later one.
+
+    >>> predictor = ConstantVelocity(num_frames=8, input_frames=(0, 3))
+    >>> predictor(torch.zeros(1, 2, 3, 32, 48, dtype=torch.uint8)).displacement.shape
+    torch.Size([1, 8, 2, 32, 48])
     """
 
     role: ClassVar[Role] = "baseline"

@@ -22,7 +22,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from flowlib.models.actions import ActionLSTM, ActionPrediction
-from flowlib.models.film import check_action
+from flowlib.models.film import check_action, retold
 from flowlib.models.pose import PoseNet
 from flowlib.models.protocols import Role
 
@@ -186,6 +186,9 @@ def _check_lengths(inputs: Tensor, lengths: Tensor) -> None:
 class Loop(nn.Module):
     """What the loops of hands share: how they are made and trained.
 
+    A loop takes its nets as they are, and says which of their parameters take gradients: two loops that are to be
+    trained need copies of their own.
+
     Norms and dropout: batches of few sequences make a batch norm's statistics worthless, and a loop calls its pose net
     on batches of changing size, so with `norm="frozen"` both stay as in evaluation, whatever `train` says, and norms'
     scale and shift are held. Others are there to measure what that is worth.
@@ -234,8 +237,8 @@ class Loop(nn.Module):
             for key, parameter in net.named_parameters() if net is not None else ():
                 part = "head" if key.split(".")[0] in ("hidden", "last", "film_linear", "film_output") else "body"
                 parameter.requires_grad_(not self._trained or f"{name} {part}" in self._trained)
-        for name in ("action", "action_again"):
-            for parameter in self._modules[name].parameters() if self._modules.get(name) is not None else ():
+        for net in (self.action, self._modules.get("action_again")):
+            for parameter in net.parameters() if net is not None else ():
                 parameter.requires_grad_(not self._trained or "action" in self._trained)
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d) and self.norm in ("frozen", "norms frozen"):
@@ -446,11 +449,7 @@ class Told(nn.Module):
 
     def vector(self, classes: Int[Tensor, " B"]) -> Float[Tensor, "B K"]:
         """What is told where these are the true classes."""
-        K = self.num_actions
-        if self.telling == "uniform":
-            return torch.full((len(classes), K), 1 / K, device=classes.device)
-        partner = torch.where((classes ^ 1) < K, classes ^ 1, (classes - 1).clamp(min=0))
-        return torch.eye(K, device=classes.device)[classes if self.telling == "true" else partner]
+        return retold(torch.eye(self.num_actions, device=classes.device)[classes], self.telling)
 
     def forward(self, crops: Tensor, lengths: Tensor, action: Tensor) -> HandPrediction:
         """Predict from padded sequences, told `vector` of the true classes."""
@@ -511,5 +510,5 @@ class _OfJoints:
     def start(self, batch: int) -> Any:
         return self.net.start(batch)
 
-    def step(self, joints: Tensor, state: Any) -> tuple[Tensor, Any]:
-        return self.net.step(joints.flatten(1), state)
+    def step(self, values: Tensor, state: Any) -> tuple[Tensor, Any]:
+        return self.net.step(values.flatten(1), state)

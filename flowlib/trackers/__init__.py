@@ -135,6 +135,11 @@ def make_tracker(name: str, *, weights: str = "", device: str = "auto") -> Track
 
     Raises:
         ValueError: unknown name, a device that is not here, or weights given to a tracker that has none.
+
+    >>> tracker = make_tracker("lucas_kanade")
+    >>> tracks = tracker(np.zeros((8, 36, 64, 3), np.uint8), np.array([[0, 40.0, 30.0]]))
+    >>> tracks.tracks.shape, tracks.visibility.shape
+    ((8, 1, 2), (8, 1))
     """
     if name not in MAKERS:
         raise ValueError(f"tracker: expected one of {', '.join(NAMES)}, got {name!r}")

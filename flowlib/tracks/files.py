@@ -53,6 +53,10 @@ def write_tracks(tracks: Tracks, path: str | Path, *, convention: str = "flowlib
     Raises:
         ValueError: another suffix, as `to_arrays`, or no points, which a table can't hold.
         ImportError: Parquet, and pyarrow isn't installed.
+
+    >>> still = Tracks.still(np.array([[0, 3.0, 4.0]]), num_frames=2)
+    >>> print(write_tracks(still, "tracks.csv").read_text().splitlines()[0])
+    frame,point,x,y,visible,confidence
     """
     path = Path(path)
     kind = _kind(path)

@@ -26,7 +26,11 @@ FREE = ("name", "device", "num_workers", "save_every", "picture_every", "session
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How to train. Every field is a plain value; `changes` compares two configs."""
+    """How to train. Every field is a plain value; `changes` compares two configs.
+
+    >>> TrainConfig("two_frames", steps=2000).batch_size
+    2
+    """
 
     name: str = "fit"  # of the run; its folder is <time>_<name>
     steps: int = 1000  # optimiser steps in all, over all sessions

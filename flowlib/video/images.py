@@ -32,7 +32,12 @@ _DECIMAL = r"(?<!\d)(?<!\d\.)(?:\d+\.\d+(?:e[+-]\d{1,3})?|\d+e[+-]\d{1,3})(?!\.?
 
 
 def resize_frame(frame: Frame, size: Size | None, fit: FitRule = "crop") -> UInt8[np.ndarray, "height width 3"]:
-    """Bring one frame to `size` (height, width); None leaves it as it is."""
+    """Bring one frame to `size` (height, width); None leaves it as it is.
+
+    >>> frame = np.zeros((272, 640, 3), np.uint8)
+    >>> resize_frame(frame, (180, 320), fit="pad").shape
+    (180, 320, 3)
+    """
     if size is None or frame.shape[:2] == tuple(size):
         return frame
     placed = fit_frame(frame.shape[:2], size, fit)
@@ -49,7 +54,12 @@ def resize_frame(frame: Frame, size: Size | None, fit: FitRule = "crop") -> UInt
 
 
 def encode_image(frame: Frame, kind: str = "jpeg", quality: int = 95) -> bytes:
-    """One frame as bytes, by `kind`: "jpeg" (full colour resolution, 4:4:4), or lossless "webp" or "png"."""
+    """One frame as bytes, by `kind`: "jpeg" (full colour resolution, 4:4:4), or lossless "webp" or "png".
+
+    >>> frame = np.full((16, 24, 3), 200, np.uint8)
+    >>> bool((decode_image(encode_image(frame, "png")) == frame).all())
+    True
+    """
     if kind == "jpeg":
         sampling = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
         # Fitted Huffman tables: 3 to 5 % smaller and no slower to decode, for 1.5 ms more a frame of 360×640.

@@ -140,6 +140,11 @@ def probe(path: str | Path, name: str = "", *, watch: Callable[[np.ndarray], obj
     Raises:
         VideoError: it can't be opened, holds no picture, is smaller than 16 pixels or larger than `FLOWLIB_MAX_PIXELS`,
             breaks off, a frame is corrupt, or the next one takes longer than `FLOWLIB_MAX_SECONDS`.
+
+    >>> from flowlib.sources import SAMPLE
+    >>> video = probe(SAMPLE / "bikes.mp4")
+    >>> video.name, video.size, video.num_frames, video.fps
+    ('bikes', (272, 640), 250, 25.0)
     """
     path = Path(os.path.expanduser(path))
     with open_video(path) as reader:
@@ -275,6 +280,10 @@ def read_frames(
 
     Raises:
         VideoError: the video has fewer frames.
+
+    >>> from flowlib.sources import SAMPLE
+    >>> read_frames(SAMPLE / "bikes.mp4", range(0, 16, 2), size=(136, 320)).shape
+    (8, 136, 320, 3)
     """
     wanted = list(indices)
     if not wanted or wanted != sorted(set(wanted)) or wanted[0] < 0:

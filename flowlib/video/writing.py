@@ -38,6 +38,10 @@ def write_video(
         fps: frames a second.
         lossless: keep every RGB value exactly (H.264 in RGB, which browsers don't play).
         progress: wraps the frames while they are written, for example `Progress`.
+
+    >>> frames = np.zeros((5, 32, 48, 3), np.uint8)
+    >>> write_video("black.mp4", frames).name
+    'black.mp4'
     """
     path = Path(path).expanduser()
     frames = iter(progress(frames) if progress else frames)

@@ -74,7 +74,7 @@ def _over_shares(number: Callable[[ActionAnswer, np.ndarray], float]) -> Callabl
 
 _RIGHT: dict[str, Any] = {"unit": "%", "better": "high", "scale": 100, "digits": 1, "group": "What the hand does"}
 _PAIRS: dict[str, Any] = {"needs": ("partners",), **_RIGHT}
-_KEPT: dict[str, Any] = {"unit": "", "better": "high", "group": "", "digits": 3}  # for what is counted over sequences
+_KEPT: dict[str, Any] = {"unit": "", "better": "high", "group": ""}  # for what is counted over sequences
 
 METRICS: tuple[MetricSpec, ...] = (
     MetricSpec("top1", "Right action", function=lambda a: float(a.order[0] == a.case.action), headline=True,
@@ -92,7 +92,7 @@ METRICS: tuple[MetricSpec, ...] = (
     MetricSpec("confidence", "Confidence", function=lambda a: float(a.probabilities[a.order[0]]), **_KEPT),
     MetricSpec("guess", "Guess", function=lambda a: float(a.order[0]), **_KEPT),
     MetricSpec("truth", "Truth", function=lambda a: float(a.case.action), **_KEPT),
-    MetricSpec("frames", "Frames", function=lambda a: float(len(a.prediction)), **_KEPT | {"digits": 0}),
+    MetricSpec("frames", "Frames", function=lambda a: float(len(a.prediction)), digits=0, **_KEPT),
 )  # fmt: skip
 
 

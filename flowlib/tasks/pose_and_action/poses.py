@@ -22,7 +22,9 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from flowlib.hands.augment import HandAugment
+from flowlib.hands.crop import CropConfig
 from flowlib.hands.dataset import HandSequences, TruePoses
+from flowlib.hands.skeleton import Skeleton
 from flowlib.models.protocols import device_of
 from flowlib.tasks.hand_pose.task import BATCH, num_actions_of
 from flowlib.tasks.protocol import hash_content
@@ -124,6 +126,14 @@ class PosedSequences(Dataset):
         ValueError: a sequence without poses, or with another number of frames or joints.
     """
 
+    actions: tuple[str, ...]
+    skeleton: Skeleton
+    config: CropConfig
+    split: str
+    subjects: list[str]
+    videos: list[str]
+    fingerprints: list[str]
+
     def __init__(
         self,
         sequences: HandSequences | TruePoses,
@@ -145,6 +155,11 @@ class PosedSequences(Dataset):
     def __getitem__(self, index: int) -> PosedSample:
         sample = self._sequences[index]
         return PosedSample(sample, torch.from_numpy(np.asarray(self._poses[sample["key"]], np.float32)))
+
+    @property
+    def truth(self) -> HandSequences | TruePoses:
+        """The same sequences with their true poses."""
+        return self._sequences
 
     @property
     def fingerprint(self) -> str:

@@ -40,6 +40,7 @@ class TellsAction(Protocol):
     """A method that is told an action vector, which it makes itself of the true classes [B]: a control."""
 
     def vector(self, classes: Tensor) -> Tensor: ...
+    def __call__(self, *given: Any) -> Any: ...
 
 
 @runtime_checkable
