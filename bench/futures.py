@@ -45,6 +45,7 @@ from flowlib.training import TrainConfig, fit, load_checkpoint
 from flowlib.workspace import Workspace
 
 NUMBERS = ("ade", "min_ade", "min_ade_points", "expected_ade", "best_weight", "diversity", "nll")
+AHEAD = slice(INPUT_FRAMES[-1] + 1, None)  # frames after the last one seen
 DRAWS = 4000  # of the bootstrap
 
 
@@ -84,7 +85,7 @@ def scene_clip(seed: int, kind: str, future: int, size: tuple[int, int] = (96, 1
 def scenes(args: Any) -> dict[str, Any]:
     """One answer, two modes, and the latent variables, from frame 0 alone; scenes to test on are unseen."""
     result: dict[str, Any] = {}
-    shipped = load_default(frames=1)
+    shipped: Any = load_default(frames=1)
     for kind in args.kinds:
         sides = np.random.default_rng(1).integers(2, size=args.scenes).tolist()
         train = ClipList([scene_clip(seed, kind, side) for seed, side in enumerate(sides)], num_frames=8)
@@ -99,14 +100,14 @@ def scenes(args: Any) -> dict[str, Any]:
                 model = add_futures(model, 2 if name == "modes" else 8, "none" if name == "modes" else name)
             task = FuturesTask(loss="laplace_2d", visibility_weight=0.0)
             train_config = TrainConfig(
-                name=f"{kind}-{name}", steps=args.steps, batch_size=8, learning_rate=1e-3, warmup_steps=20,
+                name=f"{kind}-{name}", steps=args.steps, batch_size=8, learning_rate=2e-3, warmup_steps=20,
                 num_workers=0, save_every=50, device="cpu", channels_last=False,
             )  # fmt: skip
             start = time.process_time()
             run = fit(model, task, train, None, train_config, folder=args.runs / f"{kind}-{name.replace(' ', '-')}")
             spent = time.process_time() - start
             trained = load_checkpoint(run.last)[0]
-            rows = [numbers(task, trained, clip) for clip in test]
+            rows = [numbers(task, trained, clip)[0] for clip in test]
             found = {number: float(np.mean([row[number] for row in rows])) for number in NUMBERS}
             found |= {"first weight": float(np.mean([row["first weight"] for row in rows])), "cpu seconds": spent}
             found["worst weight"] = max(abs(row["first weight"] - 0.5) for row in rows)
@@ -122,14 +123,17 @@ def scenes(args: Any) -> dict[str, Any]:
 
 
 @torch.inference_mode()
-def numbers(task: FuturesTask, method: Any, clip: ClipSample) -> dict[str, float]:
-    case = task.case(clip)
-    answer = task.answer(task.predict(method, case, "method"), case)
-    found = {}
-    for name in NUMBERS:
-        metric = task.metric(name)
-        found[name] = metric.function(answer) if answer.available.issuperset(metric.needs) else float("nan")
-    return found | {"first weight": float(answer.weights[0])}
+def numbers(task: FuturesTask, method: Any, *truths: ClipSample) -> list[dict[str, float]]:
+    """What is measured of one prediction, against each of several labels of the same clip."""
+    prediction, rows = task.predict(method, task.case(truths[0]), "method"), []
+    for clip in truths:
+        answer = task.answer(prediction, task.case(clip))
+        row = {"first weight": float(answer.weights[0])}
+        for name in NUMBERS:
+            metric = task.metric(name)
+            row[name] = metric.function(answer) if answer.available.issuperset(metric.needs) else float("nan")
+        rows.append(row)
+    return rows
 
 
 def train_modes(args: Any, workspace: Workspace, name: str, videos: Callable[[str], bool], **futures: Any) -> Any:
@@ -144,7 +148,7 @@ def train_modes(args: Any, workspace: Workspace, name: str, videos: Callable[[st
     augment = AugmentConfig(flip_x=0.5, reverse=0.5, scale=(1.0, 1.5))
     task = FuturesTask(loss="laplace_2d", visibility_weight=0.0, augment=augment)
     config = TrainConfig(
-        name=name, steps=args.steps, batch_size=8, learning_rate=1e-3, warmup_steps=20, weight_decay=1e-2,
+        name=name, steps=args.steps, batch_size=4, learning_rate=7e-4, warmup_steps=20, weight_decay=1e-2,
         ema_decay=0.98, num_workers=0, save_every=25, device="cpu", channels_last=False,
     )  # fmt: skip
     start = time.process_time()
@@ -155,20 +159,22 @@ def train_modes(args: Any, workspace: Workspace, name: str, videos: Callable[[st
 def measure(part: str, workspace: Workspace, methods: Mapping[str, Any], kinds: tuple[str, ...]) -> dict[str, Any]:
     """Kind of labels -> method -> number -> mean of each video, over the frames after the last one seen."""
     task = FuturesTask(scoring=ScoringConfig(frames=(INPUT_FRAMES[-1] + 1, 7), rebuild=()))
-    found: dict[str, dict[str, Any]] = {kind: {} for kind in kinds}
+    rows: dict[str, dict[str, list]] = {kind: {name: [] for name in methods} for kind in kinds}
+    videos: dict[str, list[str]] = {kind: [] for kind in kinds}
+    for step in PARTS[part]:
+        sets = read_part(part, workspace, step)
+        places = {kind: {clip.key: i for i, clip in enumerate(sets[kind].clips)} for kind in kinds}
+        for clip in sets["consensus"].clips:
+            truths = {kind: sets[kind][places[kind][clip.key]] for kind in kinds}
+            truths = {kind: one for kind, one in truths.items() if one.truth.visibility[AHEAD].sum() >= 50}
+            for kind in truths:
+                videos[kind].append(clip.video)
+            for name, method in methods.items() if truths else ():
+                for kind, row in zip(truths, numbers(task, method, *truths.values())):
+                    rows[kind][name].append(row)
     for kind in kinds:
-        clips = [
-            (clip.video, one[index])
-            for step in PARTS[part]
-            for one in [read_part(part, workspace, step)[kind]]
-            for index, clip in enumerate(one.clips)
-        ]
-        clips = [(video, clip) for video, clip in clips if clip.truth.visibility[INPUT_FRAMES[-1] + 1 :].sum() >= 50]
-        for name, method in methods.items():
-            rows = [numbers(task, method, clip) for _, clip in clips]
-            found[kind][name] = per_group(rows, [video for video, _ in clips])
-        print(f"{part}, {kind} labels: {len(clips)} clips of {len({video for video, _ in clips})} videos", flush=True)
-    return found
+        print(f"{part}, {kind} labels: {len(videos[kind])} clips of {len(set(videos[kind]))} videos", flush=True)
+    return {kind: {name: per_group(own, videos[kind]) for name, own in rows[kind].items()} for kind in kinds}
 
 
 def compare(by_video: Mapping[str, Mapping[str, Mapping[str, float]]], pairs: list[tuple[str, str, str, str]]) -> list:

@@ -1,7 +1,7 @@
 """Loops between pose and action on the synthetic hand, people unseen: each beside its controls, and what it cost.
 
     python bench/hand_loops.py                     # everything: nets, out-of-fold poses, loops, table, checks
-    python bench/hand_loops.py --lists             # and small runs of conditionings, norms, parts trained, alphas, rates
+    python bench/hand_loops.py --lists             # and small runs of ways to tell, norms, parts, alphas, rates
 
 The store of hands (10 people, 12 actions, 4 takes each) is made in `--folder` when it is first asked for. Every
 training is a run there and goes on where it was. Checked, each with its figures:
@@ -175,7 +175,9 @@ def main() -> None:
     mine = {name: methods[name] for name in trained}
     again = evaluate(mine, task, some, folder=args.folder / "again", pictures=False)
     known = {(name, row.name): row.scores for name in mine for row in report.rows[name]}
-    result["o_bit_equal"] = all(row.scores == known[name, row.name] for name in mine for row in again.rows[name])
+    # As text, in which a number that isn't there (NaN) equals itself.
+    pairs = [(row.scores, known[name, row.name]) for name in mine for row in again.rows[name]]
+    result["o_bit_equal"] = all(json.dumps(one) == json.dumps(other) for one, other in pairs)
     shutil.rmtree(args.folder / "again", ignore_errors=True)
     result["p_same_metrics_after_a_stop"] = stopped(args, nets, hands)
     clock("second evaluation, stopped training")

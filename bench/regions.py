@@ -46,11 +46,11 @@ TRIED = ((9, True, False), (20, True, False), (20, False, False), (50, True, Fal
 class Scenes(Sequence[ClipSample]):
     """Rendered clips, each made when it is asked for: three kinds of motion, before a still or a moving camera."""
 
-    def __init__(self, count: int) -> None:
-        self.count = count
+    def __init__(self, number: int) -> None:
+        self.number = number
 
     def __len__(self) -> int:
-        return self.count
+        return self.number
 
     def __getitem__(self, index: Any) -> ClipSample:
         motion, camera = MOTIONS[index % 3], CAMERAS[index // 3 % 2]
@@ -146,11 +146,12 @@ def rendered(args: Any, workspace: Workspace) -> list[dict[str, Any]]:
 def real(args: Any, workspace: Workspace) -> list[dict[str, Any]]:
     labels, rows = Workspace(args.labels), []
     flow = CachedFlow(DISFlow(), workspace.root / "flows")
-    shipped, constant = load_default(), ConstantVelocity(flow, num_frames=8, input_frames=(0, 3))
+    shipped: Any = load_default()
+    constant = ConstantVelocity(flow, num_frames=8, input_frames=(0, 3))
     shipped.flow = flow
     methods: dict[str, Any] = {"shipped": shipped, "constant velocity": constant}
     if args.second_frame is not None:
-        small, _ = load_checkpoint(run_folder("second-0+3", Workspace(args.second_frame).runs) / "last.pt")
+        small: Any = load_checkpoint(run_folder("second-0+3", Workspace(args.second_frame).runs) / "last.pt")[0]
         small.flow = flow
         methods["small guided"] = small
     for name, method in methods.items():

@@ -23,6 +23,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from flowlib.colours import PREDICTION, TRUTH, position_colours
 from flowlib.geometry import cell_grid, frame_extent, rescale_points
@@ -65,7 +66,8 @@ def colours(theme: str) -> Any:
     """Figures on the ground of a light or a dark page."""
     ground, ink = THEMES[theme]
     inked = dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), ink)
-    with matplotlib.rc_context({"figure.facecolor": ground, "axes.facecolor": ground, "font.size": 11} | inked):
+    settings: Any = {"figure.facecolor": ground, "axes.facecolor": ground, "font.size": 11} | inked
+    with matplotlib.rc_context(settings):
         yield
 
 
@@ -110,8 +112,7 @@ def prediction() -> Figure:
     chosen = np.flatnonzero(seen & moves)
     drawn = chosen[(np.indices((48, 48)).sum(axis=0).ravel()[chosen] % 2) == 0]  # every other, as on a chessboard
     reached = np.percentile(truth.tracks[LAST, chosen, 1], 2)
-    figure, axes = plt.subplots(1, 5, figsize=(11.5, 3.35), layout="constrained")
-    figure.get_layout_engine().set(wspace=0.01, w_pad=0.03)
+    figure, axes = plt.subplots(1, 5, figsize=(11.5, 3.35), layout=ConstrainedLayoutEngine(wspace=0.01, w_pad=0.03))
     seconds = 2 / 25
     for ax, frame in zip(axes[:2], INPUTS):
         picture(ax, frames[frame], "given", f"at {frame * seconds:.2f} s")
@@ -194,6 +195,7 @@ def two_frames() -> Figure:
     frames, _ = clip(str(FOLDER / "thumb.mp4"), 0, 2)
     model = predictors()["flowlib"]
     flow, answer = model.flow(frames[0], frames[INPUTS[-1]]), ask(model, frames)
+    assert answer.log_scale is not None
     said = answer.displacement[0, LAST].numpy()
     figure, grid = plt.subplots(2, 2, figsize=(9, 6.0), layout="constrained")
     axes = grid.ravel()

@@ -11,7 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, is_dataclass, replace
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from shutil import rmtree
 from typing import Annotated, Any, Literal  # no `annotations` of `__future__`: tyro can't evaluate a local class's
@@ -165,6 +165,7 @@ def make_label() -> type:
     from flowlib.labelling.plan import check_chunk
     from flowlib.progress import Progress
     from flowlib.sources import find_source
+    from flowlib.splits import reserve_calibration
 
     @dataclass(frozen=True)
     class Label(OnDataset):
@@ -177,6 +178,7 @@ def make_label() -> type:
         workers: int = 0  # with ray: how many; 0: one a GPU, or where there is none one for two cores
         verify: bool = False  # read what is labelled already to the last byte, and do again what is damaged
         strict: bool = False  # fail at the end if a video had to be skipped
+        calibration: int = 0  # videos kept apart for regions: 90 % needs 9, better 20; before anything is trained
 
         def __post_init__(self) -> None:
             super().__post_init__()
@@ -187,8 +189,11 @@ def make_label() -> type:
             plan = make_plan(found, self.config, cache=self.workspace.scans, progress=True)
             plan = plan.into(self.workspace.dataset(self.dataset))
             print(plan)
-            options = {name: value for name, value in vars(self).items() if name not in ("root", "source", "config")}
+            own = ("root", "source", "config", "calibration")
+            options = {name: value for name, value in vars(self).items() if name not in own}
             print(label(plan, self.workspace, **options))
+            kept = reserve_calibration(self.workspace.dataset(self.dataset), self.calibration)
+            print(f"{counted(len(kept), 'video')} kept for calibration.")
 
     return Label
 
@@ -201,6 +206,7 @@ def make_train() -> type:
     from flowlib.dataset import describe_splits, open_splits
     from flowlib.models.networks import NetworkConfig
     from flowlib.notebook_views import highest_motion_clips
+    from flowlib.tasks.futures import task_for
     from flowlib.tasks.trajectories import TrajectoryTask
     from flowlib.training import TrainConfig, fit
     from flowlib.training.runs import run_folder
@@ -226,7 +232,8 @@ def make_train() -> type:
             if first:
                 print(describe_splits(splits))
             model = self.network.make(splits["train"].num_frames)
-            task = replace(self.task, augment=self.augmentation) if self.augmented else self.task
+            augment = self.augmentation if self.augmented else self.task.augment
+            task = task_for(model, **vars(self.task) | {"augment": augment})
             folder = run_folder(self.config.name, self.workspace.runs)
             result = fit(model, task, training, splits.get("val"), self.config, folder=folder)
             if first:
@@ -243,7 +250,10 @@ def make_evaluate() -> type:
     from flowlib.dataset.consensus import describe_labels, open_labels
     from flowlib.evaluation import EvalConfig, evaluate
     from flowlib.models.baselines import all_baselines
-    from flowlib.tasks.trajectories import ScoringConfig, TrajectoryTask
+    from flowlib.models.futures import futures_of
+    from flowlib.tasks.futures import task_for
+    from flowlib.tasks.trajectories import ScoringConfig
+    from flowlib.tasks.trajectories.regions import with_regions
     from flowlib.training.checkpoints import describe_runs, load_runs
 
     @dataclass(frozen=True)
@@ -255,13 +265,14 @@ def make_evaluate() -> type:
         tolerance: float = 2.0  # pixels that the two may differ
         most_left_out: float = 1.0  # clips are passed over of which they leave out a larger share
         split: Split = "test"  # which of its videos
+        regions: float = 0.9  # share of points that regions are to hold, where videos are kept for calibration; 0: none
         report: str = "two_frames"  # name of the report's folder
         input_frames: tuple[int, ...] = (0, 3)  # frames that constant velocity sees
         raft_weights: str = "none"  # for constant velocity by RAFT, too: "" (the published), a path, URL or Drive id
         allow_leak: bool = False  # evaluate on videos the checkpoint was trained on, and say so in the report
 
         def __call__(self) -> None:
-            task, folder = TrajectoryTask(scoring=self.scoring), self.workspace.report(self.report)
+            folder = self.workspace.report(self.report)
             train, chosen = self.open("train"), {"tolerance": self.tolerance, "most_left_out": self.most_left_out}
             second = self.workspace.dataset(self.second_labels) if self.second_labels else ""
             test = open_labels(self.workspace.dataset(self.dataset), self.split, second, **chosen)
@@ -270,7 +281,12 @@ def make_evaluate() -> type:
             models, about = found
             print(describe_runs(about))
             seen = {"num_frames": test.num_frames, "input_frames": self.input_frames}
-            methods = models | all_baselines(train, raft_weights=self.raft_weights, **seen)
+            most = max(map(futures_of, models.values()))
+            methods = models | all_baselines(train, raft_weights=self.raft_weights, futures=most, **seen)
+            task = task_for(max(models.values(), key=futures_of), scoring=self.scoring)
+            where: dict[str, Any] = {"folder": folder, "second": second, "about": about}
+            methods, promise = with_regions(methods, self.workspace.dataset(self.dataset), self.regions, **where)
+            print(promise)
             options: dict[str, Any] = {"config": self.config, "allow_leak": self.allow_leak, "about": about}
             report = evaluate(methods, task, test, folder=folder, train=train, **options)
             print(report.markdown(), f"Report: {report.save(folder)}", sep="\n")

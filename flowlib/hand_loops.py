@@ -23,7 +23,7 @@ from flowlib.hands.augment import HandAugment
 from flowlib.hands.crop import CropConfig
 from flowlib.hands.dataset import HandFrames, HandSequences
 from flowlib.models.actions import ActionLSTM
-from flowlib.models.loops import Chain, Feedback, Loop, Norm, Telling, Told, TwoPass
+from flowlib.models.loops import Chain, Feedback, Loop, Norm, Told, TwoPass
 from flowlib.models.pose import PoseNet
 from flowlib.models.protocols import device_of
 from flowlib.plots import Axes, error_by_frame, heat_map
@@ -511,9 +511,9 @@ def glue(
     return made
 
 
-def tellings(oracle: bool) -> dict[Telling, str]:
+def tellings(oracle: bool) -> dict[str, str]:
     """What controls are told, and what that is called."""
-    told: dict[Telling, str] = {"uniform": "uniform action"}
+    told: dict[str, str] = {"uniform": "uniform action"}
     if oracle:
         told |= {"true": "true action", "wrong": "partner's action"}
     return told

@@ -7,10 +7,12 @@ figure. Nothing is measured or written here.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from scipy.ndimage import gaussian_filter
 from torch.utils.data import Subset
 
@@ -18,6 +20,7 @@ from flowlib.clips import ClipSample
 from flowlib.colours import mark_holes, nice_limit
 from flowlib.dataset import TrajectoryDataset
 from flowlib.evaluation import Report
+from flowlib.flow import CachedFlow, DISFlow
 from flowlib.metrics import frame_metrics
 from flowlib.models.baselines import ConstantVelocity
 from flowlib.models.protocols import Predictor, TrajectoryPrediction, role_of
@@ -33,12 +36,14 @@ from flowlib.plots import (
     thinned,
     tracks_over_frame,
 )
+from flowlib.second_frame import second_frame_sweep
 from flowlib.shards import find_shards
 from flowlib.tasks.trajectories import TrajectoryTask
 from flowlib.tasks.trajectories.metrics import TrajectoryAnswer
 from flowlib.tasks.trajectories.pictures import difference_picture, rebuilt_frames
 from flowlib.tasks.trajectories.regions import WithRegions
 from flowlib.tracks import Tracks
+from flowlib.training import TrainConfig
 from flowlib.training.runs import read_metrics
 from flowlib.viewer import HandViewer, TrajectoryViewer, ViewedClip
 from flowlib.workspace import check_name
@@ -102,7 +107,19 @@ def prediction_viewer(
     answer = TrajectoryTask().ask(predictor, sample, name)
     seen: dict[str, Any] = {"title": _title(sample), "names": ("labels", name), "frame": len(answer.frames) - 1}
     rebuilt, frames = rebuilt_frames(answer), sample.pictures(answer.frames)
-    return TrajectoryViewer(frames, answer.true, answer.predicted, rebuilt=rebuilt, regions=_radii(answer), **seen)
+    more: dict[str, Any] = {"regions": _radii(answer), "futures": _futures(answer)}
+    return TrajectoryViewer(frames, answer.true, answer.predicted, rebuilt=rebuilt, **more, **seen)
+
+
+def _futures(answer: TrajectoryAnswer) -> tuple[np.ndarray, np.ndarray] | None:
+    """Where a method's points go in each of its futures [K F N 2], frame 0 first, and the futures' weights [K]."""
+    if answer.prediction.futures is None:
+        return None
+    xy = answer.true.queries[None, :, 1:].astype(np.float32)
+    moved = answer.prediction.futures_at(torch.from_numpy(xy))[0].numpy()
+    later = [place for place, frame in enumerate(answer.prediction.frames) if frame > 0]
+    moved = np.concatenate([np.zeros_like(moved[:, :1]), moved[:, later]], axis=1)
+    return moved + xy[0], answer.prediction.each_future()[1][0].numpy()
 
 
 def _radii(answer: TrajectoryAnswer) -> np.ndarray | None:
@@ -147,7 +164,9 @@ def predictors_viewer(
         frames = sample.pictures(first.frames)
         title = f"{first_called[index]}: {_title(sample)}" if isinstance(chosen, Mapping) else _title(sample)
         regions = {name: radius for name, answer in answers.items() if (radius := _radii(answer)) is not None}
-        clips.append(ViewedClip(frames, first.true, predictions, rebuilt, regions=regions, title=title))
+        futures = {name: ways for name, answer in answers.items() if (ways := _futures(answer)) is not None}
+        more: dict[str, Any] = {"regions": regions, "futures": futures, "title": title}
+        clips.append(ViewedClip(frames, first.true, predictions, rebuilt, **more))
     return TrajectoryViewer.of(clips, truth="labels", frame=len(clips[0].frames) - 1)
 
 
@@ -207,6 +226,33 @@ def _between(prediction: TrajectoryPrediction) -> str:
         return ""
     within, between = (part[0, -1].square().mean() for part in prediction.spread())
     return f" ({100 * float(between / (within + between)):.0f} % of it between its futures)"
+
+
+def try_second_frame(
+    splits: Mapping[str, Any],
+    base: TrainConfig,
+    steps: int,
+    *,
+    runs: Path,
+    folder: Path,
+    **more: Any,
+) -> Figure | None:
+    """`second_frame_sweep` on the splits of a dataset, with its numbers printed: the picture of it.
+
+    Args:
+        splits: "train" and "val" as `open_splits` gives them.
+        base: how each is trained.
+        steps: optimiser steps of each training instead; with 0 none is made, and None returned.
+        runs, folder, more: as `second_frame_sweep` takes them; flows are kept in `folder`, each pair measured once.
+    """
+    if not steps or "val" not in splits:
+        print(f"No short trainings: {'there are no videos to validate on' if steps else 'second_frame_steps is 0'}.")
+        return None
+    flow = CachedFlow(DISFlow(), folder / "flows")
+    short = replace(base, name=f"{base.name}_second_frame", steps=steps)
+    found = second_frame_sweep(splits["train"], splits["val"], short, runs=runs, folder=folder, flow=flow, **more)
+    print(found.runs, found, sep="\n\n")
+    return found.figure()
 
 
 def prediction_figure(methods: Mapping[str, Predictor], dataset: TrajectoryDataset, index: int | None = None) -> Figure:

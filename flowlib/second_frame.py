@@ -25,7 +25,7 @@ from flowlib.tasks.protocol import Estimate
 from flowlib.tasks.trajectories import ScoringConfig, TrajectoryTask
 from flowlib.training import RunTable, TrainConfig, load_checkpoint, run_experiments
 
-CLASSES = {"ade_still": "still", "ade_camera": "with the camera", "ade_own": "on their own"}
+CLASSES = {"ade_still": "still", "ade_camera": "with camera", "ade_own": "on their own"}
 
 
 def input_choices(num_frames: int = 8) -> dict[str, tuple[int, ...]]:
@@ -96,19 +96,23 @@ class SecondFrame:
         return "\n".join(lines)
 
     def figure(self) -> Figure:
-        """Left: the error of each choice against frames ahead. Right: the error by kind of motion. Bands and whiskers
-        are intervals over videos."""
+        """Left: the error of each choice against frames ahead, with a band for the first and for the best. Right: the
+        error by kind of motion. Bands and whiskers are intervals over videos; those of all would hide each other."""
         report = self.report
         series = next(one for one in report.task.series if one.name == "epe")
         places = [metric.name for metric in report.at_places(series)]
         figure, axes = panels(1, 2, ratio=0.62)
+        for ax in axes.flat:
+            ax.set_axis_on()
         estimates = {name: [report.estimate(name, place) for place in places] for name in report.methods}
+        banded = (report.main, min(report.methods, key=lambda name: estimates[name][-1].mean))
         error_by_frame(
             {name: [0.0, *(one.mean for one in own)] for name, own in estimates.items()},
-            intervals={name: _interval(own, [0.0]) for name, own in estimates.items() if _known(own)},
+            intervals={name: _interval(estimates[name], [0.0]) for name in banded if _known(estimates[name])},
             label="mean error on visible points, px",
             ax=axes[0, 0],
         )
+        axes[0, 0].set_title("against frames ahead; bands: 95 % over videos, of the first and the best", fontsize=9)
         by_class = {name: [report.estimate(name, key) for key in CLASSES] for name in report.methods}
         bars(
             {name: [one.mean for one in own] for name, own in by_class.items()},
@@ -117,7 +121,7 @@ class SecondFrame:
             label=f"mean error over frames {self.frames[0]} to {self.frames[1]}, px",
             ax=axes[0, 1],
         )
-        axes[0, 1].set_title("points that are …", fontsize=9)
+        axes[0, 1].set_title("of points that rest, follow the camera, or move on their own", fontsize=9)
         return figure
 
 

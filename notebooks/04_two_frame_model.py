@@ -80,6 +80,7 @@ weights: str = "auto"  # to start from: auto (ImageNet if it can be had), none, 
 stride_in: str = "3x3"  # of these weights: 3x3 as torchvision's, or 1x1 as the first ResNets'
 flow: str = "dis"  # of guided, between two frames: dis (needs no weights) or raft
 flow_weights: str = ""  # of RAFT: "" for torchvision's, else a path, URL or Drive id
+futures: int = 1  # whole futures that the network gives, each with its weight, up to 8; 1 for one answer
 conv1: str = "difference"  # of fcn: how the first layer's weights serve two frames: difference, duplicate, mean or zero
 head: str = "fine"  # of fcn: fine, or torchvision (stride 8: smooth and grid-like)
 batch_norm: str = "train"  # of fcn: train, frozen or group
@@ -95,6 +96,7 @@ learning_rate: float = 0.0003  # of the optimiser, at its highest
 schedule: str = "cosine"  # of the learning rate: constant (steps may be raised later), cosine or one_cycle
 schedule_over: str = "steps"  # or minutes: a cosine over as many of the steps as fit into session_minutes
 precision: str = "no"  # no (float32), bf16 (about half the time where CPU or GPU has it) or fp16 (GPU)
+second_frame_steps: int = 0  # of five short trainings that say what a second frame is worth; 0: none, 300 is a start
 check_steps: int = 3  # of the two short trainings that compare one frame with two
 seed: int = 0  # decides the first weights, the order of clips and what else is drawn at random
 device: str = "auto"  # auto or cpu
@@ -120,7 +122,9 @@ from flowlib.notebook_views import (
     highest_motion_clips,
     prediction_figure,
     prediction_viewer,
+    try_second_frame,
 )
+from flowlib.tasks.futures import task_for
 from flowlib.tasks.trajectories import TrajectoryTask
 from flowlib.training import TrainConfig, fit
 from flowlib.training.diagnostics import compare_trainings
@@ -144,7 +148,8 @@ print(describe_splits(splits))
 torch.manual_seed(seed)  # of the weights that start from random numbers
 chosen = NetworkConfig(
     model=model, backbone=backbone, weights=weights, stride_in=stride_in, conv1=conv1, head=head, batch_norm=batch_norm,
-    flow=flow, flow_weights=flow_weights, input_frames=parse_frames(input_frames), working_size=parse_size(input_size),
+    flow=flow, flow_weights=flow_weights, futures=futures, input_frames=parse_frames(input_frames),
+    working_size=parse_size(input_size),
 )  # fmt: skip
 network = chosen.make(splits["train"].num_frames)
 print(chosen.describe(network))
@@ -172,7 +177,7 @@ compare_trainings(twins, TrajectoryTask(), train, check, workspace.check(run))
 augment = AugmentConfig(
     flip_x=flip_x, flip_y=flip_y, reverse=reverse, scale=(1.0, largest_scale), colour=colour, crop=parse_size(crop)
 )
-task = TrajectoryTask(loss=chosen.loss(loss), augment=augment.or_none())
+task = task_for(network, loss=chosen.loss(loss), augment=augment.or_none())
 config = TrainConfig(
     name=run, steps=steps, batch_size=batch_size, validate_every=validate_every, session_minutes=session_minutes,
     trained=trained, learning_rate=learning_rate, schedule=schedule, schedule_over=schedule_over, precision=precision,
@@ -200,6 +205,19 @@ prediction_figure({"two frames": network}, held_out, shown);
 
 # %%
 prediction_viewer(network, held_out, shown, name="two frames")
+
+# %% [markdown]
+# ## What is a second frame worth?
+#
+# The same short training for frame 0 alone, for 0 and 1, 0 and 3, 0 and half the clip, and 0, 1 and 3: the error on the
+# validation videos against frames ahead, and of points that rest, follow the camera, or move on their own. Every run is
+# kept, so a list that was stopped goes on.
+
+# %%
+try_second_frame(
+    splits, config, second_frame_steps, runs=workspace.runs, folder=workspace.report(f"{run}_second_frame"),
+    model={"weights": weights, "stride_in": stride_in},
+);  # fmt: skip
 
 # %%
 print(f"Checkpoint: {result.best}")

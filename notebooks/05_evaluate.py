@@ -104,6 +104,7 @@ from flowlib.dataset import TrajectoryDataset
 from flowlib.dataset.consensus import describe_labels, open_labels
 from flowlib.evaluation import evaluate
 from flowlib.models.baselines import all_baselines
+from flowlib.models.futures import futures_of
 from flowlib.models.guided import default_methods
 from flowlib.notebook import parse_frames
 from flowlib.notebook_views import (
@@ -116,7 +117,8 @@ from flowlib.notebook_views import (
     spread_figure,
 )  # fmt: skip
 from flowlib.own_pictures import own_sample, predict_clip
-from flowlib.tasks.trajectories import ScoringConfig, TrajectoryTask
+from flowlib.tasks.futures import task_for
+from flowlib.tasks.trajectories import ScoringConfig
 from flowlib.tasks.trajectories.regions import with_regions
 from flowlib.training.checkpoints import describe_runs, load_runs
 from flowlib.workspace import Workspace
@@ -127,8 +129,9 @@ test = open_labels(workspace.dataset(dataset), split, second_labels and workspac
 models, about = load_runs(workspace.runs, runs or run, checkpoint, device=device)
 model, *_ = models.values()
 baselines = all_baselines(
-    train, num_frames=test.num_frames, input_frames=parse_frames(input_frames), raft_weights=raft_weights
-)
+    train, num_frames=test.num_frames, input_frames=parse_frames(input_frames), raft_weights=raft_weights,
+    futures=futures_of(model),
+)  # fmt: skip
 shipped = default_methods(test.num_frames, parse_frames(input_frames))
 methods, promise = with_regions(
     models | shipped | baselines, workspace.dataset(dataset), regions, folder=workspace.report(report),
@@ -147,7 +150,7 @@ print(describe_runs(about), describe_labels(test), promise, sep="\n")
 # %%
 result = evaluate(
     methods,
-    TrajectoryTask(scoring=ScoringConfig(lpips_weights=lpips_weights)),
+    task_for(model, scoring=ScoringConfig(lpips_weights=lpips_weights)),
     test,
     folder=workspace.report(report),
     train=train,
@@ -180,7 +183,8 @@ spread_figure(methods, test, shown);
 # One viewer of the clip that moves most, and of those with the first model's least, middle and largest error. Choose
 # among the clips, and which predictors are shown beside the labels: models, constant velocity, the labels moved like a
 # prediction. "rebuilt" and "difference" among the backgrounds show the frames made from a prediction. With regions: select
-# a point to see its own, and colour by "Left its region" to see where the labels did.
+# a point to see its own, and colour by "Left its region" to see where the labels did. Of a model with several futures,
+# "futures" plays one of them, or draws all, or the likelier ones stronger.
 
 # %%
 clips = {"Most motion": shown} | result.extreme_samples()

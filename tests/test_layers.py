@@ -32,7 +32,8 @@ LAYERS = (
     "models",
     "tasks",
     "training evaluation own_pictures",
-    "notebook_views hand_views action_views hand_loops second_frame",
+    "second_frame",
+    "notebook_views hand_views action_views hand_loops",
     "options",
     "hand_commands",
     "__main__",
@@ -214,5 +215,5 @@ def test_the_examples_in_docstrings_hold(path, tmp_path, monkeypatch):
     name = ".".join(path.relative_to(CLONE).with_suffix("").parts).removesuffix(".__init__")
     monkeypatch.chdir(tmp_path)
     found = doctest.testmod(importlib.import_module(name))
-    written = len(re.findall(r"^ *>>> ", path.read_text(), re.M))
+    written = len(re.findall(r"^ *>>> (?!.*# doctest: \+SKIP)", path.read_text(), re.M))  # without weights to fetch
     assert (found.failed, found.attempted) == (0, written)

@@ -17,7 +17,7 @@ from flowlib.colours import mark_holes
 from flowlib.dataset import TrajectoryDataset
 from flowlib.evaluation import evaluate
 from flowlib.labelling import LabelConfig, label, make_plan
-from flowlib.models.baselines import OracleTracks, ZeroMotion, all_baselines
+from flowlib.models.baselines import ConstantVelocity, ManyGains, OracleTracks, ZeroMotion, all_baselines
 from flowlib.models.guided import GuidedTrajectories
 from flowlib.synthetic import random_scene
 from flowlib.tasks.trajectories import TrajectoryTask
@@ -146,6 +146,22 @@ def test_one_viewer_shows_several_clips_and_predictors(folder):
     titles = [clip["title"] for clip in named._header["clips"]]
     assert [title.partition(":")[0] for title in titles] == ["Best", "Median"], "each clip once"
     assert titles[0].endswith(viewer._header["clips"][0]["title"])
+
+
+def test_viewers_play_the_futures_of_methods_that_give_several(folder):
+    dataset = TrajectoryDataset(folder, split="all")
+    several = ManyGains(ConstantVelocity(num_frames=4, input_frames=(0, 1)), (1.0, 0.5, 0.0), [0.5, 0.3, 0.2])
+    both = notebook_views.predictors_viewer({"several": several, "zero": ZeroMotion(4)}, dataset, [0])
+    one = notebook_views.prediction_viewer(several, dataset, 0)
+    for viewer in (both, one):
+        shown = viewer._scene.sets[1]
+        assert len(shown.futures) == 3 and shown.weights == pytest.approx([0.5, 0.3, 0.2])
+        moved, half, still = (future.displacement for future in shown.futures)
+        np.testing.assert_allclose(half, moved / 2, atol=1e-3)
+        np.testing.assert_array_equal(still, 0)
+        np.testing.assert_allclose(shown.tracks.displacement, moved, atol=1e-3)
+        viewer.future = "weighted"
+    assert both._scene.sets[2].futures == ()
 
 
 def test_a_viewer_has_methods_that_look_at_the_clip(folder):

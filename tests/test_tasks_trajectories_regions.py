@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from fixtures.dataset_shards import write_dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,6 +25,7 @@ from flowlib.tasks.trajectories.regions import (
     hierarchical_quantile,
     least_videos,
     measure_errors,
+    with_regions,
 )
 from flowlib.tracks import Tracks
 
@@ -253,3 +255,39 @@ def test_videos_are_kept_for_calibration(tmp_path, refuses):
         reserve_calibration(tmp_path, 30)
     with refuses("count: expected a number of videos"):
         reserve_calibration(tmp_path, -1)
+
+
+def test_regions_of_a_dataset_lie_beside_the_checkpoint_and_are_made_once(tmp_path, refuses, capsys):
+    """Without videos for calibration nothing changes; too few are refused; then they are made, kept and shown."""
+    from flowlib.dataset import TrajectoryDataset
+    from flowlib.models.baselines import OracleTracks
+    from flowlib.notebook_views import predictors_viewer, spread_figure
+
+    root = write_dataset(tmp_path / "data", shards=14)
+    TrajectoryDataset(root, "train")
+    methods = {"model": Guess(), "sure": Guess(0.1), "oracle": OracleTracks()}
+    options = {"folder": tmp_path / "report", "about": {"model": {"path": str(tmp_path / "best.pt")}}}
+    same, sentence = with_regions(methods, root, 0.8, **options)
+    assert same == methods and "80% needs 4 or more" in sentence
+    assert with_regions(methods, root, 0, **options) == (methods, "No regions were asked for.")
+    reserve_calibration(root, 3)
+    with refuses("calibration: expected 4 videos or more, which regions of 80% need"):
+        with_regions(methods, root, 0.8, **options)
+    reserve_calibration(root, 5)
+    made, sentence = with_regions(methods, root, 0.8, **options)
+    assert "calibrated on 5 videos" in sentence and made["oracle"] is methods["oracle"]
+    paths = [tmp_path / "best.regions.json", tmp_path / "report" / "sure.regions.json"]
+    before = [path.stat().st_mtime_ns for path in paths]
+    assert list(made["model"].regions.videos) == list(Conformal.load(paths[0]).videos)
+    assert set(made["model"].regions.videos) == set(TrajectoryDataset(root, "calibration").videos)
+    with_regions(methods, root, 0.8, **options)
+    assert [path.stat().st_mtime_ns for path in paths] == before
+    with_regions(methods | {"sure": Guess(0.2)}, root, 0.8, **options)
+    assert [path.stat().st_mtime_ns for path in paths] != before, "another model has regions of its own"
+    test = TrajectoryDataset(root, "test")
+    figure = spread_figure(made, test, 0)
+    assert figure is not None and "of the doubt of “model” goes" in " ".join(ax.get_title() for ax in figure.axes)
+    viewer = predictors_viewer(made, test, [0])
+    radii = [one.radii for one in viewer._scene.sets]
+    assert radii[0] is None and radii[3] is None and (radii[1][0] == 0).all() and (radii[1][3] > 0).all()
+    assert spread_figure({"still": ZeroMotion(4)}, test, 0) is None and "None of these" in capsys.readouterr().out

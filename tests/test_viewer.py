@@ -14,13 +14,14 @@ from fixtures.viewer_example import predicted
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flowlib.colours import NEVER, OUTSIDE
 from flowlib.geometry import cell_grid, pixel_grid
 from flowlib.tracks import Tracks
 from flowlib.video import decode_image, iterate_frames
 from flowlib.viewer import TrajectoryViewer, ViewedClip
 from flowlib.viewer.packing import as_tracks, fixed_step, pack_tracks, sample_bilinear
 from flowlib.viewer.scene import GOLDEN, ViewerScene, ViewerSet, future_opacities, shown_points
-from flowlib.viewer.trajectories import _pack_confidence
+from flowlib.viewer.trajectories import _pack_confidence, _pack_radii
 
 SIZE = (36, 64)
 
@@ -178,6 +179,10 @@ BAD = [
     ({"prediction": straight(), "futures": np.ones((4, 24, 2))}, r"futures: expected samples \['K', 4, 24, 2\]"),
     ({"prediction": straight(), "futures": (np.ones((2, 4, 24, 2)), [1.0])}, "futures: expected 2 weights"),
     ({"prediction": straight(), "futures": (np.ones((2, 4, 24, 2)), [1.0, -1.0])}, "futures: expected 2 weights"),
+    ({"prediction": straight(), "regions": np.ones((4, 23))}, r"regions: expected radii .* \[4, 24\], got \[4, 23\]"),
+    ({"prediction": straight(), "regions": -np.ones((4, 24))}, "regions: expected radii of 0 pixels or more"),
+    ({"regions": np.ones((4, 24))}, r"regions: expected names of predictions \(none\), got 'prediction'"),
+    ({"colour": "region"}, "colour: 'region' needs the argument regions"),
     ({"colour": "confidence"}, "colour: 'confidence' needs the argument confidence"),
     ({"opacity": "confidence"}, "opacity: 'confidence' needs the argument confidence"),
     ({"future": "all"}, "future: 'all' needs the argument futures"),
@@ -401,6 +406,43 @@ def test_futures_and_confidence_change_the_picture():
         after = picture_of(viewer, **step)
         assert after.shape != before.shape or np.abs(after - before).max() > 40, f"{step} changed nothing"
         before = after
+
+
+def with_regions(size: float = 3.0) -> TrajectoryViewer:
+    """The prediction is off by 2 px in x from frame 2 on; a region of `size` px in each later frame around it."""
+    truth = straight()
+    off = np.zeros_like(truth.tracks)
+    off[2:, :, 0] = 2.0
+    radii = np.full(truth.visibility.shape, size, np.float32)
+    prediction = Tracks(truth.tracks + off, truth.visibility, truth.queries)
+    return TrajectoryViewer(clip(), truth, prediction, regions=radii, frame=3)
+
+
+def test_where_the_truth_left_its_region_is_coloured():
+    inside, outside = with_regions(3.0)._scene, with_regions(1.0)._scene
+    assert not inside.outside(1, 3).any() and not outside.outside(1, 1).any()
+    assert outside.outside(1, 3).tolist() == outside.truth.visibility[3].tolist() == outside.outside(0, 3).tolist()
+    for scene, colour in ((inside, NEVER), (outside, OUTSIDE)):
+        seen = scene.colours("region", 1, 3, scene.limits)[scene.truth.visibility[3]]
+        assert (seen == np.array(colour)).all()
+
+
+def test_regions_are_drawn_around_selected_points():
+    viewer = with_regions()
+    before = picture_of(viewer)
+    for step in ({"selected": [0, 5]}, {"colour": "region"}):
+        after = picture_of(viewer, **step)
+        assert np.abs(after - before).max() > 40, f"{step} changed nothing"
+        before = after
+    small, large = (picture_of(with_regions(size), selected=[5], path=False) for size in (1.0, 6.0))
+    assert np.abs(small - large).max() > 40
+
+
+@given(st.integers(1, 4), st.integers(0, 5), st.floats(0, 4000))
+def test_packed_radii_come_back(S, N, most):
+    values = np.linspace(0, most, S * N, dtype=np.float32).reshape(S, N)
+    back = np.frombuffer(zlib.decompress(_pack_radii(values)), "<u2").reshape(S, N) / 16
+    np.testing.assert_allclose(back, values, atol=1 / 32 + 1e-3)
 
 
 def test_a_point_is_drawn_where_it_is():

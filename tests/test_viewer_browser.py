@@ -429,6 +429,25 @@ def test_futures_one_all_weighted_and_confidence(opened):
     assert sure != unsure and "Confidence" in page.inner_text(".tv-legend")
 
 
+def test_regions_around_selected_points_and_where_the_truth_left_them(opened):
+    frames, truth, prediction = example()
+    radii = np.full(truth.visibility.shape, 0.5, np.float32)
+    radii[:, ::2] = 1000.0
+    page = opened(TrajectoryViewer(frames, truth, prediction, regions=radii, frame=5, background="none"))
+    plain = drawn(page)
+    page.evaluate(f"{GET}.select([4])")
+    assert drawn(page) != plain
+    read = f"[...Array({truth.num_points}).keys()].map(n => [{GET}.sets[1].radius(5, n), {GET}.leaves(1, 5, n)])"
+    found = page.evaluate(read)
+    off = np.linalg.norm(prediction.tracks[5] - truth.tracks[5], axis=-1)
+    assert [one for one, _ in found] == radii[5].tolist()
+    assert [left for _, left in found] == ((off > radii[5]) & truth.visibility[5]).tolist()
+    assert any(left for _, left in found) and dict(page.evaluate(f"{GET}.numbers(4)"))["region"] == ["", "1000.0 px"]
+    page.select_option("[data-trait=colour]", "region")
+    drawn(page)
+    assert "outside" in page.inner_text(".tv-legend")
+
+
 # ---- Saving from the page
 
 

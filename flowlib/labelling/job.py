@@ -115,7 +115,7 @@ def label(
     >>> from flowlib.dataset import TrajectoryDataset
     >>> from flowlib.labelling import LabelConfig, make_plan
     >>> from flowlib.sources import SAMPLE
-    >>> plan = make_plan(SAMPLE / "bikes.mp4", LabelConfig(max_clips=2, grid=16, height=72, width=160))
+    >>> plan = make_plan(SAMPLE / "bikes.mp4", LabelConfig(max_clips=2, grid=16, height=72, width=160, fit="crop"))
     >>> report = label(plan, Workspace("example"), progress=False)
     >>> sample = TrajectoryDataset(report.folder, "all")[0]
     >>> sample["frames"].shape, sample["tracks"].shape

@@ -22,7 +22,7 @@ from flowlib.clips import ClipSample, content_hash
 from flowlib.dataset.about import fingerprint_of, videos_of
 from flowlib.flow import DISFlow, OpticalFlow, RAFTFlow
 from flowlib.geometry import Size, cell_grid, cell_index, inside, pixel_grid, resize_field
-from flowlib.models.futures import GAINS
+from flowlib.models.futures import GAINS, anchors
 from flowlib.models.protocols import Predictor, Role, TrajectoryPrediction, description_of
 from flowlib.models.protocols import trained_on as _trained_on
 from flowlib.quantities import counted
@@ -400,7 +400,12 @@ class OracleTracks:
 
 
 def all_baselines(
-    train: Any, *, num_frames: int = 8, input_frames: Sequence[int] = (0, 1), raft_weights: str | Path = "none"
+    train: Any,
+    *,
+    num_frames: int = 8,
+    input_frames: Sequence[int] = (0, 1),
+    raft_weights: str | Path = "none",
+    futures: int = 1,
 ) -> dict[str, Predictor]:
     """Every baseline under the name it has in reports, those that are fitted fitted on `train`; the oracle last.
 
@@ -408,6 +413,7 @@ def all_baselines(
         train: the training split, the same that the model was trained on.
         num_frames: frames of a clip.
         input_frames: what the model sees. With one frame only there is no velocity, so constant velocity is left out.
+        futures: how many the model gives; where it is several, guesses of as many stand beside it.
         raft_weights: a file, URL or gdown id, "" for the published ones; "none" leaves RAFT out.
     """
     known: dict[str, Predictor] = {"zero motion": ZeroMotion(num_frames), "mean motion": MeanMotion.fit(train)}
@@ -419,6 +425,10 @@ def all_baselines(
         constant = ConstantVelocity(flow, num_frames=num_frames, input_frames=input_frames)
         title = f"constant velocity ({name})"
         known |= {title: constant, f"{title}, gains": Scaled.fit(constant, train)}
+        if futures > 1:
+            known[f"{title}, {futures} gains"] = ManyGains.fit(constant, train, anchors(futures))
+    if 1 < futures <= len(train):
+        known[f"{futures} training motions"] = MotionDraws.fit(train, futures)
     return known | {"the tracks themselves": OracleTracks()}
 
 

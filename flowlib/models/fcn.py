@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from flowlib.geometry import check_size, resize_field
 from flowlib.models.backbones import make_backbone
 from flowlib.models.film import Film, check_action
-from flowlib.models.futures import futures_config
+from flowlib.models.futures import directions, futures_config
 from flowlib.models.heads import CoarseHead, FineHead
 from flowlib.models.norms import POLICIES, set_statistics, use_group_norm
 from flowlib.models.protocols import TrajectoryPrediction
@@ -107,7 +107,7 @@ class TrajectoryFCN(nn.Module):
         self.frames = tuple(range(num_frames)) if output == "all" else (num_frames - 1,)
         self.config: dict[str, Any] = chosen | {"num_frames": num_frames, "input_frames": list(self.input_frames)}
         self.config |= {"log_scale": log_scale, "working_size": working_size and list(working_size)}
-        self.config |= futures_config(futures, "none")
+        self.config |= futures_config(futures)
         self.futures = futures
         self.config |= {"num_actions": num_actions, "film": list(film)}
         self.num_actions = num_actions
@@ -119,6 +119,8 @@ class TrajectoryFCN(nn.Module):
         if batch_norm == "group":
             use_group_norm(self)
         _start_near_zero(self.head)
+        if futures > 1:
+            self._start_apart()
         # What knows of the action comes last and draws nothing, so that a twin without it starts with the same weights.
         self.film_stages, self.film_head = _films(made.features, made.head, num_actions, tuple(film), backbone)
         self.register_buffer("mean", torch.tensor(made.mean).reshape(3, 1, 1) * 255, persistent=False)
@@ -126,6 +128,16 @@ class TrajectoryFCN(nn.Module):
         moves = torch.tensor([float(frame > 0) for frame in self.frames])
         self.register_buffer("moves", moves.reshape(-1, 1, 1, 1), persistent=False)  # frame 0 stays where it is
         self.register_buffer("target_scale", torch.ones(()))  # pixels; training fits it to its data
+
+    @torch.no_grad()
+    def _start_apart(self) -> None:
+        """Let the futures start in different directions, or the first would win everywhere and the others learn
+        nothing."""
+        first = self.head.last_layers()[0]
+        if first.bias is not None:
+            ways = torch.from_numpy(directions(self.futures)).flatten()
+            each = first.bias[: len(first.bias) - self.futures].view(len(self.frames), -1)
+            each[:, : len(ways)] = 0.5 * ways * torch.tensor(self.frames)[:, None] / max(self.frames)
 
     @property
     def channels(self) -> int:

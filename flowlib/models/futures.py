@@ -88,11 +88,11 @@ def check_futures(futures: int, latent: str = "none") -> None:
         raise ValueError(f"latent: expected one of {', '.join(LATENTS)}, got {latent!r}")
 
 
-def futures_config(futures: int, latent: str) -> dict[str, Any]:
+def futures_config(futures: int, latent: str = "none") -> dict[str, Any]:
     """What a model's config says of its futures; nothing for one answer, as before there were several."""
     check_futures(futures, latent)
-    many = futures > 1 or latent != "none"
-    return {"futures": futures, "latent": latent} if many else {}
+    said = {"futures": futures} if futures > 1 or latent != "none" else {}
+    return said | ({"latent": latent} if latent != "none" else {})
 
 
 def anchors(futures: int) -> list[float]:
@@ -106,6 +106,12 @@ def anchors(futures: int) -> list[float]:
     return np.interp(np.linspace(0, len(GAINS) - 1, futures), np.arange(len(GAINS)), GAINS).tolist()
 
 
+def directions(futures: int) -> Float[np.ndarray, "K 2"]:
+    """Unit vectors that point in as many directions, far from each other and from the axes."""
+    angles = 0.6 + 2 * np.pi * np.arange(futures) / futures
+    return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+
+
 class FuturesHead(nn.Module):
     """K futures as departures from one answer.
 
@@ -115,12 +121,14 @@ class FuturesHead(nn.Module):
         futures: K, from 1 to `MOST_FUTURES`.
         latent: "none" for modes; "ae" (a code of the truth, kept to no prior), "vae" (to a normal one) or "cvae" (to
             one that the frames tell) for codes that are drawn.
+        apart: start modes in K different directions. Where the one answer is that nothing moves, its gains are all
+            alike, and of modes that are alike the first wins everywhere, so they never part.
     """
 
     draws: Tensor
     batches: Tensor
 
-    def __init__(self, width: int, frames: int, futures: int, latent: str = "none") -> None:
+    def __init__(self, width: int, frames: int, futures: int, latent: str = "none", *, apart: bool = False) -> None:
         super().__init__()
         check_futures(futures, latent)
         self.futures, self.latent, self.frames = futures, latent, frames
@@ -129,6 +137,7 @@ class FuturesHead(nn.Module):
         self.first, self.mix, self.second = Film(size, width), nn.Conv2d(width, width, 1), Film(size, width)
         self.said = nn.Conv2d(width, 3 * frames, 1)
         self.pace = nn.Linear(size, frames, bias=False)
+        self.drift = nn.Linear(size, 2, bias=False) if apart or latent != "none" else None
         for film in (self.first, self.second):
             nn.init.normal_(film.layer.weight, std=FILM_SPREAD)
         start_at_zero(self.said)
@@ -137,6 +146,8 @@ class FuturesHead(nn.Module):
             self.weigh = nn.Linear(2 * width, futures)
             start_at_zero(self.weigh)
             with torch.no_grad():
+                if self.drift is not None:
+                    self.drift.weight[:] = torch.from_numpy(directions(futures)).T
                 paces = torch.tensor(anchors(futures))
                 self.pace.weight += paces - 1
                 self.weigh.bias[(paces - 1).abs().argmin()] = 1.0  # the one answer is the first choice at first
@@ -180,16 +191,23 @@ class FuturesHead(nn.Module):
         gain, shift = self._decode(features, codes)  # B K F h w, B K F 2 h w
         scale = unit.to(shift)[:, None, None, None, None, None]
         moved = scale * shift
+        if self.drift is not None:
+            moved = moved + scale * self.drift(codes)[:, :, None, :, None, None]
         if flow is not None:
             moved = moved + gain[:, :, :, None] * flow.to(moved)[:, None, None]
         when = torch.arange(1, self.frames + 1, device=moved.device).to(moved)[:, None, None, None] / self.frames
         departure = F.pad(share * when * moved, (0, 0, 0, 0, 0, 0, 1, 0)).float()  # nothing departs in frame 0
         pace = F.pad(1 + self.pace(codes), (1, 0), value=1.0).float()
-        about = (base.displacement, base.visibility_logits, base.frames, base.log_scale, None, weights.float())
-        found = Departures(*about, pace, departure, **extra)
+        about: dict[str, Any] = {
+            "visibility_logits": base.visibility_logits,
+            "frames": base.frames,
+            "log_scale": base.log_scale,
+        }
+        many: dict[str, Any] = {"weights": weights.float(), "pace": pace, "departure": departure} | extra
+        found = Departures(displacement=base.displacement, **about, **many)
         if self.training:
             return found
-        return TrajectoryPrediction.of_futures(*found.each_future(), *about[1:4])
+        return TrajectoryPrediction.of_futures(*found.each_future(), **about)
 
     def _codes(self, pooled: Tensor, unit: Tensor, motion: Tensor | None) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Codes [B K Z], their weights [B K], and in training what `Departures` has beside them."""
@@ -239,6 +257,11 @@ def motion_cells(tracks: Tensor, visibility: Tensor, queries: Tensor, size: tupl
     sums.index_add_(2, flat, told)
     mean = sums[:, :2] / sums[:, 2:3].clamp(min=1)
     return torch.cat([mean, sums[:, 2:3] / sums[:, 3:].clamp(min=1)], dim=1).reshape(-1, 3, rows, columns)
+
+
+def futures_of(model: Any) -> int:
+    """How many futures a model gives; 1 for one that doesn't say."""
+    return int(model.config.get("futures", 1)) if isinstance(model, HasConfig) else 1
 
 
 def add_futures(model: nn.Module, futures: int, latent: str = "none") -> nn.Module:

@@ -22,7 +22,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from flowlib.models.actions import ActionLSTM, ActionPrediction
-from flowlib.models.film import check_action, retold
+from flowlib.models.film import TELLINGS, check_action, retold
 from flowlib.models.pose import PoseNet
 from flowlib.models.protocols import Role
 
@@ -39,7 +39,6 @@ class Stepwise(Protocol):
 
 
 Norm = Literal["frozen", "norms frozen", "no dropout", "train"]
-Telling = Literal["true", "wrong", "uniform"]
 PARTS = ("first body", "first head", "second body", "second head", "action")
 
 
@@ -427,15 +426,14 @@ class Told(nn.Module):
 
     Args:
         loop: a `Chain`, `Feedback` or `TwoPass`, or what `told_of` says of one.
-        telling: "uniform" (1/K everywhere: no information), "true" (an oracle), or "wrong" (the partner's: class 2k
-            is told to be 2k+1 and the other way round).
+        telling: of the truth, see `film.retold`: "uniform", "true" or "wrong".
     """
 
-    def __init__(self, loop: Loop | Mapping[str, Any], telling: Telling) -> None:
+    def __init__(self, loop: Loop | Mapping[str, Any], telling: str) -> None:
         super().__init__()
         loop = made_loop(loop)
-        if telling not in get_args(Telling):
-            raise ValueError(f"telling: expected one of {', '.join(get_args(Telling))}, got {telling!r}")
+        if telling not in TELLINGS:
+            raise ValueError(f"telling: expected one of {', '.join(TELLINGS)}, got {telling!r}")
         self.loop, self.telling, self.num_actions = loop, telling, loop.num_actions
         self.config = {"loop": told_of(loop), "telling": telling}
 

@@ -11,12 +11,14 @@ from dataclasses import dataclass, fields
 from torch import nn
 
 from flowlib.models.fcn import TrajectoryFCN, stem_twins
+from flowlib.models.futures import check_futures
 from flowlib.models.guided import GuidedTrajectories
 from flowlib.models.one_frame import OneFrameTrajectories
 
 MODELS = ("fcn", "guided")
 OF_FCN = ("backbone", "conv1", "head", "batch_norm", "working_size")
 OF_GUIDED = ("flow", "flow_weights", "design")
+OF_FUTURES = ("futures", "latent")
 
 
 @dataclass(frozen=True)
@@ -37,13 +39,16 @@ class NetworkConfig:
     flow: str = "dis"  # that guides: dis (needs no weights) or raft
     flow_weights: str = ""  # of RAFT: "" for torchvision's, else a path, URL or gdown id
     design: str = "unet"  # of guided: unet (all frames at once) or recurrent (one by one)
+    futures: int = 1  # whole futures that it gives, up to 8; 1 for one answer
+    latent: str = "none"  # of guided: futures are modes with a weight each (none), or drawn: ae, vae, cvae
     input_frames: tuple[int, ...] = (0, 3)  # frames of a clip that the network sees
     working_size: tuple[int, int] | None = None  # height and width that it works at; None: the clips' own
 
     def __post_init__(self) -> None:
         if self.model not in MODELS:
             raise ValueError(f"model: expected one of {', '.join(MODELS)}, got {self.model!r}")
-        unused = OF_FCN if self.model == "guided" else OF_GUIDED
+        check_futures(self.futures, self.latent)
+        unused = OF_FCN if self.model == "guided" else (*OF_GUIDED, "latent")
         unused += ("weights", "stride_in") if self.model == "guided" and len(self.input_frames) > 1 else ()
         for field in fields(self):
             value = getattr(self, field.name)
@@ -60,11 +65,12 @@ class NetworkConfig:
         'dis'
         """
         if self.model == "fcn":
-            options = {name: value for name, value in vars(self).items() if name not in ("model", *OF_GUIDED)}
+            options = {name: value for name, value in vars(self).items() if name not in ("model", "latent", *OF_GUIDED)}
             return TrajectoryFCN(num_frames=num_frames, **options)
         if self.input_frames == (0,):
-            return OneFrameTrajectories(num_frames=num_frames, weights=self.weights, stride_in=self.stride_in)
-        options = {name: getattr(self, name) for name in OF_GUIDED}
+            options = {name: getattr(self, name) for name in ("weights", "stride_in", *OF_FUTURES)}
+            return OneFrameTrajectories(num_frames=num_frames, **options)
+        options = {name: getattr(self, name) for name in (*OF_GUIDED, *OF_FUTURES)}
         return GuidedTrajectories(num_frames=num_frames, input_frames=self.input_frames, **options)
 
     def twins(self, num_frames: int) -> dict[str, nn.Module]:

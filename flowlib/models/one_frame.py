@@ -76,7 +76,7 @@ class OneFrameTrajectories(nn.Module):
         self.trunk = UNet(sum(REDUCED) + 2, widths)
         self.head = JointHead(widths[0], num_frames - 1)
         several = futures > 1 or latent != "none"
-        self.many = FuturesHead(widths[0], num_frames - 1, futures, latent) if several else None
+        self.many = FuturesHead(widths[0], num_frames - 1, futures, latent, apart=True) if several else None
         self.register_buffer("mean", torch.tensor(MEAN).reshape(3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(STD).reshape(3, 1, 1) * 255, persistent=False)
 

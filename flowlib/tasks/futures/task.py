@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
-from flowlib.models.futures import LATENTS, LearnsLatent, check_futures, motion_cells
+from flowlib.models.futures import LATENTS, LearnsLatent, check_futures, futures_of, motion_cells
 from flowlib.models.protocols import TrajectoryPrediction
 from flowlib.tasks.futures.loss import futures_counts, futures_sums
 from flowlib.tasks.futures.metrics import METRICS, FuturesAnswer
@@ -55,7 +55,7 @@ class FuturesTask(TrajectoryTask):
         latent = isinstance(model, LearnsLatent) and model.latent != "none"
         return LatentFrames(*frames) if latent else frames
 
-    def example(self, sample: Any, inputs: Frames, generator: torch.Generator | None) -> dict[str, Any]:
+    def example(self, sample: Any, inputs: Frames, generator: Generator | None) -> dict[str, Any]:
         """A clip as `TrajectoryTask` has it; for a model with a latent variable also its `motion` [F 3 rows columns],
         see `models.futures.LearnsLatent`."""
         example = super().example(sample, inputs, generator)
@@ -98,6 +98,16 @@ class FuturesTask(TrajectoryTask):
 
     def summary(self, results: Results) -> list[str]:
         return summarise(results)
+
+
+def task_for(model: Any, **settings: Any) -> TrajectoryTask:
+    """The task that suits a model: `FuturesTask` for one that gives several futures, else `TrajectoryTask`.
+
+    >>> task_for(None, loss="l1").name
+    'trajectories'
+    """
+    latent = isinstance(model, LearnsLatent) and model.latent != "none"
+    return FuturesTask(**settings) if latent or futures_of(model) > 1 else TrajectoryTask(**settings)
 
 
 def latent_experiments(futures: int = 5) -> dict[str, dict[str, Any]]:
