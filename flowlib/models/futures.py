@@ -236,11 +236,16 @@ class FuturesHead(nn.Module):
         B, K, _ = codes.shape
         _, _, h, w = features.shape
         # The convolution that sees neighbours is shared: what a further future costs is two products for each cell.
-        shared = self.read(features).repeat_interleave(K, dim=0)
-        flat = codes.flatten(0, 1)
-        inner = self.second(self.mix(F.relu(self.first(shared, flat))), flat)
+        inner = F.relu(_modulated(self.first, self.read(features)[:, None], codes)).flatten(0, 1)
+        inner = _modulated(self.second, self.mix(inner).unflatten(0, (B, K)), codes).flatten(0, 1)
         values = self.said(F.relu(inner)).reshape(B, K, self.frames, 3, h, w)
         return values[:, :, :, 0], values[:, :, :, 1:]
+
+
+def _modulated(film: Film, x: Tensor, codes: Tensor) -> Tensor:
+    """What `film` gives for x [B K|1 C h w] and codes [B K Z], without a copy for each K."""
+    gain, shift = film.layer(codes)[..., None, None].chunk(2, dim=2)
+    return torch.addcmul(shift, x, 1 + gain)
 
 
 def motion_cells(tracks: Tensor, visibility: Tensor, queries: Tensor, size: tuple[int, int]) -> Tensor:
