@@ -228,7 +228,7 @@ class FuturesHead(nn.Module):
         else:
             code = own + log_own.exp() * torch.randn_like(own)
             apart = ((own - mean).square() + (2 * log_own).exp()) * (-2 * spread).exp()
-            kl = (spread - log_own + apart / 2 - 0.5).sum(dim=1)
+            kl = (spread - log_own + (apart - 1) / 2).sum(dim=1)
         return code[:, None].to(pooled), pooled.new_ones(B, 1), {"kl": kl, "batches": self.batches.clone()}
 
     def _decode(self, features: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
