@@ -104,11 +104,11 @@ class ClipSample(Mapping[str, Any]):
         area: [S] pixels that the object covers, for PCK-T; None where nobody knows.
         dense: the truth is an optical flow: a query in each pixel whose flow from frame 0 to frame 1 is known.
         note: what a reader of its numbers must know.
-        box: where in `frames` the picture is, if there are bars beside it: they count for nothing. None: everywhere.
         apart: [S N] pixels between the places that two trackers say, NaN where not both see the point; None where only
             one labelled the clip.
         action: [A] probabilities of what is being done, of A actions: one-hot where it is known, an action net's where
             it is guessed; None where nobody asked.
+        box: where in `frames` the picture is, if there are bars beside it: they count for nothing. None: everywhere.
 
     Raises:
         ValueError: pictures of another kind, or that do not go with `clip.kept`, or tracks of another length than the

@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 
 from flowlib.models.baselines import ConstantVelocity, ManyGains, MotionDraws, ZeroMotion
 from flowlib.models.fcn import TrajectoryFCN
-from flowlib.models.futures import GAINS, LATENTS, MOTION_CELLS, Departures, add_futures, anchors, motion_cells
+from flowlib.models.futures import (
+    GAINS,
+    LATENTS,
+    MOTION_CELLS,
+    Departures,
+    _modulated,
+    add_futures,
+    anchors,
+    motion_cells,
+)
 from flowlib.models.guided import GuidedTrajectories, load_default
 from flowlib.models.one_frame import OneFrameTrajectories
 from flowlib.models.protocols import TrajectoryPrediction
@@ -289,3 +298,11 @@ def test_two_futures_of_a_scene_have_one_first_frame(kind):
 def test_a_prediction_goes_to_another_device_whole():
     found = ManyGains(ZeroMotion(4))(torch.zeros(1, 1, 3, 8, 8)).on("cpu")
     assert found.futures.shape[1] == 5 and replace(found, futures=None, weights=None).each_future()[0].shape[1] == 1
+
+
+@torch.no_grad()
+def test_codes_enter_as_film_has_it():
+    model = stirred(made("guided", futures=3))
+    x, codes = torch.randn(2, 1, 16, 4, 5), torch.randn(2, 3, 3)
+    expected = torch.stack([model.many.first(x[:, 0], codes[:, k]) for k in range(3)], dim=1)
+    torch.testing.assert_close(_modulated(model.many.first, x, codes), expected)

@@ -139,7 +139,7 @@ def test_20000_videos_take_no_time(tmp_path):
     started = time.process_time()
     splits.register_videos(tmp_path, videos, seed=0, labelled=[(key, name) for key, (name, _) in videos.items()])
     splits.load_splits(tmp_path, names)
-    assert time.process_time() - started < 1.5  # 0.5 s on an idle core; 17 s when each counted all
+    assert time.process_time() - started < 5  # 0.5 s on an idle core; 17 s when each counted all
 
 
 @pytest.mark.parametrize(

@@ -228,7 +228,7 @@ class FuturesHead(nn.Module):
         else:
             code = own + log_own.exp() * torch.randn_like(own)
             apart = ((own - mean).square() + (2 * log_own).exp()) * (-2 * spread).exp()
-            kl = (spread - log_own + apart / 2 - 0.5).sum(dim=1)
+            kl = (spread - log_own + (apart - 1) / 2).sum(dim=1)
         return code[:, None].to(pooled), pooled.new_ones(B, 1), {"kl": kl, "batches": self.batches.clone()}
 
     def _decode(self, features: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
@@ -236,11 +236,16 @@ class FuturesHead(nn.Module):
         B, K, _ = codes.shape
         _, _, h, w = features.shape
         # The convolution that sees neighbours is shared: what a further future costs is two products for each cell.
-        shared = self.read(features).repeat_interleave(K, dim=0)
-        flat = codes.flatten(0, 1)
-        inner = self.second(self.mix(F.relu(self.first(shared, flat))), flat)
+        inner = F.relu(_modulated(self.first, self.read(features)[:, None], codes)).flatten(0, 1)
+        inner = _modulated(self.second, self.mix(inner).unflatten(0, (B, K)), codes).flatten(0, 1)
         values = self.said(F.relu(inner)).reshape(B, K, self.frames, 3, h, w)
         return values[:, :, :, 0], values[:, :, :, 1:]
+
+
+def _modulated(film: Film, x: Tensor, codes: Tensor) -> Tensor:
+    """What `film` gives for x [B K|1 C h w] and codes [B K Z], without a copy for each K."""
+    gain, shift = film.layer(codes)[..., None, None].chunk(2, dim=2)
+    return torch.addcmul(shift, x, 1 + gain)
 
 
 def motion_cells(tracks: Tensor, visibility: Tensor, queries: Tensor, size: tuple[int, int]) -> Tensor:
