@@ -191,7 +191,11 @@ def test_lpips_is_measured_where_its_network_is_at_hand(clips, tmp_path, shared)
     report = evaluate({"zero": ZeroMotion(8), "truth": OracleTracks()}, task, large, folder=tmp_path, **QUIET)
     assert 0 <= report.overall["truth"]["lpips_covered"].mean < 0.5 * report.overall["zero"]["lpips_covered"].mean
     told = re.search("Not measured: (.*?)<", report.html())
-    assert told and "Labels apart, for lack of labels by two trackers" in told[1]
+    assert told and told[1] == (
+        "Labels apart, for lack of labels by two trackers; Inside, Paths inside, Radius, Radius of paths, for lack of "
+        "regions; Spread, for lack of a prediction that says how sure it is; Between futures, for lack of a prediction "
+        "that says how sure it is and several futures."
+    )
     without = evaluate({"zero": ZeroMotion(8)}, TASK, large, folder=tmp_path, **QUIET)
     assert "LPIPS moving, for lack of the weights of its network (lpips_weights)" in without.html()
 

@@ -71,19 +71,6 @@ def evaluate(
 
     Raises:
         ValueError: no methods or samples, a leak, or an answer that the task refuses.
-
-    >>> import numpy as np
-    >>> from flowlib.clips import Clip, ClipList, ClipSample
-    >>> from flowlib.models.baselines import ConstantVelocity, ZeroMotion
-    >>> from flowlib.synthetic import synthetic_clip
-    >>> from flowlib.tasks.trajectories import TrajectoryTask
-    >>> frames, scene = synthetic_clip(num_frames=8, size=(48, 64), seed=0)
-    >>> truth = scene.tracks(np.array([[0, 30.0, 20.0], [0, 12.0, 40.0]]))
-    >>> test = ClipList([ClipSample(Clip.named("a scene", frames), frames, truth)])
-    >>> methods = {"constant velocity": ConstantVelocity(input_frames=(0, 3)), "zero motion": ZeroMotion()}
-    >>> report = evaluate(methods, TrajectoryTask(), test, folder="scores", pictures=False, progress=False)
-    >>> report.save("report").name
-    'report.html'
     """
     if not isinstance(task, Task):
         raise ValueError(f"task: expected a Task, such as TrajectoryTask(), got {type(task).__name__}")
