@@ -1,5 +1,6 @@
 """Evaluation: right numbers, honest intervals, no leak, nothing done twice."""
 
+import dataclasses
 import hashlib
 import json
 import re
@@ -524,6 +525,18 @@ def test_predictions_of_some_frames_only(clips, tmp_path):
     assert np.isnan(report.overall["last"]["epe_3"].mean)
     assert len(report.warnings) == 1 and report.warnings[0] in report.markdown()
     assert "“last” has 1 of 7 frames ahead only (7)" in report.warnings[0]
+
+
+def test_no_warning_that_a_method_does_not_say_how_sure_it_is(clips, tmp_path):
+    """Some say how far off they expect to be, at every frame; the others at none, which makes no mean unequal."""
+
+    class Sure(ZeroMotion):
+        def __call__(self, images):
+            whole = super().__call__(images)
+            return dataclasses.replace(whole, log_scale=whole.displacement[:, :, 0] * 0)
+
+    report = evaluate({"sure": Sure(8), "all": ZeroMotion(8)}, TASK, clips, folder=tmp_path, **QUIET)
+    assert "expected_7" in report.overall["sure"] and not report.warnings
 
 
 # Roles, benchmarks, other tasks

@@ -262,7 +262,7 @@ class Comparison:
                 f"“{name}” has {len(own)} of {len(most)} {series.axis} only ({', '.join(map(str, own))}): numbers that "
                 "are means over all of them, or of the last, are not measured like the others'."
                 for name, own in places.items()
-                if own != most
+                if own != most and (own or not series.needs)  # one that lacks what it needs has none at all
             ]
         return found
 
