@@ -309,6 +309,8 @@ run_notebook() {
   local name="$1"
   shift
   say "notebook $name $*"
+  # Tensors of megabytes are taken from memory that is kept, not asked of the kernel page by page at every step.
+  export MALLOC_MMAP_THRESHOLD_="${MALLOC_MMAP_THRESHOLD_:-33554432}" MALLOC_TRIM_THRESHOLD_="${MALLOC_TRIM_THRESHOLD_:-4294967296}"
   # A kernel warns that whoever is on this machine could listen: true of every notebook, and nothing to do about here.
   "$PYTHON" -m papermill "notebooks/$name.ipynb" "$EXECUTED/$name.ipynb" -p root "$ROOT" "$@" \
     2> >(grep -v 'running over TCP without encryption' >&2)
