@@ -144,7 +144,7 @@ def train_modes(args: Any, workspace: Workspace, name: str, videos: Callable[[st
     torch.manual_seed(0)
     model = add_futures(load_default(), **futures)
     for parameter_name, parameter in model.named_parameters():
-        parameter.requires_grad_(parameter_name.startswith("many."))
+        parameter.requires_grad_(parameter_name.startswith(tuple(args.learn)))
     augment = AugmentConfig(flip_x=0.5, reverse=0.5, scale=(1.0, 1.5))
     task = FuturesTask(loss="laplace_2d", visibility_weight=0.0, augment=augment)
     config = TrainConfig(
@@ -269,6 +269,7 @@ def main() -> None:
     parser.add_argument("--cells", type=int, default=800, help="of the grid in scenes")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--latents", nargs="+", default=["none"], help="of clips")
+    parser.add_argument("--learn", nargs="+", default=["many."], help="of clips: beginnings of the parameters trained")
     parser.add_argument("--parts", nargs="+", default=["develop", "test"], help="of clips")
     parser.add_argument("--labels", nargs="+", default=["consensus", "raft"], help="of clips")
     args = parser.parse_args()

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flowlib.flow import DISFlow
 from flowlib.models.baselines import ConstantVelocity, ManyGains, MotionDraws, ZeroMotion
 from flowlib.models.fcn import TrajectoryFCN
 from flowlib.models.futures import (
@@ -20,6 +22,7 @@ from flowlib.models.futures import (
     add_futures,
     anchors,
     motion_cells,
+    velocity_gains,
 )
 from flowlib.models.guided import GuidedTrajectories, load_default
 from flowlib.models.one_frame import OneFrameTrajectories
@@ -36,6 +39,8 @@ def pictures(frames, seed=0):
 
 
 def made(kind, seed=0, **options):
+    if kind == "guided, from velocity":
+        return made("guided", seed, modes_from="velocity", **options)
     torch.manual_seed(seed)
     if kind == "guided":
         return GuidedTrajectories(**NARROW | options)
@@ -60,7 +65,10 @@ def motion(seed=0, B=1):
 
 @torch.no_grad()
 def test_untrained_modes_are_gains_of_the_one_answer_and_the_first_choice_is_that_answer():
-    one, several = load_default().eval(), add_futures(load_default(), 5).eval()
+    """Those of checkpoints from before modes could start from constant velocity."""
+    one = load_default().eval()
+    several = GuidedTrajectories(**one.config, futures=5).eval()
+    several.load_state_dict(one.state_dict(), strict=False)
     images = pictures((0, 3))
     answer, found = one(images), several(images)
     for future, gain in zip(found.futures[0], GAINS):
@@ -69,8 +77,33 @@ def test_untrained_modes_are_gains_of_the_one_answer_and_the_first_choice_is_tha
     assert anchors(5) == list(GAINS) and anchors(1) == [1.0] and len(anchors(8)) == 8
 
 
-@pytest.mark.parametrize("kind", ["guided", "one frame"])
-@pytest.mark.parametrize("latent", LATENTS)
+@torch.no_grad()
+@pytest.mark.parametrize("count", [2, 5])
+def test_modes_from_velocity_are_the_one_answer_and_gains_of_constant_velocity(count):
+    one, several = load_default().eval(), add_futures(load_default(), count).eval()
+    images = pictures((0, 3))
+    answer, found = one(images), several(images)
+    linear = ConstantVelocity(DISFlow(), input_frames=(0, 3))(images).displacement[0]
+    assert found.futures.shape[1] == count and several.config["modes_from"] == "velocity"
+    for future, gain in zip(found.futures[0, 1:], velocity_gains(count - 1)):
+        torch.testing.assert_close(future, gain * linear, atol=1e-4, rtol=1e-4)
+    assert torch.equal(found.displacement, answer.displacement) and torch.equal(found.log_scale, answer.log_scale)
+
+
+def test_what_modes_learn_leaves_the_one_answer_among_them():
+    one, several = load_default().eval(), stirred(add_futures(load_default(), 3).many)
+    model = add_futures(load_default(), 3).eval()
+    model.many.load_state_dict(several.state_dict())
+    images = pictures((0, 3))
+    with torch.no_grad():
+        answer, found = one(images), model(images)
+    torch.testing.assert_close(found.futures[:, 0], answer.displacement)
+    assert (found.futures[:, 1:] - answer.displacement[:, None]).abs().amax(dim=(0, 2, 3, 4, 5)).min() > 0.1
+
+
+@pytest.mark.parametrize(
+    "kind, latent", [*product(["guided", "one frame"], LATENTS), ("guided, from velocity", "none")]
+)
 @torch.no_grad()
 def test_every_kind_gives_futures_with_weights_and_its_likeliest_one(kind, latent):
     model = stirred(made(kind, futures=3, latent=latent)).eval()
@@ -116,8 +149,9 @@ def test_the_config_makes_the_model_again_and_one_answer_has_the_config_it_had()
     assert "futures" not in network.config and network.channels == 24
 
 
-@pytest.mark.parametrize("kind", ["guided", "one frame"])
-@pytest.mark.parametrize("latent", LATENTS)
+@pytest.mark.parametrize(
+    "kind, latent", [*product(["guided", "one frame"], LATENTS), ("guided, from velocity", "none")]
+)
 def test_every_parameter_learns(kind, latent):
     model = stirred(made(kind, futures=3, latent=latent)).train()
     found = model(images_of(model), motion())
@@ -141,8 +175,8 @@ def test_every_parameter_learns(kind, latent):
 
 
 @settings(max_examples=15)
-@given(seed=st.integers(0, 1000), x=st.integers(1, SIZE[1] - 2), y=st.integers(1, SIZE[0] - 2))
-def test_futures_read_on_the_grid_in_training_are_those_of_the_pixels(seed, x, y):
+@given(seed=st.integers(0, 1000), x=st.integers(1, SIZE[1] - 2), y=st.integers(1, SIZE[0] - 2), driven=st.booleans())
+def test_futures_read_on_the_grid_in_training_are_those_of_the_pixels(seed, x, y, driven):
     generator = torch.Generator().manual_seed(seed)
     B, K, S = 1, 2, 3
     displacement = torch.randn(B, S, 2, *SIZE, generator=generator)
@@ -151,7 +185,10 @@ def test_futures_read_on_the_grid_in_training_are_those_of_the_pixels(seed, x, y
         torch.randn(B, K, S, 2, 16, 24, generator=generator),
     )
     logits, weights = torch.zeros(B, S, *SIZE), torch.full((B, K), 0.5)
-    coarse = Departures(displacement, logits, (0, 1, 2), weights=weights, pace=pace, departure=departure)
+    told = {"weights": weights, "pace": pace, "departure": departure}
+    if driven:
+        told |= {"drive": torch.randn(B, K, S, generator=generator), "velocity": displacement[:, -1]}
+    coarse = Departures(displacement, logits, (0, 1, 2), **told)
     dense = TrajectoryPrediction.of_futures(*coarse.each_future(), logits, (0, 1, 2))
     xy = torch.tensor([[[float(x), float(y)]]])
     torch.testing.assert_close(coarse.futures_at(xy), dense.futures_at(xy), atol=1e-4, rtol=1e-4)
@@ -227,6 +264,8 @@ def test_a_number_of_futures_it_cant_have_is_named(wrong):
 def test_other_bad_arguments_are_named():
     with pytest.raises(ValueError, match="latent: expected one of none, ae, vae, cvae, got 'gan'"):
         GuidedTrajectories(latent="gan")
+    with pytest.raises(ValueError, match="modes_from: expected one of answer, velocity, got 'rest'"):
+        GuidedTrajectories(futures=3, modes_from="rest")
     five = made("guided", futures=5)
     assert add_futures(five, 5) is five
     with pytest.raises(ValueError, match=r"futures: expected 5 \(none\), as the model has, got 3 \(none\)"):

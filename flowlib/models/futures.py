@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from inspect import signature
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -30,6 +31,7 @@ LATENTS = ("none", "ae", "vae", "cvae")
 LATENT_SIZE = 8  # numbers of a code that is drawn
 MOTION_CELLS = (12, 20)  # rows and columns of the true motion that the posterior sees
 GAINS = (0.0, 0.5, 0.8, 1.0, 1.2)  # of the motion so far, by which modes start: most futures go on, slower, or stop
+MODES_FROM = ("answer", "velocity")
 FILM_SPREAD = 0.5  # of the untrained Film's weights: modes have to differ before they can part
 
 
@@ -45,6 +47,8 @@ class Departures(TrajectoryPrediction):
         weights: [B K], as ever; `futures` is None, ask `each_future` or `futures_at`.
         pace: [B K F] the share of the one answer that each future keeps.
         departure: [B K F 2 h w] pixels that are added to it.
+        drive: [B K F] the share that each future takes of `velocity` [B 2 H W], pixels from the first frame to the last
+            at constant velocity; None where futures start from the answer.
         kl: [B] divergence of the posterior from the prior in nats; None without a latent variable, zero where there is
             no prior to keep to.
         batches: how many batches the model has been trained on, which a warm-up of `kl` goes by.
@@ -52,6 +56,8 @@ class Departures(TrajectoryPrediction):
 
     pace: Float[Tensor, "B K F"] = field(default_factory=lambda: torch.empty(0, 0, 0))
     departure: Float[Tensor, "B K F 2 h w"] = field(default_factory=lambda: torch.empty(0, 0, 0, 2, 0, 0))
+    drive: Float[Tensor, "B K F"] | None = None
+    velocity: Float[Tensor, "B 2 H W"] | None = None
     kl: Float[Tensor, " B"] | None = None
     batches: Tensor | None = None
 
@@ -60,7 +66,10 @@ class Departures(TrajectoryPrediction):
         B, K, S, _, h, w = self.departure.shape
         size = self.displacement.shape[-2:]
         large = enlarge(self.departure.reshape(B, -1, h, w), size).reshape(B, K, S, 2, *size)
-        return torch.addcmul(large, self.pace[..., None, None, None], self.displacement[:, None]), self.weights
+        moved = torch.addcmul(large, self.pace[..., None, None, None], self.displacement[:, None])
+        if self.drive is not None and self.velocity is not None:
+            moved = torch.addcmul(moved, self.drive[..., None, None, None], self.velocity[:, None, None])
+        return moved, self.weights
 
     def futures_at(self, xy: Float[Tensor, "B N 2"]) -> Float[Tensor, "B K F N 2"]:
         B, K, S, _, h, w = self.departure.shape
@@ -68,6 +77,9 @@ class Departures(TrajectoryPrediction):
         departed = bilinear_sample(self.departure.reshape(B, -1, h, w), rescale_points(xy, size, (h, w)).to(self.pace))
         base = bilinear_sample(self.displacement.flatten(1, 2), xy.to(self.displacement)).reshape(B, 1, S, 2, -1)
         moved = torch.addcmul(departed.reshape(B, K, S, 2, -1), self.pace[..., None, None], base)
+        if self.drive is not None and self.velocity is not None:
+            velocity = bilinear_sample(self.velocity, xy.to(self.velocity))[:, None, None]
+            moved = torch.addcmul(moved, self.drive[..., None, None], velocity)
         return moved.movedim(3, -1)
 
 
@@ -88,11 +100,14 @@ def check_futures(futures: int, latent: str = "none") -> None:
         raise ValueError(f"latent: expected one of {', '.join(LATENTS)}, got {latent!r}")
 
 
-def futures_config(futures: int, latent: str = "none") -> dict[str, Any]:
+def futures_config(futures: int, latent: str = "none", modes_from: str = "answer") -> dict[str, Any]:
     """What a model's config says of its futures; nothing for one answer, as before there were several."""
     check_futures(futures, latent)
-    said = {"futures": futures} if futures > 1 or latent != "none" else {}
-    return said | ({"latent": latent} if latent != "none" else {})
+    if modes_from not in MODES_FROM:
+        raise ValueError(f"modes_from: expected one of {', '.join(MODES_FROM)}, got {modes_from!r}")
+    said: dict[str, Any] = {"futures": futures} if futures > 1 or latent != "none" else {}
+    said |= {"latent": latent} if latent != "none" else {}
+    return said | ({"modes_from": modes_from} if futures > 1 and latent == "none" and modes_from != "answer" else {})
 
 
 def anchors(futures: int) -> list[float]:
@@ -104,6 +119,16 @@ def anchors(futures: int) -> list[float]:
     if futures == 1:
         return [1.0]
     return np.interp(np.linspace(0, len(GAINS) - 1, futures), np.arange(len(GAINS)), GAINS).tolist()
+
+
+def velocity_gains(futures: int) -> list[float]:
+    """The shares of constant velocity by which modes start beside the one answer.
+
+    >>> velocity_gains(4), velocity_gains(1)
+    ([0.5, 0.8, 1.0, 1.2], [0.9])
+    """
+    moving = GAINS[1:]
+    return np.interp((np.arange(futures) + 0.5) / futures * len(moving) - 0.5, np.arange(len(moving)), moving).tolist()
 
 
 def directions(futures: int) -> Float[np.ndarray, "K 2"]:
@@ -123,14 +148,26 @@ class FuturesHead(nn.Module):
             one that the frames tell) for codes that are drawn.
         apart: start modes in K different directions. Where the one answer is that nothing moves, its gains are all
             alike, and of modes that are alike the first wins everywhere, so they never part.
+        modes_from: "answer": modes start as the one answer times `anchors`. "velocity": the first is the one answer and
+            stays so; the others start as constant velocity times `GAINS` without none at all, and learn for each frame
+            how far a motion that speeds up or slows down has got.
     """
 
     draws: Tensor
     batches: Tensor
 
-    def __init__(self, width: int, frames: int, futures: int, latent: str = "none", *, apart: bool = False) -> None:
+    def __init__(
+        self,
+        width: int,
+        frames: int,
+        futures: int,
+        latent: str = "none",
+        *,
+        apart: bool = False,
+        modes_from: str = "answer",
+    ) -> None:
         super().__init__()
-        check_futures(futures, latent)
+        driven = "modes_from" in futures_config(futures, latent, modes_from)
         self.futures, self.latent, self.frames = futures, latent, frames
         size = futures if latent == "none" else LATENT_SIZE
         self.read = nn.Conv2d(width, width, 3, padding=1)
@@ -138,6 +175,7 @@ class FuturesHead(nn.Module):
         self.said = nn.Conv2d(width, 3 * frames, 1)
         self.pace = nn.Linear(size, frames, bias=False)
         self.drift = nn.Linear(size, 2, bias=False) if apart or latent != "none" else None
+        self.drive = nn.Linear(size, frames, bias=False) if driven else None
         for film in (self.first, self.second):
             nn.init.normal_(film.layer.weight, std=FILM_SPREAD)
         start_at_zero(self.said)
@@ -149,6 +187,10 @@ class FuturesHead(nn.Module):
                 if self.drift is not None:
                     self.drift.weight[:] = torch.from_numpy(directions(futures)).T
                 paces = torch.tensor(anchors(futures))
+                if self.drive is not None:
+                    start_at_zero(self.drive)
+                    self.drive.weight[:, 1:] = torch.tensor(velocity_gains(futures - 1))
+                    paces = (torch.arange(futures) == 0).float()
                 self.pace.weight += paces - 1
                 self.weigh.bias[(paces - 1).abs().argmin()] = 1.0  # the one answer is the first choice at first
             return
@@ -175,6 +217,7 @@ class FuturesHead(nn.Module):
         flow: Float[Tensor, "B 2 h w"] | None = None,
         motion: Float[Tensor, "B F 3 rows columns"] | None = None,
         share: float = 1.0,
+        velocity: Float[Tensor, "B 2 H W"] | None = None,
     ) -> TrajectoryPrediction:
         """The futures around one answer.
 
@@ -185,6 +228,7 @@ class FuturesHead(nn.Module):
             flow: motion between the frames seen in pixels, of which a future may take another share in each place.
             motion: the true motion, see `LearnsLatent`; used in training alone.
             share: of what is said that is applied.
+            velocity: pixels from the first frame to the last at constant velocity; where modes start from that.
         """
         pooled = torch.cat([features.mean(dim=(2, 3)), features.amax(dim=(2, 3))], dim=1)
         codes, weights, extra = self._codes(pooled, unit, motion)
@@ -197,13 +241,21 @@ class FuturesHead(nn.Module):
             moved = moved + gain[:, :, :, None] * flow.to(moved)[:, None, None]
         when = torch.arange(1, self.frames + 1, device=moved.device).to(moved)[:, None, None, None] / self.frames
         departure = F.pad(share * when * moved, (0, 0, 0, 0, 0, 0, 1, 0)).float()  # nothing departs in frame 0
-        pace = F.pad(1 + self.pace(codes), (1, 0), value=1.0).float()
+        pace, driven = 1 + self.pace(codes), {}
+        if self.drive is not None:
+            if velocity is None:
+                raise ValueError("velocity: expected that of the frames seen, where modes start from it, got None")
+            own = torch.eye(self.futures)[0].to(moved)[:, None]  # the one answer stays one of the futures
+            pace, drive = torch.lerp(pace, torch.ones_like(pace), own), (1 - own) * self.drive(codes)
+            departure = departure * (1 - own).float()[..., None, None, None]
+            driven = {"velocity": velocity.float(), "drive": F.pad(when[:, 0, 0, 0] * drive, (1, 0)).float()}
+        pace = F.pad(pace, (1, 0), value=1.0).float()
         about: dict[str, Any] = {
             "visibility_logits": base.visibility_logits,
             "frames": base.frames,
             "log_scale": base.log_scale,
         }
-        many: dict[str, Any] = {"weights": weights.float(), "pace": pace, "departure": departure} | extra
+        many: dict[str, Any] = {"weights": weights.float(), "pace": pace, "departure": departure} | extra | driven
         found = Departures(displacement=base.displacement, **about, **many)
         if self.training:
             return found
@@ -270,7 +322,8 @@ def futures_of(model: Any) -> int:
 
 
 def add_futures(model: nn.Module, futures: int, latent: str = "none") -> nn.Module:
-    """A model that gives several futures, with all weights of `model`, which gives one answer.
+    """A model that gives several futures, with all weights of `model`, which gives one answer. Where it measures flow,
+    its modes start from constant velocity.
 
     Args:
         model: `GuidedTrajectories` or `OneFrameTrajectories`, trained or not. One that has such futures already is
@@ -291,7 +344,8 @@ def add_futures(model: nn.Module, futures: int, latent: str = "none") -> nn.Modu
         return model
     if own != (1, "none"):
         raise ValueError(f"futures: expected {own[0]} ({own[1]}), as the model has, got {futures} ({latent})")
-    arguments = dict(config) | futures_config(futures, latent)
+    modes_from = "velocity" if "modes_from" in signature(type(model)).parameters else "answer"
+    arguments = dict(config) | futures_config(futures, latent, modes_from)
     try:
         wider = type(model)(**arguments | ({"weights": "none"} if "stride_in" in config else {}))
     except TypeError:

@@ -55,6 +55,7 @@ class GuidedTrajectories(nn.Module):
         futures: K, from 1 to 8: how many whole futures it gives; 1 for one answer.
         latent: "none": the futures are modes, each with its weight; "ae", "vae", "cvae": they are drawn, see
             `futures.FuturesHead`.
+        modes_from: "answer" or "velocity", what modes start from, see `futures.FuturesHead`.
 
     Raises:
         ValueError: an argument outside these; the message names it.
@@ -77,6 +78,7 @@ class GuidedTrajectories(nn.Module):
         trust: float = 1.0,
         futures: int = 1,
         latent: str = "none",
+        modes_from: str = "answer",
     ) -> None:
         super().__init__()
         frames = tuple(int(frame) for frame in input_frames)
@@ -94,7 +96,7 @@ class GuidedTrajectories(nn.Module):
         self.frames = tuple(range(num_frames))
         self.config: dict[str, Any] = {"num_frames": num_frames, "input_frames": list(frames), "flow": flow}
         self.config |= {"flow_weights": str(flow_weights), "design": design, "widths": list(widths), "cells": cells}
-        self.config |= {"trust": float(trust)} | futures_config(futures, latent)
+        self.config |= {"trust": float(trust)} | futures_config(futures, latent, modes_from)
         self._flow: OpticalFlow | None = None
         self.other_flow: OpticalFlow | None = None  # if set, guides every other clip in training: one model for both
 
@@ -108,7 +110,8 @@ class GuidedTrajectories(nn.Module):
             self.choose.bias[:] = 0  # pyright: ignore[reportOptionalSubscript]
             self.choose.bias[0] = SURE  # pyright: ignore[reportOptionalSubscript]
         several = futures > 1 or latent != "none"
-        self.many = FuturesHead(widths[0], num_frames - 1, futures, latent) if several else None
+        many = {"modes_from": modes_from}
+        self.many = FuturesHead(widths[0], num_frames - 1, futures, latent, **many) if several else None
 
     @property
     def latent(self) -> str:
@@ -152,7 +155,8 @@ class GuidedTrajectories(nn.Module):
             return base
         flow = shrink(guide.candidates[:, 0], grid) * float(times[-1])
         unit = guide.unit * float(times[-1])
-        return self.many(features, base, unit, flow, motion, self.config["trust"])
+        velocity = guide.candidates[:, 0] * float(times[-1])
+        return self.many(features, base, unit, flow, motion, self.config["trust"], velocity)
 
     def _assemble(
         self,

@@ -71,7 +71,8 @@ class NetworkConfig:
             options = {name: getattr(self, name) for name in ("weights", "stride_in", *OF_FUTURES)}
             return OneFrameTrajectories(num_frames=num_frames, **options)
         options = {name: getattr(self, name) for name in (*OF_GUIDED, *OF_FUTURES)}
-        return GuidedTrajectories(num_frames=num_frames, input_frames=self.input_frames, **options)
+        options |= {"num_frames": num_frames, "input_frames": self.input_frames, "modes_from": "velocity"}
+        return GuidedTrajectories(**options)
 
     def twins(self, num_frames: int) -> dict[str, nn.Module]:
         """Two networks by name that must learn the same, step for step, or something is wired up wrong.
