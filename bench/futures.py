@@ -3,11 +3,13 @@
     python bench/futures.py cost                         # CPU time of a training step, K = 5 beside K = 1
     python bench/futures.py scenes                       # rendered scenes with two equally likely futures
     python bench/futures.py clips --workspace DIR        # real videos, labelled by bench/train_default.py
+    python bench/futures.py profiles --workspace DIR     # the same videos' constant velocity, cross-validated
 
-`clips` trains five modes on the features of the shipped two-frame predictor, which itself stays as it is, and compares
-the best of its five futures with the best of five guesses that take no training: constant velocity times 0, 0.5, 0.8,
-1 and 1.2. Settings are chosen on `develop`; `test` is only measured. Runs lie in `--runs`: a call that is repeated goes
-on where it stopped. The last line is JSON.
+`clips` trains the futures of the shipped two-frame predictor, which itself stays as it is, and compares the best of
+its five futures with the best of five guesses that take no training: constant velocity times 0, 0.5, 0.8, 1 and 1.2.
+Settings are chosen on `develop`; `test` is only measured. Runs lie in `--runs`: a call that is repeated goes on where
+it stopped. `profiles` asks the same of many more videos, without a network: five speeds, whose course over the frames
+is learned from other videos, against five that stay as they are. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -17,13 +19,16 @@ import json
 import platform
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 from torch.utils.data import ConcatDataset, Subset
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -35,8 +40,8 @@ from flowlib.evaluation.statistics import estimate, per_group, ratio, resamples
 from flowlib.flow import CachedFlow, DISFlow, RAFTFlow
 from flowlib.geometry import cell_grid
 from flowlib.models.baselines import ConstantVelocity, ManyGains, MotionDraws, ZeroMotion
-from flowlib.models.futures import GAINS, add_futures
-from flowlib.models.guided import GuidedTrajectories, load_default
+from flowlib.models.futures import GAINS, add_futures, velocity_gains
+from flowlib.models.guided import WEIGHTS, GuidedTrajectories, load_default
 from flowlib.models.one_frame import OneFrameTrajectories
 from flowlib.synthetic import OPEN_KINDS, open_future_scene
 from flowlib.tasks.futures import FuturesTask
@@ -148,7 +153,7 @@ def train_modes(args: Any, workspace: Workspace, name: str, videos: Callable[[st
     augment = AugmentConfig(flip_x=0.5, reverse=0.5, scale=(1.0, 1.5))
     task = FuturesTask(loss="laplace_2d", visibility_weight=0.0, augment=augment)
     config = TrainConfig(
-        name=name, steps=args.steps, batch_size=4, learning_rate=7e-4, warmup_steps=20, weight_decay=1e-2,
+        name=name, steps=args.steps, batch_size=4, learning_rate=args.rate, warmup_steps=20, weight_decay=1e-2,
         ema_decay=0.98, num_workers=0, save_every=25, device="cpu", channels_last=False,
     )  # fmt: skip
     start = time.process_time()
@@ -209,14 +214,20 @@ def clips(args: Any) -> dict[str, Any]:
             args, workspace, name, lambda video: video not in LEFT_OUT, futures=5, latent=latent
         )
         result[f"cpu seconds, {name}"] = spent
-    learned = ConcatDataset([read_part("train", workspace, step)["consensus"] for step in PARTS["train"]])
-    learned = Subset(learned, range(0, len(learned), 3))  # of every video one clip or more
+    if args.write:
+        many = trained["modes"].many
+        about = {"trained_with": f"bench/futures.py clips --learn {' '.join(args.learn)} --rate {args.rate}"}
+        learned = {"drive.weight": many.drive.weight, "weigh.bias": many.weigh.bias}
+        learned = {name: tensor.detach().contiguous() for name, tensor in learned.items()}
+        save_file(learned, WEIGHTS / "guided_2f_futures.safetensors", metadata=about)
+    motions = ConcatDataset([read_part("train", workspace, step)["consensus"] for step in PARTS["train"]])
+    motions = Subset(motions, range(0, len(motions), 3))  # of every video one clip or more
     flows: dict[str, Any] = {"DIS": CachedFlow(DISFlow(), args.flows)}
     if args.raft_weights:
         flows["RAFT"] = CachedFlow(RAFTFlow(args.raft_weights), args.flows)
-    gains = ManyGains.fit(ConstantVelocity(flows["DIS"], input_frames=INPUT_FRAMES), learned)
+    gains = ManyGains.fit(ConstantVelocity(flows["DIS"], input_frames=INPUT_FRAMES), motions)
     print(f"gains {GAINS}: weights {np.round(gains.weights, 3).tolist()}, scales {np.round(gains.scales or [], 2)}")
-    draws = MotionDraws.fit(learned, 5)
+    draws = MotionDraws.fit(motions, 5)
     for part in args.parts:
         methods: dict[str, Any] = {"zero motion": ZeroMotion(8), "draws of training motions": draws}
         for flow_name, flow in flows.items():
@@ -248,6 +259,79 @@ def clips(args: Any) -> dict[str, Any]:
     return result
 
 
+def profiles(args: Any) -> dict[str, Any]:
+    """Constant velocity times five courses over the frames, learned from other videos, against five gains."""
+    workspace, rng = Workspace(args.workspace), np.random.default_rng(0)
+    control = ConstantVelocity(CachedFlow(DISFlow(), args.flows), input_frames=INPUT_FRAMES)
+    seen: list[Sighted] = []
+    for part in ("train", "develop"):
+        for step in PARTS[part]:
+            data = read_part(part, workspace, step)["consensus"]
+            seen += [one for sample in data if (one := Sighted.of(sample, control, rng)) is not None]
+    videos = sorted({one.video for one in seen})
+    fold_of = {video: fold % args.folds for fold, video in enumerate(rng.permutation(videos).tolist())}
+    rows: dict[str, list[dict[str, float]]] = {"five courses": [], "five gains": []}
+    told, start = [], time.process_time()
+    for fold in range(args.folds):
+        courses = learn_courses([one for one in seen if fold_of[one.video] != fold])
+        for one in (one for one in seen if fold_of[one.video] == fold):
+            told.append(one.video)
+            constant = torch.tensor(GAINS)[:, None].expand_as(courses)
+            for name, guesses in (("five courses", courses), ("five gains", constant)):
+                rows[name].append({"min_ade": float(one.errors(guesses).min())})
+        print(f"fold {fold + 1} of {args.folds}: courses {np.round(courses.numpy(), 2).tolist()}", flush=True)
+    by_video = {name: per_group(own, told) for name, own in rows.items()}
+    print(f"{len(seen)} clips of {len(videos)} videos, {time.process_time() - start:.0f} CPU s of learning")
+    return {"compared": compare(by_video, [("five courses", "min_ade", "five gains", "min_ade")])}
+
+
+@dataclass(frozen=True)
+class Sighted:
+    """Points of a clip in the frames after the last one seen: true [F N 2] and constant velocity's displacement, and
+    where they are seen [F N]."""
+
+    video: str
+    true: torch.Tensor
+    linear: torch.Tensor
+    seen: torch.Tensor
+
+    @classmethod
+    def of(cls, sample: ClipSample, control: ConstantVelocity, rng: np.random.Generator) -> Sighted | None:
+        """From a labelled clip, or None where fewer than 50 sightings are left."""
+        truth = sample.truth
+        kept = rng.choice(len(truth.queries), min(len(truth.queries), 200), replace=False)
+        seen = truth.visibility[AHEAD][:, kept]
+        if seen.sum() < 50:
+            return None
+        with torch.inference_mode():
+            moved = control(sample.images(INPUT_FRAMES)).at(torch.from_numpy(truth.queries[None, kept, 1:]))[0][0]
+        true = torch.from_numpy(truth.displacement[AHEAD][:, kept])
+        return cls(sample.clip.video, true, moved[AHEAD].clone(), torch.from_numpy(seen))
+
+    def errors(self, courses: torch.Tensor) -> torch.Tensor:
+        """Mean error [K] of constant velocity times each of courses [K F]."""
+        distance = (courses[:, :, None, None] * self.linear - self.true).norm(dim=-1)
+        return torch.where(self.seen, distance, 0.0).sum(dim=(1, 2)) / self.seen.sum()
+
+
+def learn_courses(clips: list[Sighted], count: int = 5, steps: int = 400, relaxed: float = 0.05) -> torch.Tensor:
+    """Courses [K F], as modes learn: the best one of each clip learns from it, and the losers a little."""
+    frames = len(clips[0].true)
+    courses = torch.tensor(velocity_gains(count))[:, None].repeat(1, frames).requires_grad_()
+    counts = Counter(one.video for one in clips)
+    share = torch.tensor([1 / counts[one.video] for one in clips])
+    optimiser = torch.optim.Adam([courses], 0.02)
+    for _ in range(steps):
+        errors = torch.stack([one.errors(courses) for one in clips])
+        part = torch.full_like(errors, relaxed / (count - 1))
+        part.scatter_(1, errors.argmin(dim=1, keepdim=True), 1 - relaxed)
+        loss = ((part * errors).sum(dim=1) * share).sum() / share.sum()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    return courses.detach()
+
+
 def as_guided(model: Any) -> GuidedTrajectories:
     assert isinstance(model, GuidedTrajectories)
     return model
@@ -255,7 +339,7 @@ def as_guided(model: Any) -> GuidedTrajectories:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("cost", "scenes", "clips"))
+    parser.add_argument("what", choices=("cost", "scenes", "clips", "profiles"))
     parser.add_argument("--runs", type=Path, default=Path("workspace/futures"))
     parser.add_argument("--workspace", type=Path, default=Path("workspace/default_model"), help="of train_default.py")
     parser.add_argument("--flows", type=Path, default=Path("workspace/default_model/flows"))
@@ -269,11 +353,14 @@ def main() -> None:
     parser.add_argument("--cells", type=int, default=800, help="of the grid in scenes")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--latents", nargs="+", default=["none"], help="of clips")
+    parser.add_argument("--write", action="store_true", help="of clips: write the futures to flowlib/weights/")
+    parser.add_argument("--folds", type=int, default=5, help="of profiles")
+    parser.add_argument("--rate", type=float, default=7e-4, help="of clips: learning rate")
     parser.add_argument("--learn", nargs="+", default=["many."], help="of clips: beginnings of the parameters trained")
     parser.add_argument("--parts", nargs="+", default=["develop", "test"], help="of clips")
     parser.add_argument("--labels", nargs="+", default=["consensus", "raft"], help="of clips")
     args = parser.parse_args()
-    result = {"cost": cost, "scenes": scenes, "clips": clips}[args.what](args)
+    result = {"cost": cost, "scenes": scenes, "clips": clips, "profiles": profiles}[args.what](args)
     print(f"{platform.processor() or platform.machine()}, torch {torch.__version__}, {torch.get_num_threads()} threads")
     print(json.dumps(result))
 

@@ -302,6 +302,7 @@ class Predict(WithModel):
     run: str = ""  # name of the run that was trained; "" for the predictor that comes with flowlib
     flow: Literal["dis", "raft"] = "dis"  # of the predictor that comes with flowlib, between two pictures
     flow_weights: str = ""  # of RAFT: "" for torchvision's, else a path, URL or gdown id
+    futures: int = 1  # of the predictor that comes with flowlib: 1, or 5 ways in which it may go on, from two pictures
     report: str = "prediction"  # name of the folder in reports/ that the page and pictures go to
     first_frame: int = 0  # of the video
     height: int = 0  # the pictures are brought to, pixels; 0: as they are, but no side longer than 640
@@ -315,6 +316,10 @@ class Predict(WithModel):
             raise ValueError(f"scale: expected more than 0 pixels, got {self.scale:g}")
         if not self.inputs:
             raise ValueError("inputs: expected a picture, two of them, or a video, got none")
+        if self.run or self.checkpoint:
+            for name, value in {"flow": "dis", "flow_weights": "", "futures": 1}.items():
+                if vars(self)[name] != value:
+                    raise ValueError(f"{name}: expected none with a run, which has its own, got {vars(self)[name]}")
         least = {"first_frame": 0, "height": 0, "width": 0, "grid": 1}
         for name, value in least.items():
             if vars(self)[name] < value:
@@ -329,10 +334,10 @@ class Predict(WithModel):
         size = (self.height, self.width) if self.height else None
         if self.run or self.checkpoint:
             model, _ = self.model()
-        elif (self.flow, self.flow_weights) != ("dis", ""):
+        elif (self.flow, self.flow_weights, self.futures) != ("dis", "", 1):
             from flowlib.models.guided import load_default
 
-            model = load_default(2, flow=self.flow, flow_weights=self.flow_weights)
+            model = load_default(2, flow=self.flow, flow_weights=self.flow_weights, futures=self.futures)
         found = predict(self.inputs, model, size=size, first_frame=self.first_frame, grid=self.grid)
         print(*found.save(self.workspace.report(self.report), self.scale), sep="\n")
         print(f"{found}; colours are full at {self.scale:g} px")

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from scipy.ndimage import gaussian_filter
 from torch.utils.data import Subset
 
@@ -107,19 +106,8 @@ def prediction_viewer(
     answer = TrajectoryTask().ask(predictor, sample, name)
     seen: dict[str, Any] = {"title": _title(sample), "names": ("labels", name), "frame": len(answer.frames) - 1}
     rebuilt, frames = rebuilt_frames(answer), sample.pictures(answer.frames)
-    more: dict[str, Any] = {"regions": _radii(answer), "futures": _futures(answer)}
+    more: dict[str, Any] = {"regions": _radii(answer), "futures": answer.predicted_futures}
     return TrajectoryViewer(frames, answer.true, answer.predicted, rebuilt=rebuilt, **more, **seen)
-
-
-def _futures(answer: TrajectoryAnswer) -> tuple[np.ndarray, np.ndarray] | None:
-    """Where a method's points go in each of its futures [K F N 2], frame 0 first, and the futures' weights [K]."""
-    if answer.prediction.futures is None:
-        return None
-    xy = answer.true.queries[None, :, 1:].astype(np.float32)
-    moved = answer.prediction.futures_at(torch.from_numpy(xy))[0].numpy()
-    later = [place for place, frame in enumerate(answer.prediction.frames) if frame > 0]
-    moved = np.concatenate([np.zeros_like(moved[:, :1]), moved[:, later]], axis=1)
-    return moved + xy[0], answer.prediction.each_future()[1][0].numpy()
 
 
 def _radii(answer: TrajectoryAnswer) -> np.ndarray | None:
@@ -164,7 +152,7 @@ def predictors_viewer(
         frames = sample.pictures(first.frames)
         title = f"{first_called[index]}: {_title(sample)}" if isinstance(chosen, Mapping) else _title(sample)
         regions = {name: radius for name, answer in answers.items() if (radius := _radii(answer)) is not None}
-        futures = {name: ways for name, answer in answers.items() if (ways := _futures(answer)) is not None}
+        futures = {name: ways for name, answer in answers.items() if (ways := answer.predicted_futures) is not None}
         more: dict[str, Any] = {"regions": regions, "futures": futures, "title": title}
         clips.append(ViewedClip(frames, first.true, predictions, rebuilt, **more))
     return TrajectoryViewer.of(clips, truth="labels", frame=len(clips[0].frames) - 1)

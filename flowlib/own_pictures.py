@@ -65,7 +65,10 @@ class OwnPrediction:
         whole = all(map(self.sample.has, self.answer.frames))
         frames, behind = (self.sample.pictures(self.answer.frames), self.rebuilt) if whole else (self.rebuilt, None)
         last = len(frames) - 1
-        return TrajectoryViewer(frames, self.answer.predicted, rebuilt=behind, title=self.sample.clip.video, frame=last)
+        more: dict[str, Any] = {"title": self.sample.clip.video}
+        if (futures := self.answer.predicted_futures) is not None:
+            more |= {"futures": futures, "future": "weighted"}
+        return TrajectoryViewer(frames, self.answer.predicted, rebuilt=behind, frame=last, **more)
 
     @property
     def holes(self) -> float:

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from flowlib.flow import DISFlow, OpticalFlow, RAFTFlow
 from flowlib.geometry import bilinear_sample, inside, pixel_grid
-from flowlib.models.futures import FuturesHead, futures_config
+from flowlib.models.futures import FuturesHead, add_futures, futures_config
 from flowlib.models.protocols import TrajectoryPrediction
 from flowlib.models.unet import JointHead, UNet, check_shape, enlarge, grid_size, shrink, split_said, start_at_zero
 from flowlib.workspace import atomic_write
@@ -35,6 +35,7 @@ FLOWS = ("dis", "raft")
 DESIGNS = ("unet", "recurrent")
 WEIGHTS = Path(__file__).parents[1] / "weights"
 CANDIDATES = 5  # motions to choose among: flow, none, camera, smoothed, backwards
+SHIPPED_FUTURES = 5
 SURE = 5.0  # logit by which the untrained network prefers the flow: 97 % of the mixture
 
 
@@ -317,7 +318,9 @@ def robust_affine(flow: Float[Tensor, "B 2 h w"], size: tuple[int, int], rounds:
     return enlarge(fitted.to(flow), size)
 
 
-def load_default(frames: int = 2, *, num_frames: int = 8, flow: str = "dis", flow_weights: str = "") -> nn.Module:
+def load_default(
+    frames: int = 2, *, num_frames: int = 8, flow: str = "dis", flow_weights: str = "", futures: int = 1
+) -> nn.Module:
     """The predictor that comes with flowlib, ready to use; `flowlib/weights/README.md` says how it was trained.
 
     Args:
@@ -326,6 +329,8 @@ def load_default(frames: int = 2, *, num_frames: int = 8, flow: str = "dis", flo
         num_frames: S; 8, for which it was trained, or fewer.
         flow: "dis", which needs no weights, or "raft"; with two frames.
         flow_weights: of RAFT, as for `flowlib.flow.RAFTFlow`.
+        futures: 1, or with two frames 5: the one answer, and four ways in which a motion stops, slows down, goes on or
+            speeds up, as videos do.
 
     Raises:
         ValueError: an argument outside these.
@@ -342,11 +347,28 @@ def load_default(frames: int = 2, *, num_frames: int = 8, flow: str = "dis", flo
         raise ValueError(f"num_frames: expected {least[frames]} to 8, got {num_frames}")
     if frames == 2:
         changes: dict[str, Any] = {"flow": flow, "flow_weights": flow_weights}
-        return load_shipped(WEIGHTS / "guided_2f.safetensors", GuidedTrajectories, num_frames=num_frames, **changes)
+        one = load_shipped(WEIGHTS / "guided_2f.safetensors", GuidedTrajectories, num_frames=num_frames, **changes)
+        return one if futures == 1 else _with_futures(one, futures)
+    if futures != 1:
+        raise ValueError(f"futures: expected 1 with frames=1, got {futures!r}")
     if (flow, flow_weights) != ("dis", ""):
         raise ValueError("flow: expected none with frames=1, which sees no motion")
     file = WEIGHTS / "guided_1f.safetensors"
     return load_shipped(file, OneFrameTrajectories, num_frames=num_frames, weights="none")
+
+
+def _with_futures(one: nn.Module, futures: int) -> nn.Module:
+    """The shipped predictor with the futures that were learned beside it."""
+    if futures != SHIPPED_FUTURES:
+        raise ValueError(f"futures: expected 1 or {SHIPPED_FUTURES}, got {futures!r}")
+    several = add_futures(one, futures)
+    many: Any = several.get_submodule("many")
+    with safe_open(WEIGHTS / "guided_2f_futures.safetensors", framework="pt") as file, torch.no_grad():
+        courses = file.get_tensor("drive.weight").float()
+        many.drive.weight.copy_(courses[: len(many.drive.weight)])  # frame by frame
+        many.weigh.bias.copy_(file.get_tensor("weigh.bias").float())
+    object.__setattr__(several, "trained_on", getattr(one, "trained_on", ()))
+    return several.eval()
 
 
 def default_methods(num_frames: int, input_frames: Sequence[int]) -> dict[str, nn.Module]:

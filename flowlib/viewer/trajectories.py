@@ -91,7 +91,7 @@ class TrajectoryViewer(Player):
         regions: the radius in pixels around each predicted point in which the truth is to lie, [S N]; drawn around
             selected points, and the colour "region" shows where the truth left them.
             `rebuilt`, `confidence`, `futures` and `regions` belong to the first prediction, or come by the name of
-            theirs.
+            theirs; without a prediction, `rebuilt` and `futures` are those of the tracks.
         title: shown above, as plain text.
         names: what the sets are called: the truth and the prediction; predictions that come by name have theirs.
         fps: frames a second at speed 1.
@@ -360,14 +360,16 @@ def _gather(clips: Sequence[ViewedClip], truth: str, title: str, quality: int) -
 def _scene(clip: ViewedClip, names: tuple[str, ...], title: str, quality: int, where: str) -> ViewerScene:
     frames = pack_frames(clip.frames, quality, f"{where}frames")
     truth = as_tracks(clip.tracks, frames.size, len(frames), f"{where}tracks")
-    # a prediction without labels stands in the truth's place, and what it rebuilds goes with it
-    alone = next(iter(clip.rebuilt.values()), None) if not clip.predictions else None
-    extras = {"confidence": clip.confidence, "futures": clip.futures, "regions": clip.regions}
-    for what, extra in (extras if alone is not None else extras | {"rebuilt": clip.rebuilt}).items():
+    # a prediction without labels stands in the truth's place, and what it rebuilds and its futures go with it
+    theirs = {"rebuilt": clip.rebuilt, "futures": clip.futures}
+    alone = {what: next(iter(extra.values())) for what, extra in theirs.items() if extra and not clip.predictions}
+    extras = {"confidence": clip.confidence, "regions": clip.regions}
+    for what, extra in (extras | {what: extra for what, extra in theirs.items() if what not in alone}).items():
         if strays := [name for name in extra if name not in clip.predictions]:
             known = ", ".join(clip.predictions) or "none"
             raise ValueError(f"{where}{what}: expected names of predictions ({known}), got {strays[0]!r}")
-    sets = [ViewerSet(truth, _pack_rebuilt(alone, frames, quality, where))]
+    ways = _futures(alone.get("futures"), truth, f"{where}futures")
+    sets = [ViewerSet(truth, _pack_rebuilt(alone.get("rebuilt"), frames, quality, where), *ways)]
     for name, prediction in clip.predictions.items():
         called = f"{where}{'prediction' if len(clip.predictions) == 1 else name}"
         tracks = as_tracks(prediction, frames.size, len(frames), called, truth.queries)

@@ -71,6 +71,17 @@ class TrajectoryAnswer(Answer):
         return Tracks(displacement + queries[None, :, 1:], logits > 0, queries)
 
     @cached_property
+    def predicted_futures(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """The true points' ways in each of several futures [K F N 2], and the futures' weights [K]; None of one."""
+        if self.prediction.futures is None:
+            return None
+        xy = np.ascontiguousarray(self.true.queries[None, :, 1:], np.float32)
+        moved = self.prediction.futures_at(torch.from_numpy(xy))[0].numpy()
+        later = [place for place, frame in enumerate(self.prediction.frames) if frame > 0]
+        moved = np.concatenate([np.zeros_like(moved[:, :1]), moved[:, later]], axis=1)
+        return moved + xy[0], self.prediction.each_future()[1][0].numpy()
+
+    @cached_property
     def counting(self) -> list[int]:
         """Of `frames`, the places of frame 0 and of those whose errors count."""
         first, last = self.case.config.frames or (1, self.frames[-1])
