@@ -484,7 +484,7 @@ def glue(
     Args:
         nets: their parts.
         kinds: of `KINDS`.
-        eta, zeta: as of `TwoPass`.
+        eta, zeta: as of `TwoPass`; of the control both stay one half, for with other shares it would be no average.
         **options: `norm`, `smoothing` and others of every loop.
 
     Raises:
@@ -505,7 +505,7 @@ def glue(
         made["feedback"] = Feedback(*copies("second", "action"), **options)
     if "two_pass" in kinds:
         made["two-pass"] = TwoPass(*copies("first", "second", "action"), **two)
-        made["two plain nets"] = TwoPass(*copies("first", "other", "action"), **two)
+        made["two plain nets"] = TwoPass(*copies("first", "other", "action"), **options)
     if "two_pass" in kinds and nets.attentive is not None:
         made["two-pass, attention"] = TwoPass(*copies("first", "second", "attentive"), **two)
     return made

@@ -139,6 +139,8 @@ def test_controls_stand_beside_what_is_told_an_action(nets):
     loops = glue(nets, eta=0.3, zeta=0.4)
     assert set(loops) == {"chain", "feedback", "two-pass", "two plain nets", "two-pass, attention"}
     assert loops["two-pass"].eta == 0.3 and loops["two-pass"].zeta == 0.4
+    control = loops["two plain nets"]
+    assert control.eta == control.zeta == 0.5, "with the shares of the two-pass it may be one net alone"
     with_oracle, without = hand_loops.with_controls(loops), hand_loops.with_controls(loops, oracle=False, note=" (new)")
     assert next(iter(with_oracle)) == "two-pass"
     told = {name: method.telling for name, method in with_oracle.items() if isinstance(method, Told)}
