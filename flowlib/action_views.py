@@ -142,9 +142,7 @@ def _warn_of_missing(train: Sequences, validation: Sequences, test: Sequences) -
     for part, what, result in [*wants, (test, "to test on", "not counted")]:
         have = {int(part[index]["action"]) for index in range(len(part))}
         if missing := [name for number, name in enumerate(part.actions) if number not in have]:
-            print(
-                f"no sequence {what} of {', '.join(missing)}: {'never named right' if part is train else 'not counted'}"
-            )
+            print(f"no sequence {what} of {', '.join(missing)}: {result}")
 
 
 def joint_error(sequences: HandSequences | TruePoses, poses: Mapping[str, np.ndarray]) -> float:

@@ -12,10 +12,12 @@ from fixtures.pose import tiny_pose_net
 from flowlib import hand_loops
 from flowlib.evaluation import evaluate
 from flowlib.hand_loops import LoopConfig, LoopHands, Nets, glue, weigh_passes
+from flowlib.hands.dataset import HandSequences
 from flowlib.hands.skeleton import MSRA_21
 from flowlib.models import pose
 from flowlib.models.actions import ActionLSTM
 from flowlib.models.loops import Told, TwoPass
+from flowlib.tasks.action import ActionTask
 from flowlib.tasks.hand_pose import PoseTask
 from flowlib.training import TrainConfig, fit
 
@@ -180,5 +182,28 @@ def test_a_run_of_other_hands_is_refused(hands, hand_frames, tmp_path, monkeypat
         vars(train).update(changed)
         with pytest.raises(ValueError, match=message):
             hand_loops.load_pose(replace(hands, train=train), tmp_path, "pose")
+    with pytest.raises(ValueError, match="expected a run on other hands .* got one trained on 2 of the 2 sequences to"):
+        hand_loops.load_pose(replace(hands, test=hands.train), tmp_path, "pose")
     with pytest.raises(FileNotFoundError, match="expected a run called 'poses'"):
         hand_loops.load_pose(hands, tmp_path, "poses")
+
+
+def test_an_action_run_of_other_sequences_is_refused_or_told_of(hands, tmp_path, recwarn):
+    task = ActionTask(hands.train.actions, partners=True)
+    for name, step in (("action", 2), ("dense", 1)):
+        train = HandSequences(hands.store, "train", CROP, step=step)
+        options = {"steps": 1, "batch_size": 2, "num_workers": 0, "device": "cpu"}
+        folder = tmp_path / f"20260101-000000_{name}"
+        fit(ActionLSTM(63, 2, hidden=8), task, train, None, TrainConfig(name, **options), folder=folder)
+    recwarn.clear()
+    assert hand_loops.load_action(hands, tmp_path, "action").num_actions == 2 and not recwarn
+    with pytest.warns(
+        UserWarning, match="one frame in 1, .* one in 2, so actions look 2 times as fast"
+    ):
+        hand_loops.load_action(hands, tmp_path, "dense")
+    train = copy.copy(hands.train)
+    train.config = replace(CROP, cube=220.0, size=48)  # of the crops' size an action net knows nothing
+    with pytest.raises(ValueError, match="action.*expected a run on crops with cube=220.0, got cube=200.0"):
+        hand_loops.load_action(replace(hands, train=train), tmp_path, "action")
+    with pytest.raises(ValueError, match="got one trained on 2 of the 2 sequences to test on"):
+        hand_loops.load_action(replace(hands, test=hands.train), tmp_path, "action")
