@@ -632,7 +632,7 @@ def weigh_passes(
         eta, zeta: given ones; the best if below 0.
         shares: that are tried.
     """
-    [loop, *_] = glue(nets, ["two_pass"], eta=1, zeta=1).values()
+    [loop, *_] = glue(nets, ["two_pass"], eta=1, zeta=1, smoothing=config.smoothing).values()
     task, sequences = config.joint_task, hands.validation
     shares = tuple(round(float(share), 3) for share in shares)
     squares, mm, nll, right = np.zeros((4, len(shares), len(sequences)))

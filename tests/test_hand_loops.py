@@ -52,7 +52,15 @@ def nets(hand_frames) -> Nets:
     return Nets(*made, actions[0], "out of fold", attentive, {"true": actions[2]})
 
 
-def test_everything_is_trained_once_and_compared(hands, tmp_path):
+def test_everything_is_trained_once_and_compared(hands, tmp_path, monkeypatch):
+    given = []
+
+    def remember(model, task, train, validation, *rest, **options):
+        assert not {*train.videos} & {*hands.validation.videos, *hands.test.videos}
+        given.append((train.split, validation and validation.split))
+        return fit(model, task, train, validation, *rest, **options)
+
+    monkeypatch.setattr(hand_loops, "fit", remember)
     first = hand_loops.train_nets(hands, CONFIG, tmp_path)
     states = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.pt")}
     nets = hand_loops.train_nets(hands, CONFIG, tmp_path)
@@ -74,6 +82,7 @@ def test_everything_is_trained_once_and_compared(hands, tmp_path):
     trained = hand_loops.fine_tune(untrained, hands, CONFIG, tmp_path)
     assert not torch.equal(trained["chain"].pose.last.weight, untrained["chain"].pose.last.weight)
     assert torch.equal(untrained["chain"].pose.last.weight, nets.first.last.weight), "copies are trained"
+    assert set(given) == {("train", "val"), ("train", None)}, "checkpoints are chosen on validation people, never tested"
     methods = hand_loops.compared(trained, untrained, nets)
     report = evaluate(methods, CONFIG.joint_task, hands.test, folder=tmp_path / "report", pictures=False)
     assert report.main == "two-pass" and len(report.methods) == len(methods)
@@ -119,11 +128,12 @@ def test_poses_out_of_fold_are_of_nets_that_have_not_seen_the_sequence(hands, tm
             hand_loops.out_of_fold(hands, folds, *given)
 
 
-def test_shares_are_those_of_whole_evaluations(nets, hands):
-    weights = weigh_passes(nets, CONFIG, hands, shares=(0.0, 0.4, 1.0))
+@pytest.mark.parametrize("smoothing", [0.0, 0.6])
+def test_shares_are_those_of_whole_evaluations(nets, hands, smoothing):
+    weights = weigh_passes(nets, replace(CONFIG, smoothing=smoothing), hands, shares=(0.0, 0.4, 1.0))
     task = CONFIG.joint_task
     for eta, zeta in ((0.0, 0.0), (0.4, 1.0)):
-        loop = TwoPass(nets.first, nets.second, nets.action, eta=eta, zeta=zeta).eval()
+        loop = TwoPass(nets.first, nets.second, nets.action, eta=eta, zeta=zeta, smoothing=smoothing).eval()
         answers = [task.answer(task.predict(loop, case, "a"), case) for case in map(task.case, hands.validation)]
         row, column = weights.shares.index(eta), weights.shares.index(zeta)
         assert weights.scores[row, column] == pytest.approx(np.mean([a.score for a in answers]), rel=1e-4)
