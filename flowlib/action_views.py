@@ -25,6 +25,7 @@ from flowlib.models.action_baselines import LastFrame, Majority, NearestSequence
 from flowlib.models.actions import MODES, ActionLSTM, pad
 from flowlib.plots import Axes, learning_curves
 from flowlib.progress import Progress
+from flowlib.quantities import counted
 from flowlib.sources import write_actions
 from flowlib.splits import SPLITS
 from flowlib.synthetic import ACTIONS
@@ -374,7 +375,7 @@ class Drift:
 
     def _repr_markdown_(self) -> str:
         epochs = list(self.rows[0]["loss"])
-        head = [f"loss, {count} epoch{'s'[: count > 1]}" for count in epochs] + [f"logits, {epochs[-1]} epochs"]
+        head = [f"loss, {counted(count, 'epoch')}" for count in epochs] + [f"logits, {counted(epochs[-1], 'epoch')}"]
         lines = [f"| against packed | {' | '.join(head)} |", "| --- |" + " ---: |" * len(head)]
         for row in self.rows:
             parts = [f"{value:.1e}" for value in (*row["loss"].values(), row["logits"])]

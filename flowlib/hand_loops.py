@@ -605,7 +605,9 @@ class PassWeights:
     def figure(self, *, ax: Axes | None = None) -> Axes:
         """The score by η and ζ."""
         names = [f"{share:g}" for share in self.shares]
-        return heat_map(self.scores, names, names, axes=("η, poses", "ζ, action"), label="joint score", ax=ax)
+        return heat_map(
+            self.scores, names, names, axes=("η, poses", "ζ, action"), label="joint score, the less the better", ax=ax
+        )
 
     def __repr__(self) -> str:
         mm = ", ".join(f"{share:g}: {value:.2f}" for share, value in zip(self.shares, self.mm))

@@ -201,8 +201,9 @@ Markdown("\n\n".join(evaluation.summary()[:1]))
 Markdown(evaluation.table())
 
 # %% [markdown]
-# What is behind what: differences of two methods on the same sequences. Bold: more than chance. Of a loop, the line
-# "− uniform action" is the claim; "two-pass − two plain nets" is what is left of it beside an average.
+# What is behind what: differences of two methods on the same sequences. Bold: the interval excludes 0; of so many
+# numbers about one in twenty would by chance alone. Of a loop, the line "− uniform action" is the claim; "two-pass −
+# two plain nets" is what is left of it beside an average.
 
 # %%
 Markdown(paired_table(evaluation))
