@@ -164,7 +164,7 @@ config = TrainConfig(
     session_minutes=session_minutes, seed=seed, device=device, num_workers=0,
 )  # fmt: skip
 result = fit(model, task, train, validation, config, folder=run_folder(run, workspace.runs))
-print(f"{result.step} of {steps} steps; {result.finished and 'done' or 'run it again to go on'}")
+print(f"{result.step} of {steps} steps; {(result.finished and 'done') or 'run it again to go on'}")
 
 # %%
 curves(result.folder, "top1", "share right", log=False);

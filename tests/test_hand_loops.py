@@ -82,7 +82,7 @@ def test_everything_is_trained_once_and_compared(hands, tmp_path, monkeypatch):
     trained = hand_loops.fine_tune(untrained, hands, CONFIG, tmp_path)
     assert not torch.equal(trained["chain"].pose.last.weight, untrained["chain"].pose.last.weight)
     assert torch.equal(untrained["chain"].pose.last.weight, nets.first.last.weight), "copies are trained"
-    assert set(given) == {("train", "val"), ("train", None)}, "checkpoints are chosen on validation people, never tested"
+    assert set(given) == {("train", "val"), ("train", None)}, "checkpoints are chosen on validation people"
     methods = hand_loops.compared(trained, untrained, nets)
     report = evaluate(methods, CONFIG.joint_task, hands.test, folder=tmp_path / "report", pictures=False)
     assert report.main == "two-pass" and len(report.methods) == len(methods)
@@ -207,9 +207,7 @@ def test_an_action_run_of_other_sequences_is_refused_or_told_of(hands, tmp_path,
         fit(ActionLSTM(63, 2, hidden=8), task, train, None, TrainConfig(name, **options), folder=folder)
     recwarn.clear()
     assert hand_loops.load_action(hands, tmp_path, "action").num_actions == 2 and not recwarn
-    with pytest.warns(
-        UserWarning, match="one frame in 1, .* one in 2, so actions look 2 times as fast"
-    ):
+    with pytest.warns(UserWarning, match="one frame in 1, .* one in 2, so actions look 2 times as fast"):
         hand_loops.load_action(hands, tmp_path, "dense")
     train = copy.copy(hands.train)
     train.config = replace(CROP, cube=220.0, size=48)  # of the crops' size an action net knows nothing
