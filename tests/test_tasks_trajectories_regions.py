@@ -323,7 +323,15 @@ def test_regions_of_a_dataset_lie_beside_the_checkpoint_and_are_made_once(tmp_pa
     assert [path.stat().st_mtime_ns for path in paths] != before, "another model has regions of its own"
     test = TrajectoryDataset(root, "test")
     figure = spread_figure(made, test, 0)
-    assert figure is not None and "of the doubt of “model” goes" in " ".join(ax.get_title() for ax in figure.axes)
+    assert figure is not None
+    titles = " ".join(ax.get_title() for ax in figure.axes)
+    assert "of the doubt" not in titles, "the two see the same frame: nothing goes with a second one"
+    two = Guess(0.1)
+    two.input_frames = (0, 1)
+    figure = spread_figure({"model": Guess(), "two": two}, test, 0)
+    assert figure is not None
+    titles = [ax.get_title() for ax in figure.axes]
+    assert "80 % of the doubt of “model” goes" in titles and "two\nsees frames 0 and 1" in " ".join(titles)
     viewer = predictors_viewer(made, test, [0])
     radii = [one.radii for one in viewer._scene.sets]
     assert radii[0] is None and radii[3] is None and (radii[1][0] == 0).all() and (radii[1][3] > 0).all()
@@ -407,7 +415,9 @@ def test_a_method_that_predicts_some_frames_only_has_regions_of_these(clips, ref
             parts = {"displacement": whole.displacement[:, later], "log_scale": whole.log_scale[:, later]}
             return TrajectoryPrediction(parts["displacement"], torch.ones(1, 3, *SIZE), (0, 2, 3), parts["log_scale"])
 
-    acted = ClipList([replace(clips[index], action=index % 2) for index in range(10)], num_frames=4)
+    acted = ClipList(
+        [replace(clips[index], action=np.eye(2, dtype=np.float32)[index % 2]) for index in range(10)], num_frames=4
+    )
     made = Conformal.fit(Some(), acted, "all")
     assert made.frames == (2, 3) and made.scaled is not None and len(made.scaled.frames) == 2
     found = WithRegions(Some(), made)(clips[0].images((0,)), torch.full((1, 2), 0.5))
