@@ -8,7 +8,7 @@ from flowlib.tasks.trajectories.summary import told_apart
 
 
 def summarise(results: Results) -> list[str]:
-    """The best of the futures beside that of the best baseline; then what is said of the likeliest one."""
+    """The best of the futures beside that of the best of the others; then what is said of the likeliest one."""
     if not results.has("min_ade"):
         return summarise_trajectories(results)
     main, best = results.main, results.best_baseline("min_ade")
@@ -21,6 +21,6 @@ def summarise(results: Results) -> list[str]:
     difference = results.difference(main, best, "min_ade")
     theirs = results.estimate(best, "min_ade").mean
     word = "nearer than" if difference.mean < 0 else "not nearer than"
-    said += f", {word} that of the best baseline, “{best}” ({theirs:.2f} px); {told_apart(difference)}."
+    said += f", {word} that of the best of the others, “{best}” ({theirs:.2f} px); {told_apart(difference)}."
     alone = ["Of the likeliest future alone:"] if several else []
     return [said, *alone, *summarise_trajectories(results)]
