@@ -160,7 +160,7 @@ def _check_leaks(
     """What is wrong with the parts to test on, to train on and to calibrate on (the last two may be None), as
     sentences; raises instead unless `allow_leak`."""
     found = groups_seen(task, methods, parts[0])
-    named = dict(zip(("to test on", "to train on", "to calibrate on"), parts))
+    named: dict[str, Any] = dict(zip(("to test on", "to train on", "to calibrate on"), parts))
     known = bool(found)  # then the pictures need not be looked at
     for own, other in (
         ("to test on", "to train on"),
