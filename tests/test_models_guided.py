@@ -184,6 +184,18 @@ def test_the_shipped_predictor_loads_and_moves_what_moves():
 
 
 @torch.no_grad()
+def test_the_shipped_futures_are_the_one_answer_and_slower_and_faster_ways():
+    images = pictures((0, 3), size=(96, 128))
+    one, five, short = load_default(), load_default(futures=5), load_default(futures=5, num_frames=6)
+    answer, found = one(images), five(images)
+    assert five.trained_on == one.trained_on and not five.training
+    assert torch.equal(found.displacement, answer.displacement) and int(found.weights.argmax()) == 0
+    far = found.futures[0, 1:, -1].norm(dim=1).mean(dim=(1, 2))
+    assert (far.diff() > 0).all() and far[0] < 0.5 * far[-1], "from one that stops to one that speeds up"
+    torch.testing.assert_close(short(images).futures, found.futures[:, :, :6])
+
+
+@torch.no_grad()
 def test_the_shipped_predictors_serve_shorter_clips_and_say_nothing_else():
     images = pictures((0, 3), size=(96, 128))
     whole, short = load_default()(images), load_default(num_frames=5)(images)
@@ -193,7 +205,9 @@ def test_the_shipped_predictors_serve_shorter_clips_and_say_nothing_else():
     assert list(default_methods(8, (0, 3))) == ["flowlib's, two frames", "flowlib's, one frame"]
     assert list(default_methods(8, (0, 1))) == ["flowlib's, one frame"]
     assert default_methods(9, (0, 3)) == {}
-    for wrong in ({"frames": 3}, {"num_frames": 9}, {"num_frames": 3}, {"frames": 1, "flow": "raft"}):
+    wrongs = [{"frames": 3}, {"num_frames": 9}, {"num_frames": 3}, {"frames": 1, "flow": "raft"}]
+    wrongs += [{"futures": 3}, {"futures": 0}, {"frames": 1, "futures": 5}]
+    for wrong in wrongs:
         with pytest.raises(ValueError, match="expected"):
             load_default(**wrong)
 

@@ -12,6 +12,8 @@ from flowlib import own_pictures
 from flowlib.clips import Clip, ClipSample
 from flowlib.colours import HOLE
 from flowlib.models.baselines import ConstantVelocity, ZeroMotion
+from flowlib.models.futures import add_futures
+from flowlib.models.guided import GuidedTrajectories
 from flowlib.models.protocols import TrajectoryPrediction
 from flowlib.synthetic import random_scene
 from flowlib.tracks import Tracks
@@ -52,6 +54,13 @@ def test_two_pictures_leave_a_page_a_figure_a_film_and_frames(files, tmp_path):
     np.testing.assert_array_equal(decode_image(frames[3].read_bytes())[:, 6:], first[:, :-6])
     again = {path: path.read_bytes() for path in found.save(tmp_path / "new" / "folder") if path.suffix == ".png"}
     assert len(again) == 5, "what is there is written over"
+
+
+def test_several_futures_are_shown_by_their_weights(files):
+    model = add_futures(GuidedTrajectories(num_frames=4, input_frames=(0, 2)), 3).eval()
+    viewer = own_pictures.predict([files / "a.png", files / "b.png"], model).viewer
+    assert viewer.future == "weighted" and len(viewer._scene.sets[0].futures) == 3
+    assert own_pictures.predict([files / "a.png", files / "b.png"], Shift()).viewer.future == "off"
 
 
 def test_holes_are_filled_and_marked_never_black(files):

@@ -275,6 +275,15 @@ def test_a_rebuilt_frame_is_never_shown_below_the_labels():
     assert np.abs(alone._scene.background("rebuilt", 0, (0,)).astype(int) - clip(seed=1)[0]).mean() < 60
 
 
+def test_futures_of_a_prediction_without_labels_go_with_it():
+    tracks = straight()
+    samples = tracks.tracks + np.arange(3)[:, None, None, None]
+    alone = TrajectoryViewer(clip(), tracks, futures=(samples, np.array([0.5, 0.3, 0.2])), future="all")
+    [own] = alone._scene.sets
+    assert len(own.futures) == 3 and own.weights.tolist() == pytest.approx([0.5, 0.3, 0.2])
+    assert alone.future == "all" and picture_of(alone).any()
+
+
 def test_futures_are_samples_with_shares_and_one_may_stand_for_the_prediction():
     scene = TrajectoryViewer.of([predicted()])._scene
     np.testing.assert_allclose(scene.sets[1].weights, [0.5, 0.4, 0.1])
