@@ -128,8 +128,8 @@ def velocity_gains(futures: int) -> list[float]:
     >>> velocity_gains(4), velocity_gains(1)
     ([0.5, 0.8, 1.0, 1.2], [0.9])
     """
-    moving = GAINS[1:]
-    return np.interp((np.arange(futures) + 0.5) / futures * len(moving) - 0.5, np.arange(len(moving)), moving).tolist()
+    shares = (2 * np.arange(futures) + 1) / (2 * futures)
+    return np.quantile(GAINS[1:], shares, method="hazen").round(6).tolist()
 
 
 def directions(futures: int) -> Float[np.ndarray, "K 2"]:

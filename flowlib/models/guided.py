@@ -111,8 +111,8 @@ class GuidedTrajectories(nn.Module):
             self.choose.bias[:] = 0  # pyright: ignore[reportOptionalSubscript]
             self.choose.bias[0] = SURE  # pyright: ignore[reportOptionalSubscript]
         several = futures > 1 or latent != "none"
-        many = {"modes_from": modes_from}
-        self.many = FuturesHead(widths[0], num_frames - 1, futures, latent, **many) if several else None
+        shape = (widths[0], num_frames - 1, futures, latent)
+        self.many = FuturesHead(*shape, modes_from=modes_from) if several else None
 
     @property
     def latent(self) -> str:
