@@ -276,7 +276,7 @@ def measure(clips: Labelled, methods: Mapping[str, Any], task: TrajectoryTask) -
                 found = task.predict(method, case, name) if oracle or found is None else found
                 answer = task.answer(found, case)
                 numbers = answer.displacement | answer.by_motion
-                rows[kind][name].append({key: numbers[key] for key in NUMBERS})
+                rows[kind][name].append({key: numbers[key] for key in NUMBERS if numbers[key] == numbers[key]})
     return {
         kind: {name: per_group(own, videos[kind]) for name, own in by_name.items()} for kind, by_name in rows.items()
     }
@@ -286,10 +286,10 @@ def ladder(errors: Mapping[str, Mapping[str, Any]], base: str, number: str = "ad
     """Method -> its error, and the ratio to that of `base`, over videos."""
     config, videos = EvalConfig(), sorted(errors[base])
     draws = resamples(len(videos), config.resamples, config.seed)
-    below = np.array([errors[base][video][number] for video in videos])
+    below = np.array([errors[base][video].get(number, np.nan) for video in videos])
     found = {}
     for name, own in errors.items():
-        above = np.array([own[video][number] for video in videos])
+        above = np.array([own[video].get(number, np.nan) for video in videos])
         one = ratio(above, below, draws, config.confidence)
         mean = estimate(above, draws, config.confidence)
         found[name] = {"px": mean.mean, "videos": one.pooled.videos}
@@ -334,7 +334,7 @@ def methods_of(args: argparse.Namespace, labels: Workspace, clips: Labelled) -> 
         for title, edges in (("gains, L1", ()), ("gains, L1, by confidence", EDGES)):
             damped = Damped.fit(flow, edges, (train[index] for index in range(len(train))))
             methods[f"{title} ({name})"] = damped
-            gains = np.round(damped.gains[:, AHEAD[0] :], 3).tolist()
+            gains = np.round(damped.gains[:, AHEAD[0] :].astype(float), 3).tolist()
             print(f"{title} ({name}), {len(train)} clips: {gains}", flush=True)
         for change in (blurred, median, locally_affine):
             changed = ConstantVelocity(Changed(flow, change), input_frames=INPUT_FRAMES)
