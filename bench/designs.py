@@ -1,6 +1,6 @@
 """Which design of the guided predictor learns most in the same CPU time, and whether data or time is what is missing.
 
-    python bench/designs.py designs --labels DIR --workspace DIR --resnet-weights FILE --minutes 5
+    python bench/designs.py designs --labels DIR --workspace DIR --minutes 5
     python bench/designs.py videos --labels DIR --workspace DIR --videos 5 20 76 --seeds 0 1 2 --steps 150
 
 `--labels` is the workspace of `bench/train_default.py`, whose labels, settings and measure are taken. "designs" trains
@@ -51,8 +51,6 @@ def clips(labels: Workspace, videos: int = 0, seed: int = 0) -> ConcatDataset:
 def make(design: str, args: Any, flow: CachedFlow) -> GuidedTrajectories:
     torch.manual_seed(0)
     options: dict[str, Any] = {"num_frames": NUM_FRAMES, "input_frames": INPUT_FRAMES, "cells": args.cells}
-    if design == "pretrained":
-        options |= {"weights": args.resnet_weights, "stride_in": args.resnet_stride_in}
     model = GuidedTrajectories(design=design, **options)
     model.flow = flow
     return model
@@ -104,8 +102,6 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the videos drawn and the training")
     parser.add_argument("--steps", type=int, default=150, help="of each training of the learning curve")
     parser.add_argument("--cells", type=int, default=3840)
-    parser.add_argument("--resnet-weights", default="none")
-    parser.add_argument("--resnet-stride-in", default="1x1")
     args = parser.parse_args()
     labels, workspace = Workspace(args.labels), Workspace(args.workspace)
     flow, models = CachedFlow(DISFlow(), labels.root / "flows"), {}

@@ -34,7 +34,7 @@ def stirred(model, amount=0.3):
     return model
 
 
-@pytest.mark.parametrize("design", ["unet", "recurrent", "pretrained"])
+@pytest.mark.parametrize("design", ["unet", "recurrent"])
 @torch.no_grad()
 def test_untrained_it_is_constant_velocity_to_a_few_hundredths(design):
     images = pictures((0, 3))
@@ -45,7 +45,7 @@ def test_untrained_it_is_constant_velocity_to_a_few_hundredths(design):
     assert moved > 1 and (found.displacement - linear.displacement).norm(dim=2).mean() < 0.04 * moved
 
 
-@pytest.mark.parametrize("design", ["unet", "recurrent", "pretrained"])
+@pytest.mark.parametrize("design", ["unet", "recurrent"])
 @pytest.mark.parametrize(("frames", "num_frames"), [((0, 1), 2), ((0, 3), 8), ((0, 2, 5), 6), ((0, 1, 2, 3), 12)])
 @torch.no_grad()
 def test_any_input_frames_and_any_length(design, frames, num_frames):
@@ -66,14 +66,12 @@ def test_a_batch_is_its_clips_one_by_one():
     )
 
 
-@pytest.mark.parametrize("design", ["unet", "recurrent", "pretrained"])
+@pytest.mark.parametrize("design", ["unet", "recurrent"])
 def test_every_parameter_learns(design):
     model = stirred(guided(design=design, input_frames=(0, 1, 3))).train()
     found = model(pictures((0, 1, 3)))
     (found.displacement.square().mean() + found.log_scale.mean() + found.visibility_logits.square().mean()).backward()
-    assert [
-        name for name, one in model.named_parameters() if one.requires_grad and (one.grad is None or not one.grad.any())
-    ] == []
+    assert [name for name, one in model.named_parameters() if one.grad is None or not one.grad.any()] == []
 
 
 @torch.no_grad()
@@ -116,7 +114,7 @@ def test_one_frame_starts_at_zero_motion_and_can_learn_otherwise():
         ({"input_frames": (0, 3, 2)}, "ascending"),
         ({"input_frames": (0, 8)}, "below 8"),
         ({"flow": "pips"}, "flow: expected one of dis, raft"),
-        ({"design": "best"}, "design: expected one of unet, recurrent, pretrained"),
+        ({"design": "best"}, "design: expected one of unet, recurrent"),
         ({"widths": (48, 64)}, "widths: expected 4 multiples of 8"),
         ({"widths": (48, 64, 96, 127)}, "widths: expected 4 multiples of 8"),
         ({"cells": 3}, "cells: expected at least"),

@@ -26,15 +26,13 @@ from torch import Tensor, nn
 
 from flowlib.flow import DISFlow, OpticalFlow, RAFTFlow
 from flowlib.geometry import bilinear_sample, inside, pixel_grid
-from flowlib.models.backbones import MEAN, STD, make_backbone
 from flowlib.models.futures import FuturesHead, futures_config
-from flowlib.models.one_frame import REDUCED
 from flowlib.models.protocols import TrajectoryPrediction
 from flowlib.models.unet import JointHead, UNet, check_shape, enlarge, grid_size, shrink, split_said, start_at_zero
 from flowlib.workspace import atomic_write
 
 FLOWS = ("dis", "raft")
-DESIGNS = ("unet", "recurrent", "pretrained")
+DESIGNS = ("unet", "recurrent")
 WEIGHTS = Path(__file__).parents[1] / "weights"
 CANDIDATES = 5  # motions to choose among: flow, none, camera, smoothed, backwards
 SURE = 5.0  # logit by which the untrained network prefers the flow: 97 % of the mixture
@@ -49,11 +47,9 @@ class GuidedTrajectories(nn.Module):
         flow: "dis" (needs no weights) or "raft".
         flow_weights: of RAFT, as for `flowlib.flow.RAFTFlow`; loaded when they are first needed.
         design: "unet" says all frames at once; "recurrent" takes them one by one, and looks at each where the motion so
-            far has led, as RAFT's updates do (Teed and Deng 2020); "pretrained" is "unet" that sees frame 0 as well by
-            the first two stages of a ResNet-50, which are not trained further.
+            far has led, as RAFT's updates do (Teed and Deng 2020).
         widths: channels of the U-Net's levels.
         cells: about how many cells the grid has; 3840 are 48×80.
-        weights, stride_in: of these stages, as for `one_frame.OneFrameTrajectories`.
         trust: share of what was learned that is applied, the rest is constant velocity. Below 1 in use, not in
             training: on videos unlike those learned from, half a correction is more often right than a whole one.
         futures: K, from 1 to 8: how many whole futures it gives; 1 for one answer.
@@ -81,8 +77,6 @@ class GuidedTrajectories(nn.Module):
         trust: float = 1.0,
         futures: int = 1,
         latent: str = "none",
-        weights: str = "none",
-        stride_in: str = "3x3",
     ) -> None:
         super().__init__()
         frames = tuple(int(frame) for frame in input_frames)
@@ -101,14 +95,12 @@ class GuidedTrajectories(nn.Module):
         self.config: dict[str, Any] = {"num_frames": num_frames, "input_frames": list(frames), "flow": flow}
         self.config |= {"flow_weights": str(flow_weights), "design": design, "widths": list(widths), "cells": cells}
         self.config |= {"trust": float(trust)} | futures_config(futures, latent)
-        self.seen = EarlyStages(str(weights), stride_in) if design == "pretrained" else None
-        self.config |= {"stride_in": stride_in} if self.seen else {}
         self._flow: OpticalFlow | None = None
         self.other_flow: OpticalFlow | None = None  # if set, guides every other clip in training: one model for both
 
         later = len(frames) - 1
         self.look = nn.Conv2d(3 * (later + 1), widths[0], 4, stride=2, padding=1)
-        self.trunk = UNet(widths[0] + guide_channels(later) + (sum(REDUCED) if self.seen else 0), widths)
+        self.trunk = UNet(widths[0] + guide_channels(later), widths)
         self.head = RecurrentHead(widths[0]) if design == "recurrent" else JointHead(widths[0], num_frames - 1)
         self.choose = nn.Conv2d(widths[0], CANDIDATES + later - 1, 3, padding=1)
         with torch.no_grad():
@@ -150,9 +142,7 @@ class GuidedTrajectories(nn.Module):
             change = 0.2 * torch.randn(2, len(images), 1, 1, 1, device=images.device)
             pictures = pictures * (1 + change[0]) + change[1]
         looks = self.look(pictures.to(weight.dtype))
-        told = [looks, guide.channels.to(weight.dtype)]
-        told += [] if self.seen is None else [self.seen(images[:, 0], grid)]
-        features = self.trunk(torch.cat(told, dim=1))
+        features = self.trunk(torch.cat([looks, guide.channels.to(weight.dtype)], dim=1))
         mixture = enlarge(self.choose(features), size).softmax(dim=1)
         velocity = torch.einsum("bkhw,bkchw->bchw", mixture, guide.candidates.to(mixture.dtype))
         times = torch.arange(1, self.num_frames, device=images.device) / self.input_frames[-1]
@@ -206,40 +196,6 @@ class GuidedTrajectories(nn.Module):
             for other in others:
                 flows += [np.asarray(flow(a, b), np.float32) for a, b in ((one, other), (other, one))]
         return torch.from_numpy(np.stack(flows)).reshape(B, n - 1, 2, 2, H, W).to(images.device)
-
-
-class EarlyStages(nn.Module):
-    """The first two stages of a ResNet-50, kept as they are, and what is taken of them on a grid."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, weights: str, stride_in: str) -> None:
-        super().__init__()
-        made = make_backbone("fcn_resnet50", head="fine", channels=1, weights=weights, stride_in=stride_in)
-        layers = dict(made.features.named_children())
-        self.early = nn.Sequential(*[layers[name] for name in ("conv1", "bn1", "relu", "maxpool", "layer1")])
-        self.late = layers["layer2"]
-        for part in (self.early, self.late):
-            part.requires_grad_(False)
-        self.reduce = nn.ModuleList(nn.Conv2d(inner, outer, 1) for inner, outer in zip((256, 512), REDUCED))
-        self.register_buffer("mean", torch.tensor(MEAN).reshape(3, 1, 1) * 255, persistent=False)
-        self.register_buffer("std", torch.tensor(STD).reshape(3, 1, 1) * 255, persistent=False)
-
-    def forward(self, picture: Tensor, grid: tuple[int, int]) -> Tensor:
-        """[B 3 H W] from 0 to 255 -> [B 96 h w]."""
-        h, w = grid
-        scaled = (picture.to(self.mean.dtype) - self.mean) / self.std
-        with torch.no_grad():
-            fine = self.early(F.interpolate(scaled, (4 * h, 4 * w), mode="bilinear", align_corners=False))
-            coarse = self.late(fine)
-        return torch.cat([self.reduce[0](fine), enlarge(self.reduce[1](coarse), grid)], dim=1)
-
-    def train(self, mode: bool = True) -> EarlyStages:
-        super().train(mode)
-        self.early.eval()
-        self.late.eval()
-        return self
 
 
 def guide_channels(later: int) -> int:
