@@ -247,7 +247,7 @@ def make_evaluate() -> type:
     """measure a checkpoint beside baselines, and write a report; run again, it goes on where it was"""
     import tyro
 
-    from flowlib.dataset.consensus import describe_labels, open_labels
+    from flowlib.dataset.consensus import describe_labels, open_calibration, open_labels
     from flowlib.evaluation import EvalConfig, evaluate
     from flowlib.models.baselines import all_baselines
     from flowlib.models.futures import futures_of
@@ -284,10 +284,15 @@ def make_evaluate() -> type:
             most = max(map(futures_of, models.values()))
             methods = models | all_baselines(train, raft_weights=self.raft_weights, futures=most, **seen)
             task = task_for(max(models.values(), key=futures_of), scoring=self.scoring)
-            where: dict[str, Any] = {"folder": folder, "second": second, "about": about}
-            methods, promise = with_regions(methods, self.workspace.dataset(self.dataset), self.regions, **where)
+            kept = open_calibration(self.workspace.dataset(self.dataset), second, **chosen)
+            methods, promise = with_regions(methods, kept, self.regions, folder=folder, about=about)
             print(promise)
-            options: dict[str, Any] = {"config": self.config, "allow_leak": self.allow_leak, "about": about}
+            options: dict[str, Any] = {
+                "calibration": kept if self.regions else None,
+                "config": self.config,
+                "allow_leak": self.allow_leak,
+                "about": about,
+            }
             report = evaluate(methods, task, test, folder=folder, train=train, **options)
             print(report.markdown(), f"Report: {report.save(folder)}", sep="\n")
 

@@ -25,7 +25,9 @@ from flowlib.models.action_baselines import LastFrame, Majority, NearestSequence
 from flowlib.models.actions import MODES, ActionLSTM, pad
 from flowlib.plots import Axes, learning_curves
 from flowlib.progress import Progress
+from flowlib.quantities import counted
 from flowlib.sources import write_actions
+from flowlib.splits import SPLITS
 from flowlib.synthetic import ACTIONS
 from flowlib.tasks.action import ActionTask, training_set
 from flowlib.tasks.action.metrics import calibration_error, class_accuracy, mcnemar, wilson
@@ -67,10 +69,12 @@ def open_sequences(
         device: for the tracker.
 
     Raises:
-        As `open_actions` and `track_videos`; ValueError: another source.
+        As `open_actions` and `track_videos`; ValueError: another source, or too few scenes for three splits.
     """
     if source not in SOURCES:
         raise ValueError(f"source: expected one of {', '.join(SOURCES)}, got {source!r}")
+    if source == "tracks" and not folder and scenes < len(SPLITS):
+        raise ValueError(f"scenes: expected {len(SPLITS)} or more, one for each split, got {scenes}")
     if source == "hands":
         return open_actions(store, poses, runs=runs, max_frames=max_frames)
     store, actions = Path(store).expanduser(), () if folder else ACTIONS
@@ -81,7 +85,9 @@ def open_sequences(
         videos, store / "sequences", config, actions=actions, seed=seed, device=device, progress=Progress
     )
     print(tracked.describe())
-    return TrackSequences(tracked, "train"), TrackSequences(tracked, "val"), TrackSequences(tracked, "test")
+    parts = TrackSequences(tracked, "train"), TrackSequences(tracked, "val"), TrackSequences(tracked, "test")
+    _warn_of_missing(*parts)
+    return parts
 
 
 def action_net(train: Any, **options: Any) -> ActionLSTM:
@@ -110,16 +116,16 @@ def open_actions(
         FileNotFoundError: no store, or no such run.
         ValueError: the run is of another task, or the store's hands have no actions.
     """
-    store, splits = Path(store).expanduser(), ("train", "val", "test")
+    store = Path(store).expanduser()
     if poses == "truth":
-        found: list[Any] = [HandSequences(store, split, max_frames=max_frames) for split in splits]
+        found: list[Any] = [HandSequences(store, split, max_frames=max_frames) for split in SPLITS]
     else:
         model, about = load_checkpoint(find_checkpoint(Workspace().runs if runs is None else runs, poses))
         if not isinstance(task := load_task(about["path"]), PoseTask):
             raise ValueError(f"poses: expected a run trained on hands, got {about['path']}, of a {type(task).__name__}")
         crop = {key: value for key, value in about["data"]["train"]["crop"].items() if key != "truth"}
         found = []
-        for split in splits:
+        for split in SPLITS:
             sequences = HandSequences(store, split, CropConfig(**crop), max_frames=max_frames)
             made = predict_poses(model, sequences, store / "poses")
             error = joint_error(sequences, made)
@@ -127,7 +133,17 @@ def open_actions(
             found.append(PosedSequences(sequences, made, f"joints that the run {poses!r} found, {error:.1f} mm off"))
     if len(found[0].actions) < 2:
         raise ValueError(f"{store}: expected hands of two or more actions, got {len(found[0].actions)}")
+    _warn_of_missing(*found)
     return found[0], found[1], found[2]
+
+
+def _warn_of_missing(train: Sequences, validation: Sequences, test: Sequences) -> None:
+    """Print which classes can't be learned, or aren't measured, for want of sequences."""
+    wants = [(train, "to learn from", "never named right"), (validation, "to choose by", "not counted")]
+    for part, what, result in [*wants, (test, "to test on", "not counted")]:
+        have = {int(part[index]["action"]) for index in range(len(part))}
+        if missing := [name for number, name in enumerate(part.actions) if number not in have]:
+            print(f"no sequence {what} of {', '.join(missing)}: {result}")
 
 
 def joint_error(sequences: HandSequences | TruePoses, poses: Mapping[str, np.ndarray]) -> float:
@@ -359,7 +375,7 @@ class Drift:
 
     def _repr_markdown_(self) -> str:
         epochs = list(self.rows[0]["loss"])
-        head = [f"loss, {count} epoch{'s'[: count > 1]}" for count in epochs] + [f"logits, {epochs[-1]} epochs"]
+        head = [f"loss, {counted(count, 'epoch')}" for count in epochs] + [f"logits, {counted(epochs[-1], 'epoch')}"]
         lines = [f"| against packed | {' | '.join(head)} |", "| --- |" + " ---: |" * len(head)]
         for row in self.rows:
             parts = [f"{value:.1e}" for value in (*row["loss"].values(), row["logits"])]

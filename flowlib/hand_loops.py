@@ -8,6 +8,7 @@ own and goes on where it was.
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -244,7 +245,8 @@ def load_pose(hands: LoopHands, runs: str | Path, run: str) -> PoseNet:
 
     Raises:
         FileNotFoundError: no such run.
-        ValueError: it is no pose net, or was trained on another skeleton, other crops or another number of actions.
+        ValueError: it is no pose net, or was trained on another skeleton, other crops, another number of actions, or
+            on sequences that are to be tested on.
     """
     model, about, path = _pose_of_run(runs, run)
     was, data = about["data"]["train"], hands.train
@@ -252,21 +254,18 @@ def load_pose(hands: LoopHands, runs: str | Path, run: str) -> PoseNet:
         raise ValueError(f"{path}: expected a run on joints of {data.skeleton.name}, got one on {was['skeleton']}")
     if model.num_actions and model.num_actions != hands.num_actions:
         raise ValueError(f"{path}: expected a model of {hands.num_actions} actions, got {model.num_actions}")
-    now = {name: getattr(data.config, name) for name in ("method", "cube", "size", "centre")}
-    other = {name: was["crop"].get(name) for name, value in now.items() if was["crop"].get(name) != value}
-    if other:
-        expected = ", ".join(f"{name}={now[name]!r}" for name in other)
-        got = ", ".join(f"{name}={value!r}" for name, value in other.items())
-        raise ValueError(f"{path}: expected a run on crops with {expected}, got {got}")
+    _check_crop(path, was["crop"], data.config, ("method", "cube", "size", "centre"))
+    _check_unseen(path, model, hands)
     return model
 
 
 def load_action(hands: LoopHands, runs: str | Path, run: str) -> ActionLSTM:
-    """The action net of a run, such as notebook 07's.
+    """The action net of a run, such as notebook 07's; warns where it learned from sequences at another pace.
 
     Raises:
         FileNotFoundError: no such run.
-        ValueError: it is no action net, or one of other actions or of other joints.
+        ValueError: it is no action net, or one of other actions, of other joints, of joints in another measure, or
+            trained on sequences that are to be tested on.
     """
     path = find_checkpoint(runs, run)
     model, about = load_checkpoint(path)
@@ -282,7 +281,35 @@ def load_action(hands: LoopHands, runs: str | Path, run: str) -> ActionLSTM:
     if actions is not None and tuple(actions) != tuple(hands.train.actions):
         expected = ", ".join(hands.train.actions[:2])
         raise ValueError(f"{path}: expected the actions of the hands ({expected}, …), got {', '.join(actions[:2])}, …")
+    was = about["data"]["train"]
+    _check_crop(path, was.get("crop", {}), hands.train.config, ("method", "cube"))
+    _check_unseen(path, model, hands)
+    if (step := was.get("step", 1)) != hands.step:
+        warnings.warn(
+            f"{path}: learned from one frame in {step}, and will be given one in {hands.step}, so "
+            f"actions look {hands.step / step:g} times as fast to it; frame_step={step} gives what it knows",
+            stacklevel=2,
+        )
     return model
+
+
+def _check_crop(path: Path, was: Mapping[str, Any], config: CropConfig, names: Sequence[str]) -> None:
+    """Raise `ValueError` unless a run's crops were made as these are, as far as `names` of `CropConfig` tell."""
+    now = {name: getattr(config, name) for name in names}
+    other = {name: was.get(name) for name, value in now.items() if was.get(name) != value}
+    if other:
+        expected = ", ".join(f"{name}={now[name]!r}" for name in other)
+        got = ", ".join(f"{name}={value!r}" for name, value in other.items())
+        raise ValueError(f"{path}: expected a run on crops with {expected}, got {got}")
+
+
+def _check_unseen(path: Path, model: Any, hands: LoopHands) -> None:
+    """Raise `ValueError` if a run's network was trained on sequences that loops are tested on; a loop of it knows only
+    what the loop was trained on."""
+    seen = set(model.trained_on) & {*hands.test.videos, *hands.test.fingerprints}
+    if seen:
+        count = f"{len(seen)} of the {counted(len(hands.test), 'sequence')} to test on"
+        raise ValueError(f"{path}: expected a run on other hands than those to test on, got one trained on {count}")
 
 
 def _pose_of_run(runs: str | Path, run: str) -> tuple[PoseNet, dict[str, Any], Path]:
@@ -484,7 +511,7 @@ def glue(
     Args:
         nets: their parts.
         kinds: of `KINDS`.
-        eta, zeta: as of `TwoPass`.
+        eta, zeta: as of `TwoPass`; of the control both stay one half, for with other shares it would be no average.
         **options: `norm`, `smoothing` and others of every loop.
 
     Raises:
@@ -505,7 +532,7 @@ def glue(
         made["feedback"] = Feedback(*copies("second", "action"), **options)
     if "two_pass" in kinds:
         made["two-pass"] = TwoPass(*copies("first", "second", "action"), **two)
-        made["two plain nets"] = TwoPass(*copies("first", "other", "action"), **two)
+        made["two plain nets"] = TwoPass(*copies("first", "other", "action"), **options)
     if "two_pass" in kinds and nets.attentive is not None:
         made["two-pass, attention"] = TwoPass(*copies("first", "second", "attentive"), **two)
     return made
@@ -578,7 +605,9 @@ class PassWeights:
     def figure(self, *, ax: Axes | None = None) -> Axes:
         """The score by η and ζ."""
         names = [f"{share:g}" for share in self.shares]
-        return heat_map(self.scores, names, names, axes=("η, poses", "ζ, action"), label="joint score", ax=ax)
+        return heat_map(
+            self.scores, names, names, axes=("η, poses", "ζ, action"), label="joint score, the less the better", ax=ax
+        )
 
     def __repr__(self) -> str:
         mm = ", ".join(f"{share:g}: {value:.2f}" for share, value in zip(self.shares, self.mm))
@@ -605,7 +634,7 @@ def weigh_passes(
         eta, zeta: given ones; the best if below 0.
         shares: that are tried.
     """
-    [loop, *_] = glue(nets, ["two_pass"], eta=1, zeta=1).values()
+    [loop, *_] = glue(nets, ["two_pass"], eta=1, zeta=1, smoothing=config.smoothing).values()
     task, sequences = config.joint_task, hands.validation
     shares = tuple(round(float(share), 3) for share in shares)
     squares, mm, nll, right = np.zeros((4, len(shares), len(sequences)))

@@ -19,6 +19,7 @@ from torch.utils.data import Subset
 from flowlib.clips import ClipSample
 from flowlib.colours import mark_holes, nice_limit
 from flowlib.dataset import TrajectoryDataset
+from flowlib.dataset.about import shape_of
 from flowlib.evaluation import Report
 from flowlib.flow import CachedFlow, DISFlow
 from flowlib.metrics import frame_metrics
@@ -36,7 +37,7 @@ from flowlib.plots import (
     thinned,
     tracks_over_frame,
 )
-from flowlib.second_frame import second_frame_sweep
+from flowlib.second_frame import LEAST_FRAMES, second_frame_sweep
 from flowlib.shards import find_shards
 from flowlib.tasks.trajectories import TrajectoryTask
 from flowlib.tasks.trajectories.metrics import TrajectoryAnswer
@@ -184,7 +185,8 @@ def spread_figure(
     methods: Mapping[str, Predictor], dataset: TrajectoryDataset, index: int | None = None
 ) -> Figure | None:
     """What can't be known of a clip, by default the one with the highest motion: for each method that says how sure it
-    is, how far off it may be in the last frame, and how much of the first one's doubt it takes away.
+    is, how far off it may be in the last frame, and, where it sees more frames than the first one, how much of that
+    one's doubt it takes away.
 
     With regions the radius that holds the promised share of points; else the root mean square that the method expects
     itself. Those that see fewest frames come first: what goes with the second frame could not be known from one. Where
@@ -205,19 +207,20 @@ def spread_figure(
     (first, doubt), *_ = doubts.items()
     labels, last = thinned(sample.truth, COMPARED), sample.clip.num_frames - 1
     for row, (name, answer) in zip(axes, sure.items()):
-        seen = " and ".join(map(str, methods[name].input_frames))
+        seen = "frames " * (len(methods[name].input_frames) > 1) or "frame "
+        seen += " and ".join(map(str, methods[name].input_frames))
         tracks_over_frame(sample.picture(0), labels, thinned(answer.predicted, COMPARED), size=4.0, ax=row[0])
-        row[0].set_title(f"{name}: sees {seen}, {answer.displacement['ade']:.1f} px off on average", **TITLE)
+        row[0].set_title(f"{name}\nsees {seen}, {answer.displacement['ade']:.1f} px off on average", **TITLE)
         error_map(doubts[name], limit=limit, label="px", ax=row[1])
-        row[1].set_title(f"may be off by, in frame {last}: {doubts[name].mean():.1f} px in the mean", **TITLE)
-        if name == first:
-            row[2].set_axis_off()
-            row[2].set_title(_between(answer.prediction), **TITLE)
+        title = f"may be off by, in frame {last}: {doubts[name].mean():.1f} px in the mean"
+        row[1].set_title(title + _between(answer.prediction), **TITLE)
+        if len(methods[name].input_frames) == len(methods[first].input_frames):
+            row[2].set_axis_off()  # what goes there goes with no further frame
             continue
         gone = 1 - doubts[name] / np.maximum(doubt, 1e-6)
         error_map(np.clip(gone, 0, 1), limit=1.0, label="share of the doubt that goes", ax=row[2])
         share = 1 - doubts[name].mean() / doubt.mean()
-        row[2].set_title(f"{100 * share:.0f} % of the doubt of “{first}” goes{_between(answer.prediction)}", **TITLE)
+        row[2].set_title(f"{100 * share:.0f} % of the doubt of “{first}” goes", **TITLE)
     return figure
 
 
@@ -225,7 +228,7 @@ def _between(prediction: TrajectoryPrediction) -> str:
     if prediction.futures is None:
         return ""
     within, between = (part[0, -1].square().mean() for part in prediction.spread())
-    return f" ({100 * float(between / (within + between)):.0f} % of it between its futures)"
+    return f"\n{100 * float(between / (within + between)):.0f} % of the variance it expects lies between its futures"
 
 
 def try_second_frame(
@@ -242,11 +245,15 @@ def try_second_frame(
     Args:
         splits: "train" and "val" as `open_splits` gives them.
         base: how each is trained.
-        steps: optimiser steps of each training instead; with 0 none is made, and None returned.
+        steps: optimiser steps of each training instead; with 0, without videos to validate on, or of clips too short
+            to have frames left to predict, none is made, and None returned.
         runs, folder, more: as `second_frame_sweep` takes them; flows are kept in `folder`, each pair measured once.
     """
-    if not steps or "val" not in splits:
-        print(f"No short trainings: {'there are no videos to validate on' if steps else 'second_frame_steps is 0'}.")
+    length = int(shape_of(splits["train"])["num_frames"])
+    if not steps or "val" not in splits or length < LEAST_FRAMES:
+        short = f"clips of {LEAST_FRAMES} frames or more are needed, and these have {length}"
+        why = "there are no videos to validate on" if "val" not in splits else short
+        print(f"No short trainings: {why if steps else 'second_frame_steps is 0'}.")
         return None
     flow = CachedFlow(DISFlow(), folder / "flows")
     short = replace(base, name=f"{base.name}_second_frame", steps=steps)

@@ -532,7 +532,7 @@ def _finish_lines(ax: Axes, count: int) -> Axes:
     ax.spines[["left", "bottom"]].set_color("#a8abb5")
     ax.tick_params(color="#a8abb5")
     if count:
-        for text in ax.legend(frameon=False, fontsize=9).get_texts():
+        for text in ax.legend(framealpha=0.8, edgecolor="none", fontsize=9).get_texts():
             text.set_parse_math(False)  # `a_$x_$` is the name of a run, not a formula
     return ax
 

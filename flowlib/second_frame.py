@@ -25,6 +25,7 @@ from flowlib.tasks.protocol import Estimate
 from flowlib.tasks.trajectories import ScoringConfig, TrajectoryTask
 from flowlib.training import RunTable, TrainConfig, load_checkpoint, run_experiments
 
+LEAST_FRAMES = 6  # of a clip: the sweep's choices see up to frame 4
 CLASSES = {"ade_still": "still", "ade_camera": "with camera", "ade_own": "on their own"}
 
 
@@ -34,8 +35,10 @@ def input_choices(num_frames: int = 8) -> dict[str, tuple[int, ...]]:
     >>> list(input_choices(8).values())
     [(0,), (0, 1), (0, 3), (0, 4), (0, 1, 3)]
     """
-    if num_frames < 6:
-        raise ValueError(f"num_frames: expected 6 or more, to have frames left to predict, got {num_frames}")
+    if num_frames < LEAST_FRAMES:
+        raise ValueError(
+            f"num_frames: expected {LEAST_FRAMES} or more, to have frames left to predict, got {num_frames}"
+        )
     found = [(0,), (0, 1), *sorted({(0, 3), (0, num_frames // 2)}), (0, 1, 3)]
     return {"+".join(map(str, frames)): frames for frames in found}
 
@@ -96,8 +99,9 @@ class SecondFrame:
         return "\n".join(lines)
 
     def figure(self) -> Figure:
-        """Left: the error of each choice against frames ahead, with a band for the first and for the best. Right: the
-        error by kind of motion. Bands and whiskers are intervals over videos; those of all would hide each other."""
+        """Left: the error of each choice against frames ahead, with a band for the first and for the best; grey are
+        the frames that some choice has seen, where it predicts nothing. Right: the error by kind of motion in the
+        others. Bands and whiskers are intervals over videos; those of all would hide each other."""
         report = self.report
         series = next(one for one in report.task.series if one.name == "epe")
         places = [metric.name for metric in report.at_places(series)]
@@ -112,7 +116,9 @@ class SecondFrame:
             label="mean error on visible points, px",
             ax=axes[0, 0],
         )
-        axes[0, 0].set_title("against frames ahead; bands: 95 % over videos, of the first and the best", fontsize=9)
+        axes[0, 0].axvspan(0, self.frames[0] - 1, color="0.5", alpha=0.12, lw=0)
+        title = "grey: some have seen these frames; bands: 95 % over videos, of the first and the best"
+        axes[0, 0].set_title(title, fontsize=8)
         by_class = {name: [report.estimate(name, key) for key in CLASSES] for name in report.methods}
         bars(
             {name: [one.mean for one in own] for name, own in by_class.items()},

@@ -101,7 +101,7 @@ from IPython.display import Markdown
 
 from flowlib.contents import write_contents
 from flowlib.dataset import TrajectoryDataset
-from flowlib.dataset.consensus import describe_labels, open_labels
+from flowlib.dataset.consensus import describe_labels, open_calibration, open_labels
 from flowlib.evaluation import evaluate
 from flowlib.models.baselines import all_baselines
 from flowlib.models.futures import futures_of
@@ -128,15 +128,16 @@ train = TrajectoryDataset(workspace.dataset(dataset), split="train")
 test = open_labels(workspace.dataset(dataset), split, second_labels and workspace.dataset(second_labels))
 models, about = load_runs(workspace.runs, runs or run, checkpoint, device=device)
 model, *_ = models.values()
+richest = max(models.values(), key=futures_of)
+calibration = open_calibration(workspace.dataset(dataset), second_labels and workspace.dataset(second_labels))
 baselines = all_baselines(
     train, num_frames=test.num_frames, input_frames=parse_frames(input_frames), raft_weights=raft_weights,
-    futures=futures_of(model),
+    futures=futures_of(richest),
 )  # fmt: skip
 shipped = default_methods(test.num_frames, parse_frames(input_frames))
 methods, promise = with_regions(
-    models | shipped | baselines, workspace.dataset(dataset), regions, folder=workspace.report(report),
-    second=second_labels and workspace.dataset(second_labels), about=about,
-)  # fmt: skip
+    models | shipped | baselines, calibration, regions, folder=workspace.report(report), about=about
+)
 shown = highest_motion(test)
 own = own_sample(own_paths, model, test[shown])
 print(describe_runs(about), describe_labels(test), promise, sep="\n")
@@ -150,10 +151,11 @@ print(describe_runs(about), describe_labels(test), promise, sep="\n")
 # %%
 result = evaluate(
     methods,
-    task_for(model, scoring=ScoringConfig(lpips_weights=lpips_weights)),
+    task_for(richest, scoring=ScoringConfig(lpips_weights=lpips_weights)),
     test,
     folder=workspace.report(report),
     train=train,
+    calibration=calibration if regions else None,
     about=about,
     allow_leak=allow_leak,
 )

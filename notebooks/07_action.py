@@ -78,7 +78,7 @@ folder: str = ""  # of videos, a folder for each action; "" for the built-in mot
 scenes: int = 30  # of the built-in motions
 tracker: str = "lucas_kanade"  # of points: lucas_kanade, raft, pips, alltracker; exact for the built-in motions
 poses: str = "truth"  # whose joints: truth, or the name of a run of notebook 06, whose joints are taken
-partners: bool = True  # whether actions come in pairs, side by side, as those of the synthetic hand do
+partners: bool = True  # whether actions come in pairs, side by side, as those of the synthetic hand do; in a folder never
 run: str = "action"  # name of the run; other settings want another name
 report: str = "action"  # name of the report's folder
 hidden: int = 100  # units of the LSTM
@@ -155,14 +155,16 @@ torch.manual_seed(seed)  # of the first weights
 model = action_net(
     train, hidden=hidden, layers=layers, attention=attention, mode=mode, features=features, components=components
 )
-task = ActionTask(actions=tuple(train.actions), partners=partners, noise=train_noise, intervals=intervals)
+task = ActionTask(
+    actions=tuple(train.actions), partners=partners and not folder, noise=train_noise, intervals=intervals
+)
 config = TrainConfig(
     name=run, steps=steps, batch_size=batch_size, optimizer="amsgrad", weight_decay=0.0, clip="none",
     learning_rate=learning_rate, schedule=schedule, validate_every=validate_every, save_every=validate_every,
     session_minutes=session_minutes, seed=seed, device=device, num_workers=0,
 )  # fmt: skip
 result = fit(model, task, train, validation, config, folder=run_folder(run, workspace.runs))
-print(f"{result.step} of {steps} steps; {result.finished or 'run it again to go on'}")
+print(f"{result.step} of {steps} steps; {(result.finished and 'done') or 'run it again to go on'}")
 
 # %%
 curves(result.folder, "top1", "share right", log=False);

@@ -22,8 +22,8 @@
 # - *chain*: a pose net, then an action net on its poses. *feedback*: the action after each frame is told to the pose net
 #   of the next. *two-pass*: the chain's action is told to a second pose net; both passes are averaged.
 # - Two networks averaged are better than one, whatever they are told. So each loop stands beside itself told nothing
-#   (*uniform action*: 1/K everywhere), beside *two plain nets* averaged, told the truth (*true action*: what could be
-#   gained at most), and told the *partner's action*, which looks the same in most frames.
+#   (*uniform action*: 1/K everywhere), beside *two plain nets* averaged half and half, told the truth (*true action*:
+#   what could be gained at most), and told the *partner's action*, which looks the same in most frames.
 # - The claim is that a loop is better with the action that it guessed than with none. The table says whether it holds.
 
 # %% tags=["setup"]
@@ -201,8 +201,9 @@ Markdown("\n\n".join(evaluation.summary()[:1]))
 Markdown(evaluation.table())
 
 # %% [markdown]
-# What is behind what: differences of two methods on the same sequences. Bold: more than chance. Of a loop, the line
-# "− uniform action" is the claim; "two-pass − two plain nets" is what is left of it beside an average.
+# What is behind what: differences of two methods on the same sequences. Bold: the interval excludes 0; of so many
+# numbers about one in twenty would by chance alone. Of a loop, the line "− uniform action" is the claim; "two-pass −
+# two plain nets" is what is left of it beside an average.
 
 # %%
 Markdown(paired_table(evaluation))

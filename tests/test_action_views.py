@@ -16,6 +16,7 @@ from flowlib.synthetic import action_scene
 from flowlib.tasks.action import ActionTask
 from flowlib.tasks.hand_pose import PoseTask
 from flowlib.training import TrainConfig, fit
+from flowlib.workspace import write_json
 
 CONFIG = TrainConfig(
     "small", 4, 4, optimizer="amsgrad", weight_decay=0.0, clip="none", device="cpu", num_workers=0, validate_every=2
@@ -54,6 +55,15 @@ def test_videos_in_folders_are_sequences_of_tracks(tmp_path, capsys, refuses):
     task = ActionTask(actions=train.actions)
     assert action_views.noise_of(model, task, test, "0,5", tmp_path) is None
     assert "no joints to move" in capsys.readouterr().out
+    with refuses("scenes: expected 3 or more, one for each split, got 2"):
+        action_views.open_sequences("tracks", tmp_path / "store", scenes=2)
+    write_scene(tmp_path / "videos" / "up" / "scene_0.mkv", action_scene("up", 5, (48, 64)))
+    action_views.open_sequences("tracks", tmp_path / "store", **given)
+    told = capsys.readouterr().out
+    assert "no sequence to test on of up: not counted" in told and "to learn from" not in told
+    write_json(tmp_path / "store" / "sequences" / "up" / "splits.json", {"scene_0": "test"})
+    action_views.open_sequences("tracks", tmp_path / "store", **given)
+    assert "no sequence to learn from of up: never named right" in capsys.readouterr().out
     with refuses("source: expected one of hands, tracks, got 'videos'"):
         action_views.open_sequences("videos", tmp_path)
 

@@ -12,10 +12,12 @@ from fixtures.pose import tiny_pose_net
 from flowlib import hand_loops
 from flowlib.evaluation import evaluate
 from flowlib.hand_loops import LoopConfig, LoopHands, Nets, glue, weigh_passes
+from flowlib.hands.dataset import HandSequences
 from flowlib.hands.skeleton import MSRA_21
 from flowlib.models import pose
 from flowlib.models.actions import ActionLSTM
 from flowlib.models.loops import Told, TwoPass
+from flowlib.tasks.action import ActionTask
 from flowlib.tasks.hand_pose import PoseTask
 from flowlib.training import TrainConfig, fit
 
@@ -50,7 +52,15 @@ def nets(hand_frames) -> Nets:
     return Nets(*made, actions[0], "out of fold", attentive, {"true": actions[2]})
 
 
-def test_everything_is_trained_once_and_compared(hands, tmp_path):
+def test_everything_is_trained_once_and_compared(hands, tmp_path, monkeypatch):
+    given = []
+
+    def remember(model, task, train, validation, *rest, **options):
+        assert not {*train.videos} & {*hands.validation.videos, *hands.test.videos}
+        given.append((train.split, validation and validation.split))
+        return fit(model, task, train, validation, *rest, **options)
+
+    monkeypatch.setattr(hand_loops, "fit", remember)
     first = hand_loops.train_nets(hands, CONFIG, tmp_path)
     states = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.pt")}
     nets = hand_loops.train_nets(hands, CONFIG, tmp_path)
@@ -72,6 +82,7 @@ def test_everything_is_trained_once_and_compared(hands, tmp_path):
     trained = hand_loops.fine_tune(untrained, hands, CONFIG, tmp_path)
     assert not torch.equal(trained["chain"].pose.last.weight, untrained["chain"].pose.last.weight)
     assert torch.equal(untrained["chain"].pose.last.weight, nets.first.last.weight), "copies are trained"
+    assert set(given) == {("train", "val"), ("train", None)}, "checkpoints are chosen on validation people"
     methods = hand_loops.compared(trained, untrained, nets)
     report = evaluate(methods, CONFIG.joint_task, hands.test, folder=tmp_path / "report", pictures=False)
     assert report.main == "two-pass" and len(report.methods) == len(methods)
@@ -117,11 +128,12 @@ def test_poses_out_of_fold_are_of_nets_that_have_not_seen_the_sequence(hands, tm
             hand_loops.out_of_fold(hands, folds, *given)
 
 
-def test_shares_are_those_of_whole_evaluations(nets, hands):
-    weights = weigh_passes(nets, CONFIG, hands, shares=(0.0, 0.4, 1.0))
+@pytest.mark.parametrize("smoothing", [0.0, 0.6])
+def test_shares_are_those_of_whole_evaluations(nets, hands, smoothing):
+    weights = weigh_passes(nets, replace(CONFIG, smoothing=smoothing), hands, shares=(0.0, 0.4, 1.0))
     task = CONFIG.joint_task
     for eta, zeta in ((0.0, 0.0), (0.4, 1.0)):
-        loop = TwoPass(nets.first, nets.second, nets.action, eta=eta, zeta=zeta).eval()
+        loop = TwoPass(nets.first, nets.second, nets.action, eta=eta, zeta=zeta, smoothing=smoothing).eval()
         answers = [task.answer(task.predict(loop, case, "a"), case) for case in map(task.case, hands.validation)]
         row, column = weights.shares.index(eta), weights.shares.index(zeta)
         assert weights.scores[row, column] == pytest.approx(np.mean([a.score for a in answers]), rel=1e-4)
@@ -139,6 +151,8 @@ def test_controls_stand_beside_what_is_told_an_action(nets):
     loops = glue(nets, eta=0.3, zeta=0.4)
     assert set(loops) == {"chain", "feedback", "two-pass", "two plain nets", "two-pass, attention"}
     assert loops["two-pass"].eta == 0.3 and loops["two-pass"].zeta == 0.4
+    control = loops["two plain nets"]
+    assert control.eta == control.zeta == 0.5, "with the shares of the two-pass it may be one net alone"
     with_oracle, without = hand_loops.with_controls(loops), hand_loops.with_controls(loops, oracle=False, note=" (new)")
     assert next(iter(with_oracle)) == "two-pass"
     told = {name: method.telling for name, method in with_oracle.items() if isinstance(method, Told)}
@@ -178,5 +192,26 @@ def test_a_run_of_other_hands_is_refused(hands, hand_frames, tmp_path, monkeypat
         vars(train).update(changed)
         with pytest.raises(ValueError, match=message):
             hand_loops.load_pose(replace(hands, train=train), tmp_path, "pose")
+    with pytest.raises(ValueError, match="expected a run on other hands .* got one trained on 2 of the 2 sequences to"):
+        hand_loops.load_pose(replace(hands, test=hands.train), tmp_path, "pose")
     with pytest.raises(FileNotFoundError, match="expected a run called 'poses'"):
         hand_loops.load_pose(hands, tmp_path, "poses")
+
+
+def test_an_action_run_of_other_sequences_is_refused_or_told_of(hands, tmp_path, recwarn):
+    task = ActionTask(hands.train.actions, partners=True)
+    for name, step in (("action", 2), ("dense", 1)):
+        train = HandSequences(hands.store, "train", CROP, step=step)
+        options = {"steps": 1, "batch_size": 2, "num_workers": 0, "device": "cpu"}
+        folder = tmp_path / f"20260101-000000_{name}"
+        fit(ActionLSTM(63, 2, hidden=8), task, train, None, TrainConfig(name, **options), folder=folder)
+    recwarn.clear()
+    assert hand_loops.load_action(hands, tmp_path, "action").num_actions == 2 and not recwarn
+    with pytest.warns(UserWarning, match="one frame in 1, .* one in 2, so actions look 2 times as fast"):
+        hand_loops.load_action(hands, tmp_path, "dense")
+    train = copy.copy(hands.train)
+    train.config = replace(CROP, cube=220.0, size=48)  # of the crops' size an action net knows nothing
+    with pytest.raises(ValueError, match="action.*expected a run on crops with cube=220.0, got cube=200.0"):
+        hand_loops.load_action(replace(hands, train=train), tmp_path, "action")
+    with pytest.raises(ValueError, match="got one trained on 2 of the 2 sequences to test on"):
+        hand_loops.load_action(replace(hands, test=hands.train), tmp_path, "action")

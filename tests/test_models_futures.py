@@ -14,6 +14,7 @@ from flowlib.models.fcn import TrajectoryFCN
 from flowlib.models.futures import (
     GAINS,
     LATENTS,
+    MOST_FUTURES,
     MOTION_CELLS,
     Departures,
     _modulated,
@@ -67,6 +68,10 @@ def test_untrained_modes_are_gains_of_the_one_answer_and_the_first_choice_is_tha
         torch.testing.assert_close(future, gain * answer.displacement[0])
     assert torch.equal(found.displacement, answer.displacement) and torch.equal(found.log_scale, answer.log_scale)
     assert anchors(5) == list(GAINS) and anchors(1) == [1.0] and len(anchors(8)) == 8
+    for K in range(1, MOST_FUTURES + 1):
+        assert anchors(K) == sorted(set(anchors(K))) and anchors(K).count(1.0) == 1, (
+            "one goes on as the one answer does"
+        )
 
 
 @pytest.mark.parametrize("kind", ["guided", "one frame"])

@@ -1,11 +1,8 @@
-"""The eight notebooks: text and pair in step, no logic in them, and all run, twice, from wherever one stands."""
+"""The eight notebooks: text and pair in step, no logic in them, and bad parameters refused."""
 
 import ast
-import os
 import re
 import subprocess
-import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -14,13 +11,9 @@ import jupytext
 import nbformat
 import papermill
 import pytest
+from fixtures.notebooks import FOLDER, NAMES, SMALL, execute, tags
 
 from flowlib import notebook_files
-
-CLONE = Path(__file__).parents[1]
-FOLDER = CLONE / "notebooks"
-NAMES = ["01_frames", "02_pips_dataset", "03_overfit_single_batch", "04_two_frame_model", "05_evaluate"]
-NAMES += ["06_hand_pose", "07_action", "08_pose_and_action"]
 
 each = pytest.mark.parametrize("name", NAMES)
 
@@ -29,10 +22,6 @@ each = pytest.mark.parametrize("name", NAMES)
 def pair(name: str) -> tuple[nbformat.NotebookNode, nbformat.NotebookNode]:
     """The notebook as its text says it, and as its .ipynb has it."""
     return jupytext.read(FOLDER / f"{name}.py"), nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
-
-
-def tags(cell: nbformat.NotebookNode) -> list[str]:
-    return cell.metadata.get("tags", [])
 
 
 def code_cells(name: str) -> list[nbformat.NotebookNode]:
@@ -155,107 +144,6 @@ def test_the_expected_parameters_are_there():
 def test_what_has_one_name_has_one_type():
     kinds = [(key, kind) for name in NAMES for key, (kind, _, _) in parameters(name).items()]
     assert len(set(kinds)) == len({key for key, _ in kinds}), f"one name, several types: {sorted(set(kinds))}"
-
-
-# -------------------------------------------------------------------------------------------------------- executed
-
-SIZE = {"height": 96, "width": 128}
-SMALL = {  # as little work as leaves something to look at
-    "01_frames": {"source": "sample", **SIZE, "layout": "both"},
-    "02_pips_dataset": {"source": "sample", **SIZE, "grid": 8, "frames": 4, "max_clips": 2},
-    "03_overfit_single_batch": {"model": "guided", "weights": "none", "steps": 2, "look_every": 2},
-    "04_two_frame_model": {"weights": "none", "steps": 2, "batch_size": 2, "validate_every": 2, "check_steps": 1}
-    | {"flip_x": 0.5},
-    "05_evaluate": {"runs": "two_frames,overfit"},
-    "06_hand_pose": {
-        **{"subjects": 3, "takes": 1, "families": 1, "size": 32, "steps": 4, "batch_size": 4, "validate_every": 4},
-        **{"cubes": "200,220", "list_steps": 1, "seeds": 1},
-    },
-    "07_action": {
-        **{"hidden": 8, "steps": 4, "batch_size": 2, "validate_every": 2, "noise": "0,20", "drift_epochs": 1},
-        **{"attentions": "none,logits_sigmoid", "seeds": 1},
-    },
-    "08_pose_and_action": {
-        **{"frame_step": 4, "steps": 2, "told_steps": 2, "folds": 2, "fold_steps": 1, "batch_size": 2, "components": 5},
-        **{"attention": "none", "action_steps": 2, "loops": "chain,two_pass", "tune_steps": 1, "lists": "trained"},
-        **{"list_steps": 1, "unpacked": False},
-    },
-}
-
-
-def execute(name: str, out: Path, cwd: Path = CLONE, **given) -> subprocess.CompletedProcess:
-    """Run a notebook as a user would: papermill in a shell that stands in `cwd`."""
-    options = [text for key, value in given.items() for text in ("-p", key, str(value))]
-    source = os.path.relpath(FOLDER / f"{name}.ipynb", cwd)
-    command = [sys.executable, "-m", "papermill", source, str(out), "--no-progress-bar", *options]
-    environment = {key: value for key, value in os.environ.items() if key not in ("FLOWLIB_ROOT", "MPLBACKEND")}
-    environment |= {"JUPYTER_PREFER_ENV_PATH": "1", "OMP_NUM_THREADS": "1"}  # so small that threads only get in the way
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=600)
-
-
-def snapshot(folder: Path) -> dict[str, tuple[int, int]]:
-    """Every file under a folder with its size and time of change."""
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
-    return {str(path.relative_to(folder)): (path.stat().st_size, path.stat().st_mtime_ns) for path in files}
-
-
-def execute_all(folder: Path, round_name: str, cwds: dict[str, Path]) -> dict:
-    """The eight in order into one workspace: name -> (executed notebook, seconds)."""
-    results = {}
-    for name in NAMES:
-        start, out = time.monotonic(), folder / f"{round_name}_{name}.ipynb"
-        done = execute(name, out, cwds.get(name, CLONE), root=folder / "work space é", **SMALL[name])
-        assert done.returncode == 0, f"{name}, {round_name} run: {done.stderr[-3000:]}"
-        results[name] = nbformat.read(out, as_version=4), time.monotonic() - start
-    return results
-
-
-@pytest.fixture(scope="module")
-def executed(tmp_path_factory) -> dict:
-    """All eight run twice in one workspace, with what the workspace held after each round."""
-    folder = tmp_path_factory.mktemp("notebooks")
-    root, before = folder / "work space é", snapshot(FOLDER)
-    first = execute_all(folder, "first", {})
-    made = {part: snapshot(root / part) for part in ("datasets", "runs")}
-    second = execute_all(folder, "second", {name: FOLDER for name in NAMES})
-    again = {part: snapshot(root / part) for part in ("datasets", "runs")}
-    return {
-        **{"root": root, "first": first, "second": second, "made": made, "again": again},
-        "littered": snapshot(FOLDER).keys() - before.keys(),
-    }
-
-
-def printed(notebook: nbformat.NotebookNode, cells: slice = slice(None)) -> str:
-    """What the code cells of an executed notebook printed."""
-    outputs = [out for cell in notebook.cells[cells] for out in cell.get("outputs", [])]
-    return "".join(out.get("text", "") for out in outputs if out.output_type == "stream")
-
-
-@each
-def test_it_runs_and_shows_something(name, executed):
-    notebook, _ = executed["first"][name]
-    outputs = [out for cell in notebook.cells for out in cell.get("outputs", [])]
-    assert not [out for out in outputs if out.output_type == "error"]
-    assert [out for out in outputs if "image/png" in out.get("data", {})], "expected at least one picture"
-    assert [cell for cell in notebook.cells if "injected-parameters" in tags(cell)]
-
-
-@each
-def test_it_ends_with_what_it_wrote_and_what_comes_next(name, executed):
-    for turn in ("first", "second"):
-        end = printed(executed[turn][name][0], slice(-1, None))
-        assert str(executed["root"]) in end, f"expected the folder it wrote to, got: {end}"
-        following = NAMES[NAMES.index(name) + 1 :]
-        assert not following or following[0] in end, f"expected {following[0]} to be named, got: {end}"
-
-
-def test_a_second_time_the_work_is_found_done(executed):
-    assert executed["made"]["datasets"] and executed["made"]["runs"]
-    assert executed["again"] == executed["made"], "the second time, from another folder, something was written again"
-
-
-def test_nothing_is_left_beside_the_notebooks(executed):
-    assert not executed["littered"]
 
 
 # ------------------------------------------------------------------------------------------------------- bad input

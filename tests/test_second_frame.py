@@ -73,5 +73,11 @@ def test_a_picture_in_the_notebook_or_the_reason_why_not(tmp_path, capsys):
     options = {"runs": tmp_path / "runs", "folder": tmp_path / "report", "model": SMALL, "progress": False}
     assert try_second_frame(splits, base, 0, **options) is None and try_second_frame(splits, base, 3, **options) is None
     assert capsys.readouterr().out.count("No short trainings") == 2 and not (tmp_path / "runs").exists()
+    brief = [dict(moving(seed)) for seed in range(3)]
+    for one in brief:
+        one |= {"tracks": one["tracks"][:2], "visibility": one["visibility"][:2], "frames": one["frames"][:2]}
+    parts = {"train": [ClipSample.of(one) for one in brief[:2]], "val": [ClipSample.of(brief[2])]}
+    assert try_second_frame(parts, base, 3, **options) is None
+    assert "clips of 6 frames or more are needed, and these have 2" in capsys.readouterr().out
     shown = try_second_frame(splits | {"val": ClipList([moving(2)])}, base, 1, choices={"0+1": (0, 1)}, **options)
     assert shown is not None and "sees 0 and 1" in capsys.readouterr().out

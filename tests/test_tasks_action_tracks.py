@@ -96,12 +96,18 @@ def test_what_cannot_be_used_is_listed_and_skipped(videos, tmp_path):
     (folder / "right" / "sceneless.scene.json").unlink()
     (folder / "stray.mkv").write_bytes(whole)
     write_scene(folder / "right" / "picture.mkv", action_scene("right", 1, SIZE))
+    (folder / "up").mkdir()
+    (folder / "down").mkdir()
+    (folder / "down" / "one.png").write_bytes(b"a picture")
+    (folder / ".cache").mkdir()
     found = track_videos(folder, tmp_path / "store", CONFIG)
     assert len(found.videos) == 10
     reasons = {one.name: one.reason for one in found.skipped}
     assert set(reasons) == {f"left/{name}" for name in ("cut", "empty")} | {
-        "right/the_same", "right/picture", "right/sceneless", "stray",
+        "right/the_same", "right/picture", "right/sceneless", "stray", "up", "down",
     }  # fmt: skip
+    assert reasons["up"] == "has no video, so it is no class"
+    assert reasons["down"] == "has no video, so it is no class: a picture, but not in a folder <name>/frames/"
     assert "the same content as left/scene_0" in reasons["right/the_same"]
     assert "two or more frames" in reasons["right/picture"]
     assert reasons["stray"] == "lies in no class's folder"
@@ -117,6 +123,10 @@ def test_folders_that_are_no_classes_are_refused(videos, tmp_path, refuses):
     assert turned.actions == ("right", "left") and turned.videos[0].key.startswith("right/")
     with refuses("a folder of videos for each of two or more classes, got videos without folders"):
         track_videos(folder / "left", tmp_path / "store", CONFIG)
+    for name, split in {"left": "train", "right": "Test"}.items():
+        shutil.copytree(folder / name, tmp_path / "splits" / split / name)
+    with refuses("expected a folder of videos for each class, .* got Test, train, which are names of splits"):
+        track_videos(tmp_path / "splits", tmp_path / "store", CONFIG)
     for path in (folder / "right").iterdir():
         path.write_bytes(b"no video") if path.suffix == ".mkv" else path.unlink()
     with refuses("right: expected a video that can be read, got none"):

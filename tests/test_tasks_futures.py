@@ -180,7 +180,15 @@ def test_a_network_with_futures_trains_is_kept_and_compared(tmp_path):
     assert report.best_baseline("min_ade") == "gains" and report.has("nll")
     assert report.estimate("gains", "min_ade").mean <= report.estimate("gains", "ade").mean
     assert "“gains”" in report.summary()[0] and "futures" in report.summary()[0]
+    one = {"still": methods["still"], "model": loaded}
+    report = evaluate(one, FuturesTask(), test, folder=tmp_path, config=EvalConfig(resamples=50), progress=False)
+    assert report.summary()[0].startswith("The one future that “still” gives is"), "a method with one answer in front"
     assert np.isnan(report.estimate("still", "nll").mean)
+    with pytest.raises(ValueError, match="expected a checkpoint of a model with futures=1, got one with futures=3"):
+        fit(
+            TrajectoryFCN(**TINY, log_scale=True), FuturesTask(loss="laplace_2d"), CLIPS, None,
+            replace(config, steps=4), folder=run.folder,
+        )  # fmt: skip
     with pytest.raises(ValueError, match="futures"):  # another K than that of the run's checkpoint
         other = TrajectoryFCN(**TINY, log_scale=True, futures=5)
         fit(

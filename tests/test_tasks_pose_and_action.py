@@ -167,6 +167,7 @@ def test_numbers_of_an_answer(hand_store):
     values = {spec.name: spec.function for spec in TASK.metrics}
     right, wrong = answer(case, logits=(0.0, 2.0)), answer(case, logits=(2.0, 0.0))
     assert values["top1"](right) == 1 and values["top1"](wrong) == 0 and values["top3"](wrong) == 1
+    assert values["top1"](answer(case)) == 0, "who thinks all alike likely names the first, and no one's own"
     assert values["nll"](right) == pytest.approx(np.log(1 + np.exp(-2))) and values["nll"](wrong) > 2
     moved = case.joints.copy()
     moved[:, [18, 19, 20]] += [3.0, 0.0, 4.0]  # the little finger, 5 mm off

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import torch
 from fixtures.dataset_shards import write_dataset
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowlib.clips import Clip, ClipList, ClipSample
+from flowlib.dataset import TrajectoryDataset
+from flowlib.dataset.consensus import open_calibration
 from flowlib.evaluation import evaluate
 from flowlib.geometry import cell_grid, inside
 from flowlib.models.baselines import ConstantVelocity, ZeroMotion
@@ -115,6 +117,40 @@ def test_of_one_score_each_it_is_the_order_statistic(count, seed):
     assert hierarchical_quantile(groups, min(0.999, level + 0.01)) == np.inf
 
 
+@settings(max_examples=25)
+@given(
+    st.lists(st.lists(st.integers(0, 6), min_size=1, max_size=12), min_size=1, max_size=30),
+    st.integers(1, 99),
+    st.booleans(),
+)
+def test_a_quantile_of_few_and_equal_scores(groups, percent, strict):
+    """Ties and low levels, too: a score that is there, larger for a higher level; the share of all scores that lies at
+    or below it is as promised, and not so for the score before it."""
+    level = percent / 100
+    kept = [(np.array(scores, float), np.full(len(scores), 1 / len(scores))) for scores in groups]
+    found = hierarchical_quantile(kept, level, strict=strict)
+    K = len(groups)
+    assert np.isinf(found) == (K < least_videos(level))
+    if np.isinf(found):
+        return
+    share = lambda score: np.mean([(values <= score).mean() for values, _ in kept])  # noqa: E731
+    assert any(found in scores for scores in groups)
+    assert found >= hierarchical_quantile(kept, level / 2, strict=strict)
+    if strict:
+        assert share(found) >= (K + 1) * level / K - 1e-6
+        assert share(found - 1) < (K + 1) * level / K
+    if all(len(set(scores)) == 1 for scores in groups):  # as plain split conformal prediction
+        ordered, rank = sorted(scores[0] for scores in groups), (K + 1) * level
+        assert ordered[max(int(rank + 1e-9) - 1, 0)] <= found <= ordered[min(int(np.ceil(rank - 1e-9)), K) - 1]
+
+
+def test_a_low_level_is_no_high_one():
+    """Rank 0 lies below every score, and is not the last one."""
+    groups = [(np.arange(10.0) + k, np.full(10, 0.1)) for k in range(9)]
+    found = [hierarchical_quantile(groups, level) for level in (0.01, 0.05, 0.1, 0.2)]
+    assert found == sorted(found) and found[0] <= 2 and found[-1] <= 6
+
+
 def test_what_does_not_count_changes_nothing():
     rng = np.random.default_rng(0)
     groups = [(rng.random(50), np.full(50, 1 / 50)) for _ in range(20)]
@@ -144,7 +180,7 @@ def test_how_many_videos_a_level_needs(clips, refuses):
             one.errors[:, 1] = np.nan
         Conformal.of(blind, FRAMES)
     for level in (0, 1, 1.5):
-        with refuses("level: expected a share"):
+        with refuses("level of regions: expected a share"):
             Conformal.of([], FRAMES, level)
 
 
@@ -208,7 +244,7 @@ def test_a_report_says_how_many_points_are_inside(clips, tmp_path, refuses):
     methods = {"guess": WithRegions(Guess(), made), "still": ZeroMotion(4)}
     task = TrajectoryTask(scoring=ScoringConfig(rebuild=()))
     options = {"folder": tmp_path, "pictures": False, "progress": False}
-    with refuses("'guess' was trained on 24 of the 24 videos"):
+    with refuses("'guess' was calibrated on 24 of the 24 videos"):
         evaluate(methods, task, clips, **options)
     report = evaluate(methods, task, clips, allow_leak=True, **options)
     errors, _ = measure_errors(Guess(), clips)
@@ -259,7 +295,6 @@ def test_videos_are_kept_for_calibration(tmp_path, refuses):
 
 def test_regions_of_a_dataset_lie_beside_the_checkpoint_and_are_made_once(tmp_path, refuses, capsys):
     """Without videos for calibration nothing changes; too few are refused; then they are made, kept and shown."""
-    from flowlib.dataset import TrajectoryDataset
     from flowlib.models.baselines import OracleTracks
     from flowlib.notebook_views import predictors_viewer, spread_figure
 
@@ -267,27 +302,123 @@ def test_regions_of_a_dataset_lie_beside_the_checkpoint_and_are_made_once(tmp_pa
     TrajectoryDataset(root, "train")
     methods = {"model": Guess(), "sure": Guess(0.1), "oracle": OracleTracks()}
     options = {"folder": tmp_path / "report", "about": {"model": {"path": str(tmp_path / "best.pt")}}}
-    same, sentence = with_regions(methods, root, 0.8, **options)
+    same, sentence = with_regions(methods, open_calibration(root), 0.8, **options)
     assert same == methods and "80% needs 4 or more" in sentence
-    assert with_regions(methods, root, 0, **options) == (methods, "No regions were asked for.")
+    assert with_regions(methods, open_calibration(root), 0, **options) == (methods, "No regions were asked for.")
+    with refuses("level of regions: expected a share between 0 and 1, such as 0.9, got 90"):
+        with_regions(methods, open_calibration(root), 90, **options)
     reserve_calibration(root, 3)
-    with refuses("calibration: expected 4 videos or more, which regions of 80% need"):
-        with_regions(methods, root, 0.8, **options)
+    with refuses("model: calibration: expected 4 videos or more, which regions of 80% need .*regions = 0"):
+        with_regions(methods, open_calibration(root), 0.8, **options)
     reserve_calibration(root, 5)
-    made, sentence = with_regions(methods, root, 0.8, **options)
+    made, sentence = with_regions(methods, open_calibration(root), 0.8, **options)
     assert "calibrated on 5 videos" in sentence and made["oracle"] is methods["oracle"]
     paths = [tmp_path / "best.regions.json", tmp_path / "report" / "sure.regions.json"]
     before = [path.stat().st_mtime_ns for path in paths]
     assert list(made["model"].regions.videos) == list(Conformal.load(paths[0]).videos)
     assert set(made["model"].regions.videos) == set(TrajectoryDataset(root, "calibration").videos)
-    with_regions(methods, root, 0.8, **options)
+    with_regions(methods, open_calibration(root), 0.8, **options)
     assert [path.stat().st_mtime_ns for path in paths] == before
-    with_regions(methods | {"sure": Guess(0.2)}, root, 0.8, **options)
+    with_regions(methods | {"sure": Guess(0.2)}, open_calibration(root), 0.8, **options)
     assert [path.stat().st_mtime_ns for path in paths] != before, "another model has regions of its own"
     test = TrajectoryDataset(root, "test")
     figure = spread_figure(made, test, 0)
-    assert figure is not None and "of the doubt of “model” goes" in " ".join(ax.get_title() for ax in figure.axes)
+    assert figure is not None
+    titles = " ".join(ax.get_title() for ax in figure.axes)
+    assert "of the doubt" not in titles, "the two see the same frame: nothing goes with a second one"
+    two = Guess(0.1)
+    two.input_frames = (0, 1)
+    figure = spread_figure({"model": Guess(), "two": two}, test, 0)
+    assert figure is not None
+    titles = [ax.get_title() for ax in figure.axes]
+    assert "80 % of the doubt of “model” goes" in titles and "two\nsees frames 0 and 1" in " ".join(titles)
     viewer = predictors_viewer(made, test, [0])
     radii = [one.radii for one in viewer._scene.sets]
     assert radii[0] is None and radii[3] is None and (radii[1][0] == 0).all() and (radii[1][3] > 0).all()
     assert spread_figure({"still": ZeroMotion(4)}, test, 0) is None and "None of these" in capsys.readouterr().out
+
+
+def test_regions_are_made_anew_for_other_labels_and_another_model(tmp_path, refuses):
+    """What was kept beside a checkpoint is used for the same weights and the same labels only."""
+    root, again = (write_dataset(tmp_path / name, shards=14, seed=seed) for name, seed in (("data", 0), ("more", 0)))
+    for one in (root, again):
+        TrajectoryDataset(one, "train")
+        reserve_calibration(one, 5)
+    path = tmp_path / "best.regions.json"
+    options = {"folder": tmp_path / "report", "about": {"model": {"path": str(tmp_path / "best.pt")}}}
+
+    class Network(torch.nn.Module):
+        input_frames = (0,)
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.sure = torch.nn.Parameter(torch.tensor(0.5))
+
+        def forward(self, images):
+            return Guess(float(self.sure))(images)
+
+    model = Network()
+    first = with_regions({"model": model}, open_calibration(root), 0.8, **options)[0]["model"].regions
+    assert first.labels and first == Conformal.load(path)
+    seen = path.stat().st_mtime_ns
+    with_regions({"model": model}, open_calibration(root), 0.8, **options)
+    assert path.stat().st_mtime_ns == seen
+    agreed = open_calibration(root, again, tolerance=1.0)  # the same videos and clips, other labels
+    assert dict(first.videos) == with_regions({"model": model}, agreed, 0.8, **options)[0]["model"].regions.videos
+    second = Conformal.load(path)
+    assert second.labels != first.labels
+    with torch.no_grad():
+        model.sure += 0.25  # trained further
+    with refuses("expected those of this model"):
+        WithRegions(model, second)
+    assert with_regions({"model": model}, agreed, 0.8, **options)[0]["model"].regions.model != second.model
+    old = json.loads(path.read_text())
+    del old["labels"]  # as the first ones were saved
+    path.write_text(json.dumps(old))
+    assert not Conformal.load(path).labels
+    with_regions({"model": model}, agreed, 0.8, **options)
+    assert Conformal.load(path).labels
+    path.write_text("{}")
+    with refuses("best.regions.json: expected regions as .* delete them to calibrate anew"):
+        with_regions({"model": model}, agreed, 0.8, **options)
+
+
+def test_a_copy_of_a_calibration_video_is_found(tmp_path, refuses):
+    """Under another name and fingerprint, darker: in the test part or in the training part."""
+    copy = sample_of(3)
+    copy = replace(copy, clip=replace(copy.clip, video="renamed", fingerprint="f" * 64), frames=copy.frames // 2)
+    own = [sample_of(seed) for seed in range(10)]
+    made = WithRegions(Guess(), Conformal.fit(Guess(), ClipList(own), "all"))
+    task = TrajectoryTask(scoring=ScoringConfig(rebuild=()))
+    options = {"folder": tmp_path, "pictures": False, "progress": False, "calibration": ClipList(own)}
+    test, train = ClipList([sample_of(seed) for seed in (20, 21)]), ClipList([sample_of(seed) for seed in (22, 23)])
+    report = evaluate({"guess": made}, task, test, train=train, **options)
+    assert not report.warnings
+    with refuses("1 clips to test on have a near-duplicate among those to calibrate on: renamed .* looks like video_3"):
+        evaluate({"guess": made}, task, ClipList([sample_of(20), copy]), train=train, **options)
+    with refuses(
+        "1 clips to calibrate on have a near-duplicate among those to train on: video_3 .* looks like renamed"
+    ):
+        evaluate({"guess": made}, task, test, train=ClipList([sample_of(22), copy]), **options)
+
+
+def test_a_method_that_predicts_some_frames_only_has_regions_of_these(clips, refuses):
+    """And one that takes an action is told the same as without regions."""
+
+    class Some(Guess):
+        num_actions = 2
+
+        def __call__(self, images, actions=None):
+            assert actions is not None and actions.shape == (1, 2)
+            whole = super().__call__(images)
+            later = [0, 2, 3]
+            parts = {"displacement": whole.displacement[:, later], "log_scale": whole.log_scale[:, later]}
+            return TrajectoryPrediction(parts["displacement"], torch.ones(1, 3, *SIZE), (0, 2, 3), parts["log_scale"])
+
+    acted = ClipList(
+        [replace(clips[index], action=np.eye(2, dtype=np.float32)[index % 2]) for index in range(10)], num_frames=4
+    )
+    made = Conformal.fit(Some(), acted, "all")
+    assert made.frames == (2, 3) and made.scaled is not None and len(made.scaled.frames) == 2
+    found = WithRegions(Some(), made)(clips[0].images((0,)), torch.full((1, 2), 0.5))
+    assert found.radius is not None and found.radius.shape == (1, 3, *SIZE)

@@ -20,6 +20,7 @@ from flowlib.tracks import Tracks
 from flowlib.video import decode_image, iterate_frames
 from flowlib.viewer import TrajectoryViewer, ViewedClip
 from flowlib.viewer.packing import as_tracks, fixed_step, pack_tracks, sample_bilinear
+from flowlib.viewer.paper import Paper
 from flowlib.viewer.scene import GOLDEN, ViewerScene, ViewerSet, future_opacities, shown_points
 from flowlib.viewer.trajectories import _pack_confidence, _pack_radii
 
@@ -425,6 +426,25 @@ def test_where_the_truth_left_its_region_is_coloured():
     for scene, colour in ((inside, NEVER), (outside, OUTSIDE)):
         seen = scene.colours("region", 1, 3, scene.limits)[scene.truth.visibility[3]]
         assert (seen == np.array(colour)).all()
+
+
+def test_without_regions_no_point_is_called_inside_of_one(monkeypatch):
+    """A sampled future has no regions, nor have the labels alone."""
+    told = []
+    text = Paper.text
+
+    def listen(self, x, y, said, **more):
+        told.append(said)
+        return text(self, x, y, said, **more)
+
+    monkeypatch.setattr(Paper, "text", listen)
+    truth = straight()
+    radii, ways = np.ones(truth.visibility.shape, np.float32), truth.tracks[None].repeat(2, axis=0)
+    viewer = TrajectoryViewer(clip(), truth, truth, regions=radii, futures=ways, colour="region", compare="prediction")
+    for future, expected in (("off", "outside"), ("one", "no regions are known of what is shown")):
+        told.clear()
+        picture_of(viewer, future=future)
+        assert expected in told and ("outside" in told) == (future == "off")
 
 
 def test_regions_are_drawn_around_selected_points():

@@ -446,6 +446,12 @@ def test_regions_around_selected_points_and_where_the_truth_left_them(opened):
     page.select_option("[data-trait=colour]", "region")
     drawn(page)
     assert "outside" in page.inner_text(".tv-legend")
+    ways = prediction.tracks[None].repeat(2, axis=0)
+    page = opened(TrajectoryViewer(frames, truth, prediction, regions=radii, futures=ways, colour="region", frame=5))
+    page.evaluate(f"{GET}.set('future', 'one')")
+    drawn(page)
+    legend = page.inner_text(".tv-legend")
+    assert "no regions are known" in legend and "outside" not in legend, "a sampled future has none"
 
 
 # ---- Saving from the page

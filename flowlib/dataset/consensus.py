@@ -21,6 +21,7 @@ from flowlib.clips import Clip, ClipSample, HoldsClips
 from flowlib.dataset.about import content_of, split_of
 from flowlib.dataset.trajectories import TrajectoryDataset
 from flowlib.quantities import counted
+from flowlib.splits import CALIBRATION, reserve_calibration
 from flowlib.tracks import Tracks
 
 
@@ -177,6 +178,17 @@ def open_labels(
         return first
     other = TrajectoryDataset(second, split="all")  # which clips count is the first one's splits.json to say
     return Consensus(first, other, tolerance=tolerance, most_left_out=most_left_out)
+
+
+def open_calibration(
+    root: str | Path, second: str | Path = "", **options: float
+) -> TrajectoryDataset | Consensus | None:
+    """The clips of a dataset that are kept for calibration; None where none are.
+
+    Args:
+        root, second, options: as for `open_labels`.
+    """
+    return open_labels(root, CALIBRATION, second, **options) if reserve_calibration(root, 0) else None
 
 
 def describe_labels(dataset: Any, most: int = 5) -> str:

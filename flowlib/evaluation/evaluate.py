@@ -45,6 +45,7 @@ def evaluate(
     folder: str | Path,
     config: EvalConfig | None = None,
     train: Any = None,
+    calibration: Any = None,
     about: Mapping[str, Mapping[str, Any]] | None = None,
     allow_leak: bool = False,
     pictures: bool = True,
@@ -64,6 +65,8 @@ def evaluate(
         folder: where scores, pictures and hashes of samples are kept (`folder/scores`); good for `Report.save`, too.
         config: how means get their intervals.
         train: the training split; if given, near-duplicate pictures in `dataset` are looked for and refused.
+        calibration: samples that what methods promise was calibrated on; near-duplicates are looked for between them
+            and `dataset`, and between them and `train`, and refused likewise.
         about: method's name -> where it comes from, such as what `load_checkpoint` says; kept in the report.
         allow_leak: evaluate all the same on videos that a method was trained on; the report says so.
         pictures: predict the best, the median and the worst sample once more, for the pictures of the report.
@@ -89,7 +92,7 @@ def evaluate(
     if not methods or len(dataset) == 0:
         got = f"{counted(len(methods), 'method')} and {counted(len(dataset), task.unit)}"
         raise ValueError(f"expected methods and {task.unit}s, got {got}")
-    warnings = _check_leaks(methods, task, dataset, train, allow_leak, folder / "scores", progress)
+    warnings = _check_leaks(methods, task, (dataset, train, calibration), allow_leak, folder / "scores", progress)
     prints = {name: method_fingerprint(method) for name, method in methods.items()}
     scores = {name: Scores(folder / "scores", prints[name], task) for name in methods}
     samples = Samples(task, dataset, folder / "scores")
@@ -152,16 +155,24 @@ def _extreme_samples(
 
 
 def _check_leaks(
-    methods: Mapping[str, Any], task: Task, dataset: Any, train: Any, allow_leak: bool, folder: Path, progress: bool
+    methods: Mapping[str, Any], task: Task, parts: tuple[Any, Any, Any], allow_leak: bool, folder: Path, progress: bool
 ) -> list[str]:
-    """What is wrong with the split, as sentences; raises instead unless `allow_leak`."""
-    found = groups_seen(task, methods, dataset)
-    leaks = []
-    if train is not None and not found:
-        leaks = find_leaks(task, train, dataset, folder=folder, progress=progress)
-    if leaks:
-        listed = "; ".join(str(leak) for leak in leaks[:3])
-        found.append(f"{len(leaks)} {task.unit}s to test on have a near-duplicate among those to train on: {listed}")
+    """What is wrong with the parts to test on, to train on and to calibrate on (the last two may be None), as
+    sentences; raises instead unless `allow_leak`."""
+    found = groups_seen(task, methods, parts[0])
+    named: dict[str, Any] = dict(zip(("to test on", "to train on", "to calibrate on"), parts))
+    known = bool(found)  # then the pictures need not be looked at
+    for own, other in (
+        ("to test on", "to train on"),
+        ("to test on", "to calibrate on"),
+        ("to calibrate on", "to train on"),
+    ):
+        if known or named[own] is None or named[other] is None:
+            continue
+        leaks = find_leaks(task, named[other], named[own], folder=folder, progress=progress)
+        if leaks:
+            listed = "; ".join(str(leak) for leak in leaks[:3])
+            found.append(f"{len(leaks)} {task.unit}s {own} have a near-duplicate among those {other}: {listed}")
     if found and not allow_leak:
         message = f"{'; '.join(found)}: expected {task.group}s that no method has seen"
         raise ValueError(f"{message}; allow_leak=True overrides, and the report will say so")

@@ -1,4 +1,4 @@
-"""Has a method seen what it is tested on? By name and fingerprint of videos, and by pictures that look the same."""
+"""Has a method seen what it is tested or calibrated on? By name and fingerprint of videos, and by pictures alike."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from flowlib.dataset.about import videos_of
 from flowlib.evaluation.cache import SIDE, Known, Samples
-from flowlib.models.protocols import trained_on
+from flowlib.models.protocols import calibrated_on, trained_on
 from flowlib.progress import Progress
 from flowlib.tasks.protocol import Task
 
@@ -46,7 +46,7 @@ class Leak:
 def find_leaks(
     task: Task, train: Any, test: Any, *, near: float = NEAR, folder: str | Path | None = None, progress: bool = False
 ) -> list[Leak]:
-    """Near-duplicates across two splits, the most similar training sample for each sample to test on.
+    """Near-duplicates across two splits, the most similar sample of `train` for each of `test`.
 
     Every picture that the task looks at becomes 256 signs: is a cell darker than its right neighbour, brighter, or the
     same? Equal videos under two names, parts of one video, re-encoded, rescaled or brightened copies are found; the
@@ -89,20 +89,20 @@ def directions(looks: Sequence[str]) -> Float[np.ndarray, "M 256"]:
 
 
 def groups_seen(task: Task, methods: Mapping[str, Any], dataset: Any) -> list[str]:
-    """Sentences on methods that were trained on a video of `dataset` (their `trained_on` holds its name or
-    fingerprint), or one if the dataset doesn't say which videos it holds."""
+    """Sentences on methods that were trained or calibrated on a video of `dataset` (their `trained_on` or
+    `calibrated_on` holds its name or fingerprint), or one if the dataset doesn't say which videos it holds."""
     groups = videos_of(dataset)
-    trained = {label: set(trained_on(method)) for label, method in methods.items()}
-    if not groups and any(trained.values()):
+    ways = {"trained": trained_on, "calibrated": calibrated_on}
+    seen = {(way, label): set(of(method)) for way, of in ways.items() for label, method in methods.items()}
+    if not groups and any(seen.values()):
         return [f"which {task.group}s are tested on is not known, nor so whether a method was trained on them"]
-    leaky: dict[tuple[str, ...], list[str]] = {}
-    for label, seen in trained.items():
-        both = tuple(name for name, fingerprint in groups.items() if name in seen or fingerprint in seen)
-        leaky.setdefault(both, []).append(repr(label))
-    leaky.pop((), None)
+    leaky: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for (way, label), own in seen.items():
+        if both := tuple(name for name, fingerprint in groups.items() if name in own or fingerprint in own):
+            leaky.setdefault((way, both), []).append(repr(label))
     told = []
-    for both, labels in leaky.items():
+    for (way, both), labels in leaky.items():
         who = f"method {labels[0]} was" if len(labels) == 1 else f"methods {', '.join(labels)} were"
         listed = ", ".join(both[:3]) + (", …" if len(both) > 3 else "")
-        told.append(f"{who} trained on {len(both)} of the {len(groups)} {task.group}s to be tested on ({listed})")
+        told.append(f"{who} {way} on {len(both)} of the {len(groups)} {task.group}s to be tested on ({listed})")
     return told

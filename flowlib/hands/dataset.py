@@ -165,7 +165,7 @@ class _Hands(Dataset):
             raise ValueError(f"split: expected one of {', '.join(SPLITS)}, all; got {split!r}")
         if step < 1:
             raise ValueError(f"step: expected a whole number from 1 up, got {step}")
-        self._rows = slice(None, None, step), slice(None, most)
+        self._rows, self.step = (slice(None, None, step), slice(None, most)), step
         self.root, self.config, self.split, self.seed = Path(root).expanduser(), crop or CropConfig(), split, seed
         self._unpacked = self.root / "unpacked" if unpacked is True else Path(unpacked) if unpacked else None
         self._files = OpenFiles(self._open)

@@ -97,13 +97,14 @@ def futures_config(futures: int, latent: str = "none") -> dict[str, Any]:
 
 def anchors(futures: int) -> list[float]:
     """The share of the motion so far by which each mode starts: `GAINS`, or as many numbers spread evenly over them.
+    One of them always is 1, so that the first choice starts as the one answer.
 
-    >>> anchors(5), anchors(1)
-    ([0.0, 0.5, 0.8, 1.0, 1.2], [1.0])
+    >>> anchors(5), anchors(3), anchors(1)
+    ([0.0, 0.5, 0.8, 1.0, 1.2], [0.0, 1.0, 1.2], [1.0])
     """
-    if futures == 1:
-        return [1.0]
-    return np.interp(np.linspace(0, len(GAINS) - 1, futures), np.arange(len(GAINS)), GAINS).tolist()
+    gains = np.interp(np.linspace(0, len(GAINS) - 1, futures), np.arange(len(GAINS)), GAINS)
+    gains[np.abs(gains - 1).round(6).argmin()] = 1.0
+    return gains.tolist()
 
 
 def directions(futures: int) -> Float[np.ndarray, "K 2"]:

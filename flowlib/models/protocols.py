@@ -156,6 +156,14 @@ class Fitted(Protocol):
 
 
 @runtime_checkable
+class Calibrated(Protocol):
+    """Promises something that was calibrated on videos: `calibrated_on` has their fingerprints, or names."""
+
+    @property
+    def calibrated_on(self) -> Sequence[str]: ...
+
+
+@runtime_checkable
 class SeesTruth(Protocol):
     """An oracle: predicts from the sample, with its answer."""
 
@@ -236,6 +244,11 @@ def description_of(method: Any) -> dict[str, Any] | None:
 def trained_on(method: Any) -> tuple[str, ...]:
     """The videos that a method was fitted on, by fingerprint or name; empty if it doesn't say."""
     return tuple(method.trained_on or ()) if isinstance(method, Fitted) else ()
+
+
+def calibrated_on(method: Any) -> tuple[str, ...]:
+    """The videos that a method's promises were calibrated on, by fingerprint or name; empty if it doesn't say."""
+    return tuple(method.calibrated_on or ()) if isinstance(method, Calibrated) else ()
 
 
 def num_actions_of(method: Any) -> int:

@@ -420,10 +420,12 @@ def describe_model(model: Any) -> dict[str, Any]:
 def check_architecture(path: str | Path, meta: dict[str, Any], model: nn.Module) -> None:
     """Raise `ValueError` unless `model` is built as the checkpoint's was."""
     trained, given = (one["config"] | {"class": one["name"]} for one in (meta["model"], describe_model(model)))
-    # An option that the class has got since then stands at what it is without being asked for.
+    # An option that one of them doesn't name (the class has got it since then, or says it only where it differs)
+    # stands at what it is without being asked for.
     options = inspect.signature(type(model)).parameters
-    since = {key: options[key].default for key in given.keys() - trained.keys() if key in options}
-    trained = {key: list(value) if isinstance(value, tuple) else value for key, value in since.items()} | trained
+    known = {key: options[key].default for key in given.keys() ^ trained.keys() if key in options}
+    known = {key: list(value) if isinstance(value, tuple) else value for key, value in known.items()}
+    trained, given = known | trained, known | given
     # How the stem was widened decides where training starts, not what the checkpoint's weights mean.
     differing = [key for key in trained | given if key != "conv1" and trained.get(key) != given.get(key)]
     if differing:

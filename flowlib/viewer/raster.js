@@ -51,18 +51,18 @@ class Raster {
     }
   }
 
-  /** Pixels of a shape for 4 × 4 places of its centre within a pixel. */
+  /** Pixels of a shape for 4 × 4 places of its centre within a pixel. A dot looks them up by two keys: one made of
+   * both would be a new string each time, which costs as much as the pixels. */
   #stamp(shape, radius) {
-    const key = `${shape}${radius}`;
-    if (!this.stamps.has(key)) {
-      if (this.stamps.size > 32) this.stamps.clear();
-      const phases = [];
-      for (let phase = 0; phase < 16; phase++) {
-        phases.push(shapePixels(SHAPES[shape], radius, ((phase & 3) + 0.5) / 4, ((phase >> 2) + 0.5) / 4));
-      }
-      this.stamps.set(key, phases);
+    const known = this.stamps.get(shape)?.get(radius);
+    if (known) return known;
+    const sizes = this.stamps.get(shape) ?? new Map(), phases = [];
+    if (sizes.size > 8) sizes.clear();
+    for (let phase = 0; phase < 16; phase++) {
+      phases.push(shapePixels(SHAPES[shape], radius, ((phase & 3) + 0.5) / 4, ((phase >> 2) + 0.5) / 4));
     }
-    return this.stamps.get(key);
+    this.stamps.set(shape, sizes.set(radius, phases));
+    return phases;
   }
 
   /** Room for a batch of lines: x0, y0, x1, y1 of each, its colour and its opacity. */

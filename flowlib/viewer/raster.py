@@ -37,7 +37,7 @@ def draw(scene: ViewerScene, view: View, width: int = 960) -> UInt8[np.ndarray, 
     paper = Paper.fitting(scene.size, len(panels), width, scene.title)
     for index, sets in enumerate(panels):
         _draw_panel(paper.panel_axes(index), here, view, sets, limits)
-    _draw_legend(paper, scene, view, limits)
+    _draw_legend(paper, here, view, limits)
     return paper.pixels()
 
 
@@ -189,7 +189,10 @@ def _draw_legend(paper: Paper, scene: ViewerScene, view: View, limits: dict[str,
     paired = len(first) > 1
     x = GAP
     if view.colour == "region" and not paired:
-        for name, colour in (("inside its region, or hidden", NEVER), ("outside", OUTSIDE)):
+        against = next((which for which in view.shown if which > 0), 1)
+        known = len(scene.sets) > 1 and scene.sets[min(against, len(scene.sets) - 1)].radii is not None
+        keys = (("inside its region, or hidden", NEVER), ("outside", OUTSIDE))
+        for name, colour in keys if known else (("no regions are known of what is shown", NEVER),):
             paper.text(x, middle, SIGNS[0], size=9, color=np.array(colour) / 255, family="DejaVu Sans")
             paper.text(x + 16, middle, name, size=8.5)
             x += 40 + 7 * len(name)

@@ -812,8 +812,12 @@ class Viewer extends Player {
       const last = Math.max(1, this.last), never = this.#key(this.never, "tv-disc", "never");
       this.legend.replaceChildren(title, text("frame 1"), this.#bar(1 / last), text(`${last}`), never);
     } else if (name === "region") {
-      this.legend.replaceChildren(title, this.#key(this.never, "tv-disc", "inside, or hidden"),
-        this.#key(this.outside, "tv-disc", "outside"));
+      if (this.sets[this.against].radii) {
+        this.legend.replaceChildren(title, this.#key(this.never, "tv-disc", "inside, or hidden"),
+          this.#key(this.outside, "tv-disc", "outside"));
+      } else { // one of its futures, or a prediction without
+        this.legend.replaceChildren(title, this.#key(this.never, "tv-disc", "no regions are known of what is shown"));
+      }
     } else if (name === "confidence") {
       this.legend.replaceChildren(title, text("0"), this.#bar(), text("1"));
     } else {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from flowlib.quantities import counted
 from flowlib.tasks.action.metrics import calibration_error, class_accuracy, mcnemar, wilson
 from flowlib.tasks.protocol import Results
 
@@ -61,9 +62,9 @@ def _pairs(results: Results) -> list[str]:
 def _against(results: Results, other: str) -> str:
     own, theirs = (results.per_sample(name, "top1") == 1 for name in (results.main, other))
     ahead, behind, p = mcnemar(own, theirs)
-    start = f"“{other}” is right in {_percent(theirs.mean())}: it alone in {behind} sequences, “{results.main}” alone"
+    alone = f"it alone in {counted(behind, 'sequence')}, “{results.main}” alone in {ahead}"
     sure = "more than chance" if p < 0.05 else "this may well be chance"
-    return f"{start} in {ahead} (McNemar's test: p = {p:.2g}, {sure})."
+    return f"“{other}” is right in {_percent(theirs.mean())}: {alone} (McNemar's test: p = {p:.2g}, {sure})."
 
 
 def _observed(results: Results) -> list[str]:

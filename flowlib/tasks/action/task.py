@@ -137,6 +137,7 @@ class ActionTask(Task):
         about: dict[str, Any] = {"num_actions": len(self.actions)}
         if isinstance(whole, IsOfHands):
             about |= {"subjects": list(whole.subjects), "poses": "truth", "crop": asdict(whole.config)}
+            about |= {"step": step} if (step := getattr(whole, "step", 1)) > 1 else {}
         return about | ({"poses": whole.poses_from} if isinstance(whole, HasPoses) else {})
 
     def prepare(self, model: nn.Module, dataset: Any) -> dict[str, float]:

@@ -30,8 +30,11 @@ from flowlib.splits import SPLITS, save_splits
 from flowlib.trackers import NeedsClip, Tracker, make_tracker
 from flowlib.tracks import Tracks, read_tracks, write_tracks
 from flowlib.video import Skipped, VideoError, find_all, fingerprint, iterate_frames, probe, resize_frame
+from flowlib.video.images import is_hidden
+from flowlib.video.reading import printable
 
 POOLING = ("rows", "columns")  # settings that no track depends on
+NAMES_OF_SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,7 @@ class TrackedVideos:
         tracker: what the tracker says of itself.
         actions: names of the classes, in the order given or sorted.
         videos: those that could be tracked, by class and name.
-        skipped: the others, with a reason each.
+        skipped: the others, with a reason each; so, too, folders without a video, which are no classes.
     """
 
     config: TrackConfig
@@ -123,7 +126,8 @@ class TrackedVideos:
             parts = ", ".join(f"{sum(video.split == split for video in own)} {split}" for split in SPLITS)
             lines.append(f"{action}: {counted(len(own), 'video')} ({parts})")
         lines += [f"skipped: {one.name}: {one.reason}" for one in self.skipped]
-        return "\n".join([*lines, f"{counted(len(self.videos), 'video')}, {len(self.skipped)} skipped"])
+        count = sum(one.is_video for one in self.skipped)
+        return "\n".join([*lines, f"{counted(len(self.videos), 'video')}, {count} skipped"])
 
 
 def track_videos(
@@ -151,8 +155,8 @@ def track_videos(
 
     Raises:
         FileNotFoundError: no videos there.
-        ValueError: fewer than two classes, `actions` that are others than the folders, or a class none of whose videos
-            can be read.
+        ValueError: fewer than two classes, folders that are named after splits, `actions` that are others than the
+            folders, or a class none of whose videos can be read.
     """
     folder, store, config = Path(os.path.expanduser(folder)), Path(os.path.expanduser(store)), config or TrackConfig()
     classes, skipped = _find_classes(folder)
@@ -160,6 +164,9 @@ def track_videos(
     if len(classes) < 2:
         got = ", ".join(classes) or "videos without folders"
         raise ValueError(f"{folder}: expected a folder of videos for each of two or more classes, got {got}")
+    if {name.casefold() for name in classes} <= NAMES_OF_SPLITS:
+        got = f"{', '.join(sorted(classes))}, which are names of splits"
+        raise ValueError(f"{folder}: expected a folder of videos for each class, for each is split here, got {got}")
     if sorted(names) != sorted(classes):
         raise ValueError(f"actions: expected the folders in {folder} ({', '.join(sorted(classes))}), got {list(names)}")
     tracker = make_tracker(config.tracker, weights=config.weights, device=device)
@@ -196,6 +203,11 @@ def _find_classes(folder: Path) -> tuple[dict[str, dict[str, Path]], list[Skippe
             classes[action][short] = path
         else:
             skipped.append(Skipped(name, "lies in no class's folder"))
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        name = printable(Path(path.name))
+        if path.is_dir() and not is_hidden(path.name) and name not in classes and name not in found:
+            inside = [one.reason for one in others if one.name.startswith(f"{name}/")][:1]
+            skipped.append(Skipped(name, ": ".join(["has no video, so it is no class", *inside]), is_video=False))
     return dict(classes), skipped
 
 

@@ -36,8 +36,9 @@ class JointAnswer(PoseAnswer):
 
     @property
     def rank(self) -> int:
-        """How many classes were thought likelier than the true one."""
-        return int((self.log_probabilities > self.log_probabilities[self.case.action]).sum())
+        """How many classes come before the true one, the likeliest first; of equals the first, as `argmax` has it."""
+        own, before = self.log_probabilities[self.case.action], self.log_probabilities[: self.case.action]
+        return int((self.log_probabilities > own).sum() + (before == own).sum())
 
     @property
     def nll(self) -> float:

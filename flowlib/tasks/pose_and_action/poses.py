@@ -148,6 +148,7 @@ class PosedSequences(Dataset):
                 raise ValueError(f"{key}: expected poses {expected}, got {got}")
         for name in ("actions", "skeleton", "config", "split", "subjects", "videos", "fingerprints"):
             setattr(self, name, getattr(sequences, name))
+        self.step = getattr(sequences, "step", 1)
 
     def __len__(self) -> int:
         return len(self._sequences)

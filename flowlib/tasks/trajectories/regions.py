@@ -31,8 +31,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from flowlib.clips import ClipSample
-from flowlib.dataset.about import split_of, videos_of
-from flowlib.dataset.consensus import open_labels
+from flowlib.dataset.about import content_of, split_of, videos_of
 from flowlib.dataset.trajectories import TrajectoryDataset
 from flowlib.geometry import Size, bilinear_sample
 from flowlib.models.protocols import (
@@ -40,11 +39,13 @@ from flowlib.models.protocols import (
     TrajectoryPrediction,
     description_of,
     device_of,
+    num_actions_of,
     role_of,
     trained_on,
 )
 from flowlib.progress import Progress
-from flowlib.splits import CALIBRATION, reserve_calibration
+from flowlib.quantities import counted
+from flowlib.splits import CALIBRATION
 from flowlib.tasks.trajectories.case import ScoringConfig
 from flowlib.tasks.trajectories.scoring import TrajectoryEvaluation
 from flowlib.workspace import read_json, write_json
@@ -64,7 +65,7 @@ def least_videos(level: float) -> int:
     [4, 9, 19]
     """
     if not 0 < level < 1:
-        raise ValueError(f"level: expected a share of points between 0 and 1, such as 0.9, got {level!r}")
+        raise ValueError(f"level of regions: expected a share between 0 and 1, such as 0.9, got {level!r}")
     return math.ceil(level / (1 - level) - 1e-9)
 
 
@@ -166,7 +167,7 @@ def measure_errors(
 class _Asker(TrajectoryEvaluation):
     """Asks a predictor about clips as an evaluation does; rebuilds nothing."""
 
-    scoring = ScoringConfig(rebuild=())
+    scoring, condition = ScoringConfig(rebuild=()), "true"
 
 
 def _joined(parts: Sequence[tuple[np.ndarray, np.ndarray | None]]) -> VideoErrors:
@@ -205,6 +206,7 @@ class Conformal:
         size: (height, width) of the pictures calibrated on; regions are given for these alone. None: not known.
         videos: name -> fingerprint of the videos calibrated on.
         model: SHA-256 of the predictor that it belongs to; "" for any.
+        labels: SHA-256 of the clips and labels calibrated on; "" if not known.
         strict: whether the share is never below the level in the mean, rather than as near to it as can be.
     """
 
@@ -216,6 +218,7 @@ class Conformal:
     videos: Mapping[str, str] = field(default_factory=dict)
     model: str = ""
     strict: bool = False
+    labels: str = ""
 
     @classmethod
     def fit(
@@ -261,7 +264,8 @@ class Conformal:
         errors, frames = measure_errors(model, part, points=points, progress=progress)
         size = ClipSample.of(part[0]).size
         made = cls.of(list(errors.values()), frames, level, strict=strict)
-        return replace(made, size=size, videos=dict(videos), model=content_of_model(model))
+        known = {"model": content_of_model(model), "labels": content_of(part)}
+        return replace(made, size=size, videos=dict(videos), **known)
 
     @classmethod
     def of(
@@ -362,7 +366,9 @@ class Conformal:
         }
         about = {"format": FORMAT, "level": self.level, "frames": list(self.frames), **radii}
         about |= {"size": None if self.size is None else list(self.size), "videos": dict(self.videos)}
-        return write_json(Path(path).expanduser(), about | {"model": self.model, "strict": self.strict})
+        return write_json(
+            Path(path).expanduser(), about | {"model": self.model, "strict": self.strict, "labels": self.labels}
+        )
 
     @classmethod
     def load(cls, path: str | Path) -> Conformal:
@@ -398,10 +404,12 @@ class Conformal:
                 videos,
                 str(about["model"]),
                 bool(about["strict"]),
+                str(about.get("labels", "")),  # not said by the first ones that were saved
             )
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(
-                f"{path}: expected regions as `Conformal.save` writes them, got others ({error})"
+                f"{path}: expected regions as `Conformal.save` writes them, got others ({error}); delete "
+                "them to calibrate anew"
             ) from error
 
     @staticmethod
@@ -474,7 +482,8 @@ def hierarchical_quantile(
     # Between two ranks, each as often as makes the share exact.
     ranks = math.floor(rank) + (generator.random(draws) < rank - math.floor(rank))
     reached = shares[np.searchsorted(values, drawn[ranks - 1, np.arange(draws)], side="right") - 1]
-    return float(values[np.searchsorted(shares, reached.mean() - 1e-9)])
+    reached = np.where(ranks > 0, reached, 0.0)  # rank 0 lies below every score
+    return float(values[np.searchsorted(shares, max(reached.mean() - 1e-9, 1e-12))])
 
 
 def _drawn(counts: np.ndarray, uniform: np.ndarray) -> np.ndarray:
@@ -492,7 +501,8 @@ class WithRegions:
         scaled: as for `Conformal.on`.
 
     Attributes:
-        trained_on: what the predictor was trained on, and the videos calibrated on: an evaluation refuses both.
+        trained_on, calibrated_on: the videos that the predictor was trained on, and those that its regions were
+            calibrated on: an evaluation refuses both.
 
     Raises:
         ValueError: regions of another predictor.
@@ -508,15 +518,18 @@ class WithRegions:
             predictor.eval()  # as it was calibrated
         self.predictor, self.regions, self.scaled = predictor, regions, scaled
         self.input_frames = predictor.input_frames
-        self.trained_on = (*trained_on(predictor), *regions.videos.values())
+        self.trained_on, self.calibrated_on = trained_on(predictor), tuple(regions.videos.values())
+        self.num_actions = num_actions_of(predictor)
 
     @property
     def role(self) -> Role:
         return role_of(self.predictor)
 
-    def __call__(self, images: Tensor) -> TrajectoryPrediction:
-        """Predict from `images` [B n 3 H W], with `radius` and `path_radius`."""
-        return self.regions.on(self.predictor(images.to(device_of(self.predictor))), scaled=self.scaled)
+    def __call__(self, images: Tensor, *actions: Tensor) -> TrajectoryPrediction:
+        """Predict from `images` [B n 3 H W] (and actions [B K], where it takes some), with `radius` and
+        `path_radius`."""
+        given = (one.to(device_of(self.predictor)) for one in (images, *actions))
+        return self.regions.on(self.predictor(*given), scaled=self.scaled)
 
     def describe(self) -> dict[str, Any]:
         inner = description_of(self.predictor) or {"name": type(self.predictor).__name__}
@@ -555,9 +568,9 @@ def calibrated(
         progress: show a bar for each that is made.
 
     Raises:
-        ValueError: as `Conformal.fit`.
+        ValueError: as `Conformal.fit`, with the method's name.
     """
-    found, videos = {}, dict(videos_of(dataset))
+    found, videos, labels = {}, dict(videos_of(dataset)), content_of(dataset)
     for name, method in methods.items():
         if role_of(method) == "oracle":
             found[name] = method
@@ -565,9 +578,17 @@ def calibrated(
         own = (checkpoints or {}).get(name)
         path = Conformal.beside(own) if own else Path(folder).expanduser() / f"{_file_name(name)}.regions.json"
         regions = Conformal.load(path) if path.exists() else None
-        known = regions and (regions.model, dict(regions.videos), regions.level)
-        if regions is None or known != (content_of_model(method), videos, level) or regions.strict:
-            regions = Conformal.fit(method, dataset, "all", level=level, progress=progress)
+        wanted = (content_of_model(method), videos, labels, level, False)
+        fits = (
+            regions and (regions.model, dict(regions.videos), regions.labels, regions.level, regions.strict) == wanted
+        )
+        if not (regions and labels and fits):
+            try:
+                regions = Conformal.fit(method, dataset, "all", level=level, progress=progress)
+            except ValueError as error:
+                raise ValueError(
+                    f"{name}: {error}; without regions (regions = 0) it can be evaluated all the same"
+                ) from error
             regions.save(path)
         found[name] = WithRegions(method, regions)
     return found
@@ -575,22 +596,19 @@ def calibrated(
 
 def with_regions(
     methods: Mapping[str, Any],
-    root: str | Path,
+    dataset: Any,
     level: float,
     *,
     folder: str | Path,
-    second: str | Path = "",
     about: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> tuple[dict[str, Any], str]:
     """Methods whose predictions have regions that hold a share of a fresh video's points, and a sentence on them.
 
     Args:
         methods: name -> what predicts.
-        root: of the dataset, of whose videos some are kept for calibration (`splits.reserve_calibration`). Without any
-            the methods stay as they are.
+        dataset: the clips to calibrate on, see `dataset.open_calibration`; with None the methods stay as they are.
         level: the share, such as 0.9; 0 for no regions.
         folder: where regions are kept; those of a checkpoint lie beside it.
-        second: as for `open_labels`.
         about: of methods, as `load_checkpoint` gives it.
 
     Raises:
@@ -598,20 +616,16 @@ def with_regions(
     """
     if not level:
         return dict(methods), "No regions were asked for."
-    kept = reserve_calibration(root, 0)
-    if not kept:
-        least = least_videos(level)
+    least = least_videos(level)
+    if dataset is None:
         return dict(methods), (
-            f"No regions: no video of {root} is kept for calibration, and {level:.0%} needs {least} or more. 02 keeps "
-            "them (calibration), before anything is trained."
+            f"No regions: no video of the dataset is kept for calibration, and {level:.0%} needs {least} or more. 02 "
+            "keeps them (calibration), before anything is trained."
         )
     checkpoints = {name: told["path"] for name, told in (about or {}).items() if "path" in told}
-    part = open_labels(root, CALIBRATION, second)
-    made = calibrated(methods, part, level, folder=folder, checkpoints=checkpoints, progress=True)
-    return (
-        made,
-        f"Regions that hold {level:.0%} of a fresh video's points on average, calibrated on {len(kept)} videos.",
-    )
+    made = calibrated(methods, dataset, level, folder=folder, checkpoints=checkpoints, progress=True)
+    count = counted(len(videos_of(dataset)), "video")
+    return made, f"Regions that hold {level:.0%} of a fresh video's points on average, calibrated on {count}."
 
 
 def _file_name(name: str) -> str:
