@@ -316,9 +316,11 @@ def table(found: Mapping[str, Mapping[str, Any]], base: str) -> str:
 
 def training(labels: Workspace, every: int = 1) -> Subset:
     """Every so manieth of the training clips, without the sample's videos."""
-    sets = ConcatDataset([read_part("train", labels, step)["consensus"] for step in PARTS["train"]])
-    clips = [clip for one in sets.datasets for clip in one.clips]
-    return Subset(sets, [index for index, clip in enumerate(clips) if clip.video not in LEFT_OUT][::every])
+    sets = [read_part("train", labels, step)["consensus"] for step in PARTS["train"]]
+    clips = [clip for one in sets for clip in one.clips]
+    return Subset(
+        ConcatDataset(sets), [index for index, clip in enumerate(clips) if clip.video not in LEFT_OUT][::every]
+    )
 
 
 def methods_of(args: argparse.Namespace, labels: Workspace, clips: Labelled) -> dict[str, Any]:
@@ -332,7 +334,7 @@ def methods_of(args: argparse.Namespace, labels: Workspace, clips: Labelled) -> 
         methods[f"constant velocity ({name})"] = linear
         methods[f"gains, least squares ({name})"] = Scaled.fit(linear, train)
         for title, edges in (("gains, L1", ()), ("gains, L1, by confidence", EDGES)):
-            damped = Damped.fit(flow, edges, (train[index] for index in range(len(train))))
+            damped = Damped.fit(flow, edges, (ClipSample.of(train[index]) for index in range(len(train))))
             methods[f"{title} ({name})"] = damped
             gains = np.round(damped.gains[:, AHEAD[0] :].astype(float), 3).tolist()
             print(f"{title} ({name}), {len(train)} clips: {gains}", flush=True)
@@ -368,7 +370,8 @@ def main() -> None:
         parser.error(f"--lucas-kanade: expected as many as of --raft, {len(args.raft)}, got {len(args.lucas_kanade)}")
     labels = Workspace(args.labels)
     if args.raft:
-        pairs = [tuple(TrajectoryDataset(f, "all") for f in both) for both in zip(args.raft, args.lucas_kanade)]
+        both = zip(args.raft, args.lucas_kanade)
+        pairs: list[tuple[Any, Any]] = [(TrajectoryDataset(a, "all"), TrajectoryDataset(b, "all")) for a, b in both]
     else:
         if not all(labels.dataset(f"{args.part}-s{step}-raft").is_dir() for step in PARTS[args.part]):
             label_part(args.part, args.videos, labels, args)
