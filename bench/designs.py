@@ -65,7 +65,9 @@ def train(
     spent = time.process_time()
     run = fit(model, TASK, data, None, TrainConfig(name=name, steps=steps, **settings), folder=workspace.runs / name)
     spent = time.process_time() - spent
-    return load_checkpoint(run.last)[0].eval(), spent
+    trained = load_checkpoint(run.last)[0]
+    assert isinstance(trained, GuidedTrajectories)
+    return trained.eval(), spent
 
 
 def steps_in(minutes: float, design: str, data: Any, workspace: Workspace, args: Any, flow: CachedFlow) -> int:

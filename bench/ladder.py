@@ -66,7 +66,7 @@ def median(flow: np.ndarray, miss: np.ndarray) -> np.ndarray:
 
 def locally_affine(flow: np.ndarray, miss: np.ndarray) -> np.ndarray:
     """The affine motion of a window around each pixel, least squares, the less of a pixel the more its flow misses."""
-    x, y = np.moveaxis(pixel_grid(flow.shape[1:]).astype(np.float64), -1, 0)
+    x, y = np.moveaxis(pixel_grid((flow.shape[1], flow.shape[2])).astype(np.float64), -1, 0)
     weight = 1 / (1 + np.square(miss, dtype=np.float64))
     side = 2 * RADIUS + 1
 
@@ -99,7 +99,7 @@ class Changed:
 
 def missed(flow: np.ndarray, back: np.ndarray) -> np.ndarray:
     """[H W] Pixels between where each pixel starts and where the flow there and back ends."""
-    xy = pixel_grid(flow.shape[1:])
+    xy = pixel_grid((flow.shape[1], flow.shape[2]))
     there = torch.from_numpy((xy + flow.transpose(1, 2, 0)).reshape(1, -1, 2))
     read = bilinear_sample(torch.from_numpy(np.ascontiguousarray(back, np.float32))[None], there)[0]
     return np.linalg.norm(flow + read.reshape(flow.shape).numpy(), axis=0)
