@@ -116,7 +116,7 @@ class Advected:
     def __call__(self, images: Tensor) -> TrajectoryPrediction:
         linear = self.linear(images)
         step = linear.displacement[:, 1]
-        xy = torch.from_numpy(pixel_grid(step.shape[-2:])).reshape(1, -1, 2)
+        xy = torch.from_numpy(pixel_grid((step.shape[-2], step.shape[-1]))).reshape(1, -1, 2)
         ways, moved = [torch.zeros_like(step)], torch.zeros_like(step)
         for frame in range(1, NUM_FRAMES):
             there = xy + moved.movedim(1, -1).reshape(1, -1, 2)
@@ -318,9 +318,8 @@ def training(labels: Workspace, every: int = 1) -> Subset:
     """Every so manieth of the training clips, without the sample's videos."""
     sets = [read_part("train", labels, step)["consensus"] for step in PARTS["train"]]
     clips = [clip for one in sets for clip in one.clips]
-    return Subset(
-        ConcatDataset(sets), [index for index, clip in enumerate(clips) if clip.video not in LEFT_OUT][::every]
-    )
+    kept = [index for index, clip in enumerate(clips) if clip.video not in LEFT_OUT]
+    return Subset(ConcatDataset(sets), kept[::every])
 
 
 def methods_of(args: argparse.Namespace, labels: Workspace, clips: Labelled) -> dict[str, Any]:
