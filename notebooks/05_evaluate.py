@@ -129,7 +129,9 @@ test = open_labels(workspace.dataset(dataset), split, second_labels and workspac
 models, about = load_runs(workspace.runs, runs or run, checkpoint, device=device)
 model, *_ = models.values()
 richest = max(models.values(), key=futures_of)
-calibration = open_calibration(workspace.dataset(dataset), second_labels and workspace.dataset(second_labels))
+calibration = (regions or None) and open_calibration(
+    workspace.dataset(dataset), second_labels and workspace.dataset(second_labels)
+)
 baselines = all_baselines(
     train, num_frames=test.num_frames, input_frames=parse_frames(input_frames), raft_weights=raft_weights,
     futures=futures_of(richest),
@@ -155,7 +157,7 @@ result = evaluate(
     test,
     folder=workspace.report(report),
     train=train,
-    calibration=calibration if regions else None,
+    calibration=calibration,
     about=about,
     allow_leak=allow_leak,
 )
