@@ -54,7 +54,8 @@ SOURCES = ("hands", "tracks")
 
 def open_sequences(
     source: str, store: str | Path, *, poses: str = "truth", runs: str | Path | None = None, max_frames: int = 0,
-    folder: str | Path = "", scenes: int = 30, tracker: str = "lucas_kanade", seed: int = 0, device: str = "auto",
+    folder: str | Path = "", scenes: int = 30, tracker: str = "lucas_kanade", weights: str = "", seed: int = 0,
+    device: str = "auto",
 ) -> tuple[Sequences, Sequences, Sequences]:  # fmt: skip
     """The sequences to train on, to validate on and to test on, of hands (`open_actions`) or of videos' tracks.
 
@@ -65,6 +66,7 @@ def open_sequences(
         folder: of videos, a folder for each class; "" for the built-in motions, rendered in `store`.
         scenes: of the built-in motions, each with all of them.
         tracker: one of `trackers.NAMES`.
+        weights: of the tracker: "" for the published ones, else a path, URL or gdown id.
         seed: of the splits of videos.
         device: for the tracker.
 
@@ -79,7 +81,7 @@ def open_sequences(
         return open_actions(store, poses, runs=runs, max_frames=max_frames)
     store, actions = Path(store).expanduser(), () if folder else ACTIONS
     videos = folder or write_actions(store / "videos", count=scenes, progress=Progress)
-    config = TrackConfig(tracker=tracker)
+    config = TrackConfig(tracker=tracker, weights=weights)
     config = replace(config, max_frames=max_frames) if max_frames else config
     tracked = track_videos(
         videos, store / "sequences", config, actions=actions, seed=seed, device=device, progress=Progress

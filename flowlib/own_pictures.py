@@ -6,6 +6,7 @@ all use `predict`. Nothing is measured: there are no labels to compare with.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +20,7 @@ from flowlib.clips import Clip, ClipSample
 from flowlib.geometry import Size, cell_grid
 from flowlib.models.guided import load_default
 from flowlib.models.protocols import Predictor
+from flowlib.shots import cuts_among
 from flowlib.tasks.trajectories import TrajectoryTask
 from flowlib.tasks.trajectories.metrics import TrajectoryAnswer
 from flowlib.tasks.trajectories.pictures import rebuilt_frames
@@ -30,6 +32,8 @@ from flowlib.workspace import atomic_write
 
 if TYPE_CHECKING:
     from flowlib.plots import Figure
+
+logger = logging.getLogger(__name__)
 
 SCALE = 20.0  # pixels at which the colours of a displacement are full: the same for all pictures, so that they compare
 FILM_FPS = 4.0
@@ -214,7 +218,14 @@ def own_clip(
     asked, paths = tuple(input_frames), [path.expanduser() for path in paths]
     num_frames = num_frames or max(asked) + 1
     if len(paths) == 1 and not is_picture(paths[0].name):
-        kept, frames = tuple(range(num_frames)), _own_frames(paths[0], first_frame, num_frames, size)
+        kept, before = tuple(range(num_frames)), min(first_frame, 2)
+        frames = _own_frames(paths[0], first_frame - before, num_frames + before, size)
+        for cut in cuts_among(frames):
+            if 0 < cut - before <= max(asked):
+                seen = f"frames {', '.join(str(first_frame + frame) for frame in asked)}"
+                at, better = first_frame + cut - before, "choose another first_frame"
+                logger.warning("%s: another scene begins at frame %d, among %s: %s", paths[0], at, seen, better)
+        frames = frames[before:]
     elif len(paths) in (1, len(asked)):
         pictures = [_own_picture(path) for path in paths]
         shapes = [picture.shape[1] / picture.shape[0] for picture in pictures]

@@ -19,11 +19,13 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from jaxtyping import UInt8
 
 from flowlib.video import Skipped, Video, VideoError, find_all, fingerprint, probe
 from flowlib.workspace import write_json
 
 VERSION = 3  # of what a scan says; another version's are made anew
+THUMBNAIL = 256  # pixels of the longer side, as `video.probe` shows them
 CELLS = 96  # across the longer side: 13 pixels of an HD frame, so that a ball of 12 pixels is seen to move
 DARK = 16.0  # grey levels: a frame whose brightest cell is below is black
 # From a still picture's first frame no cell is further off than eight times what nine in ten change by from frame to
@@ -89,6 +91,22 @@ def scan(path: str | Path, name: str = "") -> Scan:
     watcher = _Watcher()
     video = probe(path, name, watch=watcher)
     return Scan(video, watcher.cuts(), _runs(watcher.dark), watcher.still())
+
+
+def cuts_among(frames: UInt8[np.ndarray, "S H W 3"]) -> tuple[int, ...]:
+    """The numbers of the frames, among these of a video, with which another shot begins; the detector needs two frames
+    before a cut and two after it.
+
+    >>> from flowlib.sources import SAMPLE
+    >>> from flowlib.video import read_frames
+    >>> cuts_among(read_frames(SAMPLE / "bikes.mp4", range(132, 142)))
+    (5,)
+    """
+    watcher = _Watcher()
+    for frame in frames:
+        shrink = min(1.0, THUMBNAIL / max(frame.shape))
+        watcher(cv2.resize(frame, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA))
+    return watcher.cuts()
 
 
 def scan_all(

@@ -77,6 +77,7 @@ dataset: str = "hands"  # name of the store of hands, or of tracks; another name
 folder: str = ""  # of videos, a folder for each action; "" for the built-in motions, rendered
 scenes: int = 30  # of the built-in motions
 tracker: str = "lucas_kanade"  # of points: lucas_kanade, raft, pips, alltracker; exact for the built-in motions
+weights: str = ""  # of the tracker: "" for the published ones, else a path, URL or Google Drive id
 poses: str = "truth"  # whose joints: truth, or the name of a run of notebook 06, whose joints are taken
 partners: bool = True  # whether actions come in pairs, side by side, as those of the synthetic hand do; in a folder never
 run: str = "action"  # name of the run; other settings want another name
@@ -140,7 +141,7 @@ workspace = Workspace(root).writable()
 store = workspace.dataset(dataset)
 train, validation, test = open_sequences(
     source, store, poses=poses, runs=workspace.runs, max_frames=max_frames, folder=folder, scenes=scenes,
-    tracker=tracker, seed=seed, device=device,
+    tracker=tracker, weights=weights, seed=seed, device=device,
 )  # fmt: skip
 print(f"{len(train)} sequences to train on, {len(validation)} to choose by, {len(test)} to test on")
 print(f"{len(train.actions)} actions:", *train.actions, sep="\n  ")

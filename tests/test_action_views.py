@@ -55,6 +55,9 @@ def test_videos_in_folders_are_sequences_of_tracks(tmp_path, capsys, refuses):
     task = ActionTask(actions=train.actions)
     assert action_views.noise_of(model, task, test, "0,5", tmp_path) is None
     assert "no joints to move" in capsys.readouterr().out
+    with refuses("nowhere.pth", FileNotFoundError):
+        given_raft = {"folder": tmp_path / "videos", "tracker": "raft", "weights": "/nowhere.pth"}
+        action_views.open_sequences("tracks", tmp_path / "store", **given_raft)
     with refuses("scenes: expected 3 or more, one for each split, got 2"):
         action_views.open_sequences("tracks", tmp_path / "store", scenes=2)
     write_scene(tmp_path / "videos" / "up" / "scene_0.mkv", action_scene("up", 5, (48, 64)))

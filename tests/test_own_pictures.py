@@ -15,6 +15,7 @@ from flowlib.models.baselines import ConstantVelocity, ZeroMotion
 from flowlib.models.futures import add_futures
 from flowlib.models.guided import GuidedTrajectories
 from flowlib.models.protocols import TrajectoryPrediction
+from flowlib.sources import SAMPLE
 from flowlib.synthetic import random_scene
 from flowlib.tracks import Tracks
 from flowlib.video import decode_image, encode_image, probe, write_video
@@ -84,6 +85,19 @@ def test_a_video_is_shown_over_its_own_frames(files):
     assert found.sample.clip.first_frame == 1 and found.viewer.num_frames == 6
     np.testing.assert_array_equal(found.sample.picture(0), found.rebuilt[0])
     assert found.viewer._scene.rebuilt is not None
+
+
+def test_a_scene_that_begins_among_the_frames_seen_is_told(caplog):
+    model = ConstantVelocity(num_frames=8, input_frames=(0, 3))
+    for name, first, told in (("bikes", 135, "137"), ("bikes", 136, "137"), ("bikes", 137, ""), ("bikes", 128, "")):
+        caplog.clear()
+        own_pictures.own_clip([SAMPLE / f"{name}.mp4"], model.input_frames, (64, 96), 8, first)
+        found = [record.getMessage() for record in caplog.records]
+        assert len(found) == bool(told), (first, found)
+        assert (
+            not told
+            or f"bikes.mp4: another scene begins at frame {told}, among frames {first}, {first + 3}" in found[0]
+        )
 
 
 @pytest.mark.parametrize("names, frames", [(["a.png"], 1), (["a.png", "b.png"], 2), (["film.mp4"], 2)])

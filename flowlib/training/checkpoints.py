@@ -244,8 +244,8 @@ def find_checkpoint(runs: str | Path, run: str, path: str = "") -> Path:
     if problems:
         raise ValueError("; ".join(problems))
     raise FileNotFoundError(
-        f"run: expected a run called {run!r} with a checkpoint in {runs}, found none: run 04_two_frame_model first, or "
-        f"`flowlib train --name {run}`"
+        f"run: expected a run called {run!r} with a checkpoint in {runs}, found none: train it first, in notebook "
+        f"04 (hands: 06 to 08) or by `flowlib train --name {run}` (`flowlib hands train`)"
     )
 
 
