@@ -325,6 +325,11 @@ class Predict(WithModel):
             for name, value in {"flow": "dis", "flow_weights": "", "futures": 1}.items():
                 if vars(self)[name] != value:
                     raise ValueError(f"{name}: expected none with a run, which has its own, got {vars(self)[name]}")
+        if self.futures != 1 and len(self.inputs) == 1:
+            from flowlib.video.images import is_picture
+
+            if is_picture(self.inputs[0].name):
+                raise ValueError(f"futures: expected 1 with one picture, which shows no motion, got {self.futures}")
         least = {"first_frame": 0, "height": 0, "width": 0, "grid": 1}
         for name, value in least.items():
             if vars(self)[name] < value:

@@ -218,7 +218,7 @@ def own_clip(
     asked, paths = tuple(input_frames), [path.expanduser() for path in paths]
     num_frames = num_frames or max(asked) + 1
     if len(paths) == 1 and not is_picture(paths[0].name):
-        kept, before = tuple(range(num_frames)), min(first_frame, 2)
+        kept, before = tuple(range(num_frames)), min(max(first_frame, 0), 2)
         frames = _own_frames(paths[0], first_frame - before, num_frames + before, size)
         for cut in cuts_among(frames):
             if 0 < cut - before <= max(asked):

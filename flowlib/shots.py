@@ -22,10 +22,10 @@ import numpy as np
 from jaxtyping import UInt8
 
 from flowlib.video import Skipped, Video, VideoError, find_all, fingerprint, probe
+from flowlib.video.reading import THUMBNAIL_SIDE
 from flowlib.workspace import write_json
 
 VERSION = 3  # of what a scan says; another version's are made anew
-THUMBNAIL = 256  # pixels of the longer side, as `video.probe` shows them
 CELLS = 96  # across the longer side: 13 pixels of an HD frame, so that a ball of 12 pixels is seen to move
 DARK = 16.0  # grey levels: a frame whose brightest cell is below is black
 # From a still picture's first frame no cell is further off than eight times what nine in ten change by from frame to
@@ -104,7 +104,7 @@ def cuts_among(frames: UInt8[np.ndarray, "S H W 3"]) -> tuple[int, ...]:
     """
     watcher = _Watcher()
     for frame in frames:
-        shrink = min(1.0, THUMBNAIL / max(frame.shape))
+        shrink = min(1.0, THUMBNAIL_SIDE / max(frame.shape))
         watcher(cv2.resize(frame, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA))
     return watcher.cuts()
 

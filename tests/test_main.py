@@ -207,6 +207,7 @@ def test_two_processes_train_one_run(root):
         (2, "evaluate --period 1", "period: expected"),
         (2, "predict", "inputs: expected a picture"),
         (2, "predict x.png --run mine --futures 5", "futures: expected none with a run, which has its own, got 5"),
+        (2, "predict x.png --futures 5", "futures: expected 1 with one picture, which shows no motion, got 5"),
         (2, "predict x.png --run mine --flow raft", "flow: expected none with a run, which has its own, got raft"),
         (2, "predict x.png --height 48", "height and width: expected both or neither"),
     ],

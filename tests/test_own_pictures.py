@@ -87,6 +87,12 @@ def test_a_video_is_shown_over_its_own_frames(files):
     assert found.viewer._scene.rebuilt is not None
 
 
+def test_frames_before_a_video_begins_are_refused(files, refuses):
+    for first in (-1, -3):
+        with refuses("indices: expected ascending frame numbers from 0"):
+            own_pictures.own_clip([files / "film.mp4"], (0, 3), (32, 48), 4, first)
+
+
 def test_a_scene_that_begins_among_the_frames_seen_is_told(caplog):
     model = ConstantVelocity(num_frames=8, input_frames=(0, 3))
     for name, first, told in (("bikes", 135, "137"), ("bikes", 136, "137"), ("bikes", 137, ""), ("bikes", 128, "")):
