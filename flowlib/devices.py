@@ -6,6 +6,8 @@ import ctypes
 import functools
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from flowlib.quantities import counted
@@ -37,6 +39,22 @@ def pick_device(name: str) -> torch.device:
         found = counted(torch.cuda.device_count(), "GPU")
         raise ValueError(f"device: expected one that is here, got {name!r} with {found}")
     return device
+
+
+@contextmanager
+def cpu_threads(count: int) -> Iterator[None]:
+    """Within this, PyTorch computes on so many threads of the CPU; 0: on as many as before.
+
+    To share an operation out and wait for all costs some 0.1 ms, more than many an operation of a small network takes.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def describe_load() -> str:

@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from flowlib import devices
-from flowlib.devices import describe_load
+from flowlib.devices import cpu_threads, describe_load
 
 
 @pytest.mark.parametrize(
@@ -74,3 +75,12 @@ def test_freed_memory_is_used_again():
         text=True, check=True,
     )  # fmt: skip
     assert set_by_user.stdout.split()[1] == "False"
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_threads_are_as_many_as_asked_for_and_then_as_before(count):
+    before = torch.get_num_threads()
+    with pytest.raises(ZeroDivisionError), cpu_threads(count):
+        assert torch.get_num_threads() == (count or before)
+        raise ZeroDivisionError
+    assert torch.get_num_threads() == before
