@@ -195,7 +195,7 @@ def cross(variant: str, labels: Workspace, workspace: Workspace, flow: CachedFlo
     """For constant velocity and each share of what was learned: video -> mean error in pixels, held out."""
     rows: dict[str, dict[str, list[float]]] = {}
     for fold in range(args.folds):
-        name = f"{variant}-{args.steps}-seed{args.seeds[0]}-fold{fold}of{args.folds}"
+        name = f"{variant}-{args.cells}-{args.steps}-seed{args.seeds[0]}-fold{fold}of{args.folds}"
         noted = workspace.runs / f"{name}.json"
         if not noted.is_file():
             design, task, weigh = VARIANTS[variant]
@@ -216,8 +216,9 @@ def held_out(model: GuidedTrajectories, clips: Any, flow: CachedFlow) -> dict[st
     model.flow = flow
     for index in range(len(clips)):
         sample = clips[index]
+        xy = torch.from_numpy(sample.truth.queries[None, :, 1:])
         with torch.inference_mode():
-            whole = model(sample.images(INPUT_FRAMES)).at(torch.from_numpy(sample.truth.queries[None, :, 1:]))[0][0]
+            whole = model(sample.images(INPUT_FRAMES), points=xy).at(xy)[0][0]
         linear = linear_at(sample, flow)
         moved = {BASE: linear} | {f"{trust:g}": linear + trust * (whole.numpy() - linear) for trust in TRUSTS}
         for method, error in errors_of(sample, moved).items():

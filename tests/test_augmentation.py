@@ -137,7 +137,8 @@ def test_a_moving_crop_shows_at_each_track_the_place_that_it_follows(seed, scale
     values, seen = looks(changed)
     assert changed["frames"].shape == (8, *(cut or SIZE), 3) and seen[0].all()
     inner = (changed["tracks"] >= 0).all(-1) & (changed["tracks"] <= torch.tensor(changed.size[::-1]) - 1).all(-1)
-    assert float(((values - values[0]).abs().amax(dim=-1) * (seen & inner)).max()) < 0.35 * PLACE  # a third of a pixel
+    apart = (values - values[0]).abs().amax(dim=-1)[seen & inner & inner[0]]
+    assert float(apart.max()) < 0.35 * PLACE  # a third of a pixel: both colours are rounded
 
 
 @settings(max_examples=40, deadline=None)
