@@ -1,25 +1,26 @@
 """Which design of the guided predictor learns most in the same CPU time, and whether data or time is what is missing.
 
     python bench/designs.py designs --labels DIR --workspace DIR --minutes 5
-    python bench/designs.py videos --labels DIR --workspace DIR --videos 5 20 76 --seeds 0 1 2 --steps 150
+    python bench/designs.py videos --labels DIR --workspace DIR --videos 5 20 0 --seeds 0 1 --steps 150
     python bench/designs.py cross --labels DIR --workspace DIR --folds 3 --steps 200 --variants unet pan
 
 `--labels` is the workspace of `bench/train_default.py`, whose labels, settings and measure are taken. "designs" trains
-each design for so many CPU minutes: its steps are what goes into them, from the time of a few steps. "videos" trains
-the shipped one on so many of the training videos, drawn by seed, for the same number of steps. Both are measured on
+each design for so many CPU minutes: its steps are what goes into them, from the time of a few steps; measured on
 "develop". "cross" tells variants apart by many more videos: those of "train" and "develop" are dealt into folds, each
-variant is trained once without each fold and measured on it, and set against the first one on the same videos. All
-with DIS flow, with all of what was learned and with a share of it; never on "test". A call that is repeated goes on
-where it stopped. The last line is JSON.
+variant is trained once without each fold and measured on it, and set against the first one on the same videos.
+"videos" trains the first variant without the first fold, on so many of the other videos (0: all), drawn by seed, for
+the same number of steps, and measures on that fold. All with DIS flow, with all of what was learned and with a share
+of it; never on "test". A call that is repeated goes on where it stopped. The last line is JSON.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -58,14 +59,12 @@ VARIANTS = {
 }
 
 
-def clips(labels: Workspace, videos: int = 0, seed: int = 0) -> ConcatDataset:
-    """The training clips that the shipped predictor learned from; of so many videos alone."""
+def clips(labels: Workspace) -> ConcatDataset:
+    """The training clips that the shipped predictor learned from."""
     sets = [read_part("train", labels, step)["consensus"] for step in PARTS["train"]]
-    known = sorted({clip.video for one in sets for clip in one.clips} - set(LEFT_OUT))
-    if not 0 <= videos <= len(known):
-        raise ValueError(f"videos: expected up to {len(known)}, as many as there are, got {videos}")
-    drawn = set(np.random.default_rng(seed).permutation(known)[: videos or None].tolist())
-    return ConcatDataset([Subset(one, [i for i, clip in enumerate(one.clips) if clip.video in drawn]) for one in sets])
+    return ConcatDataset(
+        [Subset(one, [i for i, clip in enumerate(one.clips) if clip.video not in LEFT_OUT]) for one in sets]
+    )
 
 
 def make(design: str, args: Any) -> GuidedTrajectories:
@@ -178,36 +177,55 @@ def known_clips(root: Path) -> list[tuple[int, Kept]]:
     return [(step, Kept(read_part(part, Workspace(root), step)["consensus"])) for part, step in known]
 
 
-def deal(labels: Workspace, folds: int, fold: int) -> tuple[ConcatDataset, ConcatDataset]:
-    """The clips to train on without a fold, of the steps that the shipped predictor learned from, and all clips of the
-    videos in the fold."""
-    parts = [
-        (step, read_part(part, labels, step)["consensus"]) for part in ("train", "develop") for step in PARTS[part]
-    ]
-    videos = sorted({clip.video for _, one in parts for clip in one.clips})
-    held = set(np.random.default_rng(0).permutation(videos)[fold::folds].tolist())
-    chosen = [(one, step, [i for i, clip in enumerate(one.clips) if clip.video in held]) for step, one in parts]
-    rest = [Subset(one, sorted(set(range(len(one))) - set(own))) for one, step, own in chosen if step in PARTS["train"]]
-    return ConcatDataset(rest), ConcatDataset([Subset(one, own) for one, _, own in chosen])
+def deal(
+    labels: Workspace, folds: int, fold: int, videos: int = 0, seed: int = 0
+) -> tuple[ConcatDataset, ConcatDataset]:
+    """The clips to train on without a fold, of the steps that the shipped predictor learned from and of so many videos
+    (0: all), and all clips of the videos in the fold."""
+    parts = known_clips(labels.root)
+    known = (
+        np.random.default_rng(0).permutation(sorted({clip.video for _, one in parts for clip in one.clips})).tolist()
+    )
+    held = set(known[fold::folds])
+    others = [video for video in known if video not in held]
+    if not 0 <= videos <= len(others):
+        raise ValueError(f"videos: expected up to {len(others)}, as many as there are, got {videos}")
+    drawn = set(np.random.default_rng(seed).permutation(others)[: videos or None].tolist())
+
+    def of(wanted: set[str], steps: Collection[int]) -> ConcatDataset:
+        taken = [one for step, one in parts if step in steps]
+        indices = [[i for i, clip in enumerate(one.clips) if clip.video in wanted] for one in taken]
+        return ConcatDataset([Subset(one, own) for one, own in zip(taken, indices) if own])
+
+    return of(drawn, PARTS["train"]), of(held, {step for step, _ in parts})
 
 
-def cross(variant: str, labels: Workspace, workspace: Workspace, flow: CachedFlow, args: Any) -> dict[str, Any]:
-    """For constant velocity and each share of what was learned: video -> mean error in pixels, held out."""
-    rows: dict[str, dict[str, list[float]]] = {}
-    for fold in range(args.folds):
-        name = f"{variant}-{args.cells}-{args.steps}-seed{args.seeds[0]}-fold{fold}of{args.folds}"
-        noted = workspace.runs / f"{name}.json"
-        if not noted.is_file():
-            design, task, weigh = VARIANTS[variant]
-            data, held = deal(labels, args.folds, fold)
-            data = Relative(data, flow) if weigh else data
-            model, spent = train(name, make(design, args), data, workspace, args.steps, args.seeds[0], task)
-            print(f"{name}: {len(data)} clips, {spent:.0f} CPU s in this call", flush=True)
-            with atomic_write(noted) as temporary:
-                temporary.write_text(json.dumps(held_out(model, held, flow)))
-        for method, videos in json.loads(noted.read_text()).items():
-            rows.setdefault(method, {}).update(videos)
-    return {method: {video: float(np.mean(own)) for video, own in videos.items()} for method, videos in rows.items()}
+def fold_errors(
+    variant: str, fold: int, labels: Workspace, workspace: Workspace, args: Any, videos: int = 0, seed: int = 0
+) -> dict[str, dict[str, float]]:
+    """For constant velocity and each share of what was learned: video of the fold -> mean error in pixels; noted beside
+    the runs, for a call that goes on."""
+    name = f"{variant}-{args.cells}-{args.steps}-seed{seed}-fold{fold}of{args.folds}"
+    name += f"-{videos}-videos" if videos else ""
+    noted = workspace.runs / f"{name}.json"
+    if not noted.is_file():
+        flow = CachedFlow(DISFlow(), labels.root / "flows")
+        design, task, weigh = VARIANTS[variant]
+        data, held = deal(labels, args.folds, fold, videos, seed)
+        model, spent = train(
+            name, make(design, args), Relative(data, flow) if weigh else data, workspace, args.steps, seed, task
+        )
+        print(f"{name}: {len(data)} clips, {spent:.0f} CPU s in this call", flush=True)
+        with atomic_write(noted) as temporary:
+            temporary.write_text(json.dumps(held_out(model, held, flow)))
+    found = json.loads(noted.read_text())
+    return {method: {video: float(np.mean(own)) for video, own in one.items()} for method, one in found.items()}
+
+
+def cross(variant: str, labels: Workspace, workspace: Workspace, args: Any) -> dict[str, dict[str, float]]:
+    """The errors of all folds."""
+    parts = [fold_errors(variant, fold, labels, workspace, args, 0, args.seeds[0]) for fold in range(args.folds)]
+    return {method: {video: error for part in parts for video, error in part[method].items()} for method in parts[0]}
 
 
 def held_out(model: GuidedTrajectories, clips: Any, flow: CachedFlow) -> dict[str, dict[str, list[float]]]:
@@ -253,14 +271,8 @@ def main() -> None:
     parser.add_argument("--workspace", type=Path, default=Path("workspace/designs"))
     parser.add_argument("--designs", nargs="+", default=list(DESIGNS), choices=DESIGNS)
     parser.add_argument("--minutes", type=float, default=5, help="CPU minutes of each design's training")
-    parser.add_argument("--videos", type=int, nargs="+", default=[5, 20, 76])
-    parser.add_argument(
-        "--seeds",
-        type=int,
-        nargs="+",
-        default=[0, 1, 2],
-        help="of videos drawn and training; cross: the first",
-    )
+    parser.add_argument("--videos", type=int, nargs="+", default=[5, 20, 0], help="0: all there are")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="of videos and training; cross: the first")
     parser.add_argument("--steps", type=int, default=150, help="of each training of the learning curve or a fold")
     parser.add_argument("--folds", type=int, default=3)
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=VARIANTS)
@@ -273,17 +285,16 @@ def main() -> None:
         models[design], spent = train(design, make(design, args), clips(labels), workspace, steps)
         size = sum(one.numel() for one in models[design].parameters() if one.requires_grad)
         print(f"{design}: {steps} steps, {size / 1e6:.2f} M parameters, {spent:.0f} CPU s in this call", flush=True)
-    for count in args.videos if args.what == "videos" else ():
-        for seed in args.seeds:
-            data, name = clips(labels, count, seed), f"{count} videos, seed {seed}"
-            models[name], spent = train(name.replace(", ", "-").replace(" ", "-"), make("unet", args), data,
-                                        workspace, args.steps, seed)  # fmt: skip
-            print(f"{name}: {len(data)} clips, {spent:.0f} CPU s in this call", flush=True)
-    if args.what == "cross":
-        errors = {variant: cross(variant, labels, workspace, flow, args) for variant in args.variants}
-        found: dict[str, Any] = {"errors": errors, "ladder": show_cross(errors)}
-    else:
+    if args.what == "designs":
         found = compare(models, labels, flow)
+    else:
+        errors: dict[str, Any] = {}
+        for variant in args.variants if args.what == "cross" else ():
+            errors[variant] = cross(variant, labels, workspace, args)
+        for count, seed in itertools.product(args.videos, args.seeds) if args.what == "videos" else ():
+            one = fold_errors(args.variants[0], 0, labels, workspace, args, count, seed)
+            errors[f"{count or 'all'} videos, seed {seed}"] = one
+        found = {"errors": errors, "ladder": show_cross(errors)}
     print(f"{platform.processor() or platform.machine()}, torch {torch.__version__}, {torch.get_num_threads()} threads")
     print(json.dumps(found))
 
