@@ -170,9 +170,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             results[case] = measure(case, arguments.frames, Path(folder), arguments.data)
     lengths = arguments.frames
-    print(
-        f"\n| | size | points | {' | '.join(f'peak MB, {n} frames | CPU s' for n in lengths)} | more MB | killed at | same |"
-    )
+    columns = " | ".join(f"peak MB, {n} frames | CPU s" for n in lengths)
+    print(f"\n| | size | points | {columns} | more MB | killed at | same bytes |")
     print("| --- | --- |" + " ---: |" * (2 * len(lengths) + 3) + " --- |")
     for case, row in results.items():
         runs = [f"{row[f'frames_{n}']['peak_mb']} | {row[f'frames_{n}']['cpu_s']}" for n in lengths]
