@@ -70,6 +70,8 @@ def _label_sample(plan: Plan, tracker: Tracker, clips: int) -> tuple[Clock, int,
 
 def _label_long(plan: Plan, clip: Clip, tracker: Tracker, clock: Clock, path: Path) -> int:
     """What a long clip takes, by two stretches of it."""
+    if clip.num_frames <= STRETCHES[1]:  # few frames, but large ones
+        return _label_one(plan, clip, tracker, clock, path)
     few, more = Clock(), Clock()
     sizes = [
         _label_one(plan, replace(clip, num_frames=length), tracker, spent, path)
