@@ -1,5 +1,7 @@
 """The guided models: where they start, any frames and sizes, checkpoints, bad input."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -41,7 +43,7 @@ def stirred(model, amount=0.3):
 def test_untrained_it_is_constant_velocity_to_a_few_hundredths(design):
     images = pictures((0, 3))
     found = guided(design=design)(images)
-    linear = ConstantVelocity(DISFlow(), input_frames=(0, 3))(images)
+    linear = ConstantVelocity(DISFlow("refined"), input_frames=(0, 3))(images)
     assert (found.displacement[:, 0] == 0).all()
     moved = linear.displacement.norm(dim=2).mean()
     assert moved > 1 and (found.displacement - linear.displacement).norm(dim=2).mean() < 0.04 * moved
@@ -156,7 +158,7 @@ def test_one_frame_starts_at_zero_motion_and_can_learn_otherwise():
         ({"input_frames": (1, 3)}, "input_frames: expected 0"),
         ({"input_frames": (0, 3, 2)}, "ascending"),
         ({"input_frames": (0, 8)}, "below 8"),
-        ({"flow": "pips"}, "flow: expected one of dis, raft"),
+        ({"flow": "pips"}, "flow: expected one of dis, dis refined, raft"),
         ({"design": "best"}, "design: expected one of unet, recurrent"),
         ({"widths": (48, 64)}, "widths: expected 4 multiples of 8"),
         ({"widths": (48, 64, 96, 127)}, "widths: expected 4 multiples of 8"),
@@ -267,7 +269,18 @@ def test_trust_is_the_share_of_what_was_learned():
     found = {}
     for trust in (0.0, 0.5, 1.0):
         found[trust] = stirred(guided(trust=trust))(images).displacement
-    linear = ConstantVelocity(DISFlow(), input_frames=(0, 3))(images).displacement
+    linear = ConstantVelocity(DISFlow("refined"), input_frames=(0, 3))(images).displacement
     torch.testing.assert_close(found[0.0], linear, atol=1e-3, rtol=0)
     torch.testing.assert_close(found[0.5], (found[1.0] + linear) / 2, atol=1e-3, rtol=0)
     assert (found[1.0] - linear).abs().max() > 0.5
+
+
+def test_a_network_keeps_the_flow_that_it_learned_on():
+    assert GuidedTrajectories().flow.name == "dis refined"
+    assert GuidedTrajectories(flow="dis").flow.name == "dis medium"  # as checkpoints of before say
+    for arguments, message in (
+        ({"flow": "dis refined"}, "flow: expected dis or raft, got 'dis refined'"),
+        ({"flow_weights": "raft.pth"}, "flow_weights: expected none with flow dis, got 'raft.pth'"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            load_default(**arguments)

@@ -31,7 +31,12 @@ from flowlib.models.protocols import PointPrediction, TrajectoryPrediction
 from flowlib.models.unet import JointHead, UNet, check_shape, enlarge, grid_size, shrink, split_said, start_at_zero
 from flowlib.workspace import atomic_write
 
-FLOWS = ("dis", "raft")
+# What guides, by name. Networks learn on one and are best with it: those of before learned on "dis".
+FLOWS: dict[str, Callable[[str], OpticalFlow]] = {
+    "dis": lambda weights: DISFlow(),
+    "dis refined": lambda weights: DISFlow("refined"),
+    "raft": RAFTFlow,
+}
 DESIGNS = ("unet", "recurrent")
 WEIGHTS = Path(__file__).parents[1] / "weights"
 CANDIDATES = 5  # motions to choose among: flow, none, camera, smoothed, backwards
@@ -45,7 +50,7 @@ class GuidedTrajectories(nn.Module):
     Args:
         num_frames: S, the frames of a clip.
         input_frames: 0 and one or more later ones, ascending.
-        flow: "dis" (needs no weights) or "raft".
+        flow: "dis refined", "dis" (the faster preset; neither needs weights) or "raft".
         flow_weights: of RAFT, as for `flowlib.flow.RAFTFlow`; loaded when they are first needed.
         design: "unet" says all frames at once; "recurrent" takes them one by one, and looks at each where the motion so
             far has led, as RAFT's updates do (Teed and Deng 2020).
@@ -71,7 +76,7 @@ class GuidedTrajectories(nn.Module):
         *,
         num_frames: int = 8,
         input_frames: Sequence[int] = (0, 3),
-        flow: str = "dis",
+        flow: str = "dis refined",
         flow_weights: str = "",
         design: str = "unet",
         widths: Sequence[int] = (48, 64, 96, 128),
@@ -122,7 +127,7 @@ class GuidedTrajectories(nn.Module):
     def flow(self) -> OpticalFlow:
         """The flow that guides; made when it is first asked for, and can be set."""
         if self._flow is None:
-            self._flow = DISFlow() if self.config["flow"] == "dis" else RAFTFlow(self.config["flow_weights"])
+            self._flow = FLOWS[self.config["flow"]](self.config["flow_weights"])
         return self._flow
 
     @flow.setter
@@ -360,7 +365,11 @@ def load_default(
     if not least[frames] <= num_frames <= 8:
         raise ValueError(f"num_frames: expected {least[frames]} to 8, got {num_frames}")
     if frames == 2:
-        changes: dict[str, Any] = {"flow": flow, "flow_weights": flow_weights}
+        if flow not in ("dis", "raft"):
+            raise ValueError(f"flow: expected dis or raft, got {flow!r}")
+        if flow == "dis" and flow_weights:
+            raise ValueError(f"flow_weights: expected none with flow dis, got {flow_weights!r}")
+        changes: dict[str, Any] = {} if flow == "dis" else {"flow": flow, "flow_weights": flow_weights}
         one = load_shipped(WEIGHTS / "guided_2f.safetensors", GuidedTrajectories, num_frames=num_frames, **changes)
         return one if futures == 1 else _with_futures(one, futures)
     if futures != 1:

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torchvision
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
@@ -50,6 +49,8 @@ def run_folder(name: str, runs: Path | None = None) -> Path:
 
 def versions() -> dict[str, str]:
     """What the numbers of a run depend on."""
+    import torchvision  # here: it takes over a second, and who only reads runs needs nothing of it
+
     return {
         "flowlib": flowlib.__version__,
         "torch": torch.__version__,
