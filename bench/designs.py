@@ -68,10 +68,11 @@ def clips(labels: Workspace) -> ConcatDataset:
 
 
 def make(design: str, args: Any) -> GuidedTrajectories:
-    """Untrained. It measures flow anew in every step: hardly a pair of pictures comes twice, cut out as they are."""
+    """Untrained, guided by the flow that the shipped predictor learned on; measured anew in every step, for hardly a
+    pair of pictures comes twice, cut out as they are."""
     torch.manual_seed(0)
     options: dict[str, Any] = {"num_frames": NUM_FRAMES, "input_frames": INPUT_FRAMES, "cells": args.cells}
-    return GuidedTrajectories(design=design, **options)
+    return GuidedTrajectories(design=design, flow="dis", **options)
 
 
 def train(

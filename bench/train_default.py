@@ -194,7 +194,7 @@ def main() -> None:
     augment = AugmentConfig(flip_x=0.5, reverse=0.5, scale=(1.0, 1.5))
     task = TrajectoryTask(loss="laplace_2d", visibility_weight=0.0, augment=augment)
     torch.manual_seed(0)
-    two = GuidedTrajectories(num_frames=NUM_FRAMES, input_frames=INPUT_FRAMES, design=args.design)
+    two = GuidedTrajectories(num_frames=NUM_FRAMES, input_frames=INPUT_FRAMES, design=args.design, flow="dis")
     two, cpu_two = train(f"guided_{args.design}", two, workspace, args.steps, task)
     two = changed(two, trust=TRUST)
     torch.manual_seed(0)
