@@ -33,7 +33,7 @@ from flowlib.dataset.consensus import Consensus
 from flowlib.evaluation.statistics import EvalConfig, estimate, per_group, ratio, resamples
 from flowlib.flow import CachedFlow, DISFlow, OpticalFlow, RAFTFlow
 from flowlib.geometry import bilinear_sample, pixel_grid
-from flowlib.models.baselines import ConstantVelocity, MeanMotion, Scaled, ZeroMotion, densify
+from flowlib.models.baselines import ConstantVelocity, MeanMotion, Scaled, ZeroMotion, densify, l1_gain
 from flowlib.models.guided import load_default
 from flowlib.models.protocols import TrajectoryPrediction
 from flowlib.tasks.trajectories import ScoringConfig, TrajectoryTask
@@ -128,25 +128,12 @@ class Advected:
 # Gains
 
 
-def l1_gain(moved: np.ndarray, true: np.ndarray, weight: np.ndarray, rounds: int = 30) -> float:
-    """The number that `moved` [N 2] times it is nearest to `true` with, in the mean of the distances: least squares,
-    weighted anew in each round by one over the distance; 1 where nothing is to be scaled."""
-    gain = 1.0
-    for _ in range(rounds):
-        near = weight / np.maximum(np.linalg.norm(gain * moved - true, axis=-1), 1e-3)
-        square = float((near * np.square(moved).sum(axis=-1)).sum())
-        if square <= 1e-9:
-            return 1.0
-        gain = float((near * (moved * true).sum(axis=-1)).sum()) / square
-    return gain
-
-
 class Damped:
     """Constant velocity times one gain for each frame and bin of confidence, fitted for the least mean distance.
 
     Args:
         flow: what velocity is measured by.
-        edges: pixels of forward-backward error between the bins; () for one bin.
+        edges: pixels of forward-backward error between the bins.
         gains: [bins S].
     """
 
@@ -181,8 +168,6 @@ class Damped:
 
     def bins(self, images: Tensor) -> Tensor:
         """[H W] Which bin a pixel is in, of the one clip given."""
-        if not self.edges:
-            return torch.zeros(images.shape[-2:], dtype=torch.long)
         first, second = images[0].movedim(1, -1).cpu().numpy()
         miss = missed(np.asarray(self.flow(first, second), np.float32), self.flow(second, first))
         return torch.from_numpy(np.digitize(miss, self.edges))
@@ -331,12 +316,12 @@ def methods_of(args: argparse.Namespace, labels: Workspace, clips: Labelled) -> 
     for name, flow in (("RAFT", raft), ("DIS", dis)):
         linear = ConstantVelocity(flow, input_frames=INPUT_FRAMES)
         methods[f"constant velocity ({name})"] = linear
-        methods[f"gains, least squares ({name})"] = Scaled.fit(linear, train)
-        for title, edges in (("gains, L1", ()), ("gains, L1, by confidence", EDGES)):
-            damped = Damped.fit(flow, edges, (ClipSample.of(train[index]) for index in range(len(train))))
-            methods[f"{title} ({name})"] = damped
-            gains = np.round(damped.gains[:, AHEAD[0] :].astype(float), 3).tolist()
-            print(f"{title} ({name}), {len(train)} clips: {gains}", flush=True)
+        scaled = Scaled.fit(linear, train)
+        damped = Damped.fit(flow, EDGES, (ClipSample.of(train[index]) for index in range(len(train))))
+        for title, made, gains in (("gains", scaled, [scaled.gains]), ("gains by confidence", damped, damped.gains)):
+            methods[f"{title} ({name})"] = made
+            shown = np.round(np.array(gains, float)[:, AHEAD[0] :], 3).tolist()
+            print(f"{title} ({name}), {len(train)} clips: {shown}", flush=True)
         for change in (blurred, median, locally_affine):
             changed = ConstantVelocity(Changed(flow, change), input_frames=INPUT_FRAMES)
             methods[f"flow {change.__name__.replace('_', ' ')} ({name})"] = changed

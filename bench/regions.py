@@ -145,7 +145,7 @@ def rendered(args: Any, workspace: Workspace) -> list[dict[str, Any]]:
 
 def real(args: Any, workspace: Workspace) -> list[dict[str, Any]]:
     labels, rows = Workspace(args.labels), []
-    flow = CachedFlow(DISFlow(), workspace.root / "flows")
+    flow = CachedFlow(DISFlow("refined"), workspace.root / "flows")
     shipped: Any = load_default()
     constant = ConstantVelocity(flow, num_frames=8, input_frames=(0, 3))
     shipped.flow = flow

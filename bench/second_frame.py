@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=100)
     args = parser.parse_args()
     labels, workspace = Workspace(args.labels), Workspace(args.workspace)
-    flow = CachedFlow(DISFlow(), workspace.root / "flows")
+    flow = CachedFlow(DISFlow("refined"), workspace.root / "flows")
     task = TrajectoryTask(loss="laplace_2d", visibility_weight=0.0, augment=AugmentConfig(flip_x=0.5, reverse=0.5))
     settings: dict[str, Any] = SETTINGS | {"batch_size": 4, "num_workers": 0, "warmup_steps": 15, "ema_decay": 0.98}
     base = TrainConfig(name="second", steps=args.steps, **settings)

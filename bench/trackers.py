@@ -1,14 +1,18 @@
-"""Time PIPs or AllTracker on one clip of eight frames of 360 × 640, ours against the authors' code.
+"""Time PIPs or AllTracker on one clip of eight frames of 360 × 640, ours against the authors' code; or all trackers.
 
     python bench/trackers.py alltracker --reference ../alltracker   # a clone of github.com/aharley/alltracker
     python bench/trackers.py pips --reference ../pips               # a clone of github.com/aharley/pips
     python bench/trackers.py pips --points 256 --repeats 1          # no clone: PIPs by its published operations
     python bench/trackers.py alltracker --memory                    # peak memory of one call in a new process
+    python bench/trackers.py all --data ../shared/data --threads 1  # every tracker beside the others, with errors
 
 Everything runs in one process, interleaved, with the same random weights; ratios are medians over the rounds. Wall
 and CPU seconds both, because cores may be shared: on a busy machine compare CPU seconds. Feature networks are included.
 PIPs follows `--points` points, AllTracker every pixel. Beside it the machine's best matrix product, and the largest
 convolution of AllTracker. A later call's memory is in part what an earlier one left: only `--memory` tells it.
+`all` runs each tracker in a process of its own, on the same clip and points, and measures its error on Sintel's pair,
+BADJA (`--animals`, at `--size`) and rendered clips in TAP-Vid's form, if its weights are real: those of PIPs and
+AllTracker are generated unless `--weights pips=FILE alltracker=FILE` names the published ones, and follow nothing.
 Prints a table, last line JSON. The clones need einops.
 """
 
@@ -19,8 +23,10 @@ import functools
 import json
 import os
 import platform
+import re
 import resource
 import statistics
+import subprocess
 import sys
 import threading
 import time
@@ -28,9 +34,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from ground_truth import badja, flow
 
+from flowlib.clips import Clip, ClipSample
 from flowlib.geometry import cell_grid
+from flowlib.synthetic import random_scene
+from flowlib.trackers import make_tracker
 from flowlib.trackers.alltracker import AllTracker, AllTrackerTracker
+from flowlib.trackers.benchmark import COLUMNS, evaluate_tracker
 from flowlib.trackers.pips import PIPs, PIPsTracker
 from flowlib.trackers.products import Conv, choose_path
 
@@ -40,6 +51,8 @@ FLOP_TOKEN, FLOP_FRAME = 51.9e6, 60.4e9
 # Of AllTracker, this clip, 4 iterations, direct convolutions: its 8 frames encoded and upsampled once.
 FLOP_DENSE = {"alltracker": 2054e9, "alltracker-full": 2628e9}
 VARIANTS = {"alltracker": "tiny", "alltracker-full": "full"}
+ALL = ("lucas_kanade", "raft", "pips", *VARIANTS)
+ERRORS = {"sintel": ("epe",), "badja": ("pck_t", "mean_error"), "rendered": ("average_jaccard", "occlusion_accuracy")}
 
 
 def make_clip(points: int) -> tuple[np.ndarray, np.ndarray]:
@@ -236,9 +249,74 @@ def only_memory(args) -> dict:
     return {"ours": {"wall_s": round(wall, 1), "cpu_s": round(cpu, 1), "peak_gb": round(memory.gigabytes, 3)}}
 
 
+def rendered(count: int = 3, length: int = 16, size: tuple[int, int] = (256, 256)):
+    """Clips in TAP-Vid's form: things that move over one another, points asked for in frame 0, hidden ones known."""
+    for seed in range(count):
+        scene = random_scene(length, size, seed, motion="wander", camera="wander", num_sprites=8)
+        truth = scene.tracks(np.insert(cell_grid(size, 16), 0, 0, axis=1).astype(np.float32))
+        frames = scene.clip()
+        yield ClipSample(Clip.named(f"rendered_{seed}", frames), frames, truth.points(truth.visibility[0]))
+
+
+def measure_one(args) -> dict:
+    """CPU seconds a frame, peak memory and errors of the tracker `--name`, in this process."""
+    weights = dict(entry.split("=", 1) for entry in args.weights)
+    weights.setdefault("raft", str(args.data / "weights/raft_large_things_torchvision.pth"))
+    real = args.name == "lucas_kanade" or args.name in weights
+    if real:
+        tracker = make_tracker(args.name, weights=weights.get(args.name, ""), device="cpu")
+    else:
+        args.tracker = args.name
+        net = random_net(args)
+        tracker = PIPsTracker(net, device="cpu") if args.name == "pips" else AllTrackerTracker(net, device="cpu")
+    frames, queries = make_clip(args.points)
+    with PeakMemory() as memory:
+        _, wall, cpu = timed(lambda: tracker(frames, queries))
+    peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    row = {"cpu_s_a_frame": round(cpu / FRAMES, 3), "wall_s": round(wall, 1), "above_gb": round(memory.gigabytes, 2)}
+    row |= {"process_gb": round(int(peak[1]) / 1e6, 2) if peak else 0.0}
+    parts = {
+        "sintel": lambda: [clip for clip in flow(args.data) if "alley" in clip.name],
+        "badja": lambda: [clip for clip in badja(args.data, tuple(args.size)) if clip.name in args.animals],
+        "rendered": rendered,
+    }
+    for part in args.parts if real else ():
+        row[part] = {name: round(value, 4) for name, value in evaluate_tracker(tracker, parts[part]()).mean().items()}
+        print(f"{args.name}, {part}: {row[part]}", flush=True)
+    return row
+
+
+def overview(args) -> dict:
+    """Every tracker's row, each measured in a process of its own."""
+    given = [item for item in sys.argv[2:] if item != "all"]
+    rows = {}
+    for name in ALL:
+        said = subprocess.run(
+            [sys.executable, __file__, "one", "--name", name, *given], stdout=subprocess.PIPE, text=True, check=True
+        )
+        rows[name] = json.loads(said.stdout.splitlines()[-1])["row"]
+        print(f"{name}: {rows[name]}", flush=True)
+    columns = [(part, column) for part in args.parts for column in ERRORS[part]]
+    print("| tracker | CPU s a frame | GB above the clip | " + " | ".join(f"{p}, {COLUMNS[c][0]}" for p, c in columns))
+    for name, row in rows.items():
+        values = [f"{row[p][c] * COLUMNS[c][1]:.{COLUMNS[c][2]}f}" if p in row else "–" for p, c in columns]
+        print("| " + " | ".join([name, f"{row['cpu_s_a_frame']}", f"{row['above_gb']}", *values]) + " |")
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("tracker", choices=["pips", *VARIANTS])
+    parser.add_argument("tracker", choices=["pips", *VARIANTS, "all", "one"], help="one: by --name, as `all` calls it")
+    parser.add_argument("--name", choices=ALL, help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--data", type=Path, default=Path("../shared/data"), help="for all: ground truth, RAFT's weights"
+    )
+    parser.add_argument("--weights", nargs="*", default=[], metavar="TRACKER=FILE", help="for all: the published ones")
+    parser.add_argument(
+        "--parts", nargs="*", default=list(ERRORS), choices=list(ERRORS), help="for all: errors on what"
+    )
+    parser.add_argument("--animals", nargs="+", default=["bear", "camel", "cows"], help="for all: of BADJA")
+    parser.add_argument("--size", type=int, nargs=2, default=[192, 320], help="for all: height and width for BADJA")
     parser.add_argument("--reference", type=Path, help="folder of a clone of the authors' code")
     parser.add_argument("--points", type=int, default=1024)
     parser.add_argument("--iters", type=int, help="6 for PIPs and 4 for AllTracker by default")
@@ -253,7 +331,11 @@ def main() -> None:
     args = parser.parse_args()
     args.iters = args.iters or (6 if args.tracker == "pips" else 4)
     torch.set_num_threads(args.threads)
-    results = only_memory(args) if args.memory else compare(args)
+    if args.tracker == "one":
+        print(json.dumps({"row": measure_one(args)}))
+        return
+    measure = overview if args.tracker == "all" else only_memory if args.memory else compare
+    results = measure(args)
     results["peak"] = {dtype: measured_peak(dtype) for dtype in ("float32", "bfloat16")}
     machine = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
     results["machine"] = f"{machine}, {args.threads} threads, torch {torch.__version__}, load {os.getloadavg()[0]:.1f}"

@@ -161,7 +161,7 @@ def make_label() -> type:
     """make a dataset of labelled clips from videos; run again, it goes on where it was"""
     import tyro
 
-    from flowlib.labelling import LabelConfig, label, make_plan
+    from flowlib.labelling import LabelConfig, estimate, label, make_plan
     from flowlib.labelling.plan import check_chunk
     from flowlib.progress import Progress
     from flowlib.sources import find_source
@@ -179,6 +179,7 @@ def make_label() -> type:
         verify: bool = False  # read what is labelled already to the last byte, and do again what is damaged
         strict: bool = False  # fail at the end if a video had to be skipped
         calibration: int = 0  # videos kept apart for regions: 90 % needs 9, better 20; before anything is trained
+        estimate: bool = False  # only say how long it will take and how large it gets, by a few clips
 
         def __post_init__(self) -> None:
             super().__post_init__()
@@ -189,7 +190,10 @@ def make_label() -> type:
             plan = make_plan(found, self.config, cache=self.workspace.scans, progress=True)
             plan = plan.into(self.workspace.dataset(self.dataset))
             print(plan)
-            own = ("root", "source", "config", "calibration")
+            if self.estimate:
+                print(estimate(plan, device=self.device, chunk=self.chunk, num_chunks=self.num_chunks))
+                return
+            own = ("root", "source", "config", "calibration", "estimate")
             options = {name: value for name, value in vars(self).items() if name not in own}
             print(label(plan, self.workspace, **options))
             kept = reserve_calibration(self.workspace.dataset(self.dataset), self.calibration)
@@ -442,7 +446,7 @@ def make_track() -> type:
         num_frames: int = 0  # from the video's first on; 0: all
         longest: int = 0  # pixels of the longer side while tracking; 0: as it is
         reanchor: int = 0  # pips, alltracker: ask anew for a point that isn't seen for so many last frames; 0: never
-        confidence: bool = False  # say of each place how sure it is; takes longer, and all frames at once
+        confidence: bool = False  # say of each place how sure it is; takes several times as long
         formats: tuple[Literal["npz", "csv", "parquet"], ...] = ("csv",)  # what to write the tracks as
         convention: Conventions = "flowlib"  # whose arrays, and where (0, 0) is in what is written
         overlay: bool = True  # write the video with the points on it, too

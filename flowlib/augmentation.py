@@ -10,18 +10,32 @@ The trap this module is built around: an image shifted by (x, y) whose labels mo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor
 
 from flowlib.clips import ClipSample
-from flowlib.geometry import Size, check_size, inside, rescale_points
+from flowlib.geometry import (
+    Size,
+    bilinear_sample,
+    check_size,
+    from_corner,
+    inside,
+    pixel_grid,
+    rescale_points,
+    to_corner,
+)
 
 GREY = (0.299, 0.587, 0.114)  # of Rec. 601
+# How a moving crop leaves constant velocity.
+BEND = 0.1  # of its way, halfway through the clip
+SHAKE = 0.5  # pixels
+ZOOM = 0.3  # logarithm of the enlargement, from the first frame to the last
 
 Sample = ClipSample | Mapping[str, Any]
 
@@ -37,9 +51,10 @@ class AugmentConfig:
     shift: float = 0.0  # how far the crop may leave the frame, as a part of its side
     crop: tuple[int, int] | None = None  # (H, W) of what is cut out; None: the clip's own size
     colour: float = 0.0  # how far brightness, contrast and saturation may leave 1
+    pan: float = 0.0  # probability that the crop moves over the clip as a steady camera does, see `draw_pan`
 
     def __post_init__(self) -> None:
-        for name in ("flip_x", "flip_y", "reverse", "shift", "colour"):
+        for name in ("flip_x", "flip_y", "reverse", "shift", "colour", "pan"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}: expected a number from 0 to 1, got {getattr(self, name)!r}")
         low, high = self.scale
@@ -57,7 +72,9 @@ class AugmentConfig:
         return None if self == AugmentConfig(flip_x=0.0) else self
 
 
-def augment(sample: Sample, config: AugmentConfig, generator: torch.Generator) -> ClipSample:
+def augment(
+    sample: Sample, config: AugmentConfig, generator: torch.Generator, frames: Sequence[int] | None = None
+) -> ClipSample:
     """Draw a changed version of a clip.
 
     Points whose query leaves the frame (or is hidden in the new first frame) make room for copies of others, so the
@@ -68,6 +85,8 @@ def augment(sample: Sample, config: AugmentConfig, generator: torch.Generator) -
         sample: see the module's header.
         config: the ranges.
         generator: what to draw from; the same state gives the same result.
+        frames: the pictures that are wanted, as frames of the changed clip; the others are left out. None: all there
+            are. `colour` takes the mean grey of those that are left.
 
     Returns:
         A new sample; the one given is left alone.
@@ -76,17 +95,22 @@ def augment(sample: Sample, config: AugmentConfig, generator: torch.Generator) -
     changed = sample = ClipSample.of(sample)
     if draw.chance(config.reverse):
         changed = reverse(changed)
+    if frames is not None:
+        sample, changed = (_pictured(one, frames) for one in (sample, changed))
     if draw.chance(config.flip_x):
         changed = flip(changed, "x")
     if draw.chance(config.flip_y):
         changed = flip(changed, "y")
     height, width = changed.size
-    factor = draw.between(*config.scale)
-    scaled = (max(1, round(height * factor)), max(1, round(width * factor)))
-    changed = resize(changed, scaled)
     target = config.crop or (height, width)
-    left, top = (draw.offset(scaled[axis], target[axis], config.shift) for axis in (1, 0))
-    changed = crop(changed, left, top, target)
+    if config.pan and draw.chance(config.pan):  # without it no draw is taken: what was drawn before stays the same
+        changed = follow(changed, draw_pan(changed, target, config.scale, draw.generator), target)
+    else:
+        factor = draw.between(*config.scale)
+        scaled = (max(1, round(height * factor)), max(1, round(width * factor)))
+        changed = resize(changed, scaled)
+        left, top = (draw.offset(scaled[axis], target[axis], config.shift) for axis in (1, 0))
+        changed = crop(changed, left, top, target)
     if not usable(changed).any():
         changed = crop(sample, (width - target[1]) // 2, (height - target[0]) // 2, target)
     factors = [1 + config.colour * draw.between(-1, 1) for _ in range(3)]
@@ -187,6 +211,71 @@ def crop(sample: Sample, left: int, top: int, size: Size) -> ClipSample:
     return _changed(moved, visibility=sample["visibility"] & on_picture)
 
 
+def draw_pan(
+    sample: Sample, target: Size, scale: tuple[float, float], generator: torch.Generator
+) -> Float[Tensor, "S 4"]:
+    """A window for each frame of a clip, as `follow` takes them, that goes where a steady camera would look.
+
+    Its middle goes straight from one place to another, both drawn from where the window fits into the picture, or part
+    of that way; slowing down or speeding up bends its course by up to `BEND` of the way, and it shakes by up to `SHAKE`
+    pixels of the result (root mean square). Over the clip the enlargement grows or falls by up to `ZOOM` around one
+    drawn from `scale`, but the window stays inside the picture: with an enlargement of 1 nothing can move.
+    """
+    sample, draw = ClipSample.of(sample), _Draw(generator)
+    S, size = sample.clip.num_frames, torch.tensor([sample.size[1], sample.size[0]], dtype=torch.float32)
+    wanted = torch.tensor([target[1], target[0]], dtype=torch.float32)
+    time = torch.linspace(0, 1, S)
+    zoom = draw.between(*scale) * torch.exp(ZOOM * draw.between(-1, 1) * (time - 0.5))
+    zoom = zoom.clamp(min=float((wanted / size).max()))
+    side = wanted / zoom[:, None]
+    room = size - side  # S 2
+    start, end = (torch.rand(2, generator=draw.generator) for _ in range(2))
+    end = start + draw.between(0, 1) * (end - start)
+    way = time + BEND * draw.between(-1, 1) * 4 * time * (1 - time)
+    shake = SHAKE * draw.between(0, 1) * torch.randn(S, 2, generator=draw.generator) / zoom[:, None]
+    corner = (room * (start + way[:, None] * (end - start)) + shake).clamp(min=0)
+    return torch.cat([torch.minimum(corner, room), side], dim=1)
+
+
+def follow(sample: Sample, windows: Float[Tensor, "S 4"], size: Size) -> ClipSample:
+    """Cut out of each frame a window of its own, and bring it to `size` (H, W): as if the camera had moved.
+
+    Args:
+        sample: see the module's header.
+        windows: left, top, width and height in pixels for each frame of the clip, inside the picture; the first pixel's
+            outer corner is (0, 0), so a window of whole pixels is the box that `crop` cuts out.
+        size: of the result.
+
+    Points outside a frame's window are invisible there.
+
+    >>> import numpy as np
+    >>> from flowlib.clips import Clip
+    >>> from flowlib.tracks import Tracks
+    >>> frames = np.zeros((2, 8, 16, 3), np.uint8)
+    >>> truth = Tracks.still(np.array([[0, 3.0, 2.0]]), num_frames=2)
+    >>> windows = torch.tensor([[0.0, 0, 8, 4], [2.5, 1, 8, 4]])
+    >>> moved = follow(ClipSample(Clip.named("a clip", frames), frames, truth), windows, (4, 8))
+    >>> moved["tracks"][:, 0].tolist()  # the window goes to the right and down, so what rests goes left and up
+    [[3.0, 2.0], [0.5, 1.0]]
+    """
+    check_size(size)
+    sample = ClipSample.of(sample)
+    corner, side = windows.float().split(2, dim=-1)
+    zoom = torch.tensor([size[1], size[0]], dtype=torch.float32) / side  # S 2
+
+    kept = list(sample.clip.kept)
+    grid = to_corner(torch.from_numpy(pixel_grid(size))).reshape(1, -1, 2)
+    at = from_corner(grid / zoom[kept, None] + corner[kept, None])
+    images = bilinear_sample(sample["frames"].movedim(-1, 1).float(), at).movedim(1, -1)
+    frames = images.round().clamp(0, 255).to(torch.uint8).reshape(len(kept), *size, 3)
+    tracks = from_corner((to_corner(sample["tracks"]) - corner[:, None]) * zoom[:, None])
+    asked = sample["queries"][:, 0].long()
+    start = from_corner((to_corner(sample["queries"][:, 1:]) - corner[asked]) * zoom[asked])
+    queries = torch.cat([sample["queries"][:, :1], start], dim=1)
+    on_picture = inside(tracks, size) & inside(sample["tracks"], sample.size)
+    return _changed(sample, frames=frames, tracks=tracks, queries=queries, visibility=sample["visibility"] & on_picture)
+
+
 def shift(sample: Sample, dx: int, dy: int) -> ClipSample:
     """Move a clip's content by (dx, dy) whole pixels within its frame; black comes in."""
     sample = ClipSample.of(sample)
@@ -219,6 +308,11 @@ def refill(sample: Sample, generator: torch.Generator) -> ClipSample:
     index = torch.arange(len(good))
     index[~good] = kept[torch.randint(len(kept), (int((~good).sum()),), generator=generator)]
     return replace(sample, truth=sample.truth.points(index.numpy()))
+
+
+def _pictured(sample: ClipSample, frames: Sequence[int]) -> ClipSample:
+    """The sample with the pictures of some frames alone."""
+    return replace(sample, clip=replace(sample.clip, kept=tuple(frames)), frames=sample.pictures(frames))
 
 
 def _moved(sample: ClipSample, frames: Tensor, move: Callable[[Tensor], Tensor]) -> ClipSample:

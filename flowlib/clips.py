@@ -305,6 +305,23 @@ class ClipSample(Mapping[str, Any]):
         return (*KEYS, *confidence) + (() if self.action is None else ("action",))
 
 
+@dataclass(frozen=True, eq=False)
+class UnreadSample:
+    """A labelled clip too long to have all its pictures in memory, for whoever takes them one by one.
+
+    Attributes:
+        clip: as that of `ClipSample`.
+        frames: uint8 [H W 3] each, the pictures of the frames `clip.kept`; may be gone through again.
+        truth: the tracks.
+        size: (height, width) of the pictures.
+    """
+
+    clip: Clip
+    frames: Iterable[np.ndarray]
+    truth: Tracks
+    size: Size
+
+
 class HoldsClips:
     """What a dataset knows of its videos by its `clips`."""
 

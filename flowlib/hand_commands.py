@@ -55,7 +55,7 @@ def make_hands_train() -> type:
 
     quick = TrainConfig(
         "hand_pose", steps=2000, batch_size=64, optimizer="adam", weight_decay=0.0, learning_rate=1e-3,
-        validate_every=200, save_every=200,
+        validate_every=200, save_every=200, threads=1,
     )  # fmt: skip
 
     @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def make_hands_evaluate() -> type:
 
     @dataclass(frozen=True)
     class EvaluateHands(WithPoseNet):
-        config: Annotated[EvalConfig, tyro.conf.arg(name="")] = EvalConfig()
+        config: Annotated[EvalConfig, tyro.conf.arg(name="")] = EvalConfig(threads=1)
         report: str = "hand_pose"  # name of the report's folder
         intervals: Literal["sequence", "subject"] = "sequence"  # what means and intervals are over
         allow_leak: bool = False  # evaluate on hands the checkpoint was trained on, and say so in the report
@@ -168,7 +168,7 @@ def make_hands_action() -> type:
     import tyro
 
     from flowlib.action_views import accuracy_table, action_methods, open_actions
-    from flowlib.evaluation import evaluate
+    from flowlib.evaluation import EvalConfig, evaluate
     from flowlib.models.actions import ActionLSTM
     from flowlib.tasks.action import ActionTask
     from flowlib.training import TrainConfig, fit, load_checkpoint
@@ -177,6 +177,7 @@ def make_hands_action() -> type:
     quick = TrainConfig(
         "action", steps=2000, batch_size=20, optimizer="amsgrad", weight_decay=0.0, learning_rate=3e-3, clip="none",
         schedule="constant", validate_every=100, save_every=100, num_workers=0,
+        threads=1,
     )  # fmt: skip
 
     @dataclass(frozen=True)
@@ -216,7 +217,8 @@ def make_hands_action() -> type:
             print(f"{result.step} of {self.config.steps} steps; {told}")
             best, about = load_checkpoint(result.best)
             methods = action_methods(best, task, train)
-            report = evaluate(methods, task, test, folder=folder, about={"model": about})
+            scoring = EvalConfig(threads=self.config.threads)
+            report = evaluate(methods, task, test, folder=folder, config=scoring, about={"model": about})
             print(*report.summary(), report.table(), accuracy_table(report), sep="\n")
             print(f"Checkpoint: {result.best}\nReport: {report.save(folder)}")
 

@@ -103,12 +103,14 @@ class LoopConfig:
     validations: int = 6  # of each training
     seed: int = 0
     device: str = "auto"  # auto or cpu
+    threads: int = 1  # of the CPU; 0: as many as PyTorch takes
 
     def training(self, part: str, steps: int, batch_size: int, **options: Any) -> TrainConfig:
         """The config of one of the trainings."""
         every = max(1, steps // self.validations)
         fixed: dict[str, Any] = {"weight_decay": 0.0, "num_workers": 0, "validate_every": every, "save_every": every}
-        fixed |= {"optimizer": "adam", "learning_rate": self.learning_rate, "seed": self.seed, "device": self.device}
+        fixed |= {"optimizer": "adam", "learning_rate": self.learning_rate, "seed": self.seed}
+        fixed |= {"device": self.device, "threads": self.threads}
         return TrainConfig(f"{self.name}_{part}", steps, batch_size, **fixed | options)
 
     def pose_task(self, weight: float = 0.1) -> PoseTask:

@@ -243,7 +243,7 @@ def try_second_frame(
         why = "there are no videos to validate on" if "val" not in splits else short
         print(f"No short trainings: {why if steps else 'second_frame_steps is 0'}.")
         return None
-    flow = CachedFlow(DISFlow(), folder / "flows")
+    flow = CachedFlow(DISFlow("refined"), folder / "flows")
     short = replace(base, name=f"{base.name}_second_frame", steps=steps)
     found = second_frame_sweep(splits["train"], splits["val"], short, runs=runs, folder=folder, flow=flow, **more)
     print(found.runs, found, sep="\n\n")

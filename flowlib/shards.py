@@ -45,7 +45,7 @@ import h5py
 import numpy as np
 
 from flowlib import __version__
-from flowlib.clips import Clip, ClipSample
+from flowlib.clips import Clip, ClipSample, UnreadSample
 from flowlib.geometry import Size, pixel_grid
 from flowlib.hdf5 import (
     CHECKED,
@@ -74,7 +74,7 @@ class ShardError(ValueError):
 
 def write_shard(
     path: str | Path,
-    samples: Iterable[ClipSample],
+    samples: Iterable[ClipSample | UnreadSample],
     *,
     tracker: dict,
     config: dict,
@@ -263,6 +263,13 @@ class Shard:
         """One of its clips, whole."""
         return ClipSample(clip, self.frames(clip), self.tracks(clip))
 
+    def check(self, clip: Clip) -> None:
+        """Read one of its clips to the last byte, a picture at a time."""
+        self.tracks(clip)
+        with self._reading(clip):
+            if len(sizes := {decode_image(self.picture(clip, i)).shape for i in clip.kept}) != 1:
+                raise ValueError(f"expected pictures of one size, got {sizes}")
+
     @contextmanager
     def _reading(self, clip: Clip) -> Iterator[None]:
         """Make what HDF5 and the picture's decoder say of damaged bytes one sentence that names the file."""
@@ -295,7 +302,7 @@ def check_shard(path: str | Path) -> list[Clip]:
         if not intact:
             raise ShardError(f"{path}: the content differs from the hash that was stored with it")
         for clip in shard.clips:
-            shard.read(clip)
+            shard.check(clip)
         return shard.clips
 
 
@@ -350,11 +357,11 @@ def verify_shards(
     return bad
 
 
-def _write_clip(file: h5py.File, sample: ClipSample, encoding: str) -> Clip:
+def _write_clip(file: h5py.File, sample: ClipSample | UnreadSample, encoding: str) -> Clip:
     clip, tracks = replace(sample.clip, num_points=sample.truth.num_points), sample.truth
     if clip.name or not clip.fingerprint:
         raise ValueError(f"{clip.key}: expected a clip of a video with a fingerprint, got one known by name alone")
-    for index, frame in zip(clip.kept, sample.frames):
+    for index, frame in zip(clip.kept, sample.frames, strict=True):
         if _frame_name(clip, index) not in file:
             picture = np.frombuffer(_encode_frame(frame, encoding), np.uint8)
             _add(file, _frame_name(clip, index), picture, CHECKED)
@@ -443,13 +450,15 @@ def _levels(confidence: np.ndarray) -> np.ndarray:
 
 
 def _encode_tracks(tracks: Tracks, size: Size) -> dict[str, np.ndarray]:
-    displacement = np.round(tracks.displacement.astype(np.float64) * UNIT)
-    steps = np.diff(displacement, axis=0, prepend=0)
+    steps, before = np.empty(tracks.tracks.shape, np.int32), 0
+    for moved, there in zip(steps, tracks.tracks):  # one frame as float64 at a time
+        displacement = np.round((there - tracks.queries[:, 1:]).astype(np.float64) * UNIT)
+        moved[:], before = displacement - before, displacement
     limits = np.iinfo(np.int16)
     fits = steps.size == 0 or (steps.min() >= limits.min and steps.max() <= limits.max)
     arrays = {
         "queries": tracks.queries.astype(np.float32),
-        "steps": steps.astype(np.int16 if fits else np.int32),
+        "steps": steps.astype(np.int16) if fits else steps,
         "visibility": np.packbits(tracks.visibility, axis=1),
     }
     if tracks.confidence is not None:

@@ -102,6 +102,7 @@ seed: int = 0  # decides the synthetic hand, the first weights, the order of cro
 intervals: str = "sequence"  # what means and intervals are over: sequence, or subject where there are five or more
 session_minutes: float = 0.0  # stop after so long, to go on another time; 0: no limit
 device: str = "auto"  # auto or cpu
+threads: int = 1  # of the CPU: networks as small as these are slower on more of them; 0: all
 
 # %%
 from flowlib.notebook import check_parameters
@@ -118,7 +119,7 @@ check_parameters(globals())
 import torch
 from IPython.display import Markdown
 
-from flowlib.evaluation import evaluate
+from flowlib.evaluation import EvalConfig, evaluate
 from flowlib.hand_views import (
     centre_cost,
     hand_sheet,
@@ -193,7 +194,7 @@ task = PoseTask(
 config = TrainConfig(
     name=run, steps=steps, batch_size=batch_size, optimizer="adam", weight_decay=0.0, learning_rate=learning_rate,
     schedule=schedule, validate_every=validate_every, save_every=validate_every, session_minutes=session_minutes,
-    seed=seed, device=device,
+    seed=seed, device=device, threads=threads,
 )  # fmt: skip
 result = fit(model, task, train, validation, config, folder=run_folder(run, workspace.runs))
 print(result)
@@ -210,7 +211,9 @@ curves(result.folder, "mpjpe", "mean joint error, mm");
 # %%
 best, about = load_checkpoint(result.best, device=device)
 methods = pose_methods(best, train)
-evaluation = evaluate(methods, task, test, folder=workspace.report(report), about={"model": about})
+evaluation = evaluate(
+    methods, task, test, folder=workspace.report(report), config=EvalConfig(threads=threads), about={"model": about}
+)
 page = evaluation.save(workspace.report(report))
 Markdown("\n\n".join(evaluation.summary()))
 

@@ -103,6 +103,7 @@ seed: int = 0  # decides the first weights, the order of sequences and what else
 intervals: str = "sequence"  # what means and intervals are over: sequence, or subject where there are five or more
 session_minutes: float = 0.0  # stop after so long, to go on another time; 0: no limit
 device: str = "auto"  # auto or cpu
+threads: int = 1  # of the CPU: networks as small as these are slower on more of them; 0: all
 
 # %%
 from flowlib.notebook import check_parameters
@@ -129,7 +130,7 @@ from flowlib.action_views import (
     training_drift,
     try_attention,
 )  # fmt: skip
-from flowlib.evaluation import evaluate
+from flowlib.evaluation import EvalConfig, evaluate
 from flowlib.notebook_views import curves
 from flowlib.tasks.action import ActionTask, confusion_figure, observed_figure
 from flowlib.training import TrainConfig, fit
@@ -162,7 +163,7 @@ task = ActionTask(
 config = TrainConfig(
     name=run, steps=steps, batch_size=batch_size, optimizer="amsgrad", weight_decay=0.0, clip="none",
     learning_rate=learning_rate, schedule=schedule, validate_every=validate_every, save_every=validate_every,
-    session_minutes=session_minutes, seed=seed, device=device, num_workers=0,
+    session_minutes=session_minutes, seed=seed, device=device, threads=threads, num_workers=0,
 )  # fmt: skip
 result = fit(model, task, train, validation, config, folder=run_folder(run, workspace.runs))
 print(f"{result.step} of {steps} steps; {(result.finished and 'done') or 'run it again to go on'}")
@@ -178,7 +179,9 @@ curves(result.folder, "top1", "share right", log=False);
 # %%
 best, about = load_checkpoint(result.best, device=device)
 methods = action_methods(best, task, train)
-evaluation = evaluate(methods, task, test, folder=workspace.report(report), about={"model": about})
+evaluation = evaluate(
+    methods, task, test, folder=workspace.report(report), config=EvalConfig(threads=threads), about={"model": about}
+)
 page = evaluation.save(workspace.report(report))
 Markdown("\n\n".join(evaluation.summary()))
 

@@ -85,27 +85,28 @@ components: int = 30  # of the pose prior
 augment: str = "rot 30,scale 0.1,trans"  # changes of training crops, one for each, drawn anew each time; "" for none
 film: str = "linear"  # where the second net is told the action, by comma: input, residual, linear, output
 condition_dropout: float = 0.25  # share of its training crops that are told 1/K
-steps: int = 900  # optimiser steps of a plain pose net
-told_steps: int = 1200  # of the second one
+steps: int = 1200  # optimiser steps of a plain pose net
+told_steps: int = 1500  # of the second one
 folds: int = 3  # of the people to learn from: action nets learn from poses of people that the pose net hasn't seen
-fold_steps: int = 400  # of the pose net of each fold
+fold_steps: int = 500  # of the pose net of each fold
 batch_size: int = 64  # crops a step
 learning_rate: float = 0.001  # of pose nets
 attention: str = "logits_relu"  # over time, of the action net that is also tried; none for no such
-action_steps: int = 600  # of an action net
+action_steps: int = 1200  # of an action net
 loops: str = "chain,feedback,two_pass"  # which, by comma
 norm: str = "frozen"  # norms and dropout of loops in training: frozen, norms frozen, no dropout or train
 smoothing: float = 0.0  # share of the frame before in the loops' poses
 eta: float = -1.0  # share of the second pass in the poses; -1: the best on validation
 zeta: float = -1.0  # its share in the action; -1: the best on validation
 alpha: float = 0.002  # share of the action in the loops' loss
-tune_steps: int = 144  # of each loop, end to end
+tune_steps: int = 216  # of each loop, end to end
 tune_rate: float = 0.0002  # their learning rate
 oracle: bool = True  # compare with loops that are told the true action, and its partner
 lists: str = ""  # small runs of settings, by comma: conditioning, norm, trained, alpha, rate; "" for none
 list_steps: int = 100  # of each of these
 seed: int = 0  # decides first weights, the order of crops and what else is drawn at random
 device: str = "auto"  # auto or cpu
+threads: int = 1  # of the CPU: networks as small as these are slower on more of them; 0: all
 
 # %%
 from flowlib.notebook import check_parameters
@@ -115,7 +116,7 @@ check_parameters(globals())
 # %%
 from IPython.display import Markdown
 
-from flowlib.evaluation import evaluate
+from flowlib.evaluation import EvalConfig, evaluate
 from flowlib.hand_loops import (
     LoopConfig,
     LoopHands,
@@ -158,7 +159,7 @@ config = LoopConfig(
     condition_dropout=condition_dropout, steps=steps, told_steps=told_steps, folds=folds, fold_steps=fold_steps,
     batch_size=batch_size, learning_rate=learning_rate, attention=attention, action_steps=action_steps,
     tune_steps=tune_steps, tune_rate=tune_rate, alpha=alpha, smoothing=smoothing, norm=norm,
-    augment=parse_augment(augment), seed=seed, device=device,
+    augment=parse_augment(augment), seed=seed, device=device, threads=threads,
 )  # fmt: skip
 nets = train_nets(hands, config, workspace.runs, pose_run=pose_run, action_run=action_run)
 print(nets)
@@ -193,7 +194,8 @@ trained = fine_tune(untrained, hands, config, workspace.runs)
 
 # %%
 methods = compared(trained, untrained, nets, oracle=oracle)
-evaluation = evaluate(methods, config.joint_task, hands.test, folder=workspace.report(report))
+scoring = EvalConfig(threads=threads)
+evaluation = evaluate(methods, config.joint_task, hands.test, folder=workspace.report(report), config=scoring)
 page = evaluation.save(workspace.report(report))
 Markdown("\n\n".join(evaluation.summary()[:1]))
 

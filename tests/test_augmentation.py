@@ -9,8 +9,22 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flowlib.augmentation import AugmentConfig, augment, colour, crop, flip, refill, resize, reverse, shift, usable
+from flowlib.augmentation import (
+    AugmentConfig,
+    augment,
+    colour,
+    crop,
+    draw_pan,
+    flip,
+    follow,
+    refill,
+    resize,
+    reverse,
+    shift,
+    usable,
+)
 from flowlib.clips import ClipSample
+from flowlib.flow import DISFlow
 from flowlib.geometry import bilinear_sample
 from flowlib.synthetic import synthetic_clip
 
@@ -93,6 +107,88 @@ def test_a_shift_moves_each_pixel_and_its_label_by_the_same_x_and_y(dx, dy):
     assert moved_colours(sample, dict(moved) | {"visibility": moved["visibility"] & inner}) < 1e-3
     inside = (moved["tracks"] >= -0.5).all(-1) & (moved["tracks"] <= torch.tensor([71.5, 47.5])).all(-1)
     assert not (moved["visibility"] & ~inside).any()
+
+
+PLACE = 3.0  # grey values a pixel
+
+
+def make_place(num_frames=8):
+    """A clip that rests and whose colours say where one is: red grows to the right, green downwards."""
+    x, y = np.meshgrid(np.arange(SIZE[1]), np.arange(SIZE[0]))
+    picture = np.stack([PLACE * x, PLACE * y, np.zeros_like(x)], axis=-1).astype(np.uint8)
+    queries = np.stack([np.zeros(x[::3, ::3].size), x[::3, ::3].ravel(), y[::3, ::3].ravel()], axis=1)
+    tracks = np.repeat(queries[None, :, 1:], num_frames, axis=0)
+    arrays = {"frames": np.repeat(picture[None], num_frames, axis=0), "tracks": tracks.astype(np.float32)}
+    arrays |= {"visibility": np.ones(tracks.shape[:2], bool), "queries": queries.astype(np.float32)}
+    return {key: torch.from_numpy(value) for key, value in arrays.items()}
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    scale=st.floats(1, 2),
+    cut=st.sampled_from([None, (32, 40), (60, 80)]),
+    mirror=st.booleans(),
+)
+def test_a_moving_crop_shows_at_each_track_the_place_that_it_follows(seed, scale, cut, mirror):
+    sample = make_place()
+    config = AugmentConfig(0.0, float(mirror), 0.5, (1.0, scale), crop=cut, pan=1.0)
+    changed = augment(sample, config, torch.Generator().manual_seed(seed))
+    values, seen = looks(changed)
+    assert changed["frames"].shape == (8, *(cut or SIZE), 3) and seen[0].all()
+    inner = (changed["tracks"] >= 0).all(-1) & (changed["tracks"] <= torch.tensor(changed.size[::-1]) - 1).all(-1)
+    apart = (values - values[0]).abs().amax(dim=-1)[seen & inner & inner[0]]
+    assert float(apart.max()) < 0.35 * PLACE  # a third of a pixel: both colours are rounded
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10**6), low=st.floats(1, 1.5), more=st.floats(0, 1), cut=st.sampled_from([SIZE, (32, 40)]))
+def test_windows_of_a_pan_stay_in_the_picture_and_go_nearly_straight(seed, low, more, cut):
+    windows = draw_pan(make_place(), cut, (low, low + more), torch.Generator().manual_seed(seed))
+    first, last = windows[:, :2], windows[:, :2] + windows[:, 2:]
+    assert (first >= 0).all() and (last <= torch.tensor([SIZE[1], SIZE[0]]) + 1e-3).all()
+    middle = (first + last) / 2
+    way = float((middle[-1] - middle[0]).norm())
+    bent = (middle - torch.lerp(middle[0], middle[-1], torch.linspace(0, 1, 8)[:, None])).norm(dim=-1)
+    assert float(bent.max()) <= 0.25 * way + 5 * 0.5 + 0.1 * SIZE[1] * (low + more - 1)
+
+
+def test_a_window_of_whole_pixels_is_the_crop_of_that_box_and_a_wandering_one_moves_what_rests():
+    sample = SAMPLES[0]
+    still = follow(sample, torch.tensor([[5.0, 3, 40, 32]]).expand(4, 4), (32, 40))
+    cut = crop(sample, 5, 3, (32, 40))
+    assert torch.equal(still["frames"], cut["frames"]) and torch.equal(still["visibility"], cut["visibility"])
+    torch.testing.assert_close(still["tracks"], cut["tracks"], atol=1e-4, rtol=0)
+    windows = torch.tensor([[2.0 + 1.5 * frame, 8.0 - frame, 40, 32] for frame in range(8)])
+    moved = follow(make_place(), windows, (32, 40))
+    steps = (moved["tracks"][1:] - moved["tracks"][:-1]).reshape(-1, 2)
+    torch.testing.assert_close(steps, torch.tensor([[-1.5, 1.0]]).expand_as(steps), atol=1e-4, rtol=0)
+
+
+def test_optical_flow_sees_the_motion_that_a_moving_crop_says():
+    sample = SAMPLES[0]
+    rest = dict(sample) | {"frames": sample["frames"][:1].expand(4, -1, -1, -1).contiguous()}
+    rest |= {"tracks": sample["tracks"][:1].expand(4, -1, -1).contiguous()}
+    rest |= {"visibility": torch.ones_like(sample["visibility"])}
+    windows = torch.tensor([[3.0 + 2 * frame, 10 - 1.5 * frame, 54 - frame, 36 - frame * 2 / 3] for frame in range(4)])
+    moved = follow(rest, windows, SIZE)
+    flow = torch.from_numpy(DISFlow()(moved.frames[0], moved.frames[3]))[None]
+    read = bilinear_sample(flow, moved["queries"][None, :, 1:])[0].T
+    told = moved["tracks"][3] - moved["queries"][:, 1:]
+    seen = moved["visibility"][0] & moved["visibility"][3]
+    assert float(told[seen].norm(dim=-1).mean()) > 5
+    assert float((read - told)[seen].norm(dim=-1).median()) < 0.5
+
+
+def test_pictures_that_nobody_wants_are_left_out_and_the_others_stay_as_they_are():
+    for pan in (0.0, 1.0):
+        config = AugmentConfig(0.5, 0.5, 0.5, (1.0, 1.5), pan=pan)
+        for seed in range(4):
+            whole, part = (
+                augment(SAMPLES[0], config, torch.Generator().manual_seed(seed), frames) for frames in (None, (0, 3))
+            )
+            assert np.array_equal(part.frames, whole.pictures((0, 3))) and part.clip.kept == (0, 3)
+            assert torch.equal(part["tracks"], whole["tracks"]) and torch.equal(part["visibility"], whole["visibility"])
 
 
 @pytest.mark.parametrize("axis", ["x", "y"])

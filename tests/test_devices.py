@@ -1,14 +1,16 @@
 """How busy the machine is, and that threads wait without burning what others need."""
 
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from flowlib import devices
-from flowlib.devices import describe_load
+from flowlib.devices import cpu_threads, describe_load
 
 
 @pytest.mark.parametrize(
@@ -40,3 +42,45 @@ def test_waiting_threads_sleep_unless_the_user_says_otherwise(given, policy):
     code = "import flowlib, os; print(os.environ['OMP_WAIT_POLICY'])"
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == policy
+
+
+ALLOCATE = """
+import resource, sys
+from flowlib.devices import keep_freed_memory
+import torch
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(8):  # twelve of 8 MB at a time: freed together, they are more than glibc leaves at its end
+        tensors = [torch.ones(2 << 20) for _ in range(12)]
+        del tensors
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+faults()
+plain = faults()
+kept = keep_freed_memory()
+faults()
+print(plain, kept, faults())
+"""
+
+
+@pytest.mark.skipif("glibc" not in platform.libc_ver(), reason="another C library than glibc")
+def test_freed_memory_is_used_again():
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("MALLOC_")}
+    done = subprocess.run([sys.executable, "-c", ALLOCATE], env=environment, capture_output=True, text=True, check=True)
+    plain, kept, after = done.stdout.split()
+    assert kept == "True" and int(plain) > 200 and int(after) < 20, done.stdout
+    set_by_user = subprocess.run(
+        [sys.executable, "-c", ALLOCATE], env=environment | {"MALLOC_TRIM_THRESHOLD_": "131072"}, capture_output=True,
+        text=True, check=True,
+    )  # fmt: skip
+    assert set_by_user.stdout.split()[1] == "False"
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_threads_are_as_many_as_asked_for_and_then_as_before(count):
+    before = torch.get_num_threads()
+    with pytest.raises(ZeroDivisionError), cpu_threads(count):
+        assert torch.get_num_threads() == (count or before)
+        raise ZeroDivisionError
+    assert torch.get_num_threads() == before

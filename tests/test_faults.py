@@ -87,6 +87,29 @@ def test_killed_at_20_random_moments(videos, surveys, undisturbed, tmp_path, cap
     assert max(twice) <= 1, "of each kill only the clip that was being tracked is tracked again"
 
 
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_killed_within_a_long_clip_it_goes_on_there(number, tmp_path):
+    """Clips of four pieces each: a run is killed in the third piece of the second, and the next one does the rest."""
+    sources.write_scene(tmp_path / "in" / "v.mkv", random_scene(200, (48, 64), seed=1))
+    options = {
+        "config": {"frames": 90, "tracker": "lucas_kanade"},
+        "streamed": True,
+        "surveys": str(tmp_path / "s.json"),
+    }
+    whole = Job(tmp_path / "in", tmp_path / "whole", **options)
+    whole.finish()
+    job = Job(tmp_path / "in", tmp_path / "root", hold_at=[7], **options)
+    job.wait_until("holding")
+    assert job.send(number) < SOON and job.process.returncode == -number
+    assert len(job.said("tracked")) == 6
+    again = Job(tmp_path / "in", tmp_path / "root", **options)
+    again.finish()
+    assert len(again.said("tracked")) == 2, "only what was not done of the second clip is tracked"
+    BOOK.compare(f"{number.name} within a long clip", tmp_path / "root", samples(tmp_path / "whole"))
+    one, other = ({p.name: p.read_bytes() for p in root.rglob("shards/*.h5")} for root in (whole.root, again.root))
+    assert one == other and len(one) > 0
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("clips", [0, 5, 17])
 def test_asked_to_end_it_closes_everything_within_seconds(number, clips, videos, surveys, undisturbed, tmp_path):

@@ -71,7 +71,7 @@ def test_raft_finds_a_shift(shared):
 
 
 def test_bad_arguments_are_named(weights, tmp_path, refuses):
-    with refuses("preset: expected one of ultrafast, fast, medium, got 'slow'"):
+    with refuses("preset: expected one of ultrafast, fast, medium, refined, got 'slow'"):
         DISFlow("slow")
     with refuses("iters: expected at least 1, got 0"):
         RAFTFlow(weights, iters=0)

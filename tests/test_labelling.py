@@ -7,6 +7,7 @@ import threading
 import time
 import weakref
 from dataclasses import replace
+from itertools import islice
 
 import h5py
 import numpy as np
@@ -21,7 +22,7 @@ from flowlib.augmentation import AugmentConfig, augment
 from flowlib.dataset import TrajectoryDataset
 from flowlib.geometry import fit_frame
 from flowlib.labelling import LabelConfig, estimate, label, make_plan
-from flowlib.labelling.pipeline import Clock, decode_clips, label_clips
+from flowlib.labelling.pipeline import FRAMES_AHEAD, Clock, decode_clips, label_clips
 from flowlib.labelling.store import Store
 from flowlib.models.baselines import OracleTracks
 from flowlib.models.protocols import TrajectoryPrediction
@@ -32,7 +33,8 @@ from flowlib.tasks.trajectories.batch import Frames
 from flowlib.tasks.trajectories.loss import Targets, loss_sums
 from flowlib.trackers.alltracker import AllTracker, AllTrackerTracker
 from flowlib.trackers.lucas_kanade import LucasKanadeTracker
-from flowlib.video import write_video
+from flowlib.video import OnwardReader, resize_frame, write_video
+from flowlib.video.reading import open_video
 from flowlib.workspace import Workspace
 
 
@@ -623,6 +625,101 @@ def test_few_clips_are_in_memory_at_once(videos, tmp_path, monkeypatch):
     monkeypatch.setattr("flowlib.labelling.pipeline.decode_clips", decode)
     assert len(list(label_clips(plan, plan.clips, DriftTracker(), store, store.keep, Clock(), []))) == 17
     assert max(most) <= 8  # two ahead and one on its way, one tracked, three behind, one being written
+
+
+@pytest.fixture
+def long(monkeypatch):
+    """Every clip counts as too long to be in memory."""
+    monkeypatch.setattr("flowlib.labelling.pipeline.LONG_BYTES", 0)
+
+
+SIZE = (48, 64)
+LK_CONFIG = replace(CONFIG, frames=5, tracker="lucas_kanade", clip_step=3, jitter=True)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [LK_CONFIG, replace(LK_CONFIG, frame_step=2, frames=4, confidence=True), replace(CONFIG, clip_step=2)],
+    ids=["overlapping", "every other frame, with confidence", "a tracker that sees all frames"],
+)
+def test_long_clips_give_the_same_shards(videos, tmp_path, monkeypatch, config):
+    plan, shards = make_plan(videos, config), []
+    for number, most in enumerate((10**9, 0)):
+        monkeypatch.setattr("flowlib.labelling.pipeline.LONG_BYTES", most)
+        report = label(plan, Workspace(tmp_path / f"{number}"), progress=False)
+        assert report.labelled == len(plan.clips) > 3
+        assert not any(path.is_file() for path in (tmp_path / f"{number}" / "scratch").rglob("*"))
+        shards.append({path.name: path.read_bytes() for path in find_shards(report.folder)[0]})
+    assert shards[0] == shards[1]
+
+
+def test_of_long_clips_few_frames_are_in_memory_and_each_is_decoded_but_twice(tmp_path, monkeypatch, long):
+    """Once to be tracked and once to be stored, however many clips the video has."""
+    scene = random_scene(10, SIZE, seed=3)
+    (tmp_path / "in").mkdir()
+    write_video(tmp_path / "in" / "v.mkv", (scene.render(t % 10) for t in range(120)), fps=25, lossless=True)
+    plan = make_plan(tmp_path / "in", replace(LK_CONFIG, frames=60, clip_step=0, skip_still=False, split_shots=False))
+    alive, most, read, opened = [], [], resize_frame, []
+
+    class Frame(np.ndarray):
+        """An array that can be watched."""
+
+    def watched(*given):
+        frame = read(*given).copy().view(Frame)
+        alive.append(weakref.ref(frame))
+        most.append(sum(one() is not None for one in alive))
+        return frame
+
+    def opening(*given):
+        opened.append(given)
+        return open_video(*given)
+
+    monkeypatch.setattr("flowlib.labelling.pipeline.resize_frame", watched)
+    monkeypatch.setattr("flowlib.video.videos.open_video", opening)
+    report = label(plan, Workspace(tmp_path / "out"), progress=False)
+    assert report.labelled == len(plan.clips) == 2 and len(alive) == 2 * 120
+    assert max(most) <= 26 + 2 * (FRAMES_AHEAD + 3)  # of a piece; and those that wait, for the tracker and the disk
+    assert len(opened) == 3  # for its fingerprint, to track, and to store
+
+
+@pytest.mark.parametrize("moment", ["before", "tracking", "writing"])
+def test_a_video_that_can_not_be_read_costs_its_long_clips_alone(videos, tmp_path, monkeypatch, long, moment):
+    plan = make_plan(videos, LK_CONFIG)
+    path, other = videos / "v0.mkv", (videos / "v1.mkv").read_bytes()
+    replaced = lambda: (path.unlink(), path.write_bytes(other))  # noqa: E731
+    if moment == "before":
+        replaced()
+    elif moment == "tracking":
+        cut = OnwardReader._decode
+        monkeypatch.setattr(
+            OnwardReader, "_decode", lambda self: islice(cut(self), 4 if self.video.name == "v0" else None)
+        )
+    else:
+        journal = Store.journal
+        monkeypatch.setattr(Store, "journal", lambda *given: (journal(*given), replaced()))
+    report = label(plan, Workspace(tmp_path / "out"), progress=False)
+    assert {clip.video for clips in find_shards(report.folder)[0].values() for clip in clips} == {"v1"}
+    (skipped,) = {one.name for one in report.skipped} - {"v2"}
+    assert skipped == "v0" and "v0.mkv: " in report.skipped[-1].reason and "missing" in report.skipped[-1].reason
+    assert ("has changed" if moment != "tracking" else "ended before frame") in report.skipped[-1].reason
+
+
+def test_progress_of_long_clips_counts_frames(videos, tmp_path, long, capsys):
+    label(make_plan(videos, LK_CONFIG), Workspace(tmp_path))
+    assert re.search(r"labelling: +0%.* 0/25 .*frame", capsys.readouterr().out)
+
+
+def test_the_estimate_of_long_clips_goes_by_two_stretches(tmp_path, long):
+    sources.write_scene(tmp_path / "v.mkv", random_scene(70, SIZE, seed=0))
+
+    class Slow(LucasKanadeTracker):
+        def __call__(self, frames, queries):
+            time.sleep(0.02 * len(frames) + 0.1)
+            return super().__call__(frames, queries)
+
+    text = estimate(make_plan(tmp_path, replace(LK_CONFIG, frames=64, clip_step=0)), tracker=Slow(), clips=1)
+    tracking = float(re.search(r"tracking ([\d.]+) s", text)[1])
+    assert 64 * 0.02 + 0.1 <= tracking < 20
 
 
 def test_an_error_while_writing_ends_the_job(videos, tmp_path):

@@ -50,6 +50,8 @@ def test_labelling_goes_on_and_leaves_what_the_notebook_leaves(root, capsys):
     assert main([*LABEL, "--root", root]) == 0
     assert "0 labelled now" in capsys.readouterr().out
     assert (Path(root) / "datasets" / "default" / "splits.json").is_file()
+    assert main([*LABEL, "--root", root, "--dataset", "later", "--estimate"]) == 0
+    assert "a clip: decoding" in capsys.readouterr().out and not (Path(root) / "datasets" / "later").exists()
 
 
 def test_probe_lists_usable_and_unusable_videos(tmp_path, capsys):

@@ -1,8 +1,11 @@
 """The guided models: where they start, any frames and sizes, checkpoints, bad input."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
+from fixtures.synthetic_clips import SyntheticClips
 
 from flowlib.flow import CachedFlow, DISFlow
 from flowlib.models.baselines import ConstantVelocity
@@ -10,6 +13,7 @@ from flowlib.models.guided import WEIGHTS, GuidedTrajectories, default_methods, 
 from flowlib.models.one_frame import OneFrameTrajectories
 from flowlib.models.unet import grid_size
 from flowlib.synthetic import synthetic_clip
+from flowlib.tasks.trajectories import TrajectoryTask
 
 NARROW = {"widths": (16, 16, 16, 16), "cells": 1000}
 
@@ -39,7 +43,7 @@ def stirred(model, amount=0.3):
 def test_untrained_it_is_constant_velocity_to_a_few_hundredths(design):
     images = pictures((0, 3))
     found = guided(design=design)(images)
-    linear = ConstantVelocity(DISFlow(), input_frames=(0, 3))(images)
+    linear = ConstantVelocity(DISFlow("refined"), input_frames=(0, 3))(images)
     assert (found.displacement[:, 0] == 0).all()
     moved = linear.displacement.norm(dim=2).mean()
     assert moved > 1 and (found.displacement - linear.displacement).norm(dim=2).mean() < 0.04 * moved
@@ -64,6 +68,47 @@ def test_a_batch_is_its_clips_one_by_one():
     torch.testing.assert_close(
         together, torch.cat([model(one[None]).displacement for one in images]), atol=1e-3, rtol=0
     )
+
+
+@pytest.mark.parametrize("design", ["unet", "recurrent"])
+def test_points_alone_are_what_all_pixels_are_there_and_teach_the_same(design):
+    model = stirred(guided(design=design, input_frames=(0, 1, 3), trust=0.7))
+    images = torch.cat([pictures((0, 1, 3), seed) for seed in (0, 3)])
+    rng = np.random.default_rng(0)
+    xy = torch.from_numpy(rng.integers(0, (128, 96), (2, 40, 2)).astype(np.float32))
+    gradients = []
+    for points in (None, xy):
+        found = model(images, points=points)
+        moved, logits = found.at(xy)
+        loss = moved.square().mean() + found.scale_at(xy).mean() + logits.square().mean()
+        gradients.append(torch.cat([one.flatten() for one in torch.autograd.grad(loss, [*model.parameters()])]))
+        gradients[-1] = torch.cat([gradients[-1], moved.flatten(), logits.flatten(), found.scale_at(xy).flatten()])
+    torch.testing.assert_close(*gradients, atol=1e-3, rtol=1e-3)
+    between = xy + 0.4 * torch.from_numpy(rng.uniform(-1, 1, xy.shape).astype(np.float32)) * (xy > 0) * (xy < 95)
+    with torch.no_grad():
+        near, moved = (model(images, points=points).at(between)[0] for points in (between, None))
+    typical = moved[:, 1:].norm(dim=-1).mean()
+    assert 0 < (near - moved)[:, 1:].norm(dim=-1).mean() < 0.02 * typical  # other than bilinear between the pixels
+
+
+def test_points_that_were_not_predicted_are_refused(refuses):
+    found = guided()(pictures((0, 3)), points=torch.zeros(1, 5, 2))
+    with refuses("xy: expected the 5 points that were predicted, got 4"):
+        found.at(torch.zeros(1, 4, 2))
+
+
+def test_a_training_asks_for_points_alone_and_learns_what_all_pixels_teach(monkeypatch):
+    sample = SyntheticClips(motion="linear", camera="linear", grid=(12, 16))[0]
+    task, losses = TrajectoryTask(loss="laplace_2d", visibility_weight=0.1), []
+    for alone in (True, False):
+        model = stirred(guided())
+        asked: list = []
+        model.register_forward_pre_hook(lambda _, __, named: asked.append(named.get("points")), with_kwargs=True)
+        monkeypatch.setattr(GuidedTrajectories, "takes_points", alone)
+        batch = task.collate([task.example(sample, task.inputs(model), None)])
+        losses.append(task.total_loss(task.sums(model, batch, {"target_scale": 2.0}), task.counts(batch)))
+        assert [points is not None for points in asked] == [alone]
+    torch.testing.assert_close(*losses, rtol=0.01, atol=0.01)
 
 
 @pytest.mark.parametrize("design", ["unet", "recurrent"])
@@ -113,7 +158,7 @@ def test_one_frame_starts_at_zero_motion_and_can_learn_otherwise():
         ({"input_frames": (1, 3)}, "input_frames: expected 0"),
         ({"input_frames": (0, 3, 2)}, "ascending"),
         ({"input_frames": (0, 8)}, "below 8"),
-        ({"flow": "pips"}, "flow: expected one of dis, raft"),
+        ({"flow": "pips"}, "flow: expected one of dis, dis refined, raft"),
         ({"design": "best"}, "design: expected one of unet, recurrent"),
         ({"widths": (48, 64)}, "widths: expected 4 multiples of 8"),
         ({"widths": (48, 64, 96, 127)}, "widths: expected 4 multiples of 8"),
@@ -224,7 +269,18 @@ def test_trust_is_the_share_of_what_was_learned():
     found = {}
     for trust in (0.0, 0.5, 1.0):
         found[trust] = stirred(guided(trust=trust))(images).displacement
-    linear = ConstantVelocity(DISFlow(), input_frames=(0, 3))(images).displacement
+    linear = ConstantVelocity(DISFlow("refined"), input_frames=(0, 3))(images).displacement
     torch.testing.assert_close(found[0.0], linear, atol=1e-3, rtol=0)
     torch.testing.assert_close(found[0.5], (found[1.0] + linear) / 2, atol=1e-3, rtol=0)
     assert (found[1.0] - linear).abs().max() > 0.5
+
+
+def test_a_network_keeps_the_flow_that_it_learned_on():
+    assert GuidedTrajectories().flow.name == "dis refined"
+    assert GuidedTrajectories(flow="dis").flow.name == "dis medium"  # as checkpoints of before say
+    for arguments, message in (
+        ({"flow": "dis refined"}, "flow: expected dis or raft, got 'dis refined'"),
+        ({"flow_weights": "raft.pth"}, "flow_weights: expected none with flow dis, got 'raft.pth'"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            load_default(**arguments)

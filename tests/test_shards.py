@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowlib import shards
-from flowlib.clips import Clip, ClipSample
+from flowlib.clips import Clip, ClipSample, UnreadSample
 from flowlib.geometry import pixel_grid
 from flowlib.shards import Shard, ShardError
 from flowlib.tracks import Tracks
@@ -58,6 +58,17 @@ def test_what_goes_in_comes_out(tmp_path_factory, S, N, reach, seed):
     assert_same(got, given_)
     np.testing.assert_array_equal(got.frames, given_.frames)
     assert (clip.video, clip.kept, clip.num_points) == ("é 1", tuple(range(S)), N)
+
+
+def test_pictures_that_come_one_by_one_give_the_same_file(tmp_path):
+    one, settings = labelled(sure=True), {"tracker": TRACKER, "config": CONFIG}
+    many = UnreadSample(one.clip, iter(one.frames), one.truth, one.size)
+    few = replace(many, frames=iter(one.frames[:-1]))
+    whole, unread = (shards.write_shard(tmp_path / f"{i}.h5", [s], **settings) for i, s in enumerate((one, many)))
+    assert whole.read_bytes() == unread.read_bytes()
+    with pytest.raises(ValueError, match="shorter"):
+        shards.write_shard(tmp_path / "few.h5", [few], **settings)
+    assert not (tmp_path / "few.h5").exists() and shards.check_shard(unread) == [one.clip]
 
 
 def test_the_format_is_what_the_docstring_says(tmp_path):

@@ -1,5 +1,6 @@
 """Confidence from the way back: what it measures, that surer points are nearer the truth, and that the claim holds."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from flowlib.trackers.confidence import (
     CLAIM,
     CURVES,
     KNOTS,
+    REACH,
     UNIT_SIZE,
     ConfidentTracker,
     return_errors,
@@ -49,6 +51,35 @@ def test_the_way_back_ends_so_many_pixels_off():
     np.testing.assert_array_equal(found[:, 2], [np.nan, 0, np.nan, np.nan])  # it isn't seen elsewhere
     assert not return_errors(StillTracker(), frames, StillTracker()(frames, queries)).any()
     assert return_errors(tracker, frames, tracker(frames, queries[:0])).shape == (4, 0)
+
+
+def test_in_a_short_clip_the_way_back_ends_at_the_query_and_in_a_long_one_errors_add_up():
+    """A drift of 2 px a frame and direction: 4 px for each frame of the way back, and seven frames at most."""
+    queries, curve = np.array([[0, 9.0, 9], [12, 6, 6], [19, 50, 3]], np.float32), CURVES["raft"]
+    for length in (8, 20):
+        frames, mine = np.zeros((length, *UNIT_SIZE, 3), np.uint8), queries[queries[:, 0] < length]
+        tracks = ConfidentTracker(Driftage(), curve)(frames, mine)
+        expected, away = to_expected_error(tracks.confidence), np.abs(np.arange(length)[:, None] - mine[:, 0])
+        within = curve(4.0 * away, away, UNIT_SIZE)
+        np.testing.assert_allclose(expected[away <= REACH], within[away <= REACH], rtol=1e-3)
+        whole, rest = away // REACH, away % REACH
+        seven = curve(np.array(4.0 * REACH), np.array(REACH), UNIT_SIZE)
+        # The rest is the first way, from the query on.
+        added = np.sqrt(whole * seven**2 + curve(4.0 * rest, rest, UNIT_SIZE) ** 2)
+        np.testing.assert_allclose(expected, added, rtol=1e-3)
+
+
+def test_what_was_hidden_for_longer_than_the_way_back_is_not_vouched_for():
+    class Blinking(Driftage):
+        def __call__(self, frames, queries):
+            tracks = super().__call__(frames, queries)
+            return replace(tracks, visibility=hidden[: len(frames)] if len(queries) == 1 else tracks.visibility)
+
+    hidden = np.ones((24, 1), bool)
+    hidden[[3, 4, *range(10, 10 + REACH)]] = False
+    tracks = ConfidentTracker(Blinking(), CURVES["raft"])(np.zeros((24, 30, 90, 3), np.uint8), np.array([[0, 9.0, 9]]))
+    assert (tracks.confidence[:10, 0] > 0).tolist() == hidden[:10, 0].tolist()
+    assert not tracks.confidence[10:].any()
 
 
 @given(st.floats(0, 1e6, width=32))

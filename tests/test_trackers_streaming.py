@@ -13,6 +13,7 @@ from flowlib.synthetic import synthetic_clip
 from flowlib.trackers import FrameToFrame, Streams, Stretch
 from flowlib.trackers.alltracker import AllTracker, AllTrackerTracker
 from flowlib.trackers.benchmark import StillTracker
+from flowlib.trackers.confidence import ConfidentTracker
 from flowlib.trackers.lucas_kanade import LucasKanadeTracker
 from flowlib.trackers.pips import PIPs, PIPsTracker
 from flowlib.trackers.streaming import Kept, track_stream, track_video
@@ -48,6 +49,20 @@ def test_piece_by_piece_gives_what_one_go_gives(seed, piece):
     assert 0.05 < 1 - whole.visibility.mean() < 0.95  # some are lost on the way
 
 
+@settings(max_examples=3)
+@given(st.integers(0, 2**32 - 1), st.integers(2, 30), st.integers(1, 12))
+def test_confidence_is_the_same_piece_by_piece(seed, length, piece):
+    """Whatever the clip's length, against the way back of 7 frames, and the pieces."""
+    frames = FRAMES[np.abs(np.arange(length) % (2 * S - 2) - S + 1)]
+    tracker, queries = ConfidentTracker(LucasKanadeTracker()), queries_of(seed, 12)
+    queries[:, 0] %= length
+    whole, done = tracker(frames, queries), []
+    parts = track_stream(tracker, reader(frames), length, queries, piece=piece, advance=done.append)
+    for key, values in whole.arrays().items():
+        np.testing.assert_array_equal(parts.arrays()[key], values, err_msg=key)
+    assert sum(done) == length and len(np.unique(whole.confidence)) > 2
+
+
 def test_frames_before_a_query_are_read_again_only_where_there_is_one():
     log, done = [], []
     late = np.array([[9, 20.0, 20.0]])
@@ -73,8 +88,11 @@ def test_no_more_than_a_piece_is_in_memory():
     def read(start, stop):
         return (np.array(FRAMES[i % S]).view(Frame) for i in range(start, stop))
 
-    track_stream(LucasKanadeTracker(), read, 60, np.array([[0, 20.0, 20.0]]), piece=5)
+    point = np.array([[0, 20.0, 20.0]])
+    track_stream(LucasKanadeTracker(), read, 60, point, piece=5)
     assert Frame.most <= 2 * (5 + 2) + 2
+    track_stream(ConfidentTracker(LucasKanadeTracker()), read, 60, point, piece=5)
+    assert Frame.most <= 2 * (8 + 7) + 2
 
 
 def test_one_frame_and_no_points_are_no_matter():
@@ -103,6 +121,8 @@ def test_a_video_that_ends_early_and_wrong_queries_are_refused(tracker, refuses)
 
 def killed(tracker: Any, left: int) -> Any:
     """The same tracker, killed after so many calls, or stretches."""
+    if isinstance(tracker, ConfidentTracker):
+        return ConfidentTracker(killed(tracker.tracker, left), tracker.curve)
 
     class Killed(type(tracker)):
         def __call__(self, *given):
@@ -139,6 +159,7 @@ def small_alltracker() -> AllTrackerTracker:
 
 STREAMED = {
     "lucas_kanade": (LucasKanadeTracker, 30, (48, 64), 3),
+    "confidence": (lambda: ConfidentTracker(LucasKanadeTracker()), 26, (48, 64), 3),
     "pips": (small_pips, 42, (64, 64), 2),
     "alltracker": (small_alltracker, 26, (72, 72), 2),
 }
@@ -170,7 +191,7 @@ def test_killed_and_taken_up_again_gives_what_one_go_gives(tmp_path, name):
         np.testing.assert_array_equal(found.arrays()[key], values, err_msg=key)
     assert set(found.arrays()) == set(whole.arrays()) and np.abs(whole.displacement).max() > 0.1
     states = [path for path in kept.folder.glob("*-state-*")]
-    assert len(states) == {"lucas_kanade": 0, "pips": 2, "alltracker": 2}[name]  # one for each way, the last
+    assert len(states) == {"pips": 2, "alltracker": 2}.get(name, 0)  # one for each way, the last
     other = Kept.open(tmp_path, tracker, queries + [0, 1, 0], length, about)
     assert not any(other.folder.iterdir()) and not kept.folder.exists()
 

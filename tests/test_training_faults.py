@@ -234,13 +234,10 @@ def test_other_threads_or_workers_are_told_and_the_same_are_not(stopped, recwarn
     train(stopped, sessions=1)
     assert not recwarn.list
     threads = torch.get_num_threads()
-    torch.set_num_threads(threads + 1)
-    try:
-        expected = rf"torch threads {threads + 1} \(before: {threads}\), num_workers 1 \(before: 0\): .*last digits"
-        with pytest.warns(UserWarning, match=expected):
-            train(stopped, num_workers=1)
-    finally:
-        torch.set_num_threads(threads)
+    expected = rf"torch threads {threads + 1} \(before: {threads}\), num_workers 1 \(before: 0\): .*last digits"
+    with pytest.warns(UserWarning, match=expected):
+        train(stopped, num_workers=1, threads=threads + 1)
+    assert torch.get_num_threads() == threads
 
 
 class Opaque:

@@ -251,3 +251,39 @@ def test_probing_shows_a_thumbnail_of_every_frame(clip, mp4, tmp_path):
     large = video.write_video(tmp_path / "large.mp4", np.zeros((2, 300, 640, 3), np.uint8))
     probe(large, watch=lambda one: seen.append(one.shape))
     assert seen[-1] == (120, 256, 3)
+
+
+def test_stretches_of_a_video_go_on_where_reading_stopped(tmp_path, monkeypatch, refuses):
+    frames = np.random.default_rng(0).integers(0, 255, (30, 32, 32, 3), np.uint8)
+    path = tmp_path / "v.mkv"
+    there, opened, open_video = (
+        probe(video.write_video(path, frames, fps=10, lossless=True)),
+        [],
+        video.videos.open_video,
+    )
+    monkeypatch.setattr("flowlib.video.videos.open_video", lambda path: opened.append(path) or open_video(path))
+    reader = video.OnwardReader(there)
+    for start, stop, step, times in (
+        (0, 8, 1, 2),  # its fingerprint, and the first way
+        (8, 20, 3, 2),
+        (0, 4, 1, 3),  # from the beginning again
+        (20, 30, 1, 3),  # by the first decoder
+        (4, 6, 1, 3),  # by the second
+        (5, 7, 1, 4),
+    ):
+        found = np.stack(list(reader.read(start, stop, step)))
+        np.testing.assert_array_equal(found, frames[start:stop:step])
+        assert len(opened) == times, (start, stop)
+    broken_off = reader.read(6, 30)
+    np.testing.assert_array_equal(next(broken_off), frames[6])
+    broken_off.close()
+    np.testing.assert_array_equal(next(reader.read(7, 30)), frames[7])
+    assert len(opened) == 4 and not list(reader.read(9, 30, stopped=lambda: True))
+    with refuses("v.mkv: ended before frame 30, it had 30 frames"):
+        list(reader.read(28, 31))
+    video.write_video(path, frames[::-1], fps=10, lossless=True)
+    with refuses("v.mkv: has changed since the plan was made"):
+        list(reader.read(0, 2))
+    path.unlink()
+    with refuses("v.mkv: expected a video, can't be read"):
+        list(reader.read(0, 2))

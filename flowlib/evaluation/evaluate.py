@@ -16,6 +16,7 @@ import torch
 
 import flowlib
 from flowlib.dataset.about import fingerprint_of, split_of, videos_of
+from flowlib.devices import cpu_threads
 from flowlib.evaluation.cache import (
     Cache,
     Samples,
@@ -97,6 +98,7 @@ def evaluate(
     scores = {name: Scores(folder / "scores", prints[name], task) for name in methods}
     samples = Samples(task, dataset, folder / "scores")
     with ExitStack() as modes:
+        modes.enter_context(cpu_threads(config.threads))
         for method in methods.values():
             if isinstance(method, torch.nn.Module):
                 modes.callback(method.train, method.training)

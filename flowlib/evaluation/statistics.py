@@ -25,8 +25,11 @@ class EvalConfig:
     confidence: float = 0.95  # of the intervals
     resamples: int = 2000  # bootstrap draws
     seed: int = 0  # of the bootstrap
+    threads: int = 0  # of the CPU; 0: as many as PyTorch takes. Small networks are faster with 1
 
     def __post_init__(self) -> None:
+        if isinstance(self.threads, bool) or not isinstance(self.threads, int) or not 0 <= self.threads <= 1024:
+            raise ValueError(f"threads: expected a whole number from 0 to 1024, got {self.threads!r}")
         if not self.resamples >= 1:
             raise ValueError(f"resamples: expected 1 or more, got {self.resamples!r}")
         if not 0 < self.confidence < 1:
@@ -44,7 +47,8 @@ def per_group(rows: list[Row], groups: list[str]) -> dict[str, Row]:
     for group in sorted(set(groups)):
         own = [row for row, name in zip(rows, groups) if name == group]
         names = sorted({name for row in own for name in row})
-        result[group] = {name: nan_mean(np.array([row.get(name, np.nan) for row in own])) for name in names}
+        means = nan_mean(np.array([[row.get(name, np.nan) for row in own] for name in names]), axis=1) if names else []
+        result[group] = dict(zip(names, map(float, means)))
     return result
 
 

@@ -17,7 +17,7 @@ from flowlib.trackers.confidence import CURVES
 class LabelConfig:
     """What a dataset is made of. Runs whose configs agree in `content()` make parts of the same dataset."""
 
-    frames: int = 8  # S, frames of a clip
+    frames: int = 8  # S, frames of a clip; thousands will do, few are in memory
     frame_step: int = 1  # frames of the video from one frame of a clip to the next
     clip_step: int = 0  # frames of the video from one clip's beginning to the next; 0: clips follow on one another
     grid: int = 64  # points a side: grid × grid points a clip, spread evenly over frame 0

@@ -7,13 +7,14 @@ import os
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from flowlib.clips import Clip
-from flowlib.labelling.pipeline import Clock, label_clips, tracker_of
+from flowlib.labelling.pipeline import Clock, is_long, label_clips, tracker_of
 from flowlib.labelling.plan import Plan
 from flowlib.labelling.store import Store
 from flowlib.progress import Progress
@@ -91,7 +92,8 @@ def label(
     """Label one chunk of a plan into the dataset's folder; what is done already is not done again.
 
     Killed at any moment, it leaves nothing half done, and the same call goes on where it stopped: at most the clip that
-    was being tracked is tracked twice. Ctrl-C and SIGTERM write what is tracked and end within seconds.
+    was being tracked is tracked twice, and of a long clip (over 64 MB of pictures) its last frames alone. Ctrl-C and
+    SIGTERM write what is tracked and end within seconds.
 
     Args:
         plan: from `make_plan`; taken `into` the dataset, if there is one.
@@ -160,29 +162,40 @@ def _missing(plan: Plan, clips: list[Clip], store: Store, report: LabelReport) -
 
 
 def _one_round(plan: Plan, todo: list[Clip], store: Store, report: LabelReport, engine, progress: bool) -> None:
-    missing = []
-    with Progress(None, "labelling", len(todo), unit="clip", disable=not progress) as bar, _closing_on_sigterm():
+    missing, done = [], Counter[str]()  # frames of clips that are counted
+    # Of long clips frames are counted, or the time left would be known only when the first of them is done.
+    length, unit = (plan.config.frames, "frame") if is_long(plan.config) else (1, "clip")
+    with (
+        Progress(None, "labelling", len(todo) * length, unit=unit, disable=not progress) as bar,
+        _closing_on_sigterm(),
+    ):
+
+        def advance(clip: Clip, frames: int) -> None:
+            done[clip.key] += frames
+            bar.update(frames)
+
         for clip in todo:
             if store.has(clip):  # an earlier run was ended before it could merge
                 store.add(clip)
                 report.labelled += 1
-                bar.update()
+                advance(clip, length)
             else:
                 missing.append(clip)
-        for _ in engine(plan, missing, store, report.clock, report.skipped):
+        for clip in engine(plan, missing, store, report.clock, report.skipped, advance):
             report.labelled += 1
             bar.set_postfix_str(str(report.clock), refresh=False)
-            bar.update()
+            advance(clip, length - done[clip.key])
         with report.clock("writing"):
             store.merge()
 
 
 def _engine(name: str, tracker: Tracker | None, device: str, workers: int):
-    """What labels clips and yields each once it is committed, given plan, clips, store, clock and broken videos."""
+    """What labels clips and yields each once it is committed, given plan, clips, store, clock, broken videos and what
+    is told of frames that are tracked."""
     if name == "ray":
         from flowlib.labelling.cluster import label_clips_with_ray
 
-        return lambda *work: label_clips_with_ray(*work, tracker=tracker, device=device, workers=workers)
+        return lambda *work: label_clips_with_ray(*work[:-1], tracker=tracker, device=device, workers=workers)
     return lambda plan, clips, store, *books: label_clips(
         plan, clips, tracker or tracker_of(plan, device), store, store.keep, *books
     )

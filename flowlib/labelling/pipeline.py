@@ -1,7 +1,9 @@
 """Decode, track and write clips at the same time, with few of them in memory.
 
 Decoding and writing have a thread each, so that the tracker waits for neither; both give back to this thread what they
-can't do. Knows trackers by their call, and the store as a place where clips are committed.
+can't do. The pictures of clips that are long are never in memory together: such a clip is read as it is tracked, and
+again as it is written, and what is tracked of it is kept piece by piece for the next run.
+Knows trackers by their call, and the store as a place where clips are committed.
 """
 
 from __future__ import annotations
@@ -12,24 +14,72 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from itertools import groupby
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
-from flowlib.clips import Clip, ClipSample
+from flowlib.clips import Clip, ClipSample, UnreadSample
 from flowlib.geometry import fit_frame
+from flowlib.labelling.config import LabelConfig
 from flowlib.labelling.plan import Plan
 from flowlib.labelling.store import Store
 from flowlib.trackers import NeedsClip, Tracker, make_tracker
 from flowlib.trackers.confidence import ConfidentTracker
+from flowlib.trackers.streaming import Kept, track_stream
 from flowlib.tracks import Tracks
-from flowlib.video import Skipped, Video, VideoError, fingerprint, iterate_frames, resize_frame
+from flowlib.video import OnwardReader, Skipped, Video, VideoError, fingerprint, iterate_frames, resize_frame
 
 DEPTH = 2  # clips that wait, decoded, for the tracker, and tracked, for the disk
+LONG_BYTES = 64_000_000  # of a clip's pictures, from which on they aren't in memory together: 92 frames of 360×640
+FRAMES_AHEAD = 8  # of a long clip, that wait for the tracker or the disk
 STAGES = ("decoding", "tracking", "writing")
 
-ClipFrames = tuple[Clip, np.ndarray]
+T = TypeVar("T")
+
+
+class LongClip:
+    """The frames of a clip at the working size, read as they are asked for, in a thread of its own.
+
+    Args:
+        reader: of its video.
+        clip: which frames.
+        config: has the working size.
+        stopping: is set when nobody waits for them any more.
+    """
+
+    def __init__(self, reader: OnwardReader, clip: Clip, config: LabelConfig, stopping: threading.Event) -> None:
+        self.reader, self.clip, self.config, self.stopping = reader, clip, config, stopping
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return self.read(0, self.clip.num_frames)
+
+    def read(self, start: int, stop: int) -> Iterator[np.ndarray]:
+        """Its frames `start` to `stop` uint8 [H W 3]; fewer when they are stopped.
+
+        Raises:
+            VideoError: the video ends before, or was replaced by another.
+        """
+
+        def decode(stopped: threading.Event) -> Generator[np.ndarray, None, None]:
+            numbers = self.clip.frame_numbers[start:stop]
+            over = lambda: stopped.is_set() or self.stopping.is_set()  # noqa: E731
+            for frame in self.reader.read(numbers[0], numbers[-1] + 1, self.clip.frame_step, over):
+                yield resize_frame(frame, self.config.size, self.config.fit)
+
+        with prefetch(decode, FRAMES_AHEAD) as frames:
+            yield from frames
+
+
+ClipFrames = tuple[Clip, np.ndarray | LongClip]
+Sample = ClipSample | UnreadSample
+
+
+def is_long(config: LabelConfig) -> bool:
+    """Whether the pictures of a clip are too many to be in memory together."""
+    return config.frames * config.height * config.width * 3 > LONG_BYTES
 
 
 class Clock(dict):
@@ -59,9 +109,10 @@ def label_clips(
     clips: list[Clip],
     tracker: Tracker,
     store: Store,
-    write: Callable[[Clip, ClipSample | None], object],
+    write: Callable[[Clip, Sample | None], object],
     clock: Clock,
     skipped: list[Skipped],
+    advance: Callable[[Clip, int], object] = lambda clip, count: None,
 ) -> Iterator[Clip]:
     """Decode, track and write clips; yields each once it is committed.
 
@@ -72,27 +123,47 @@ def label_clips(
         write: commits a labelled clip; None: it is committed already. In another thread, one by one.
         clock: gets the seconds that this thread spends tracking, and waiting for the other two stages.
         skipped: gets the videos that broke off, with a reason each.
+        advance: called with a long clip and a number of its frames that are tracked, again and again.
 
     Whatever ends this early, an error or an interrupt, the clips that were tracked are written first.
     """
-    with WriteQueue(write, store.stopping) as writer:
-        with prefetch(lambda stopped: decode_clips(plan, clips, skipped, stopped)) as decoded:
+    broken = set()  # videos of which a long clip could not be read
+
+    def miss(clip: Clip, error: VideoError) -> None:
+        broken.add(clip.video)
+        skipped.append(Skipped(clip.video, f"{error}; its clips from frame {clip.first_frame} on are missing"))
+
+    with WriteQueue(write, store.stopping, miss) as writer:
+        with prefetch(lambda stopped: decode_clips(plan, clips, skipped, stopped, store.stopping)) as decoded:
             for clip, frames in _timed(decoded, clock):
+                if clip.video in broken:
+                    continue
                 sample = None
                 if not store.has(clip):
                     tracks = store.journaled(clip)  # if a kill came before they were written
                     if tracks is None:
-                        with clock("tracking"):
-                            tracks = track(plan, clip, frames, tracker)
+                        try:
+                            with clock("tracking"):
+                                told = partial(advance, clip)
+                                tracks = track(plan, clip, frames, tracker, keep=store.working(clip), advance=told)
+                        except VideoError as error:
+                            miss(clip, error)
+                            continue
                         with clock("writing"):
                             store.journal(clip, tracks)
-                    sample = ClipSample(clip.labelled(tracks.num_points), frames, tracks)
+                    sample = _sample(clip.labelled(tracks.num_points), frames, tracks, plan.config)
                 with clock("writing"):
                     writer.put(clip, sample)
                 yield from writer.done()
         with clock("writing"):
             writer.finish()
         yield from writer.done()
+
+
+def _sample(clip: Clip, frames: np.ndarray | LongClip, tracks: Tracks, config: LabelConfig) -> Sample:
+    if isinstance(frames, LongClip):
+        return UnreadSample(clip, frames, tracks, config.size)
+    return ClipSample(clip, frames, tracks)
 
 
 def _timed(decoded: Iterator[ClipFrames], clock: Clock) -> Iterator[ClipFrames]:
@@ -105,14 +176,25 @@ def _timed(decoded: Iterator[ClipFrames], clock: Clock) -> Iterator[ClipFrames]:
 
 
 def decode_clips(
-    plan: Plan, clips: list[Clip], skipped: list[Skipped], stopped: threading.Event | None = None
+    plan: Plan,
+    clips: list[Clip],
+    skipped: list[Skipped],
+    stopped: threading.Event | None = None,
+    stopping: threading.Event | None = None,
 ) -> Generator[ClipFrames, None, None]:
-    """Each clip with its frames [S H W 3] at the working size; every video is decoded once for all its clips."""
-    stopped = stopped or threading.Event()
+    """Each clip with its frames [S H W 3] at the working size; every video is decoded once for all its clips.
+
+    Long clips come as they are to be read: `stopping` is set once nobody will.
+    """
+    stopped, stopping = stopped or threading.Event(), stopping or threading.Event()
     for name, group in groupby(clips, lambda clip: clip.video):
         waiting = sorted(group, key=lambda clip: clip.first_frame)
         try:
-            yield from _decode_video(plan, plan.videos[name], waiting, stopped)
+            if is_long(plan.config):
+                reader = OnwardReader(plan.videos[name])
+                yield from ((clip, LongClip(reader, clip, plan.config, stopping)) for clip in waiting)
+            else:
+                yield from _decode_video(plan, plan.videos[name], waiting, stopped)
         except VideoError as error:  # it was whole when the plan was made
             skipped.append(Skipped(name, f"{error}; {len(waiting)} of its clips are missing"))
 
@@ -135,12 +217,24 @@ def _decode_video(plan: Plan, video: Video, waiting: list[Clip], stopped: thread
         raise VideoError(f"{video.path}: ended before frame {last}, it had {video.num_frames} frames")
 
 
-def track(plan: Plan, clip: Clip, frames: np.ndarray, tracker: Tracker) -> Tracks:
-    """The tracks of a clip's points."""
+def track(
+    plan: Plan,
+    clip: Clip,
+    frames: np.ndarray | LongClip,
+    tracker: Tracker,
+    *,
+    keep: Path | None = None,
+    advance: Callable[[int], object] = lambda count: None,
+) -> Tracks:
+    """The tracks of a clip's points; of a long one, what is done is kept in the folder `keep`, and gone on from."""
     if isinstance(tracker, NeedsClip):
         fit = fit_frame(clip.source_size, plan.config.size, plan.config.fit)
         tracker = tracker.for_clip(clip, Path(plan.videos[clip.video].path), fit)
-    return tracker(frames, plan.config.queries(clip.key, clip.source_size))
+    queries = plan.config.queries(clip.key, clip.source_size)
+    if isinstance(frames, np.ndarray):
+        return tracker(frames, queries)
+    kept = Kept.open(keep, tracker, queries, clip.num_frames, {"clip": clip.key}) if keep else None
+    return track_stream(tracker, frames.read, clip.num_frames, queries, kept=kept, advance=advance)
 
 
 def tracker_of(plan: Plan, device: str) -> Tracker:
@@ -150,9 +244,7 @@ def tracker_of(plan: Plan, device: str) -> Tracker:
 
 
 @contextmanager
-def prefetch(
-    make: Callable[[threading.Event], Generator[ClipFrames, None, None]], depth: int = DEPTH
-) -> Iterator[Iterator[ClipFrames]]:
+def prefetch(make: Callable[[threading.Event], Generator[T, None, None]], depth: int = DEPTH) -> Iterator[Iterator[T]]:
     """Run an iterator in a thread of its own, up to `depth` items ahead of who reads it.
 
     Args:
@@ -164,7 +256,7 @@ def prefetch(
     with ThreadPoolExecutor(1, "decoding") as thread:
         waiting = deque(thread.submit(next, items, None) for _ in range(depth))
 
-        def read() -> Iterator[ClipFrames]:
+        def read() -> Iterator[T]:
             while (item := waiting.popleft().result()) is not None:
                 waiting.append(thread.submit(next, items, None))
                 yield item
@@ -185,10 +277,17 @@ class WriteQueue:
     Args:
         function: what is called.
         stopping: is set once an error ends the block, so that the calls that are left don't wait for a disk.
+        miss: is told of a clip that could not be read for writing.
     """
 
-    def __init__(self, function: Callable[[Clip, ClipSample | None], object], stopping: threading.Event) -> None:
-        self.function, self.stopping, self.thread = function, stopping, ThreadPoolExecutor(1, "writing")
+    def __init__(
+        self,
+        function: Callable[[Clip, Sample | None], object],
+        stopping: threading.Event,
+        miss: Callable[[Clip, VideoError], object],
+    ) -> None:
+        self.function, self.stopping, self.miss = function, stopping, miss
+        self.thread = ThreadPoolExecutor(1, "writing")
         self.waiting: deque[tuple[Clip, Future]] = deque()
         self.committed: list[Clip] = []
 
@@ -200,7 +299,7 @@ class WriteQueue:
             self.stopping.set()
         self.thread.shutdown()
 
-    def put(self, clip: Clip, sample: ClipSample | None) -> None:
+    def put(self, clip: Clip, sample: Sample | None) -> None:
         """Have a clip written, after those before it; waits while too many do."""
         while len(self.waiting) > DEPTH:
             self._wait()
@@ -220,5 +319,9 @@ class WriteQueue:
 
     def _wait(self) -> None:
         clip, future = self.waiting.popleft()
-        future.result()
-        self.committed.append(clip)
+        try:
+            future.result()
+        except VideoError as error:
+            self.miss(clip, error)
+        else:
+            self.committed.append(clip)

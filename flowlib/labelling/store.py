@@ -13,6 +13,7 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 import threading
 import zipfile
 from collections.abc import Callable, Iterable
@@ -22,7 +23,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from flowlib.clips import Clip, ClipSample
+from flowlib.clips import Clip, ClipSample, UnreadSample
 from flowlib.progress import Progress
 from flowlib.quantities import counted
 from flowlib.shards import (
@@ -97,6 +98,9 @@ class Store:
         for path in (*self.partials.glob("[!.]*.h5"), *self.growing.glob("[!.]*.npz")):
             if path.stem in there:
                 path.unlink(missing_ok=True)
+        for folder in self.growing.glob("[!.]*/"):
+            if folder.name in there:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def has(self, clip: Clip) -> bool:
         """Whether there is a whole partial shard of this clip; a damaged one is removed."""
@@ -135,11 +139,16 @@ class Store:
         except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile):
             return None
 
-    def write(self, clip: Clip, sample: ClipSample | None) -> None:
+    def working(self, clip: Clip) -> Path:
+        """A folder for what is done of a clip that takes long; it goes once the clip is committed."""
+        return self.growing / clip.key
+
+    def write(self, clip: Clip, sample: ClipSample | UnreadSample | None) -> None:
         """Write a clip's partial shard: once this returns, the clip is committed. None: there is one already.
 
         Raises:
             OSError: the disk refuses, and still does after half a minute if it may come back.
+            VideoError: the pictures of a long clip can't be read any more.
         """
         if sample is None:
             return
@@ -151,8 +160,9 @@ class Store:
             growing = write_shard(self.growing / path.name, [sample], **options)
             self._persist(lambda: publish(growing, path, make_folder=False))
             growing.unlink()
+        shutil.rmtree(self.working(clip), ignore_errors=True)
 
-    def keep(self, clip: Clip, sample: ClipSample | None) -> None:
+    def keep(self, clip: Clip, sample: ClipSample | UnreadSample | None) -> None:
         """`write` and `add`."""
         self.write(clip, sample)
         self.add(clip)

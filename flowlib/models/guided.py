@@ -25,13 +25,18 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from flowlib.flow import DISFlow, OpticalFlow, RAFTFlow
-from flowlib.geometry import bilinear_sample, inside, pixel_grid
+from flowlib.geometry import bilinear_sample, inside, pixel_grid, rescale_points
 from flowlib.models.futures import FuturesHead, add_futures, futures_config
-from flowlib.models.protocols import TrajectoryPrediction
+from flowlib.models.protocols import PointPrediction, TrajectoryPrediction
 from flowlib.models.unet import JointHead, UNet, check_shape, enlarge, grid_size, shrink, split_said, start_at_zero
 from flowlib.workspace import atomic_write
 
-FLOWS = ("dis", "raft")
+# What guides, by name. Networks learn on one and are best with it: those of before learned on "dis".
+FLOWS: dict[str, Callable[[str], OpticalFlow]] = {
+    "dis": lambda weights: DISFlow(),
+    "dis refined": lambda weights: DISFlow("refined"),
+    "raft": RAFTFlow,
+}
 DESIGNS = ("unet", "recurrent")
 WEIGHTS = Path(__file__).parents[1] / "weights"
 CANDIDATES = 5  # motions to choose among: flow, none, camera, smoothed, backwards
@@ -45,7 +50,7 @@ class GuidedTrajectories(nn.Module):
     Args:
         num_frames: S, the frames of a clip.
         input_frames: 0 and one or more later ones, ascending.
-        flow: "dis" (needs no weights) or "raft".
+        flow: "dis refined", "dis" (the faster preset; neither needs weights) or "raft".
         flow_weights: of RAFT, as for `flowlib.flow.RAFTFlow`; loaded when they are first needed.
         design: "unet" says all frames at once; "recurrent" takes them one by one, and looks at each where the motion so
             far has led, as RAFT's updates do (Teed and Deng 2020).
@@ -71,7 +76,7 @@ class GuidedTrajectories(nn.Module):
         *,
         num_frames: int = 8,
         input_frames: Sequence[int] = (0, 3),
-        flow: str = "dis",
+        flow: str = "dis refined",
         flow_weights: str = "",
         design: str = "unet",
         widths: Sequence[int] = (48, 64, 96, 128),
@@ -122,16 +127,24 @@ class GuidedTrajectories(nn.Module):
     def flow(self) -> OpticalFlow:
         """The flow that guides; made when it is first asked for, and can be set."""
         if self._flow is None:
-            self._flow = DISFlow() if self.config["flow"] == "dis" else RAFTFlow(self.config["flow_weights"])
+            self._flow = FLOWS[self.config["flow"]](self.config["flow_weights"])
         return self._flow
 
     @flow.setter
     def flow(self, flow: OpticalFlow) -> None:
         self._flow = flow
 
-    def forward(self, images: Tensor, motion: Tensor | None = None) -> TrajectoryPrediction:
+    @property
+    def takes_points(self) -> bool:
+        """See `protocols.TakesPoints`."""
+        return self.many is None
+
+    def forward(
+        self, images: Tensor, motion: Tensor | None = None, points: Float[Tensor, "B N 2"] | None = None
+    ) -> TrajectoryPrediction:
         """Predict from images [B n 3 H W] of the frames `input_frames`, uint8 or floating from 0 to 255; in training
-        with a latent variable, with the true motion, see `futures.LearnsLatent`."""
+        with a latent variable, with the true motion, see `futures.LearnsLatent`; with `points`, for these alone (a
+        `protocols.PointPrediction`), which takes a quarter of the time that all pixels take."""
         n = len(self.input_frames)
         if images.ndim != 5 or images.shape[1:3] != (n, 3):
             got = list(images.shape)
@@ -147,11 +160,11 @@ class GuidedTrajectories(nn.Module):
             pictures = pictures * (1 + change[0]) + change[1]
         looks = self.look(pictures.to(weight.dtype))
         features = self.trunk(torch.cat([looks, guide.channels.to(weight.dtype)], dim=1))
-        mixture = enlarge(self.choose(features), size).softmax(dim=1)
-        velocity = torch.einsum("bkhw,bkchw->bchw", mixture, guide.candidates.to(mixture.dtype))
         times = torch.arange(1, self.num_frames, device=images.device) / self.input_frames[-1]
-        said = self.head(features, guide, times) if isinstance(self.head, RecurrentHead) else self.head(features, size)
-        base = self._assemble(guide, velocity, times, *said)
+        said = self.head(features, guide, times) if isinstance(self.head, RecurrentHead) else self.head(features)
+        if points is not None and self.many is None:
+            return PointPrediction(**vars(self._assemble(guide, times, self.choose(features), said, points)))
+        base = self._assemble(guide, times, self.choose(features), said)
         if self.many is None:
             return base
         flow = shrink(guide.candidates[:, 0], grid) * float(times[-1])
@@ -160,26 +173,32 @@ class GuidedTrajectories(nn.Module):
         return self.many(features, base, unit, flow, motion, self.config["trust"], velocity)
 
     def _assemble(
-        self,
-        guide: Guide,
-        velocity: Tensor,
-        times: Tensor,
-        gain: Tensor,
-        residual: Tensor,
-        log_scale: Tensor,
-        visibility: Tensor,
+        self, guide: Guide, times: Tensor, choice: Tensor, said: Tensor, points: Tensor | None = None
     ) -> TrajectoryPrediction:
-        """The prediction in pixels, from a velocity [B 2 H W] in pixels from the first input frame to the last, and
-        gain [B F H W], residual [B F 2 H W], log scale and visibility [B F H W] of the frames after the first."""
+        """The prediction in pixels, from logits of the candidates [B K h w] and what the head said of the frames after
+        the first [B 5F h w]: of every pixel, or of points [B N 2] as if they were a picture of one row."""
+        if points is None:
+            choice, said = (enlarge(values, guide.size) for values in (choice, said))
+            candidates, start = guide.candidates, torch.from_numpy(pixel_grid(guide.size)).to(said).permute(2, 0, 1)
+        else:
+            on_grid = rescale_points(points, guide.size, (said.shape[-2], said.shape[-1])).to(said.dtype)
+            choice, said = (bilinear_sample(values, on_grid)[:, :, None] for values in (choice, said))
+            read = bilinear_sample(guide.candidates.flatten(1, 2), points.to(guide.candidates.dtype))
+            candidates, start = (
+                read.unflatten(1, (-1, 2))[:, :, :, None],
+                points.to(said).movedim(-1, 1)[:, None, :, None],
+            )
+        gain, residual, log_scale, visibility = split_said(said)
+        mixture = choice.softmax(dim=1)
+        velocity = torch.einsum("bkhw,bkchw->bchw", mixture, candidates.to(mixture.dtype))
         unit = guide.unit.to(velocity.dtype)[:, None, None, None]  # B 1 1 1
         when = times.to(velocity.dtype)[:, None, None]  # F 1 1
         moved = when[:, None] * (velocity[:, None] * (1 + gain[:, :, None]) + unit[..., None] * residual)
         if self.config["trust"] < 1:
-            linear = when[:, None] * guide.candidates[:, :1].to(moved.dtype)
+            linear = when[:, None] * candidates[:, :1].to(moved.dtype)
             moved = linear + self.config["trust"] * (moved - linear)
         # At first: a tenth of the motion so far and a fifth of a pixel.
         spread = torch.log(0.1 * unit * when + 0.2) + log_scale.clamp(-6, 6)
-        start = torch.from_numpy(pixel_grid(guide.size)).to(moved).permute(2, 0, 1)
         stays = inside((moved.detach() + start).movedim(2, -1), guide.size)
         logits = torch.where(stays, 2.0, -2.0) + visibility
         first = torch.zeros_like(moved[:, :1])
@@ -275,8 +294,8 @@ class RecurrentHead(nn.Module):
         self.said = nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, 5, 1))
         start_at_zero(self.said[-1])
 
-    def forward(self, features: Tensor, guide: Guide, times: Tensor) -> tuple[Tensor, ...]:
-        """[B F H W], [B F 2 H W], [B F H W], [B F H W]."""
+    def forward(self, features: Tensor, guide: Guide, times: Tensor) -> Tensor:
+        """[B 5F h w] on the grid, as `unet.JointHead` gives it."""
         size = guide.size
         B, _, h, w = features.shape
         cell = features.new_tensor([w / size[1], h / size[0]])
@@ -295,7 +314,7 @@ class RecurrentHead(nn.Module):
             values = self.said(state)
             said.append(values)
             total = flow * (1 + values[:, :1]) + unit * values[:, 1:3]
-        return split_said(enlarge(torch.cat(said, dim=1), size).reshape(B, len(said), 5, *size))
+        return torch.cat(said, dim=1)
 
 
 def robust_affine(flow: Float[Tensor, "B 2 h w"], size: tuple[int, int], rounds: int = 6) -> Float[Tensor, "B 2 H W"]:
@@ -346,7 +365,11 @@ def load_default(
     if not least[frames] <= num_frames <= 8:
         raise ValueError(f"num_frames: expected {least[frames]} to 8, got {num_frames}")
     if frames == 2:
-        changes: dict[str, Any] = {"flow": flow, "flow_weights": flow_weights}
+        if flow not in ("dis", "raft"):
+            raise ValueError(f"flow: expected dis or raft, got {flow!r}")
+        if flow == "dis" and flow_weights:
+            raise ValueError(f"flow_weights: expected none with flow dis, got {flow_weights!r}")
+        changes: dict[str, Any] = {} if flow == "dis" else {"flow": flow, "flow_weights": flow_weights}
         one = load_shipped(WEIGHTS / "guided_2f.safetensors", GuidedTrajectories, num_frames=num_frames, **changes)
         return one if futures == 1 else _with_futures(one, futures)
     if futures != 1:

@@ -18,7 +18,7 @@ from flowlib.geometry import pixel_grid
 from flowlib.models.backbones import MEAN, STD, make_backbone
 from flowlib.models.futures import FuturesHead, futures_config
 from flowlib.models.protocols import TrajectoryPrediction
-from flowlib.models.unet import JointHead, UNet, check_shape, enlarge, grid_size, shrink
+from flowlib.models.unet import JointHead, UNet, check_shape, enlarge, grid_size, shrink, split_said
 
 UNIT_SHARE = 0.01  # of a picture's side (the root of its area): what the network says is in this unit
 REDUCED = (32, 64)  # channels kept of the features of stride 4 and 8
@@ -103,7 +103,7 @@ class OneFrameTrajectories(nn.Module):
             shrink(place.expand(B, -1, -1, -1), (h, w)),
         ]
         features = self.trunk(torch.cat(told, dim=1))
-        _, residual, log_scale, visibility = self.head(features, (H, W))
+        _, residual, log_scale, visibility = split_said(enlarge(self.head(features), (H, W)))
         unit = UNIT_SHARE * (H * W) ** 0.5
         when = torch.arange(1, self.num_frames, device=images.device).to(residual)[:, None, None] / 3
         moved = unit * when[:, None] * residual

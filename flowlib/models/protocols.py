@@ -104,6 +104,34 @@ class TrajectoryPrediction:
         values = values.reshape(B, F, 3, -1).movedim(2, -1)  # B F N 3
         return values[..., :2], values[..., 2]
 
+    def scale_at(self, xy: Float[Tensor, "B N 2"]) -> Float[Tensor, "B F N"]:
+        """The logarithm of the scale, read in the same way.
+
+        Raises:
+            ValueError: a prediction without a scale.
+        """
+        if self.log_scale is None:
+            raise ValueError("log_scale: expected a prediction that says how sure it is, got one without")
+        return bilinear_sample(self.log_scale, xy.to(self.log_scale.dtype))
+
+
+@dataclass(frozen=True, eq=False)
+class PointPrediction(TrajectoryPrediction):
+    """A prediction for N points alone, as a picture of one row whose pixels are these points: [B F 2 1 N]. `at` and
+    `scale_at` give them as they are, and have to be asked for the same points."""
+
+    def at(self, xy: Float[Tensor, "B N 2"]) -> tuple[Float[Tensor, "B F N 2"], Float[Tensor, "B F N"]]:
+        """Displacement and visibility logits of the points."""
+        N = self.displacement.shape[-1]
+        if xy.shape[1] != N:
+            raise ValueError(f"xy: expected the {N} points that were predicted, got {xy.shape[1]}")
+        return self.displacement[..., 0, :].movedim(2, -1), self.visibility_logits[..., 0, :]
+
+    def scale_at(self, xy: Float[Tensor, "B N 2"]) -> Float[Tensor, "B F N"]:
+        """The logarithm of the scale of the points."""
+        assert self.log_scale is not None, "who predicts points says how sure it is"
+        return self.log_scale[..., 0, :]
+
 
 @runtime_checkable
 class Predictor(Protocol):
@@ -176,6 +204,15 @@ class TakesAction(Protocol):
 
     @property
     def num_actions(self) -> int: ...
+
+
+@runtime_checkable
+class TakesPoints(Protocol):
+    """Predicts, if `takes_points`, chosen points alone where its `forward` is given `points` [B N 2], pixels (x, y) of
+    frame 0: a `PointPrediction`, for much less than all pixels cost. A loss needs no more."""
+
+    @property
+    def takes_points(self) -> bool: ...
 
 
 @runtime_checkable

@@ -61,10 +61,9 @@ class JointHead(nn.Module):
         self.said = nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, 5 * frames, 1))
         start_at_zero(self.said[-1])
 
-    def forward(self, features: Tensor, size: tuple[int, int]) -> tuple[Tensor, ...]:
-        """[B F H W], [B F 2 H W], [B F H W], [B F H W]."""
-        values = enlarge(self.said(features), size)
-        return split_said(values.reshape(len(values), -1, 5, *size))
+    def forward(self, features: Tensor) -> Tensor:
+        """[B 5F h w] on the grid; `split_said` takes it apart."""
+        return self.said(features)
 
 
 def _block(inner: int, outer: int) -> nn.Sequential:
@@ -80,6 +79,8 @@ def start_at_zero(layer: nn.Module) -> None:
 
 
 def split_said(values: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What a head said, [B 5F H W] -> [B F H W], [B F 2 H W], [B F H W], [B F H W]."""
+    values = values.unflatten(1, (-1, 5))
     return values[:, :, 0], values[:, :, 1:3], values[:, :, 3], values[:, :, 4]
 
 

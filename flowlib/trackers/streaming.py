@@ -1,8 +1,9 @@
 """Follow points through a video of any length with few frames in memory: piece by piece, where the tracker allows.
 
 A tracker that goes from frame to frame (`FrameToFrame`) gives the same tracks as in one go, and so does one that takes
-frames as they come (`Streams`). Others see the whole video. What is done can be kept in a folder, a file for each piece
-and what the tracker needs to go on, so that a run that is killed goes on where it was, with the same bits.
+frames as they come (`Streams`), with a confidence (`ConfidentTracker`) or without. Others see the whole video. What is
+done can be kept in a folder, a file for each piece and what the tracker needs to go on, so that a run that is killed
+goes on where it was, with the same bits.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import hashlib
 import json
 import re
 import shutil
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from itertools import chain, count, islice
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -22,12 +24,15 @@ import numpy as np
 
 from flowlib.geometry import inside, rescale_points
 from flowlib.trackers import FrameToFrame, Streams, StreamState, Tracker
+from flowlib.trackers.confidence import ConfidentTracker, stretches, to_confidence
 from flowlib.tracks import Tracks, check_queries
 from flowlib.video import Video, iterate_frames, resize_frame
 from flowlib.workspace import atomic_write, clear_stale
 
 PIECE = 24  # steps from frame to frame
 MOST_BYTES = 4_000_000_000  # of frames, for a tracker that sees them all
+
+RATING = 3  # times the tracking: how much of the time confidence takes, for progress alone
 
 SMALLEST_SIDE = 16  # pixels, of frames made smaller
 
@@ -126,6 +131,8 @@ def track_stream(
     queries = np.asarray(queries, np.float32)
     check_queries(queries, num_frames)
     kept = kept or Kept(None)
+    if isinstance(tracker, ConfidentTracker):
+        return _confident(tracker, read, num_frames, queries, piece, reanchor, kept, advance)
     if reanchor < 0 or (reanchor and not isinstance(tracker, Streams)):
         name = tracker.describe().get("name", "the tracker")
         expected = "0, or a number of frames for a tracker that streams (pips, alltracker)"
@@ -139,26 +146,91 @@ def track_stream(
         advance(num_frames)
         return tracks
     journey, pieces = _Journey(tracker, queries, num_frames), range(0, max(1, num_frames - 1), piece)
-    source, frames = None, []
-    for start in pieces:
-        end, first = min(start + piece, num_frames - 1), max(0, start - 1)
+    ends = {start: min(start + piece, num_frames - 1) for start in pieces}
+    back = [start for start in reversed(pieces) if journey.goes_back(ends[start])] if num_frames > 1 else []
+    meter = _Meter(advance, num_frames, num_frames + sum(ends[start] - start for start in back))
+    window = _Window(read, num_frames)
+    for start, end in ends.items():
         rows = journey.rows(start, end + 1)
         if not kept.load(f"forward-{start}", rows):
-            source = source or read(first, num_frames)
-            before = frames[-2:]
-            frames = before + list(islice(source, end + 1 - first - len(before)))
-            if (found := first + len(frames)) <= end:
-                raise ValueError(f"expected {num_frames} frames, the video ends after {found}")
-            journey.forward(np.stack(frames), start, end)
+            journey.forward(window(max(0, start - 1), end + 1), start, end)
             kept.save(f"forward-{start}", rows)
-        advance(end - start + (start == 0))
-    for start in reversed(range(0, num_frames - 1, piece)):
-        end = min(start + piece, num_frames - 1)
-        rows = journey.rows(start, end)
-        if journey.goes_back(end) and not kept.load(f"backward-{start}", rows):
-            journey.backward(np.stack(list(read(start, min(end + 2, num_frames)))), start, end)
+        meter(end - start + (start == 0))
+    for start in back:
+        rows = journey.rows(start, ends[start])
+        if not kept.load(f"backward-{start}", rows):
+            stop = min(ends[start] + 2, num_frames)
+            journey.backward(_Window(read, stop)(start, stop), start, ends[start])
             kept.save(f"backward-{start}", rows)
+        meter(ends[start] - start)
     return Tracks(journey.tracks, journey.visibility, queries)
+
+
+class _Window:
+    """Frames of a video that is read once and onwards; of those read, the ones asked for last are in memory."""
+
+    def __init__(self, read: Read, num_frames: int) -> None:
+        self.read, self.num_frames = read, num_frames
+        self.source: Iterator[np.ndarray] | None = None
+        self.first, self.held = 0, deque[np.ndarray]()
+
+    def __call__(self, start: int, stop: int) -> np.ndarray:
+        """Frames `start` to `stop` [F H W 3]; neither may be less than the last time."""
+        if self.source is None:
+            self.source, self.first = self.read(start, self.num_frames), start
+        while self.first < start or self.first + len(self.held) < stop:
+            if self.first < start and self.held:
+                self.held.popleft()
+                self.first += 1
+            elif (frame := next(self.source, None)) is not None:
+                self.held.append(frame)
+            else:
+                raise ValueError(
+                    f"expected {self.num_frames} frames, the video ends after {self.first + len(self.held)}"
+                )
+        return np.stack(self.held)
+
+
+class _Meter:
+    """Tells how many frames are done, of `num_frames`, by how much of the work is."""
+
+    def __init__(self, advance: Callable[[int], object], num_frames: int, work: int) -> None:
+        self.advance, self.num_frames, self.work, self.done, self.told = advance, num_frames, work, 0, 0
+
+    def __call__(self, done: int) -> None:
+        self.done += done
+        frames = self.num_frames * self.done // self.work - self.told
+        self.told += frames
+        self.advance(frames)
+
+
+def _confident(
+    tracker: ConfidentTracker,
+    read: Read,
+    num_frames: int,
+    queries: np.ndarray,
+    piece: int,
+    reanchor: int,
+    kept: Kept,
+    advance: Callable[[int], object],
+) -> Tracks:
+    """The tracks, and then the same way back, some frames at a time."""
+    order = list(stretches(queries, num_frames))
+    meter = _Meter(advance, num_frames, num_frames + RATING * sum(len(rows) for rows, _ in order))
+    options: dict[str, Any] = {"piece": piece, "reanchor": reanchor, "kept": kept, "advance": meter}
+    tracks = track_stream(tracker.tracker, read, num_frames, queries, **options)
+    expected, window = tracker.unrated(tracks), _Window(read, num_frames)
+    for rows, needed in order:
+        first, stop = min(rows), max(rows) + 1
+        name = f"rated-{'forth' if rows.step > 0 else 'back'}-{first}"
+        filled = {"expected": expected[first:stop]}
+        if not kept.load(name, filled):
+            # Backwards each stretch is before the last one, so it is read by itself.
+            frames = (window if rows.step > 0 else _Window(read, needed.stop))(needed.start, needed.stop)
+            tracker.rate(frames, needed.start, rows, tracks, expected)
+            kept.save(name, filled)
+        meter(RATING * len(rows))
+    return replace(tracks, confidence=to_confidence(expected))
 
 
 class Kept:
@@ -179,7 +251,7 @@ class Kept:
         mine = folder / f"tracking-{hashlib.sha256(said).hexdigest()[:16]}"
         for other in folder.glob("tracking-*"):
             if other != mine:
-                shutil.rmtree(other)
+                shutil.rmtree(other, ignore_errors=True)
         mine.mkdir(parents=True, exist_ok=True)
         clear_stale(mine)
         return cls(mine)
@@ -221,7 +293,7 @@ class Kept:
             before = self.states(way)
             state.save(self.folder / f"{way}-state-{state.next_frame}.npz")
             for path in before:
-                path.unlink()
+                path.unlink(missing_ok=True)  # another process may be at the same
 
 
 def _along_streams(
@@ -242,8 +314,8 @@ def _along_streams(
     asked = queries[:, 0].astype(int)
     # Where a tracker says nothing of the query's frame itself, the query counts.
     visibility[asked, np.arange(N)], confidence[asked, np.arange(N)] = True, 1
-    anchors = np.unique(asked)
-    told, done, confident = 0, 0, True
+    anchors, confident = np.unique(asked), True
+    meter = _Meter(advance, S, max(1, len(anchors)) * (S + 1))  # two ways share the query's frame
     for anchor in anchors:
         points = np.flatnonzero(queries[:, 0] == anchor)
         # Backwards first, so that where both directions meet, in the query's frame, the forward one has its say.
@@ -255,11 +327,8 @@ def _along_streams(
                 cells = np.array(times[start:stop])[:, None], points
                 tracks[cells], visibility[cells], confidence[cells] = part["tracks"], part["seen"], part["sure"]
                 confident = confident and not np.isnan(part["sure"]).any()
-                done += stop - start
-                share = done * S // (len(anchors) * (S + 1))  # two ways share the query's frame
-                advance(share - told)
-                told = share
-    advance(S - told)
+                meter(stop - start)
+    meter(meter.work - meter.done)
     tracks[asked, np.arange(N)] = queries[:, 1:]
     return Tracks(tracks, visibility, queries, confidence if confident else None)
 
@@ -404,7 +473,9 @@ def _whole(read: Read, num_frames: int, tracker: Tracker) -> np.ndarray:
             f"{name} sees all frames at once: expected up to {most} of this size, got {num_frames}; take fewer, or "
             "smaller ones, or a tracker that goes from frame to frame"
         )
-    whole = np.stack(list(chain([first], frames)))
-    if len(whole) != num_frames:
-        raise ValueError(f"expected {num_frames} frames, the video ends after {len(whole)}")
+    whole, found = np.empty((num_frames, *first.shape), first.dtype), 0
+    for found, frame in enumerate(chain([first], frames), 1):
+        whole[found - 1] = frame
+    if found != num_frames:
+        raise ValueError(f"expected {num_frames} frames, the video ends after {found}")
     return whole

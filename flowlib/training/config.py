@@ -17,11 +17,13 @@ CHOICES = {
     "device": ("auto", "cpu"),
 }
 AT_LEAST_ONE = ("steps", "batch_size", "accumulate", "validate_every", "save_every")
-AT_MOST = {"batch_size": 2**16, "accumulate": 2**16, "num_workers": 1024}  # beyond it, a slip that fills the memory
+# Beyond it, a slip that fills the memory.
+AT_MOST = {"batch_size": 2**16, "accumulate": 2**16, "num_workers": 1024, "threads": 1024}
 POSITIVE = ("learning_rate", "clip_at")
 BELOW_ONE = ("momentum", "ema_decay")
 # What may differ when a run goes on, because the curve does not depend on it.
-FREE = ("name", "device", "num_workers", "save_every", "picture_every", "session_minutes", "patience", "stop_at")
+FREE = ("name", "device", "num_workers", "threads")
+FREE += ("save_every", "picture_every", "session_minutes", "patience", "stop_at")
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class TrainConfig:
     channels_last: bool = True  # how pictures lie in memory; False is slower in most places
     compile: bool = False
     num_workers: int = 2  # processes that load samples
+    threads: int = 0  # of the CPU; 0: as many as PyTorch takes. Small networks are faster with 1
 
     validate_every: int = 100  # steps
     validation_samples: int = 0  # how many samples to validate on; 0: all

@@ -21,6 +21,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
 
+from flowlib.devices import cpu_threads
 from flowlib.progress import Progress
 from flowlib.tasks.protocol import Task
 from flowlib.training.config import TrainConfig
@@ -89,7 +90,8 @@ def fit(
     folder = broadcast_object_list([named])[0]  # processes may read their clocks in different seconds
     devices = [accelerator.device] if accelerator.device.type == "cuda" else []
     lock = alone_in(folder) if accelerator.is_main_process else nullcontext()
-    with lock, torch.random.fork_rng(devices):  # the caller's random numbers go on as if nothing had happened
+    drawing = torch.random.fork_rng(devices)  # the caller's random numbers go on as if nothing had happened
+    with lock, cpu_threads(config.threads), drawing:
         session = open_session(model, task, train, validation, config, folder, accelerator)
         accelerator.wait_for_everyone()  # none writes while another still reads
         try:

@@ -21,6 +21,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import Subset
 
 from flowlib.dataset.about import fingerprint_of, videos_of
+from flowlib.devices import keep_freed_memory
 from flowlib.models.protocols import HasProvenance, check_trainable
 from flowlib.quantities import counted, duration
 from flowlib.tasks.protocol import Task
@@ -302,6 +303,8 @@ def open_session(
         constants = meta["constants"]
     else:
         constants = task.prepare(model, train)
+    if accelerator.device.type == "cpu":
+        keep_freed_memory()
     model.to(accelerator.device)
     if accelerator.num_processes > 1:  # all start as the first does, the average below included
         model.load_state_dict(broadcast(model.state_dict()))

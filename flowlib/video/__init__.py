@@ -9,6 +9,7 @@ from flowlib.video.images import decode_image, encode_image, resize_frame
 from flowlib.video.pictures import decode_depth, decode_whole
 from flowlib.video.reading import VideoError
 from flowlib.video.videos import (
+    OnwardReader,
     Skipped,
     Video,
     describe_fit,
@@ -26,6 +27,7 @@ from flowlib.video.videos import (
 from flowlib.video.writing import write_frames, write_video
 
 __all__ = [
+    "OnwardReader",
     "Skipped",
     "Video",
     "VideoError",

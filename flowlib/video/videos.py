@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -16,7 +17,7 @@ import numpy as np
 from flowlib.geometry import FitRule, Size, choose_size, fit_frame
 from flowlib.quantities import counted
 from flowlib.video.images import Frame, Frames, is_hidden, is_picture, resize_frame
-from flowlib.video.reading import FileReader, PictureReader, VideoError, open_video, printable
+from flowlib.video.reading import DecodedFrame, FileReader, PictureReader, VideoError, open_video, printable
 
 # fmt: off
 VIDEO_SUFFIXES = frozenset([
@@ -30,6 +31,7 @@ VIDEO_SUFFIXES = frozenset([
 ARCHIVES = frozenset([".7z", ".bz2", ".gz", ".rar", ".tar", ".tbz", ".tgz", ".txz", ".xz", ".zst"])
 ORIGIN = ".origin"  # lies among pictures that `write_frames` wrote, and says of what
 MOST_NAMES = 100  # in one line of a description
+MOST_IDLE = 3  # decoders of a video that wait to go on: for tracking, its way back, and storing pictures
 SMALLEST_SIDE = 16  # pixels; below that there is nothing to track
 
 
@@ -271,6 +273,71 @@ def iterate_frames(
         wanted = takewhile(lambda _: not stopped(), reader)
         for frame in islice(wanted, start, stop, step):
             yield frame.read()
+
+
+class OnwardReader:
+    """A video whose frames are asked for in stretches, one after another, perhaps more than once and by some threads.
+
+    Where reading has stopped it goes on: stretches of a long video don't each decode the way to their first frame.
+
+    Args:
+        video: as `probe` gives it.
+
+    Raises:
+        VideoError: it has another content now.
+    """
+
+    def __init__(self, video: Video) -> None:
+        self.video, self._lock, self._stat = video, threading.Lock(), (0, 0)
+        self._idle: list[tuple[int, Iterator[DecodedFrame]]] = []  # decoders, and the frame that each gives next
+        self._check()
+
+    def read(self, start: int, stop: int, step: int = 1, stopped: Callable[[], bool] = bool) -> Iterator[Frame]:
+        """Frames `start`, `start` + `step`, … before `stop`, at the video's own size; see `iterate_frames`.
+
+        Raises:
+            VideoError: the video ends before, or was replaced by another.
+        """
+        at, decoded = self._take(start)
+        wanted, ended = range(start, stop, step), False
+        try:
+            while wanted and at <= wanted[-1] and not stopped():
+                ended = True
+                if (frame := next(decoded, None)) is None:
+                    raise VideoError(f"{self.video.path}: ended before frame {wanted[-1]}, it had {at} frames")
+                at, ended = at + 1, False
+                if at - 1 in wanted:
+                    yield frame.read()
+        finally:
+            if not ended:
+                with self._lock:
+                    self._idle = [*self._idle[1 - MOST_IDLE :], (at, decoded)]
+
+    def _take(self, start: int) -> tuple[int, Iterator[DecodedFrame]]:
+        """The decoder that is nearest to a frame, and the frame that it gives next."""
+        with self._lock:
+            near = max((one for one in self._idle if one[0] <= start), key=lambda one: one[0], default=None)
+            if near is not None:
+                self._idle.remove(near)
+                return near
+        self._check()
+        return 0, self._decode()
+
+    def _decode(self) -> Iterator[DecodedFrame]:
+        with open_video(Path(self.video.path)) as reader:
+            yield from reader
+
+    def _check(self) -> None:
+        """Read the content again if the file looks like another one."""
+        path = self.video.path
+        try:
+            found = os.stat(path)
+        except OSError as error:
+            raise VideoError(f"{path}: expected a video, can't be read ({error.strerror})") from error
+        if self._stat != (stat := (found.st_size, found.st_mtime_ns)):
+            if fingerprint(path) != self.video.fingerprint:
+                raise VideoError(f"{path}: has changed since the plan was made; make it again")
+            self._stat = stat
 
 
 def read_frames(

@@ -31,16 +31,21 @@ class Surface {
     this.el.style.aspectRatio = String(aspect);
     this.el.style.setProperty("--aspect", aspect);
     this.ratio = 1; // canvas pixels per pixel of the page
+    this.density = 0; // the screen's, when this was measured; 0: to be measured
   }
   get width() { return this.canvases[0].width; }
   get height() { return this.canvases[0].height; }
-  /** Fit the canvases to the page; whether there is anything to draw on. */
+  /** Fit the canvases to the page; whether there is anything to draw on. Measured anew only when told to, because the
+   * browser lays out the whole page to answer. */
   resize() {
+    const density = window.devicePixelRatio || 1;
+    if (this.density === density) return true;
     const box = this.el.getBoundingClientRect();
     if (!box.width || !box.height) return false;
-    const ratio = Math.min(window.devicePixelRatio || 1, Math.sqrt(MOST_PIXELS / (box.width * box.height)));
+    const ratio = Math.min(density, Math.sqrt(MOST_PIXELS / (box.width * box.height)));
     const width = Math.max(1, Math.round(box.width * ratio)), height = Math.max(1, Math.round(box.height * ratio));
     this.ratio = width / box.width;
+    this.density = density;
     if (this.width === width && this.height === height && this.fitted) return true;
     for (const canvas of this.canvases) { canvas.width = width; canvas.height = height; }
     this.fitted = true;
@@ -191,7 +196,10 @@ class Player {
     this.info = tag("div", { class: "tv-info" }, facts);
     this.zoomText = tag("span", { class: "tv-zoom" }, "100 %");
     this.hint = tag("div", { class: "tv-hint", hidden: "" });
-    this.sizes = new ResizeObserver(() => this.redraw(true));
+    this.sizes = new ResizeObserver(() => {
+      for (const panel of this.panels) panel.density = 0;
+      this.redraw(true);
+    });
     const title = tag("div", { class: "tv-title", role: "heading", "aria-level": "3" }, heading);
     const toolbar = tag("div", { class: "tv-tools", role: "toolbar", "aria-label": "View" }, ...tools,
       button("minus", "Zoom out", () => this.zoomBy(1 / 1.5)), this.zoomText,

@@ -35,10 +35,10 @@ class Raster {
   }
   clear() { this.pixels.fill(0); }
 
-  /** A shape at (x, y), with a thin dark rim that keeps it apart from a bright frame. */
-  dot(shape, radius, x, y, colour, opacity) {
+  /** A shape at (x, y), with a thin dark rim that keeps it apart from a bright frame; `stamps` as `stampsOf` gives them. */
+  dot(stamps, x, y, colour, opacity) {
     const left = Math.floor(x), top = Math.floor(y), W = this.width, H = this.height;
-    const stamp = this.#stamp(shape, radius)[((y - top) * 4 << 2) | ((x - left) * 4)];
+    const stamp = stamps[((y - top) * 4 << 2) | ((x - left) * 4)];
     const reach = stamp.reach, whole = left >= reach && top >= reach && left < W - reach && top < H - reach;
     if (left < -reach || top < -reach || left >= W + reach || top >= H + reach) return;
     const { dx, dy, alpha, shade } = stamp, r = colour & 255, g = (colour >> 8) & 255, b = (colour >> 16) & 255;
@@ -51,9 +51,8 @@ class Raster {
     }
   }
 
-  /** Pixels of a shape for 4 × 4 places of its centre within a pixel. A dot looks them up by two keys: one made of
-   * both would be a new string each time, which costs as much as the pixels. */
-  #stamp(shape, radius) {
+  /** Pixels of a shape for 4 × 4 places of its centre within a pixel. Ask once for many dots. */
+  stampsOf(shape, radius) {
     const known = this.stamps.get(shape)?.get(radius);
     if (known) return known;
     const sizes = this.stamps.get(shape) ?? new Map(), phases = [];

@@ -23,6 +23,7 @@ const RESET = {
 };
 const GOLDEN = 0.6180339887498949; // as in scene.py: the same density shows the same points
 const CACHE = 96e6; // bytes of decoded frames kept at once
+const MANY_TRAILS = 4000; // so dense that nobody sees bends of less than 4 canvas pixels
 const HIDDEN_TRAIL = 0.4; // opacity of the part of a trail where the point is hidden
 const PASSIVE = 0.3; // opacity of points that are not selected, once some are
 const UNSEEN = 0.3; // opacity of the error vectors of hidden points
@@ -223,14 +224,14 @@ class Panel extends Surface {
     const colours = viewer.colours(which, this.sets), points = viewer.shown, opacity = viewer.opacities(which);
     const [gain, x0, y0] = this.#screen(set), half = this.radius() * 0.32;
     const count = points.length, lastX = new Float32Array(count), lastY = new Float32Array(count);
-    const { ends, inks, alphas } = raster.batch(count);
+    const { ends, inks, alphas } = raster.batch(count), least = count > MANY_TRAILS ? 4 : 1.2;
     for (let s = first; s <= frame; s++) {
       const row = (3 + 2 * s) * N, age = 0.15 + 0.7 * (s - first) / Math.max(1, frame - first);
       let found = 0;
       for (let i = 0; i < count; i++) {
         const n = points[i], x = fixed[row + n] * gain + x0, y = fixed[row + N + n] * gain + y0;
         if (s > first) {
-          if (Math.abs(x - lastX[i]) + Math.abs(y - lastY[i]) < 1.2 && s < frame) continue; // too short to be seen yet
+          if (Math.abs(x - lastX[i]) + Math.abs(y - lastY[i]) < least && s < frame) continue; // too short to be seen yet
           const clear = seen[s * N + n] && seen[(s - 1) * N + n];
           if (clear || !off) {
             ends[4 * found] = lastX[i]; ends[4 * found + 1] = lastY[i];
@@ -250,12 +251,14 @@ class Panel extends Surface {
     const colours = viewer.colours(which, this.sets), row = (3 + 2 * frame) * N, off = viewer.get("hidden") === "off";
     const [gain, x0, y0] = this.#screen(set), radius = this.radius(), white = 0xffffff, { chosen } = viewer;
     const opacity = viewer.opacities(which);
+    const stamps = (r) => [HOLLOW[shape], shape].map((name) => raster.stampsOf(name, r));
+    const plain = stamps(radius), large = stamps(radius * 1.3), halo = raster.stampsOf("ring", radius * 1.6 + 2);
     for (const n of viewer.shown) {
       const visible = seen[frame * N + n];
       if (!visible && off) continue;
       const x = fixed[row + n] * gain + x0, y = fixed[row + N + n] * gain + y0;
-      if (chosen[n]) raster.dot("ring", radius * 1.6 + 2, x, y, white, 1);
-      raster.dot(visible ? shape : HOLLOW[shape], chosen[n] ? radius * 1.3 : radius, x, y, colours[n], opacity[n]);
+      if (chosen[n]) raster.dot(halo, x, y, white, 1);
+      raster.dot((chosen[n] ? large : plain)[visible ? 1 : 0], x, y, colours[n], opacity[n]);
     }
   }
   /** Lines from the truth, where a dot is, to a prediction; faint, and the dot hollow, where the truth is hidden. */
@@ -273,9 +276,9 @@ class Panel extends Surface {
       alphas[i] = opacity[n] * (truth.seen[frame * N + n] ? 1 : UNSEEN);
     });
     raster.drawLines(shown.length, radius * 0.4);
+    const [disc, ring] = ["disc", "ring"].map((name) => raster.stampsOf(name, radius * 0.6));
     shown.forEach((n, i) => {
-      const dot = truth.seen[frame * N + n] ? "disc" : "ring";
-      raster.dot(dot, radius * 0.6, ends[4 * i], ends[4 * i + 1], colours[n], alphas[i]);
+      raster.dot(truth.seen[frame * N + n] ? disc : ring, ends[4 * i], ends[4 * i + 1], colours[n], alphas[i]);
     });
   }
   /** The sampled paths so far of the selected points, or of all that are shown, fainter where less likely. */

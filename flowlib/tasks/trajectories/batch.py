@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from flowlib.clips import ClipSample
-from flowlib.models.protocols import TrajectoryPrediction
+from flowlib.models.protocols import PointPrediction, TrajectoryPrediction
 
 POINTWISE = {"tracks": 1, "visibility": 1, "queries": 0, "confidence": 1}  # name -> axis of the points
 
@@ -118,6 +118,8 @@ def _padded(example: dict[str, Any], count: int) -> dict[str, Any]:
 def check_prediction(prediction: TrajectoryPrediction, batch: dict[str, Any]) -> None:
     """Raise `ValueError` unless a network predicted the batch's frames, for every pixel of its pictures."""
     (B, *_, H, W), frames = batch["images"].shape, batch["frames"][0].tolist()
+    if isinstance(prediction, PointPrediction):
+        H, W = 1, batch["queries"].shape[1]
     if list(prediction.frames) != frames:
         raise ValueError(
             f"model: expected a prediction of all {len(frames)} frames of a clip (or `frames` and `num_frames` that "

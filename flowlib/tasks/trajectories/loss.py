@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from flowlib.geometry import bilinear_sample
 from flowlib.models.protocols import TrajectoryPrediction
 
 Loss = Literal["mse", "l1", "huber", "charbonnier", "laplace", "laplace_2d"]
@@ -118,7 +117,7 @@ def loss_sums(
     if loss in SCALED:
         if prediction.log_scale is None:
             raise ValueError(f"loss: {loss!r} expects a prediction with a log_scale, got one without")
-        log_scale = bilinear_sample(prediction.log_scale, targets.positions)[..., None] - unit.log()
+        log_scale = prediction.scale_at(targets.positions)[..., None] - unit.log()
     # Chosen before they are weighed: a zero weight would not take the NaN out of a point that doesn't count.
     values = torch.where(targets.counted(masked), pointwise(error / unit, loss, huber_delta, log_scale), 0.0)
     if targets.weight is not None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from flowlib.augmentation import AugmentConfig, augment
 from flowlib.clips import ClipSample
 from flowlib.dataset.about import shape_of
-from flowlib.models.protocols import HasConfig, Predictor, TrajectoryPrediction, num_actions_of
+from flowlib.models.protocols import HasConfig, Predictor, TakesPoints, TrajectoryPrediction, num_actions_of
 from flowlib.tasks.protocol import Task
 from flowlib.tasks.trajectories.batch import Frames, check_prediction, make_batch, make_example, uniform
 from flowlib.tasks.trajectories.figures import predict_clips, show_predictions
@@ -131,7 +131,7 @@ class TrajectoryTask(TrajectoryEvaluation, Task):
     def example(self, sample: Any, inputs: Frames, generator: torch.Generator | None) -> dict[str, Any]:
         """A clip, augmented if there is a generator; see `batch.make_example`."""
         if self.augment is not None and generator is not None:
-            sample = augment(dict(sample), self.augment, generator)
+            sample = augment(dict(sample), self.augment, generator, inputs.seen)
         example = make_example(sample, inputs._replace(num_actions=0), confidence=self._uses_confidence)
         if actions := inputs.num_actions:
             dropped = generator is not None and float(torch.rand((), generator=generator)) < self.condition_dropout
@@ -148,7 +148,9 @@ class TrajectoryTask(TrajectoryEvaluation, Task):
 
     def sums(self, network: nn.Module, batch: dict[str, Any], constants: Mapping[str, float]) -> Tensor:
         """[4] See `loss.loss_sums`."""
-        prediction = network(*(batch[name] for name in ("images", "action") if name in batch))
+        bare = getattr(network, "module", network)  # of several processes
+        points = {"points": batch["queries"][..., 1:]} if isinstance(bare, TakesPoints) and bare.takes_points else {}
+        prediction = network(*(batch[name] for name in ("images", "action") if name in batch), **points)
         if not isinstance(prediction, TrajectoryPrediction):
             got = type(prediction).__name__
             raise ValueError(f"model: expected it to give a TrajectoryPrediction, got {got}")
