@@ -34,7 +34,7 @@ from train_default import INPUT_FRAMES, LEFT_OUT, NUM_FRAMES, PARTS, SETTINGS, c
 from flowlib.augmentation import AugmentConfig
 from flowlib.clips import ClipSample
 from flowlib.flow import CachedFlow, DISFlow
-from flowlib.models.baselines import ConstantVelocity
+from flowlib.models.baselines import ConstantVelocity, Scaled
 from flowlib.models.guided import DESIGNS, GuidedTrajectories
 from flowlib.tasks.trajectories import TrajectoryTask
 from flowlib.training import TrainConfig, fit, load_checkpoint
@@ -55,7 +55,7 @@ VARIANTS = {
     "pan": ("unet", PAN, False),
     "relative": ("unet", replace(TASK, confidence_weighted=True), True),
     "recurrent": ("recurrent", TASK, False),
-    "recurrent-pan": ("recurrent", PAN, False),
+    "gains": ("gains", TASK, False),  # one number a frame, fitted, nothing trained
 }
 
 
@@ -68,10 +68,11 @@ def clips(labels: Workspace) -> ConcatDataset:
 
 
 def make(design: str, args: Any) -> GuidedTrajectories:
-    """Untrained. It measures flow anew in every step: hardly a pair of pictures comes twice, cut out as they are."""
+    """Untrained, guided by the flow that the shipped predictor learned on; measured anew in every step, for hardly a
+    pair of pictures comes twice, cut out as they are."""
     torch.manual_seed(0)
     options: dict[str, Any] = {"num_frames": NUM_FRAMES, "input_frames": INPUT_FRAMES, "cells": args.cells}
-    return GuidedTrajectories(design=design, **options)
+    return GuidedTrajectories(design=design, flow="dis", **options)
 
 
 def train(
@@ -212,10 +213,13 @@ def fold_errors(
         flow = CachedFlow(DISFlow(), labels.root / "flows")
         design, task, weigh = VARIANTS[variant]
         data, held = deal(labels, args.folds, fold, videos, seed)
-        model, spent = train(
-            name, make(design, args), Relative(data, flow) if weigh else data, workspace, args.steps, seed, task
-        )
-        print(f"{name}: {len(data)} clips, {spent:.0f} CPU s in this call", flush=True)
+        if design == "gains":
+            model: Any = Scaled.fit(ConstantVelocity(flow, input_frames=INPUT_FRAMES), data)
+            print(f"{name}: {np.round(model.gains, 3).tolist()}", flush=True)
+        else:
+            shown = Relative(data, flow) if weigh else data
+            model, spent = train(name, make(design, args), shown, workspace, args.steps, seed, task)
+            print(f"{name}: {len(data)} clips, {spent:.0f} CPU s in this call", flush=True)
         with atomic_write(noted) as temporary:
             temporary.write_text(json.dumps(held_out(model, held, flow)))
     found = json.loads(noted.read_text())
@@ -228,15 +232,17 @@ def cross(variant: str, labels: Workspace, workspace: Workspace, args: Any) -> d
     return {method: {video: error for part in parts for video, error in part[method].items()} for method in parts[0]}
 
 
-def held_out(model: GuidedTrajectories, clips: Any, flow: CachedFlow) -> dict[str, dict[str, list[float]]]:
+def held_out(model: Any, clips: Any, flow: CachedFlow) -> dict[str, dict[str, list[float]]]:
     """Method -> video -> mean error in pixels of each clip."""
     found: dict[str, dict[str, list[float]]] = {}
-    model.flow = flow
+    guided = isinstance(model, GuidedTrajectories)
+    if guided:
+        model.flow = flow
     for index in range(len(clips)):
         sample = clips[index]
         xy = torch.from_numpy(sample.truth.queries[None, :, 1:])
         with torch.inference_mode():
-            whole = model(sample.images(INPUT_FRAMES), points=xy).at(xy)[0][0]
+            whole = model(sample.images(INPUT_FRAMES), **({"points": xy} if guided else {})).at(xy)[0][0]
         linear = linear_at(sample, flow)
         moved = {BASE: linear} | {f"{trust:g}": linear + trust * (whole.numpy() - linear) for trust in TRUSTS}
         for method, error in errors_of(sample, moved).items():
