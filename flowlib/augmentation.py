@@ -224,14 +224,14 @@ def draw_pan(
     sample, draw = ClipSample.of(sample), _Draw(generator)
     S, size = sample.clip.num_frames, torch.tensor([sample.size[1], sample.size[0]], dtype=torch.float32)
     wanted = torch.tensor([target[1], target[0]], dtype=torch.float32)
-    time = torch.linspace(0, 1, S)
-    zoom = draw.between(*scale) * torch.exp(ZOOM * draw.between(-1, 1) * (time - 0.5))
+    time = torch.linspace(-1, 1, S)
+    zoom = draw.between(*scale) * torch.exp(ZOOM / 2 * draw.between(-1, 1) * time)
     zoom = zoom.clamp(min=float((wanted / size).max()))
     side = wanted / zoom[:, None]
     room = size - side  # S 2
     start, end = (torch.rand(2, generator=draw.generator) for _ in range(2))
     end = start + draw.between(0, 1) * (end - start)
-    way = time + BEND * draw.between(-1, 1) * 4 * time * (1 - time)
+    way = (1 + time) / 2 + BEND * draw.between(-1, 1) * (1 - time**2)
     shake = SHAKE * draw.between(0, 1) * torch.randn(S, 2, generator=draw.generator) / zoom[:, None]
     corner = (room * (start + way[:, None] * (end - start)) + shake).clamp(min=0)
     return torch.cat([torch.minimum(corner, room), side], dim=1)
