@@ -190,11 +190,11 @@ def main() -> None:
     workspace = Workspace(args.workspace)
     for part in PARTS:
         label_part(part, getattr(args, part), workspace, args)
-    dis = CachedFlow(DISFlow(), workspace.root / "flows")
+    dis, plain = (CachedFlow(DISFlow(preset), workspace.root / "flows") for preset in ("refined", "medium"))
     augment = AugmentConfig(flip_x=0.5, reverse=0.5, scale=(1.0, 1.5))
     task = TrajectoryTask(loss="laplace_2d", visibility_weight=0.0, augment=augment)
     torch.manual_seed(0)
-    two = GuidedTrajectories(num_frames=NUM_FRAMES, input_frames=INPUT_FRAMES, design=args.design, flow="dis")
+    two = GuidedTrajectories(num_frames=NUM_FRAMES, input_frames=INPUT_FRAMES, design=args.design)
     two, cpu_two = train(f"guided_{args.design}", two, workspace, args.steps, task)
     two = changed(two, trust=TRUST)
     torch.manual_seed(0)
@@ -205,6 +205,7 @@ def main() -> None:
     mean = MeanMotion.fit(ConcatDataset([read_part("train", workspace, step)["consensus"] for step in PARTS["train"]]))
     for part in ("develop", "test"):
         methods: dict[str, Any] = {"zero motion": ZeroMotion(NUM_FRAMES), "mean motion": mean, "one frame": one}
+        methods["constant velocity (DIS, medium)"] = ConstantVelocity(plain, input_frames=INPUT_FRAMES)
         for name, flow in (("RAFT", exact), ("DIS", dis)):
             methods[f"constant velocity ({name})"] = ConstantVelocity(flow, input_frames=INPUT_FRAMES)
             methods[f"guided ({name})"] = changed(two)

@@ -26,6 +26,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from flowlib.colours import PREDICTION, TRUTH, position_colours
+from flowlib.flow import DISFlow
 from flowlib.geometry import cell_grid, frame_extent, rescale_points
 from flowlib.metrics import frame_metrics
 from flowlib.models.baselines import ConstantVelocity, ZeroMotion
@@ -86,7 +87,8 @@ def clip(
 
 @cache
 def predictors() -> dict[str, Any]:
-    return {"flowlib": load_default(), "constant velocity": ConstantVelocity(num_frames=LAST + 1, input_frames=INPUTS)}
+    constant = ConstantVelocity(DISFlow("refined"), num_frames=LAST + 1, input_frames=INPUTS)
+    return {"flowlib": load_default(), "constant velocity": constant}
 
 
 def ask(predictor: Any, frames: np.ndarray) -> TrajectoryPrediction:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flowlib.evaluation.statistics import estimate, nan_mean, per_group, ratio, resamples
+from flowlib.evaluation.statistics import estimate, estimates, nan_mean, per_group, ratio, resamples
 
 numbers = st.one_of(st.just(float("nan")), st.integers(-20, 20).map(float))
 
@@ -66,6 +66,21 @@ def test_an_estimate_is_what_slow_loops_find(values, confidence, seed):
         tail = 50 * (1 - confidence)
         np.testing.assert_allclose(found.low, slow_percentile(means, tail), atol=1e-9)
         np.testing.assert_allclose(found.high, slow_percentile(means, 100 - tail), atol=1e-9)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 5), st.integers(0, 4), st.integers(0, 100), st.data())
+def test_estimates_of_a_table_are_those_of_its_columns(groups, columns, seed, data):
+    some = st.one_of(numbers, st.just(float("inf")))
+    table = np.array([data.draw(some) for _ in range(groups * columns)], np.float64).reshape(groups, columns)
+    draws = resamples(groups, 40, seed)
+    found = estimates(table, draws, 0.9)
+    np.testing.assert_equal([vars(one) for one in found], [vars(estimate(column, draws, 0.9)) for column in table.T])
+    for column, one in zip(table.T, found, strict=True):
+        if one.has_interval:
+            means = [slow_mean([column[index] for index in draw]) for draw in draws]
+            means = [mean for mean in means if np.isfinite(mean)]  # one that holds what is infinite says nothing
+            np.testing.assert_allclose(one.low, slow_percentile(means, 5) if means else np.nan, atol=1e-9)
 
 
 @pytest.mark.parametrize("confidence, deviations", [(0.6827, 1.0), (0.9, 1.6449), (0.95, 1.96), (0.99, 2.5758)])

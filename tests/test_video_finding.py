@@ -218,7 +218,7 @@ def test_files_of_systems_are_no_pictures(tmp_path, style):
                 "plain": f"._{path.name}",
             }[style]
             archive.writestr(junk, APPLE_DOUBLE)
-    for name in ("._1.png", ".DS_Store", "Thumbs.db", "desktop.ini", ".1.png.host.12.part"):
+    for name in ("._1.png", "~$1.png", ".DS_Store", "Thumbs.db", "desktop.ini", ".1.png.host.12.part"):
         (folder / "frames" / name).write_bytes(APPLE_DOUBLE)
     assert numbers(folder) == numbers(tmp_path / "b.zip") == list(range(12))
     assert probe(folder).fingerprint == probe(tmp_path / "b.zip").fingerprint
@@ -241,6 +241,8 @@ ORDERS = {
     "padded": "0001 0002 0010",
     "times": "1700000000.0 1700000000.04 1700000000.1 1700000000.123 1700000000.2 1700000001.0",
     "words and times": "t_0.0 t_0.04 t_0.1 t_0.5 t_10.25",
+    "comma times": "t_0,0 t_0,04 t_0,1 t_0,5 t_10,25",
+    "comma shots": "1,1 1,2 1,9 1,10 1,11 2,1",
     "small times": "1e-05 0.0001 0.5 1.0",
     "fixed point": "1.05 1.10 1.50 2.00",
     "shots": "1.1 1.2 1.9 1.10 1.11 2.1",

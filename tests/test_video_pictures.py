@@ -169,6 +169,7 @@ MASKS = {
     "some": ([f"{i:05d}.jpeg" for i in range(6)], ["00003.bmp"]),
     "called": ([f"{i:05d}.png" for i in range(6)], [f"{i:05d}_mask.png" for i in range(6)]),
     "before": ([f"f{i}.jpg" for i in range(6)], [f"mask_f{i}.png" for i in range(6)]),
+    "whole": ([f"{i:05d}.jpg" for i in range(6)], [f"{i:05d}.jpg.png" for i in range(5)] + ["00005.jpg_mask.png"]),
     "capitals": ([f"F{i}.JPG" for i in range(6)], [f"F{i}.PNG" for i in range(3)] + ["F4-GT.png"]),
     "none": ([f"mask_{i}.png" for i in range(6)] + ["photo.jpg"], []),
 }

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from flowlib.evaluation.statistics import EvalConfig, Ratio, Row, estimate, per_group, ratio, resamples
+from flowlib.evaluation.statistics import EvalConfig, Ratio, Row, estimate, estimates, per_group, ratio, resamples
 from flowlib.models.protocols import Role
 from flowlib.quantities import counted
 from flowlib.tasks.protocol import Estimate, MetricSpec, SeriesSpec, Strip, Task
@@ -133,12 +133,13 @@ class Comparison:
     @cached_property
     def overall(self) -> dict[str, dict[str, Estimate]]:
         """Method -> number -> mean over groups with its bootstrap interval."""
-        return {name: {m: self._estimate(self.values(name, m)) for m in self.specs} for name in self.methods}
+        return {name: self._estimates(self._table(name)) for name in self.methods}
 
     @cached_property
     def differences(self) -> dict[str, dict[str, Estimate]]:
         """Other method -> number -> the main method's minus the other's, paired group by group."""
-        return {name: {m: self.difference(self.main, name, m) for m in self.specs} for name in self.methods[1:]}
+        own = self._table(self.main)
+        return {name: self._estimates(own - self._table(name)) for name in self.methods[1:]}
 
     @cached_property
     def ratios(self) -> dict[str, Ratio]:
@@ -159,7 +160,8 @@ class Comparison:
 
     def difference(self, first: str, second: str, metric: str) -> Estimate:
         """`first` minus `second` in one number, paired group by group, with its interval."""
-        return self._estimate(self.values(first, metric) - self.values(second, metric))
+        values = self.values(first, metric) - self.values(second, metric)
+        return estimate(values, self._draws, self.config.confidence)
 
     def pooled(self, method: str, metric: str, weight: str) -> float:
         """A method's mean of a number over all samples, whatever their group, each as often as another number says: so
@@ -270,8 +272,13 @@ class Comparison:
     def _draws(self) -> np.ndarray:
         return resamples(len(self.groups), self.config.resamples, self.config.seed)
 
-    def _estimate(self, values: np.ndarray) -> Estimate:
-        return estimate(values, self._draws, self.config.confidence)
+    def _table(self, method: str) -> np.ndarray:
+        """A method's numbers [V M], a row for each of `groups` and a column for each of `specs`."""
+        numbers = np.array([self.values(method, name) for name in self.specs])
+        return numbers.reshape(len(self.specs), len(self.groups)).T
+
+    def _estimates(self, table: np.ndarray) -> dict[str, Estimate]:
+        return dict(zip(self.specs, estimates(table, self._draws, self.config.confidence), strict=True))
 
 
 def difference_between(first: Comparison, second: Comparison, method: str, metric: str) -> Estimate:

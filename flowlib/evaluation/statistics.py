@@ -59,14 +59,45 @@ def resamples(num_groups: int, count: int, seed: int) -> Int[np.ndarray, "R V"]:
 
 def estimate(values: Float[np.ndarray, " V"], draws: Int[np.ndarray, "R V"], confidence: float = 0.95) -> Estimate:
     """Mean and percentile bootstrap interval (Efron 1979) of one value for each group; NaN ones are left out."""
-    known = int(np.isfinite(values).sum())
-    left_out = len(values) - known
-    if known < 2:
-        return Estimate(nan_mean(values), np.nan, np.nan, known, left_out)
-    means = nan_mean(values[draws], axis=1)
-    tail = (1 - confidence) / 2 * 100
-    low, high = np.percentile(means[np.isfinite(means)], [tail, 100 - tail])
-    return Estimate(nan_mean(values), float(low), float(high), known, left_out)
+    return estimates(values[:, None], draws, confidence)[0]
+
+
+def estimates(
+    values: Float[np.ndarray, "V M"], draws: Int[np.ndarray, "R V"], confidence: float = 0.95
+) -> list[Estimate]:
+    """`estimate` of each of M numbers, several times as fast as one after the other."""
+    known = np.isfinite(values).sum(axis=0)
+    lows, highs = np.full((2, values.shape[1]), np.nan)
+    if (many := known >= 2).any():
+        tail = (1 - confidence) / 2 * 100
+        lows[many], highs[many] = _percentiles(_drawn_means(values[:, many], draws), [tail, 100 - tail])
+    counts = known.tolist(), (len(values) - known).tolist()
+    return [Estimate(nan_mean(own), *rest) for own, *rest in zip(values.T, lows.tolist(), highs.tolist(), *counts)]
+
+
+def _drawn_means(values: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    """The mean of what is known of each number [V M] in each draw, [M R]; not finite where nothing is."""
+    R, V = draws.shape
+    held = np.bincount((draws + V * np.arange(R)[:, None]).ravel(), minlength=R * V).reshape(R, V).astype(np.float64)
+    there, infinite = ~np.isnan(values), np.isinf(values)
+    finite = np.where(np.isfinite(values), values, 0)
+    means = np.empty((values.shape[1], R))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        for i in range(len(means)):  # each by itself, so that it doesn't depend on the others to the last bit
+            means[i] = held @ finite[:, i] / (held @ there[:, i])
+            if infinite[:, i].any():
+                means[i, held @ infinite[:, i] > 0] = np.nan
+    return means
+
+
+def _percentiles(means: np.ndarray, percents: list[float]) -> np.ndarray:
+    """Of the finite ones in each row of [M R], [2 M]; NaN where there are none."""
+    found, finite = np.full((2, len(means)), np.nan), np.isfinite(means)
+    if (whole := finite.all(axis=1)).any():
+        found[:, whole] = np.percentile(means[whole], percents, axis=1)
+    for i in np.flatnonzero(~whole & finite.any(axis=1)):
+        found[:, i] = np.percentile(means[i, finite[i]], percents)
+    return found
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,7 @@ def decode(data: bytes | np.ndarray, flags: int) -> np.ndarray:
 
 def is_hidden(name: str) -> bool:
     """Whether a file or folder of this name is hidden, trash, or the system's own."""
-    return name.lower() in SYSTEM_NAMES or (name.startswith(".") and name not in (".", ".."))
+    return name.lower() in SYSTEM_NAMES or name.startswith("~$") or (name.startswith(".") and name not in (".", ".."))
 
 
 def is_picture(name: str) -> bool:
@@ -103,6 +103,7 @@ def is_picture(name: str) -> bool:
 def in_order(names: Iterable[str]) -> list[str]:
     """Names of pictures in the order of their numbers: 2, 10; -1, 0; 0.04, 0.1; but clip.9, clip.10; IMG, IMG(1)."""
     stems = {name: os.path.splitext(name.rpartition("/")[2])[0].replace("\u2212", "-") for name in names}
+    stems = {name: re.sub(r"(?<=\d),(?=\d)", ".", stem) for name, stem in stems.items()}  # 0,04 in many countries
     # Is 1.10 a tenth of a second after 1, or the tenth picture of shot 1? Times end in 0 only if all are equally long.
     parts = [found for stem in stems.values() for found in re.findall(r"\d\.(\d+)", stem)]
     counted = len(set(map(len, parts))) > 1 and any(len(part) > 1 and part.endswith("0") for part in parts)

@@ -28,14 +28,15 @@ def without_masks(names: Sequence[str]) -> list[str]:
     """The pictures among these paths, less the masks that lie beside them.
 
     A mask is a .png (or another picture without loss) beside a photograph of its name, as 00000.png beside 00000.jpg,
-    or is called after a picture: 00000_mask.png or mask_00000.png beside 00000.png.
+    or is called after a picture: 00000_mask.png or mask_00000.png beside 00000.png, 00000.jpg.png beside 00000.jpg.
     """
     stems = {name: os.path.splitext(name) for name in names}
     photographs = {stem for stem, suffix in stems.values() if suffix.lower() in PHOTOGRAPHS}
-    known = {stem for stem, _ in stems.values()}
+    whole = set(names)
+    known = {stem for stem, _ in stems.values()} | whole
 
     def is_mask(stem: str, suffix: str) -> bool:
-        if stem in photographs and suffix.lower() not in PHOTOGRAPHS:
+        if stem in whole or (stem in photographs and suffix.lower() not in PHOTOGRAPHS):
             return True
         folder, name = os.path.split(stem)
         found = [match for match in MASK.finditer(name) if match.start() == 0 or match.end() == len(name)]
