@@ -68,7 +68,7 @@ def clips(labels: Workspace) -> ConcatDataset:
 
 
 def make(design: str, args: Any) -> GuidedTrajectories:
-    """Untrained, guided by the flow that the shipped predictor learned on; measured anew in every step, for hardly a
+    """Untrained, guided by DIS "medium", which costs a quarter of "refined"; measured anew in every step, for hardly a
     pair of pictures comes twice, cut out as they are."""
     torch.manual_seed(0)
     options: dict[str, Any] = {"num_frames": NUM_FRAMES, "input_frames": INPUT_FRAMES, "cells": args.cells}

@@ -144,7 +144,7 @@ class GuidedTrajectories(nn.Module):
     ) -> TrajectoryPrediction:
         """Predict from images [B n 3 H W] of the frames `input_frames`, uint8 or floating from 0 to 255; in training
         with a latent variable, with the true motion, see `futures.LearnsLatent`; with `points`, for these alone (a
-        `protocols.PointPrediction`), which takes a quarter of the time that all pixels take."""
+        `protocols.PointPrediction`), which costs much less than all pixels do."""
         n = len(self.input_frames)
         if images.ndim != 5 or images.shape[1:3] != (n, 3):
             got = list(images.shape)
