@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from fixtures.synthetic_clips import SIZE, GivenFlow, SyntheticClips
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from flowlib.clips import ClipSample
@@ -120,6 +120,7 @@ PAIRS = st.tuples(*[st.floats(-20, 20)] * 4, st.floats(0.01, 3))
 
 
 @given(rows=st.lists(PAIRS, min_size=1, max_size=12))
+@example(rows=[(0.0, 1.0, 0.0, 0.0, 1.0), (0.0, 3.5e-106, 0.0, 1.0, 1.0)])
 def test_no_gain_is_nearer_than_the_fitted_one(rows):
     rows = np.array(rows)
     moved, true, weight = rows[:, :2], rows[:, 2:4], rows[:, 4]

@@ -29,6 +29,7 @@ from flowlib.quantities import counted
 from flowlib.warp import dense_field
 
 SURE = 4.0  # logit of a visibility that is known: sigmoid(4) = 0.98
+NO_MOTION = 1e-6  # pixels: what multiple of so little would be right says nothing
 FITTED_POINTS = 1_000_000  # on which gains are fitted at most: 160 MB for clips of 8 frames
 
 
@@ -477,11 +478,11 @@ def l1_gain(moved: Float[np.ndarray, "N 2"], true: Float[np.ndarray, "N 2"], wei
     def total(gain: float) -> float:
         return float(weight @ np.sqrt(np.maximum(gain * gain * square - 2 * gain * product + far, 0)))
 
-    counts = (weight > 0) & (square > 0)
+    counts = (weight > 0) & (square > NO_MOTION**2)
     if not counts.any():
         return 1.0
     ratios = product[counts] / square[counts]  # where each point's own distance is least: the best gain lies between
-    found = minimize_scalar(total, bounds=(ratios.min(), ratios.max()), method="bounded", options={"xatol": 1e-7})
+    found = minimize_scalar(total, bounds=(ratios.min(), ratios.max()), method="bounded", options={"xatol": 1e-7, "maxiter": 1000})
     return float(found.x) if total(float(found.x)) < total(1.0) else 1.0
 
 
