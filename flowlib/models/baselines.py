@@ -482,7 +482,9 @@ def l1_gain(moved: Float[np.ndarray, "N 2"], true: Float[np.ndarray, "N 2"], wei
     if not counts.any():
         return 1.0
     ratios = product[counts] / square[counts]  # where each point's own distance is least: the best gain lies between
-    found = minimize_scalar(total, bounds=(ratios.min(), ratios.max()), method="bounded", options={"xatol": 1e-7, "maxiter": 1000})
+    found = minimize_scalar(
+        total, bounds=(ratios.min(), ratios.max()), method="bounded", options={"xatol": 1e-7, "maxiter": 1000}
+    )
     return float(found.x) if total(float(found.x)) < total(1.0) else 1.0
 
 
