@@ -45,13 +45,16 @@ def test_waiting_threads_sleep_unless_the_user_says_otherwise(given, policy):
 
 
 ALLOCATE = """
-import resource, sys
-from flowlib.devices import keep_freed_memory
+import ctypes, resource
+from flowlib.devices import M_MMAP_THRESHOLD, keep_freed_memory
 import torch
+
+# As glibc begins: later it raises this by itself, once or never, as chunks happen to lie.
+ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 128 << 10)
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(8):  # twelve of 8 MB at a time: freed together, they are more than glibc leaves at its end
+    for _ in range(8):
         tensors = [torch.ones(2 << 20) for _ in range(12)]
         del tensors
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
