@@ -33,7 +33,6 @@ PRESETS = {
 # What "refined" changes of "medium", by the setters' names. Chosen on training videos (bench/flow.py).
 REFINED = {
     "PatchStride": 2,
-    "GradientDescentIterations": 25,
     "VariationalRefinementIterations": 40,
     "VariationalRefinementAlpha": 80.0,
     "VariationalRefinementDelta": 2.0,
