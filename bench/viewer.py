@@ -42,7 +42,7 @@ REDRAW = f"""frame => {{
   viewer.turnBy?.(3, 0);
   const began = performance.now();
   viewer.backStale = true;
-  viewer.drawNow();
+  viewer.drawNow(false);  // as a repaint does: of many trails those that there is time for
   for (const panel of viewer.panels) for (const canvas of panel.canvases)
     canvas.getContext('2d').getImageData(0, 0, 1, 1);
   return performance.now() - began;

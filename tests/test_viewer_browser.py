@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from fixtures.browser import CHROMIUM, PATIENCE, PYTHONPATH, Watched, chromium, jupyterlab
 from fixtures.viewer_example import COLUMNS, SIZE, S, example, predicted
-from fixtures.viewer_pages import GET, drawn, exported, fits, nameless, set_control, trait, until
+from fixtures.viewer_pages import GET, drawn, exported, fits, nameless, picture, set_control, trait, until
 
 from flowlib.colours import position_colours
 from flowlib.geometry import cell_grid
@@ -284,6 +284,28 @@ def test_a_long_video_is_not_held_uncompressed(opened):
     page.evaluate(f"{GET}.drawNow()")
     grey = page.evaluate(f"{GET}.panels[0].back.getContext('2d').getImageData(3, 3, 1, 1).data[0]")
     assert abs(grey - 150) <= 2
+
+
+def test_fewer_trails_while_frames_follow_each_other_and_all_of_them_at_rest(opened):
+    xy = cell_grid((90, 160), 80)
+    queries = np.c_[np.zeros(len(xy)), xy]
+    moving = np.stack([xy + [3 * s, s] for s in range(4)]).astype(np.float32)
+    page = opened(
+        TrajectoryViewer(np.zeros((4, 90, 160, 3), np.uint8), Tracks(moving, np.ones((4, len(xy)), bool), queries))
+    )
+    page.evaluate(f"{GET}.goTo(3)")
+    whole = drawn(page)
+    page.evaluate(f"{GET}.afforded = 0.25")
+    assert drawn(page, whole=False) != whole
+    page.wait_for_timeout(1000)
+    assert picture(page) == whole
+
+
+def test_what_trails_take_decides_how_many_are_drawn(opened):
+    page = opened(TrajectoryViewer(*example()))
+    took = [9, 11, 50, 50, 9, 3, 3, 3]
+    afforded = page.evaluate(f"took => took.map(ms => {{ {GET}.drawn(ms); return {GET}.afforded; }})", took)
+    assert afforded == [1, 0.5, 0.25, 0.25, 0.25, 0.5, 1, 1]
 
 
 @pytest.mark.parametrize("width", [400, 1200])

@@ -66,7 +66,9 @@ class Surface {
  *   listen()        watch traits of its own
  *   arrange()       make `this.panels` (Surfaces) and put them on `this.stage`
  *   ready(frame)    a promise of what showing that frame takes; isReady(frame): whether it is there
- *   draw(all)       draw the panels, `all` of them or only what moves; whether anything was drawn
+ *   draw(all, whole)   draw the panels, `all` of them or only what moves, `whole` or what there is time for; whether
+ *                   anything was drawn
+ *   drawn(took)     what follows from the milliseconds that drawing what there was time for took
  *   aboutFrame(frame), frameShown()   a word on a frame (may be empty), and what else follows the frame
  *   zoomBy(factor, panel, event), showAll(), keys()   and `defaults`, the traits' values after a reset
  */
@@ -117,14 +119,18 @@ class Player {
   /** Draw before the next repaint; however many ask, once. */
   redraw(all = false) {
     this.backStale ||= all;
-    this.drawing ??= requestAnimationFrame(() => { this.drawing = null; this.drawNow(); });
+    this.drawing ??= requestAnimationFrame(() => { this.drawing = null; this.drawNow(false); });
   }
-  drawNow() {
+  /** Draw at once, and `whole`: with all that there is, however long it takes. */
+  drawNow(whole = true) {
     const began = performance.now();
-    if (this.draw(this.backStale)) this.backStale = false;
-    this.timings.push(performance.now() - began);
+    if (this.draw(this.backStale, whole)) this.backStale = false;
+    const took = performance.now() - began;
+    this.timings.push(took);
     if (this.timings.length > 1000) this.timings.shift();
+    if (!whole) this.drawn(took);
   }
+  drawn() {}
   showPanels(panels) {
     const focused = this.stage.contains(this.el.getRootNode().activeElement);
     this.panels = panels;

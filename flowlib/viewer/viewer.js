@@ -23,7 +23,10 @@ const RESET = {
 };
 const GOLDEN = 0.6180339887498949; // as in scene.py: the same density shows the same points
 const CACHE = 96e6; // bytes of decoded frames kept at once
-const MANY_TRAILS = 4000; // so dense that nobody sees bends of less than 4 canvas pixels
+const MANY_TRAILS = 4000; // so dense that nobody sees bends of less than 6 canvas pixels
+const BUSY = 10, LIGHT = 4; // ms of a redraw from which on fewer trails are drawn, and below which more are again
+const FEWEST = 4; // then, of many trails, one in so many
+const STILL = 150; // ms without a redraw after which all trails are drawn
 const HIDDEN_TRAIL = 0.4; // opacity of the part of a trail where the point is hidden
 const PASSIVE = 0.3; // opacity of points that are not selected, once some are
 const UNSEEN = 0.3; // opacity of the error vectors of hidden points
@@ -212,38 +215,32 @@ class Panel extends Surface {
     if (!errors) for (const which of this.sets) this.#drawRegions(context, which);
     this.#drawMarks(context);
   }
-  /** Screen coordinates are fixed · gain + offset. */
-  #screen(set) {
+  /** Screen coordinates are fixed · gain + offset, in units of 1/`fine` of a canvas pixel. */
+  #screen(set, fine = 1) {
     const { scale, left, top } = this.transform();
-    return [set.step * scale, (set.centre[0] + 0.5) * scale + left, (set.centre[1] + 0.5) * scale + top];
+    return [set.step * scale, (set.centre[0] + 0.5) * scale + left, (set.centre[1] + 0.5) * scale + top].map((v) => v * fine);
   }
   #drawTrails(which) {
     const { viewer, raster } = this, set = viewer.sets[which], { fixed, seen, N } = set;
     const frame = viewer.get("frame"), first = Math.max(0, frame - viewer.get("trail"));
     const off = viewer.get("hidden") === "off";
     const colours = viewer.colours(which, this.sets), points = viewer.shown, opacity = viewer.opacities(which);
-    const [gain, x0, y0] = this.#screen(set), half = this.radius() * 0.32;
-    const count = points.length, lastX = new Float32Array(count), lastY = new Float32Array(count);
-    const { ends, inks, alphas } = raster.batch(count), least = count > MANY_TRAILS ? 4 : 1.2;
-    for (let s = first; s <= frame; s++) {
-      const row = (3 + 2 * s) * N, age = 0.15 + 0.7 * (s - first) / Math.max(1, frame - first);
-      let found = 0;
-      for (let i = 0; i < count; i++) {
-        const n = points[i], x = fixed[row + n] * gain + x0, y = fixed[row + N + n] * gain + y0;
-        if (s > first) {
-          if (Math.abs(x - lastX[i]) + Math.abs(y - lastY[i]) < least && s < frame) continue; // too short to be seen yet
-          const clear = seen[s * N + n] && seen[(s - 1) * N + n];
-          if (clear || !off) {
-            ends[4 * found] = lastX[i]; ends[4 * found + 1] = lastY[i];
-            ends[4 * found + 2] = x; ends[4 * found + 3] = y;
-            inks[found] = colours[n];
-            alphas[found++] = age * opacity[n] * (clear ? 1 : HIDDEN_TRAIL);
-          }
-        }
-        lastX[i] = x;
-        lastY[i] = y;
+    const [gain, x0, y0] = this.#screen(set, FINE), half = Math.round(this.radius() * 0.32 * FINE);
+    const many = points.length > MANY_TRAILS, least = (many ? 6 : 1.2) * FINE, share = many ? viewer.trailed * viewer.get("density") : 1;
+    const ages = Float64Array.from({ length: frame + 1 }, (_, s) => 255 * (0.15 + 0.7 * (s - first) / Math.max(1, frame - first)));
+    for (let i = 0; i < points.length; i++) {
+      const n = points[i], ink = colours[n];
+      if (share < 1 && !viewer.chosen[n] && (n * GOLDEN) % 1 >= share) continue;
+      let k = (3 + 2 * first) * N + n, lastX = Math.round(fixed[k] * gain + x0), lastY = Math.round(fixed[k + N] * gain + y0);
+      for (let s = first + 1; s <= frame; s++) {
+        k += 2 * N;
+        const x = Math.round(fixed[k] * gain + x0), y = Math.round(fixed[k + N] * gain + y0);
+        if (Math.abs(x - lastX) + Math.abs(y - lastY) < least && s < frame) continue; // too short to be seen yet
+        const clear = seen[s * N + n] && seen[(s - 1) * N + n];
+        if (clear || !off) raster.line(lastX, lastY, x, y, ink, Math.round(ages[s] * opacity[n] * (clear ? 1 : HIDDEN_TRAIL)), half);
+        lastX = x;
+        lastY = y;
       }
-      raster.drawLines(found, half);
     }
   }
   #drawPoints(which, shape) {
@@ -266,20 +263,16 @@ class Panel extends Surface {
     const { viewer, raster } = this, [truth] = viewer.sets, prediction = viewer.sets[which], N = truth.N;
     const frame = viewer.get("frame"), colours = viewer.colours(which, this.sets), off = viewer.get("hidden") === "off";
     const row = (3 + 2 * frame) * N, opacity = viewer.opacities(which), radius = this.radius();
-    const [gain, x0, y0] = this.#screen(truth), { ends, inks, alphas } = raster.batch(viewer.shown.length);
+    const [gain, x0, y0] = this.#screen(truth, FINE), half = Math.round(radius * 0.4 * FINE);
     const shown = viewer.shown.filter((n) => !off || truth.seen[frame * N + n]);
-    shown.forEach((n, i) => {
-      const x = truth.fixed[row + n] * gain + x0, y = truth.fixed[row + N + n] * gain + y0;
-      const x1 = prediction.fixed[row + n] * gain + x0, y1 = prediction.fixed[row + N + n] * gain + y0;
-      ends.set([x, y, x1, y1], 4 * i);
-      inks[i] = colours[n];
-      alphas[i] = opacity[n] * (truth.seen[frame * N + n] ? 1 : UNSEEN);
-    });
-    raster.drawLines(shown.length, radius * 0.4);
+    const alpha = (n) => opacity[n] * (truth.seen[frame * N + n] ? 1 : UNSEEN);
+    const place = (set, n) => [Math.round(set.fixed[row + n] * gain + x0), Math.round(set.fixed[row + N + n] * gain + y0)];
+    for (const n of shown) raster.line(...place(truth, n), ...place(prediction, n), colours[n], Math.round(255 * alpha(n)), half);
     const [disc, ring] = ["disc", "ring"].map((name) => raster.stampsOf(name, radius * 0.6));
-    shown.forEach((n, i) => {
-      raster.dot(truth.seen[frame * N + n] ? disc : ring, ends[4 * i], ends[4 * i + 1], colours[n], alphas[i]);
-    });
+    for (const n of shown) {
+      const [x, y] = place(truth, n);
+      raster.dot(truth.seen[frame * N + n] ? disc : ring, x / FINE, y / FINE, colours[n], alpha(n));
+    }
   }
   /** The sampled paths so far of the selected points, or of all that are shown, fainter where less likely. */
   #drawFutures(which) {
@@ -289,22 +282,16 @@ class Panel extends Surface {
     const all = selected.length ? selected : viewer.shown;
     const stride = Math.max(1, Math.ceil((all.length * K) / MOST_FUTURES));
     const points = all.filter((_, i) => i % stride === 0), colours = viewer.colours(which, this.sets);
-    const likeliest = Math.max(...weights), half = Math.max(0.5, this.radius() * 0.2);
-    const { ends, inks, alphas } = raster.batch(points.length);
+    const likeliest = Math.max(...weights), half = Math.round(Math.max(0.5, this.radius() * 0.2) * FINE);
     futures.forEach((future, k) => {
-      const [gain, x0, y0] = this.#screen(future), { fixed, N } = future;
+      const [gain, x0, y0] = this.#screen(future, FINE), { fixed, N } = future;
       const alpha = how === "all" ? Math.max(0.15, K ** -0.5) : 0.05 + (0.95 * weights[k]) / likeliest;
+      const x = (at) => Math.round(fixed[at] * gain + x0), y = (at) => Math.round(fixed[at + N] * gain + y0);
       for (let s = 1; s <= frame; s++) {
-        const row = (3 + 2 * s) * N;
-        points.forEach((n, i) => {
-          for (let end = 0; end < 2; end++) {
-            ends[4 * i + 2 * end] = fixed[row + n - 2 * N * (1 - end)] * gain + x0;
-            ends[4 * i + 2 * end + 1] = fixed[row + N + n - 2 * N * (1 - end)] * gain + y0;
-          }
-          inks[i] = colours[n];
-          alphas[i] = alpha;
-        });
-        raster.drawLines(points.length, half);
+        for (const n of points) {
+          const to = (3 + 2 * s) * N + n, from = to - 2 * N;
+          raster.line(x(from), y(from), x(to), y(to), colours[n], Math.round(255 * alpha), half);
+        }
       }
     });
   }
@@ -379,6 +366,8 @@ class Viewer extends Player {
   onlySelected = false;
   coloursKept = new Map();
   opacitiesKept = new Map();
+  afforded = 1; // share of many trails that a redraw has time for
+  trailed = 1; // and that this one draws
 
   async load() {
     const { model, header } = this;
@@ -542,8 +531,9 @@ class Viewer extends Player {
     }[name];
   }
 
-  draw(all) {
+  draw(all, whole) {
     let drawn = false;
+    this.trailed = whole ? 1 : this.afforded;
     for (const panel of this.panels) {
       if (!panel.resize()) continue;
       if (all || panel.unpainted !== false) panel.drawBack();
@@ -552,6 +542,13 @@ class Viewer extends Player {
       drawn = true;
     }
     return drawn;
+  }
+  /** Playing goes on smoothly on a slow machine, too: a share of many trails until the picture stands still. */
+  drawn(took) {
+    if (took > BUSY) this.afforded = Math.max(this.afforded / 2, 1 / FEWEST);
+    else if (took < LIGHT) this.afforded = Math.min(this.afforded * 2, 1);
+    clearTimeout(this.standing);
+    if (this.trailed < 1) this.standing = setTimeout(() => { if (this.el.isConnected) this.drawNow(); }, STILL);
   }
 
   // -- space
