@@ -22,7 +22,7 @@ import torch
 from torch.utils.data import Dataset
 
 from flowlib.geometry import cell_grid
-from flowlib.models.fcn import BACKBONES, TrajectoryFCN
+from flowlib.models.fcn import TrajectoryFCN
 from flowlib.synthetic import synthetic_clip
 from flowlib.tasks.trajectories import TrajectoryTask
 from flowlib.tasks.trajectories.batch import Frames, make_batch, make_example
@@ -128,7 +128,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs=2, default=(360, 640), metavar=("H", "W"))
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--points", type=int, default=90, help="points along a side of the labels' grid")
-    parser.add_argument("--backbone", choices=list(BACKBONES), default="fcn_resnet50")
+    parser.add_argument("--backbone", default="fcn_resnet50", help="as `TrajectoryFCN` takes it")
     parser.add_argument("--head", choices=["torchvision", "fine"], default="torchvision")
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS)[:4])
     parser.add_argument("--repeats", type=int, default=5)

@@ -1,6 +1,7 @@
 """pyproject.toml, environment.yml and colab_setup.sh agree; the bounds leave Colab's own versions as they are."""
 
 import ast
+import importlib
 import re
 import sys
 import tomllib
@@ -101,6 +102,15 @@ def third_party(folder: str) -> set[str]:
 def test_what_is_imported_is_declared(folder, extras):
     declared = {IMPORTED_AS.get(r.name, r.name.replace("-", "_")) for r in lines(*extras)}
     assert third_party(folder) - declared - BROUGHT_ALONG == set()
+
+
+@pytest.mark.parametrize("path", sorted((CLONE / "bench").glob("*.py")), ids=lambda path: path.stem)
+def test_what_a_benchmark_imports_is_there(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("flowlib"):
+            module = importlib.import_module(node.module)
+            for name in node.names:
+                assert hasattr(module, name.name) or importlib.import_module(f"{node.module}.{name.name}")
 
 
 def test_what_is_declared_is_used():
