@@ -33,9 +33,9 @@ from train_default import INPUT_FRAMES, LEFT_OUT, NUM_FRAMES, PARTS, SETTINGS, c
 
 from flowlib.augmentation import AugmentConfig
 from flowlib.clips import ClipSample
-from flowlib.flow import CachedFlow, DISFlow
+from flowlib.flow import CachedFlow
 from flowlib.models.baselines import ConstantVelocity, Scaled
-from flowlib.models.guided import DESIGNS, GuidedTrajectories
+from flowlib.models.guided import DESIGNS, FLOWS, GuidedTrajectories
 from flowlib.tasks.trajectories import TrajectoryTask
 from flowlib.training import TrainConfig, fit, load_checkpoint
 from flowlib.workspace import Workspace, atomic_write
@@ -55,6 +55,7 @@ VARIANTS = {
     "pan": ("unet", PAN, False),
     "relative": ("unet", replace(TASK, confidence_weighted=True), True),
     "recurrent": ("recurrent", TASK, False),
+    "pretrained": ("pretrained", TASK, False),
     "gains": ("gains", TASK, False),  # one number a frame, fitted, nothing trained
 }
 
@@ -68,11 +69,18 @@ def clips(labels: Workspace) -> ConcatDataset:
 
 
 def make(design: str, args: Any) -> GuidedTrajectories:
-    """Untrained, guided by DIS "medium", which costs a quarter of "refined"; measured anew in every step, for hardly a
-    pair of pictures comes twice, cut out as they are."""
+    """Untrained; the flow is measured anew in every step, for hardly a pair of pictures comes twice, cut out as they
+    are."""
     torch.manual_seed(0)
     options: dict[str, Any] = {"num_frames": NUM_FRAMES, "input_frames": INPUT_FRAMES, "cells": args.cells}
-    return GuidedTrajectories(design=design, flow="dis", **options)
+    if design == "pretrained":
+        options |= {"weights": args.resnet_weights, "stride_in": args.resnet_stride_in}
+    return GuidedTrajectories(design=design, flow=args.flow, **options)
+
+
+def flow_of(labels: Workspace, args: Any) -> CachedFlow:
+    """The flow that guides and that constant velocity goes by."""
+    return CachedFlow(FLOWS[args.flow](""), labels.root / "flows")
 
 
 def train(
@@ -208,9 +216,10 @@ def fold_errors(
     the runs, for a call that goes on."""
     name = f"{variant}-{args.cells}-{args.steps}-seed{seed}-fold{fold}of{args.folds}"
     name += f"-{videos}-videos" if videos else ""
+    name += "-refined" if args.flow == "dis refined" else ""
     noted = workspace.runs / f"{name}.json"
     if not noted.is_file():
-        flow = CachedFlow(DISFlow(), labels.root / "flows")
+        flow = flow_of(labels, args)
         design, task, weigh = VARIANTS[variant]
         data, held = deal(labels, args.folds, fold, videos, seed)
         if design == "gains":
@@ -283,9 +292,12 @@ def main() -> None:
     parser.add_argument("--folds", type=int, default=3)
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=VARIANTS)
     parser.add_argument("--cells", type=int, default=3840)
+    parser.add_argument("--flow", default="dis", choices=("dis", "dis refined"), help="refined: four times as long")
+    parser.add_argument("--resnet-weights", default="auto", help="of the design pretrained, as in train_default.py")
+    parser.add_argument("--resnet-stride-in", default="1x1", help="3x3 for torchvision's own file")
     args = parser.parse_args()
     labels, workspace = Workspace(args.labels), Workspace(args.workspace)
-    flow, models = CachedFlow(DISFlow(), labels.root / "flows"), {}
+    flow, models = flow_of(labels, args), {}
     for design in args.designs if args.what == "designs" else ():
         steps = steps_in(args.minutes, design, clips(labels), workspace, args)
         models[design], spent = train(design, make(design, args), clips(labels), workspace, steps)

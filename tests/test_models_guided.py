@@ -38,7 +38,7 @@ def stirred(model, amount=0.3):
     return model
 
 
-@pytest.mark.parametrize("design", ["unet", "recurrent"])
+@pytest.mark.parametrize("design", ["unet", "recurrent", "pretrained"])
 @torch.no_grad()
 def test_untrained_it_is_constant_velocity_to_a_few_hundredths(design):
     images = pictures((0, 3))
@@ -49,7 +49,7 @@ def test_untrained_it_is_constant_velocity_to_a_few_hundredths(design):
     assert moved > 1 and (found.displacement - linear.displacement).norm(dim=2).mean() < 0.04 * moved
 
 
-@pytest.mark.parametrize("design", ["unet", "recurrent"])
+@pytest.mark.parametrize("design", ["unet", "recurrent", "pretrained"])
 @pytest.mark.parametrize(("frames", "num_frames"), [((0, 1), 2), ((0, 3), 8), ((0, 2, 5), 6), ((0, 1, 2, 3), 12)])
 @torch.no_grad()
 def test_any_input_frames_and_any_length(design, frames, num_frames):
@@ -70,7 +70,11 @@ def test_a_batch_is_its_clips_one_by_one():
     )
 
 
-@pytest.mark.parametrize("design", ["unet", "recurrent"])
+def learned(model):
+    return [one for one in model.parameters() if one.requires_grad]
+
+
+@pytest.mark.parametrize("design", ["unet", "recurrent", "pretrained"])
 def test_points_alone_are_what_all_pixels_are_there_and_teach_the_same(design):
     model = stirred(guided(design=design, input_frames=(0, 1, 3), trust=0.7))
     images = torch.cat([pictures((0, 1, 3), seed) for seed in (0, 3)])
@@ -81,7 +85,7 @@ def test_points_alone_are_what_all_pixels_are_there_and_teach_the_same(design):
         found = model(images, points=points)
         moved, logits = found.at(xy)
         loss = moved.square().mean() + found.scale_at(xy).mean() + logits.square().mean()
-        gradients.append(torch.cat([one.flatten() for one in torch.autograd.grad(loss, [*model.parameters()])]))
+        gradients.append(torch.cat([one.flatten() for one in torch.autograd.grad(loss, learned(model))]))
         gradients[-1] = torch.cat([gradients[-1], moved.flatten(), logits.flatten(), found.scale_at(xy).flatten()])
     torch.testing.assert_close(*gradients, atol=1e-3, rtol=1e-3)
     between = xy + 0.4 * torch.from_numpy(rng.uniform(-1, 1, xy.shape).astype(np.float32)) * (xy > 0) * (xy < 95)
@@ -111,12 +115,13 @@ def test_a_training_asks_for_points_alone_and_learns_what_all_pixels_teach(monke
     torch.testing.assert_close(*losses, rtol=0.01, atol=0.01)
 
 
-@pytest.mark.parametrize("design", ["unet", "recurrent"])
+@pytest.mark.parametrize("design", ["unet", "recurrent", "pretrained"])
 def test_every_parameter_learns(design):
     model = stirred(guided(design=design, input_frames=(0, 1, 3))).train()
     found = model(pictures((0, 1, 3)))
     (found.displacement.square().mean() + found.log_scale.mean() + found.visibility_logits.square().mean()).backward()
-    assert [name for name, one in model.named_parameters() if one.grad is None or not one.grad.any()] == []
+    named = [(name, one.grad) for name, one in model.named_parameters() if one.requires_grad]
+    assert [name for name, gradient in named if gradient is None or not gradient.any()] == []
 
 
 @torch.no_grad()
@@ -159,7 +164,7 @@ def test_one_frame_starts_at_zero_motion_and_can_learn_otherwise():
         ({"input_frames": (0, 3, 2)}, "ascending"),
         ({"input_frames": (0, 8)}, "below 8"),
         ({"flow": "pips"}, "flow: expected one of dis, dis refined, raft"),
-        ({"design": "best"}, "design: expected one of unet, recurrent"),
+        ({"design": "best"}, "design: expected one of unet, recurrent, pretrained"),
         ({"widths": (48, 64)}, "widths: expected 4 multiples of 8"),
         ({"widths": (48, 64, 96, 127)}, "widths: expected 4 multiples of 8"),
         ({"cells": 3}, "cells: expected at least"),

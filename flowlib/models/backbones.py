@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models import MobileNet_V3_Large_Weights, ResNet50_Weights, segmentation
@@ -19,8 +20,10 @@ from torchvision.models.segmentation.fcn import FCNHead
 from flowlib.downloads import fetch_weights
 from flowlib.models.heads import FINE_STRIDE, CoarseHead, FineHead
 from flowlib.models.pretrained import fill_backbone, read_weights
+from flowlib.models.unet import enlarge
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, which torchvision's weights expect
+REDUCED = (32, 64)  # channels that `EarlyStages` keeps of the features of stride 4 and 8
 
 
 @dataclass(frozen=True)
@@ -146,6 +149,47 @@ def make_backbone(name: str, *, head: str, channels: int, weights: str, stride_i
 
 def _fine(context: nn.Module, name: str, width: int, skip: int, channels: int) -> FineHead:
     return FineHead(context, context_name=name, context_channels=width, skip_channels=skip, channels=channels)
+
+
+class EarlyStages(nn.Module):
+    """The first two stages of a ResNet-50, never trained further, and 96 channels of what they see on a coarse grid.
+
+    Args:
+        weights: of the ResNet-50, see `pretrained.fill_backbone`.
+        stride_in: "3x3" or "1x1", see `make_backbone`.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, weights: str, stride_in: str) -> None:
+        super().__init__()
+        made = make_backbone("fcn_resnet50", head="fine", channels=1, weights=weights, stride_in=stride_in)
+        self.weights = made.weights
+        layers = dict(made.features.named_children())
+        self.early = nn.Sequential(*[layers[name] for name in ("conv1", "bn1", "relu", "maxpool", "layer1")])
+        self.late = layers["layer2"]
+        for part in (self.early, self.late):
+            part.requires_grad_(False)
+        self.reduce = nn.ModuleList(nn.Conv2d(inner, outer, 1) for inner, outer in zip((256, 512), REDUCED))
+        self.register_buffer("mean", torch.tensor(MEAN).reshape(3, 1, 1) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(STD).reshape(3, 1, 1) * 255, persistent=False)
+
+    def seen_on(self, pictures: Tensor, grid: tuple[int, int]) -> Tensor:
+        """[B 96 h w] of pictures [B 3 H W] from 0 to 255, on a grid (h, w)."""
+        h, w = grid
+        scaled = (pictures.to(self.mean.dtype) - self.mean) / self.std
+        with torch.no_grad():
+            fine = self.early(F.interpolate(scaled, (4 * h, 4 * w), mode="bilinear", align_corners=False))
+            coarse = self.late(fine)
+        return torch.cat([self.reduce[0](fine), enlarge(self.reduce[1](coarse), grid)], dim=1)
+
+    def train(self, mode: bool = True) -> EarlyStages:
+        """Training or evaluation mode; the pretrained stages stay as they are."""
+        super().train(mode)
+        self.early.eval()
+        self.late.eval()
+        return self
 
 
 class TimmFeatures(nn.Module):

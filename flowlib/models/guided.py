@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from flowlib.flow import DISFlow, OpticalFlow, RAFTFlow
 from flowlib.geometry import bilinear_sample, inside, pixel_grid, rescale_points
+from flowlib.models.backbones import REDUCED, EarlyStages
 from flowlib.models.futures import FuturesHead, add_futures, futures_config
 from flowlib.models.protocols import PointPrediction, TrajectoryPrediction
 from flowlib.models.unet import JointHead, UNet, check_shape, enlarge, grid_size, shrink, split_said, start_at_zero
@@ -37,7 +38,7 @@ FLOWS: dict[str, Callable[[str], OpticalFlow]] = {
     "dis refined": lambda weights: DISFlow("refined"),
     "raft": RAFTFlow,
 }
-DESIGNS = ("unet", "recurrent")
+DESIGNS = ("unet", "recurrent", "pretrained")
 WEIGHTS = Path(__file__).parents[1] / "weights"
 CANDIDATES = 5  # motions to choose among: flow, none, camera, smoothed, backwards
 SHIPPED_FUTURES = 5
@@ -53,9 +54,11 @@ class GuidedTrajectories(nn.Module):
         flow: "dis refined", "dis" (the faster preset; neither needs weights) or "raft".
         flow_weights: of RAFT, as for `flowlib.flow.RAFTFlow`; loaded when they are first needed.
         design: "unet" says all frames at once; "recurrent" takes them one by one, and looks at each where the motion so
-            far has led, as RAFT's updates do (Teed and Deng 2020).
+            far has led, as RAFT's updates do (Teed and Deng 2020); "pretrained" is "unet" that sees frame 0 as well by
+            the first two stages of a ResNet-50, which are not trained further.
         widths: channels of the U-Net's levels.
         cells: about how many cells the grid has; 3840 are 48×80.
+        weights, stride_in: of these stages, as for `one_frame.OneFrameTrajectories`.
         trust: share of what was learned that is applied, the rest is constant velocity. Below 1 in use, not in
             training: on videos unlike those learned from, half a correction is more often right than a whole one.
         futures: K, from 1 to 8: how many whole futures it gives; 1 for one answer.
@@ -85,6 +88,8 @@ class GuidedTrajectories(nn.Module):
         futures: int = 1,
         latent: str = "none",
         modes_from: str = "answer",
+        weights: str = "none",
+        stride_in: str = "3x3",
     ) -> None:
         super().__init__()
         frames = tuple(int(frame) for frame in input_frames)
@@ -103,12 +108,14 @@ class GuidedTrajectories(nn.Module):
         self.config: dict[str, Any] = {"num_frames": num_frames, "input_frames": list(frames), "flow": flow}
         self.config |= {"flow_weights": str(flow_weights), "design": design, "widths": list(widths), "cells": cells}
         self.config |= {"trust": float(trust)} | futures_config(futures, latent, modes_from)
+        self.seen = EarlyStages(str(weights), stride_in) if design == "pretrained" else None
+        self.config |= {"stride_in": stride_in} if self.seen else {}
         self._flow: OpticalFlow | None = None
         self.other_flow: OpticalFlow | None = None  # if set, guides every other clip in training: one model for both
 
         later = len(frames) - 1
         self.look = nn.Conv2d(3 * (later + 1), widths[0], 4, stride=2, padding=1)
-        self.trunk = UNet(widths[0] + guide_channels(later), widths)
+        self.trunk = UNet(widths[0] + guide_channels(later) + (sum(REDUCED) if self.seen else 0), widths)
         self.head = RecurrentHead(widths[0]) if design == "recurrent" else JointHead(widths[0], num_frames - 1)
         self.choose = nn.Conv2d(widths[0], CANDIDATES + later - 1, 3, padding=1)
         with torch.no_grad():
@@ -159,7 +166,9 @@ class GuidedTrajectories(nn.Module):
             change = 0.2 * torch.randn(2, len(images), 1, 1, 1, device=images.device)
             pictures = pictures * (1 + change[0]) + change[1]
         looks = self.look(pictures.to(weight.dtype))
-        features = self.trunk(torch.cat([looks, guide.channels.to(weight.dtype)], dim=1))
+        told = [looks, guide.channels.to(weight.dtype)]
+        told += [] if self.seen is None else [self.seen.seen_on(images[:, 0], grid)]
+        features = self.trunk(torch.cat(told, dim=1))
         times = torch.arange(1, self.num_frames, device=images.device) / self.input_frames[-1]
         said = self.head(features, guide, times) if isinstance(self.head, RecurrentHead) else self.head(features)
         if points is not None and self.many is None:

@@ -11,20 +11,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from flowlib.geometry import pixel_grid
-from flowlib.models.backbones import MEAN, STD, make_backbone
+from flowlib.models.backbones import REDUCED, EarlyStages
 from flowlib.models.futures import FuturesHead, futures_config
 from flowlib.models.protocols import TrajectoryPrediction
 from flowlib.models.unet import JointHead, UNet, check_shape, enlarge, grid_size, shrink, split_said
 
 UNIT_SHARE = 0.01  # of a picture's side (the root of its area): what the network says is in this unit
-REDUCED = (32, 64)  # channels kept of the features of stride 4 and 8
 
 
-class OneFrameTrajectories(nn.Module):
+class OneFrameTrajectories(EarlyStages):
     """Dense trajectories from the first frame of a clip alone.
 
     Args:
@@ -43,8 +41,6 @@ class OneFrameTrajectories(nn.Module):
     torch.Size([1, 8, 2, 64, 96])
     """
 
-    mean: Tensor
-    std: Tensor
     input_frames = (0,)
 
     def __init__(
@@ -58,27 +54,17 @@ class OneFrameTrajectories(nn.Module):
         futures: int = 1,
         latent: str = "none",
     ) -> None:
-        super().__init__()
         if num_frames < 2:
             raise ValueError(f"num_frames: expected 2 or more, got {num_frames}")
         check_shape(widths, cells)
+        super().__init__(str(weights), stride_in)
         self.num_frames, self.frames, self.cells = num_frames, tuple(range(num_frames)), cells
         self.config: dict[str, Any] = {"num_frames": num_frames, "widths": list(widths), "cells": cells}
         self.config |= {"stride_in": stride_in} | futures_config(futures, latent)
-        made = make_backbone("fcn_resnet50", head="fine", channels=1, weights=str(weights), stride_in=stride_in)
-        self.weights = made.weights
-        layers = dict(made.features.named_children())
-        self.early = nn.Sequential(*[layers[name] for name in ("conv1", "bn1", "relu", "maxpool", "layer1")])
-        self.late = layers["layer2"]
-        for part in (self.early, self.late):
-            part.requires_grad_(False)
-        self.reduce = nn.ModuleList(nn.Conv2d(inner, outer, 1) for inner, outer in zip((256, 512), REDUCED))
         self.trunk = UNet(sum(REDUCED) + 2, widths)
         self.head = JointHead(widths[0], num_frames - 1)
         several = futures > 1 or latent != "none"
         self.many = FuturesHead(widths[0], num_frames - 1, futures, latent, apart=True) if several else None
-        self.register_buffer("mean", torch.tensor(MEAN).reshape(3, 1, 1) * 255, persistent=False)
-        self.register_buffer("std", torch.tensor(STD).reshape(3, 1, 1) * 255, persistent=False)
 
     @property
     def latent(self) -> str:
@@ -91,18 +77,9 @@ class OneFrameTrajectories(nn.Module):
             raise ValueError(f"images: expected shape [B 1 3 H W] of frame 0, got {list(images.shape)}")
         B, _, _, H, W = images.shape
         h, w = grid_size((H, W), self.cells)
-        picture = (images[:, 0].to(self.mean.dtype) - self.mean) / self.std
-        with torch.no_grad():
-            fine = self.early(F.interpolate(picture, (4 * h, 4 * w), mode="bilinear", align_corners=False))
-            coarse = self.late(fine)
-        side = max(H, W)
-        place = (torch.from_numpy(pixel_grid((H, W))).to(picture).permute(2, 0, 1) - side / 2) / side
-        told = [
-            self.reduce[0](fine),
-            enlarge(self.reduce[1](coarse), (h, w)),
-            shrink(place.expand(B, -1, -1, -1), (h, w)),
-        ]
-        features = self.trunk(torch.cat(told, dim=1))
+        seen, side = self.seen_on(images[:, 0], (h, w)), max(H, W)
+        place = (torch.from_numpy(pixel_grid((H, W))).to(seen).permute(2, 0, 1) - side / 2) / side
+        features = self.trunk(torch.cat([seen, shrink(place.expand(B, -1, -1, -1), (h, w))], dim=1))
         _, residual, log_scale, visibility = split_said(enlarge(self.head(features), (H, W)))
         unit = UNIT_SHARE * (H * W) ** 0.5
         when = torch.arange(1, self.num_frames, device=images.device).to(residual)[:, None, None] / 3
@@ -116,10 +93,3 @@ class OneFrameTrajectories(nn.Module):
         if self.many is None:
             return base
         return self.many(features, base, residual.new_full((B,), unit * float(when[-1])), motion=motion)
-
-    def train(self, mode: bool = True) -> OneFrameTrajectories:
-        """Training or evaluation mode; the pretrained stages stay as they are."""
-        super().train(mode)
-        self.early.eval()
-        self.late.eval()
-        return self
