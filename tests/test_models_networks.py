@@ -55,13 +55,17 @@ def test_fields_reach_the_network():
     assert fcn.working_size == (32, 48) and fcn.config["backbone"] == SMALL["backbone"]
     guided = NetworkConfig(model="guided", flow="raft", flow_weights="some.pth", design="recurrent").make(4)
     assert [guided.config[name] for name in ("flow", "flow_weights", "design")] == ["raft", "some.pth", "recurrent"]
+    config = NetworkConfig(model="guided", design="pretrained", weights="none", stride_in="1x1")
+    seeing = config.make(4)
+    assert seeing.config["stride_in"] == "1x1" and seeing.seen.weights == "none"
+    assert "started from: none" in config.describe(seeing)
 
 
 @pytest.mark.parametrize(
     "options, message",
     [
         ({"model": "fnc"}, "model: expected one of fcn, guided, got 'fnc'"),
-        ({"flow": "raft"}, "flow: expected 'dis' with model='fcn' .* no use for it, got 'raft'"),
+        ({"flow": "raft"}, "flow: expected 'dis refined' with model='fcn' .* no use for it, got 'raft'"),
         (
             {"model": "guided", "backbone": "timm/x"},
             "backbone: expected 'fcn_resnet50' with model='guided' .* 'timm/x'",

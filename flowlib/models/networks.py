@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 
 from torch import nn
 
+from flowlib.models.backbones import EarlyStages
 from flowlib.models.fcn import TrajectoryFCN, stem_twins
 from flowlib.models.futures import check_futures
 from flowlib.models.guided import GuidedTrajectories
@@ -36,9 +37,9 @@ class NetworkConfig:
     conv1: str = "difference"  # how the first layer's weights serve two frames, or duplicate, mean, zero
     head: str = "fine"  # or torchvision (stride 8: smooth and grid-like)
     batch_norm: str = "train"  # or frozen, group
-    flow: str = "dis"  # that guides: dis (needs no weights) or raft
+    flow: str = "dis refined"  # that guides: this or dis (faster; neither needs weights), or raft
     flow_weights: str = ""  # of RAFT: "" for torchvision's, else a path, URL or gdown id
-    design: str = "unet"  # of guided: unet (all frames at once) or recurrent (one by one)
+    design: str = "unet"  # of guided: unet (all frames at once), recurrent (one by one), pretrained (sees by weights)
     futures: int = 1  # whole futures that it gives, up to 8; 1 for one answer
     latent: str = "none"  # of guided: futures are modes with a weight each (none), or drawn: ae, vae, cvae
     input_frames: tuple[int, ...] = (0, 3)  # frames of a clip that the network sees
@@ -49,7 +50,8 @@ class NetworkConfig:
             raise ValueError(f"model: expected one of {', '.join(MODELS)}, got {self.model!r}")
         check_futures(self.futures, self.latent)
         unused = OF_FCN if self.model == "guided" else (*OF_GUIDED, "latent")
-        unused += ("weights", "stride_in") if self.model == "guided" and len(self.input_frames) > 1 else ()
+        by_flow_alone = self.model == "guided" and len(self.input_frames) > 1 and self.design != "pretrained"
+        unused += ("weights", "stride_in") if by_flow_alone else ()
         for field in fields(self):
             value = getattr(self, field.name)
             if field.name in unused and value != field.default and (field.name, value) != ("weights", "none"):
@@ -62,7 +64,7 @@ class NetworkConfig:
         """The network for clips of `num_frames` frames, as it starts; random numbers are torch's, so seed these.
 
         >>> NetworkConfig("guided").make(8).config["flow"]
-        'dis'
+        'dis refined'
         """
         if self.model == "fcn":
             options = {name: value for name, value in vars(self).items() if name not in ("model", "latent", *OF_GUIDED)}
@@ -72,6 +74,8 @@ class NetworkConfig:
             return OneFrameTrajectories(num_frames=num_frames, **options)
         options = {name: getattr(self, name) for name in (*OF_GUIDED, *OF_FUTURES)}
         options |= {"num_frames": num_frames, "input_frames": self.input_frames, "modes_from": "velocity"}
+        if self.design == "pretrained":
+            options |= {"weights": self.weights, "stride_in": self.stride_in}
         return GuidedTrajectories(**options)
 
     def twins(self, num_frames: int) -> dict[str, nn.Module]:
@@ -94,5 +98,6 @@ class NetworkConfig:
 
     def describe(self, network: nn.Module) -> str:
         """A line on a network that this made: its size, and what it started from."""
-        began = network.weights if isinstance(network, (TrajectoryFCN, OneFrameTrajectories)) else "random numbers"
+        seen = network.seen if isinstance(network, GuidedTrajectories) else network
+        began = seen.weights if isinstance(seen, (TrajectoryFCN, EarlyStages)) else "random numbers"
         return f"{self.model}: {sum(p.numel() for p in network.parameters()):,} parameters, started from: {began}"
