@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, is_dataclass
 from pathlib import Path
@@ -54,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return USAGE
     logging.basicConfig(level=options.log_level.upper(), format="%(levelname)s %(name)s: %(message)s", force=True)
     logging.captureWarnings(True)
+    warnings.formatwarning = lambda message, *_, **__: str(message)  # without the line of code that it came from
     try:
         run_command(name, rest[words:])
     except KeyboardInterrupt:
@@ -255,6 +257,7 @@ def make_evaluate() -> type:
     from flowlib.evaluation import EvalConfig, evaluate
     from flowlib.models.baselines import all_baselines
     from flowlib.models.futures import futures_of
+    from flowlib.models.guided import default_methods
     from flowlib.tasks.futures import task_for
     from flowlib.tasks.trajectories import ScoringConfig
     from flowlib.tasks.trajectories.regions import with_regions
@@ -272,6 +275,7 @@ def make_evaluate() -> type:
         regions: float = 0.9  # share of points that regions are to hold, where videos are kept for calibration; 0: none
         report: str = "two_frames"  # name of the report's folder
         input_frames: tuple[int, ...] = (0, 3)  # frames that constant velocity sees
+        shipped: bool = True  # beside it the predictors that come with flowlib, for clips of up to 8 frames
         raft_weights: str = "none"  # for constant velocity by RAFT, too: "" (the published), a path, URL or Drive id
         allow_leak: bool = False  # evaluate on videos the checkpoint was trained on, and say so in the report
 
@@ -286,7 +290,8 @@ def make_evaluate() -> type:
             print(describe_runs(about))
             seen = {"num_frames": test.num_frames, "input_frames": self.input_frames}
             most = max(map(futures_of, models.values()))
-            methods = models | all_baselines(train, raft_weights=self.raft_weights, futures=most, **seen)
+            methods = models | (default_methods(**seen) if self.shipped else {})
+            methods |= all_baselines(train, raft_weights=self.raft_weights, futures=most, **seen)
             task = task_for(max(models.values(), key=futures_of), scoring=self.scoring)
             kept = open_calibration(self.workspace.dataset(self.dataset), second, **chosen)
             methods, promise = with_regions(methods, kept, self.regions, folder=folder, about=about)

@@ -87,8 +87,7 @@ def make_hands_train() -> type:
             task = PoseTask(augment=augment, pca_augment=augment, skeleton=train.skeleton.name, **learned)
             folder = run_folder(self.config.name, self.workspace.runs)
             result = fit(model, task, train, validation, self.config, folder=folder)
-            told = "done" if result.finished else "run it again to go on"
-            print(f"{result.step} of {self.config.steps} steps; {told}")
+            print(result)
             print(f"Checkpoint: {result.best}")
 
     return TrainHands
@@ -213,8 +212,7 @@ def make_hands_action() -> type:
             learned: dict[str, Any] = {"noise": self.train_noise, "intervals": self.intervals}
             task = ActionTask(actions=tuple(train.actions), partners=self.partners, **learned)
             result = fit(model, task, train, validation, self.config, folder=run_folder(self.config.name, runs))
-            told = "done" if result.finished else "run it again to go on"
-            print(f"{result.step} of {self.config.steps} steps; {told}")
+            print(result)
             best, about = load_checkpoint(result.best)
             methods = action_methods(best, task, train)
             scoring = EvalConfig(threads=self.config.threads)

@@ -279,7 +279,7 @@ def test_actions_of_hands_are_learned_and_measured(tmp_path, capsys):
     quick = ["--steps", "2", "--batch-size", "2", "--hidden", "8", "--validate-every", "2"]
     assert main(["hands", "action", *root, *quick]) == 0
     told = capsys.readouterr().out
-    assert "2 of 2 steps; done" in told and "| nearest sequence |" in told and "The input is the truth" in told
+    assert "2 of 2 steps: done" in told and "| nearest sequence |" in told and "The input is the truth" in told
     assert (tmp_path / "reports" / "action" / "report.html").stat().st_size > 10_000
     assert main(["hands", "action", *root, *quick, "--poses", "nothing"]) == 1
     assert "run: expected a run called 'nothing' with a checkpoint" in capsys.readouterr().err

@@ -71,7 +71,8 @@ def provenance(report: Comparison) -> list[tuple[str, str]]:
     """Data, settings and methods that made the numbers, as pairs of a word and a line."""
     run, config = report.run, report.config
     data = report.data
-    samples = f"{len(report.rows[report.main])} {report.task.unit}s of {report.count(len(report.groups))}"
+    samples, groups = counted(len(report.rows[report.main]), report.task.unit), report.count(len(report.groups))
+    samples = samples if samples == groups else f"{samples} of {groups}"
     versions = ", ".join(f"{name} {number}" for name, number in run.get("versions", {}).items())
     source = f"split {data.get('split') or '–'}, fingerprint {data.get('fingerprint', '')[:16] or '–'}"
     lines = [
