@@ -64,7 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         if options.debug:
             raise
-        print(f"flowlib: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
+        missing = isinstance(error, FileNotFoundError) and error.filename
+        said = f"{error.filename}: expected a file or folder, found none" if missing else str(error)
+        print(f"flowlib: {' '.join(said.split()) or type(error).__name__}", file=sys.stderr)
         return USAGE if isinstance(error, UsageError) else 1
     return 0
 

@@ -79,6 +79,11 @@ def test_export_writes_the_tracks_that_are_in_the_dataset(root, capsys):
     assert (folder / "clip.mp4").stat().st_size > 1000
 
 
+def test_a_file_that_is_not_there_is_named(tmp_path, capsys):
+    assert main(["convert", str(tmp_path / "none.csv"), str(tmp_path / "out.npz")]) == 1
+    assert capsys.readouterr().err == f"flowlib: {tmp_path / 'none.csv'}: expected a file or folder, found none\n"
+
+
 def test_convert_carries_tracks_to_another_programs_convention(tmp_path, capsys):
     table, tapnet, back = (tmp_path / name for name in ("a.csv", "b.npz", "c.csv"))
     table.write_text("frame,point,x,y,visible,confidence\n0,0,7.0,5.0,1,0.5\n1,0,0.1,2.0,0,1.0\n")
