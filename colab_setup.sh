@@ -26,7 +26,7 @@ demo() {
   run_notebook 01_frames
   run_notebook 02_pips_dataset -p dataset demo -p tracker lucas_kanade -p grid 48 -p max_clips 12
   run_notebook 03_overfit_single_batch -p dataset demo -p run demo_overfit -p steps 80 -p look_every 10 -p input_size 96x192 \
-    -p batch_norm group -p target 3
+    -p batch_norm group -p target 1.5
   run_notebook 04_two_frame_model -p dataset demo -p run demo_two_frames -p steps 32 -p batch_size 2 -p input_size 96x192 \
     -p check_steps 2
   run_notebook 05_evaluate -p dataset demo -p run demo_two_frames -p report demo
