@@ -64,8 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         if options.debug:
             raise
-        missing = isinstance(error, FileNotFoundError) and error.filename
-        said = f"{error.filename}: expected a file or folder, found none" if missing else str(error)
+        missing = error.filename if isinstance(error, FileNotFoundError) else None
+        said = f"{missing}: expected a file or folder, found none" if missing else str(error)
         print(f"flowlib: {' '.join(said.split()) or type(error).__name__}", file=sys.stderr)
         return USAGE if isinstance(error, UsageError) else 1
     return 0
