@@ -296,6 +296,8 @@ def test_fewer_trails_while_frames_follow_each_other_and_all_of_them_at_rest(ope
     page.evaluate(f"{GET}.goTo(3)")
     whole = drawn(page)
     page.evaluate(f"{GET}.afforded = 0.25")
+    assert drawn(page, whole=False) == whole  # the same view again, as when the pointer moves
+    page.evaluate(f"({GET}.afforded = 0.25, {GET}.view = 'another')")
     assert drawn(page, whole=False) != whole
     page.wait_for_timeout(1000)
     assert picture(page) == whole

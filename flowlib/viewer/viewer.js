@@ -533,7 +533,9 @@ class Viewer extends Player {
 
   draw(all, whole) {
     let drawn = false;
-    this.trailed = whole ? 1 : this.afforded;
+    const { zoom, x, y } = this.camera, view = [this.get("frame"), zoom, x, y].join();
+    this.trailed = whole || view === this.view ? 1 : this.afforded; // the pointer alone changes no trails
+    this.view = view;
     for (const panel of this.panels) {
       if (!panel.resize()) continue;
       if (all || panel.unpainted !== false) panel.drawBack();
