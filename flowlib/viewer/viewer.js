@@ -226,8 +226,9 @@ class Panel extends Surface {
     const off = viewer.get("hidden") === "off";
     const colours = viewer.colours(which, this.sets), points = viewer.shown, opacity = viewer.opacities(which);
     const [gain, x0, y0] = this.#screen(set, FINE), half = Math.round(this.radius() * 0.32 * FINE);
-    const many = points.length > MANY_TRAILS, least = (many ? 6 : 1.2) * FINE, share = many ? viewer.trailed * viewer.get("density") : 1;
-    const ages = Float64Array.from({ length: frame + 1 }, (_, s) => 255 * (0.15 + 0.7 * (s - first) / Math.max(1, frame - first)));
+    const many = points.length > MANY_TRAILS, least = (many ? 6 : 1.2) * FINE;
+    const share = many ? viewer.trailed * viewer.get("density") : 1, span = Math.max(1, frame - first);
+    const ages = Float64Array.from({ length: frame + 1 }, (_, s) => 255 * (0.15 + 0.7 * (s - first) / span));
     for (let i = 0; i < points.length; i++) {
       const n = points[i], ink = colours[n];
       if (share < 1 && !viewer.chosen[n] && (n * GOLDEN) % 1 >= share) continue;
