@@ -20,7 +20,7 @@ import itertools
 import json
 import platform
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -29,7 +29,19 @@ from typing import Any
 import numpy as np
 import torch
 from torch.utils.data import ConcatDataset, Dataset, Subset
-from train_default import INPUT_FRAMES, LEFT_OUT, NUM_FRAMES, PARTS, SETTINGS, changed, ladder, measure, read_part, show
+from train_default import (
+    INPUT_FRAMES,
+    LEFT_OUT,
+    LOCAL_RATE,
+    NUM_FRAMES,
+    PARTS,
+    SETTINGS,
+    changed,
+    ladder,
+    measure,
+    read_part,
+    show,
+)
 
 from flowlib.augmentation import AugmentConfig
 from flowlib.clips import ClipSample
@@ -49,9 +61,16 @@ BASE = "constant velocity"
 ABOVE = 1.05  # of constant velocity's error, which no video should pass
 FLOOR = 0.5  # pixels: half of what two trackers differ by at most
 PAN = replace(TASK, augment=AugmentConfig(flip_x=0.5, reverse=0.5, scale=(1.0, 1.5), pan=0.5))
+# As it is, mirrored or backwards, so that every flow is measured once.
+PLAIN = replace(TASK, augment=AugmentConfig(flip_x=0.5, reverse=0.5))
+RELATIVE = replace(PLAIN, loss="relative")
 # Name -> design, how it is trained, and whether a clip counts by its own size of error.
 VARIANTS = {
     "unet": ("unet", TASK, False),
+    "plain": ("unet", PLAIN, False),
+    "relative loss": ("unet", RELATIVE, False),
+    "local": ("local", RELATIVE, False),
+    "pretrained, relative loss": ("pretrained", RELATIVE, False),
     "pan": ("unet", PAN, False),
     "relative": ("unet", replace(TASK, confidence_weighted=True), True),
     "recurrent": ("recurrent", TASK, False),
@@ -95,6 +114,7 @@ def train(
     """The trained model (averaged weights), and the CPU seconds of this call."""
     warmup, decay = max(1, min(100, steps // 5)), min(0.995, 1 - 10 / max(steps, 20))
     settings: dict[str, Any] = SETTINGS | {"num_workers": 0, "warmup_steps": warmup, "ema_decay": decay, "seed": seed}
+    settings |= {"learning_rate": LOCAL_RATE} if model.config["design"] == "local" else {}
     spent = time.process_time()
     run = fit(model, task, data, None, TrainConfig(name=name, steps=steps, **settings), folder=workspace.runs / name)
     spent = time.process_time() - spent
@@ -192,11 +212,10 @@ def deal(
     """The clips to train on without a fold, of the steps that the shipped predictor learned from and of so many videos
     (0: all), and all clips of the videos in the fold."""
     parts = known_clips(labels.root)
-    known = (
-        np.random.default_rng(0).permutation(sorted({clip.video for _, one in parts for clip in one.clips})).tolist()
-    )
-    held = set(known[fold::folds])
-    others = [video for video in known if video not in held]
+    known = sorted({clip.video for _, one in parts for clip in one.clips})
+    mixed = np.random.default_rng(0).permutation(known).tolist()
+    held = set(fold_of(known, folds, fold))
+    others = [video for video in mixed if video not in held]
     if not 0 <= videos <= len(others):
         raise ValueError(f"videos: expected up to {len(others)}, as many as there are, got {videos}")
     drawn = set(np.random.default_rng(seed).permutation(others)[: videos or None].tolist())
@@ -209,6 +228,18 @@ def deal(
     return of(drawn, PARTS["train"]), of(held, {step for step, _ in parts})
 
 
+def fold_of(videos: Sequence[str], folds: int, fold: int) -> list[str]:
+    """The videos of one fold. Those of one source, by the name before the first "_", lie in one: they have a place, a
+    camera or a person in common. The largest source first, each to the fold that has the fewest."""
+    sources: dict[str, list[str]] = {}
+    for video in videos:
+        sources.setdefault(video.partition("_")[0], []).append(video)
+    dealt: list[list[str]] = [[] for _ in range(folds)]
+    for source in sorted(sources, key=lambda name: (-len(sources[name]), name)):
+        min(dealt, key=len).extend(sources[source])
+    return dealt[fold]
+
+
 def fold_errors(
     variant: str, fold: int, labels: Workspace, workspace: Workspace, args: Any, videos: int = 0, seed: int = 0
 ) -> dict[str, dict[str, float]]:
@@ -216,7 +247,7 @@ def fold_errors(
     the runs, for a call that goes on."""
     name = f"{variant}-{args.cells}-{args.steps}-seed{seed}-fold{fold}of{args.folds}"
     name += f"-{videos}-videos" if videos else ""
-    name += "-refined" if args.flow == "dis refined" else ""
+    name += "-" + args.flow.removeprefix("dis ") if args.flow != "dis" else ""
     noted = workspace.runs / f"{name}.json"
     if not noted.is_file():
         flow = flow_of(labels, args)
@@ -227,7 +258,10 @@ def fold_errors(
             print(f"{name}: {np.round(model.gains, 3).tolist()}", flush=True)
         else:
             shown = Relative(data, flow) if weigh else data
-            model, spent = train(name, make(design, args), shown, workspace, args.steps, seed, task)
+            model = make(design, args)
+            if task.augment is not None and task.augment.scale == (1.0, 1.0):
+                model.flow = flow
+            model, spent = train(name, model, shown, workspace, args.steps, seed, task)
             print(f"{name}: {len(data)} clips, {spent:.0f} CPU s in this call", flush=True)
         with atomic_write(noted) as temporary:
             temporary.write_text(json.dumps(held_out(model, held, flow)))
@@ -292,7 +326,7 @@ def main() -> None:
     parser.add_argument("--folds", type=int, default=3)
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=VARIANTS)
     parser.add_argument("--cells", type=int, default=3840)
-    parser.add_argument("--flow", default="dis", choices=("dis", "dis refined"), help="refined: four times as long")
+    parser.add_argument("--flow", default="dis", choices=("dis", "dis refined", "dis wide"))
     parser.add_argument("--resnet-weights", default="auto", help="of the design pretrained, as in train_default.py")
     parser.add_argument("--resnet-stride-in", default="1x1", help="3x3 for torchvision's own file")
     args = parser.parse_args()

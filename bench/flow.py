@@ -15,6 +15,7 @@ import argparse
 import json
 import platform
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,11 @@ import numpy as np
 import torch
 from train_default import INPUT_FRAMES, LEFT_OUT, PARTS, ladder, read_part
 
-from flowlib.flow import PRESETS, REFINED
+from flowlib.flow import PRESETS, REFINED, DISFlow, search, search_small
 from flowlib.geometry import bilinear_sample
 from flowlib.workspace import Workspace
 
-SETTINGS: dict[str, dict[str, float]] = {name: {} for name in PRESETS if name != "refined"} | {
+SETTINGS: dict[str, dict[str, float]] = {name: {} for name in PRESETS if name not in ("refined", "wide")} | {
     "medium, stride 2": {"PatchStride": 2},
     "medium, 50 iterations": {"GradientDescentIterations": 50},
     "medium, 40 refinements": {"VariationalRefinementIterations": 40},
@@ -47,13 +48,22 @@ SETTINGS: dict[str, dict[str, float]] = {name: {} for name in PRESETS if name !=
 }
 
 
+# Whole ways to search, "wide" and what is left of it without its parts.
+WAYS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "refined, from refined": lambda a, b: search(a, b, REFINED, start=search(a, b, REFINED)),
+    "refined, from small": lambda a, b: search(a, b, REFINED, start=search_small(a, b)),
+    "small": search_small,
+    "wide": DISFlow("wide").between,
+}
+
+
 def measure(name: str, first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, float]:
     """Flow [2 H W] by a setting, and its CPU seconds."""
     spent = time.process_time()
-    search = cv2.DISOpticalFlow_create(PRESETS[name if name in PRESETS else "medium"])
-    for option, value in SETTINGS[name].items():
-        getattr(search, f"set{option}")(value)
-    flow = search.calc(first, second, None)
+    if name in SETTINGS:
+        flow = search(first, second, SETTINGS[name], name if name in PRESETS else "medium")
+    else:
+        flow = WAYS[name](first, second)
     return np.ascontiguousarray(flow.transpose(2, 0, 1)), time.process_time() - spent
 
 
@@ -65,8 +75,8 @@ def main() -> None:
     args = parser.parse_args()
     cv2.setNumThreads(1)
     labels, ahead = Workspace(args.labels), slice(INPUT_FRAMES[-1] + 1, None)
-    errors: dict[str, dict[str, list[float]]] = {name: {} for name in SETTINGS}
-    spent, pairs = dict.fromkeys(SETTINGS, 0.0), 0
+    errors: dict[str, dict[str, list[float]]] = {name: {} for name in (*SETTINGS, *WAYS)}
+    spent, pairs = dict.fromkeys((*SETTINGS, *WAYS), 0.0), 0
     for step in PARTS[args.part]:
         data = read_part(args.part, labels, step)["consensus"]
         chosen = [i for i, clip in enumerate(data.clips) if clip.video not in LEFT_OUT][:: args.every]
@@ -80,7 +90,7 @@ def main() -> None:
             xy = torch.from_numpy(sample.truth.queries[None, :, 1:])
             times = np.arange(INPUT_FRAMES[-1] + 1, sample.clip.num_frames) / INPUT_FRAMES[-1]
             pairs += 1
-            for name in SETTINGS:
+            for name in (*SETTINGS, *WAYS):
                 flow, seconds = measure(name, grey[0], grey[1])
                 spent[name] += seconds
                 moved = bilinear_sample(torch.from_numpy(flow)[None], xy)[0].numpy().T * times[:, None, None]

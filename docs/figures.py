@@ -87,7 +87,7 @@ def clip(
 
 @cache
 def predictors() -> dict[str, Any]:
-    constant = ConstantVelocity(DISFlow("refined"), num_frames=LAST + 1, input_frames=INPUTS)
+    constant = ConstantVelocity(DISFlow("wide"), num_frames=LAST + 1, input_frames=INPUTS)
     return {"flowlib": load_default(), "constant velocity": constant}
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
@@ -17,7 +18,7 @@ from jaxtyping import Float, UInt8
 
 from flowlib.devices import pick_device
 from flowlib.downloads import fetch_weights
-from flowlib.geometry import Size
+from flowlib.geometry import Size, pixel_grid
 from flowlib.weight_files import load_strictly
 from flowlib.workspace import atomic_write, sha256_file
 
@@ -29,8 +30,9 @@ PRESETS = {
     "fast": cv2.DISOPTICAL_FLOW_PRESET_FAST,
     "medium": cv2.DISOPTICAL_FLOW_PRESET_MEDIUM,
     "refined": cv2.DISOPTICAL_FLOW_PRESET_MEDIUM,
+    "wide": cv2.DISOPTICAL_FLOW_PRESET_MEDIUM,
 }
-# What "refined" changes of "medium", by the setters' names. Chosen on training videos (bench/flow.py).
+# What "refined" and "wide" change of "medium", by the setters' names. Chosen on training videos (bench/flow.py).
 REFINED = {
     "PatchStride": 2,
     "VariationalRefinementIterations": 40,
@@ -38,6 +40,22 @@ REFINED = {
     "VariationalRefinementDelta": 2.0,
     "VariationalRefinementGamma": 20.0,
 }
+# The search in pictures of a quarter of the side that "wide" begins with, and how it chooses; chosen in the same way.
+COARSE = {
+    "PatchSize": 6,
+    "PatchStride": 1,
+    "FinestScale": 0,
+    "VariationalRefinementIterations": 20,
+    "VariationalRefinementAlpha": 80.0,
+    "VariationalRefinementDelta": 2.0,
+    "VariationalRefinementGamma": 20.0,
+}
+REDUCTION = 4
+SMALLEST_COARSE = 16  # pixels; smaller pictures are not searched coarsely
+WINDOW = 3.0  # sigma in pixels of the window in which two flows are compared
+WORST = 40.0  # grey levels: as far as two pictures may differ in a pixel
+OUTSIDE = 12.0  # grey levels that a motion out of the picture counts as, at least
+BETTER_BY = 1.0  # grey levels by which the coarse start has to explain the second picture better
 SMALLEST_SIDE = 128  # below it the correlation pyramid of RAFT runs out of pixels
 
 
@@ -59,10 +77,11 @@ class DISFlow:
     """Dense inverse search (Kroeger et al. 2016), as OpenCV has it.
 
     Args:
-        preset: "ultrafast", "fast" or "medium", as OpenCV has them, or "refined": a denser search, and a longer and
-            smoother refinement of what it finds. On real videos "refined" is the most exact (constant velocity comes
-            14 % nearer than by "medium", in the geometric mean over videos), on rendered scenes with sharp edges
-            "medium" is. It takes four times as long.
+        preset: "ultrafast", "fast" or "medium", as OpenCV has them; "refined": a denser search, and a longer and
+            smoother refinement of what it finds; or "wide": "refined" twice, from nothing and from a search in small
+            pictures, and once more from whichever of the two explains the second picture better in each place. On real
+            videos "wide" is the most exact (bench/flow.py), above all where things move far; on rendered scenes with
+            sharp edges "medium" is. "refined" takes four times as long as "medium", "wide" four times as long again.
 
     >>> from flowlib.synthetic import synthetic_clip
     >>> frames, _ = synthetic_clip(num_frames=4, size=(48, 64), seed=0)
@@ -70,7 +89,7 @@ class DISFlow:
     (2, 48, 64)
     """
 
-    def __init__(self, preset: Literal["ultrafast", "fast", "medium", "refined"] = "medium") -> None:
+    def __init__(self, preset: Literal["ultrafast", "fast", "medium", "refined", "wide"] = "medium") -> None:
         if preset not in PRESETS:
             raise ValueError(f"preset: expected one of {', '.join(PRESETS)}, got {preset!r}")
         self.preset, self.name = preset, f"dis {preset}"
@@ -84,11 +103,58 @@ class DISFlow:
 
     def between(self, first: UInt8[np.ndarray, "H W"], second: UInt8[np.ndarray, "H W"]) -> Float[np.ndarray, "H W 2"]:
         """The same for pictures that are grey already, with the channels last, as OpenCV has them."""
-        # Made anew each time: a search that is kept starts from what it found last.
-        search = cv2.DISOpticalFlow_create(PRESETS[self.preset])  # pyright: ignore[reportAttributeAccessIssue]
-        for name, value in REFINED.items() if self.preset == "refined" else ():
-            getattr(search, f"set{name}")(value)
-        return search.calc(first, second, None)
+        if self.preset == "wide":
+            return _wide(first, second)
+        return search(first, second, REFINED if self.preset == "refined" else {}, self.preset)
+
+
+def search(
+    first: UInt8[np.ndarray, "H W"],
+    second: UInt8[np.ndarray, "H W"],
+    settings: Mapping[str, float],
+    preset: str = "medium",
+    start: Float[np.ndarray, "H W 2"] | None = None,
+) -> Float[np.ndarray, "H W 2"]:
+    """One dense inverse search between grey pictures.
+
+    Args:
+        settings: what is changed of the preset, by the setters' names.
+        start: flow in pixels to start from; None: from no motion.
+    """
+    # Made anew each time: a search that is kept starts from what it found last.
+    made = cv2.DISOpticalFlow_create(PRESETS[preset])  # pyright: ignore[reportAttributeAccessIssue]
+    for name, value in settings.items():
+        getattr(made, f"set{name}")(value)
+    return made.calc(first, second, None if start is None else start.copy())  # what it starts from it overwrites
+
+
+def search_small(first: UInt8[np.ndarray, "H W"], second: UInt8[np.ndarray, "H W"]) -> Float[np.ndarray, "H W 2"]:
+    """Flow in pixels, found in pictures of a quarter of the sides, where far is near; none in tiny pictures."""
+    height, width = first.shape
+    small = (width // REDUCTION, height // REDUCTION)
+    if min(small) < SMALLEST_COARSE:
+        return np.zeros((height, width, 2), np.float32)
+    reduced = [cv2.resize(picture, small, interpolation=cv2.INTER_AREA) for picture in (first, second)]
+    found = cv2.resize(search(*reduced, COARSE), (width, height), interpolation=cv2.INTER_LINEAR)
+    return found * np.array([width / small[0], height / small[1]], np.float32)
+
+
+def _wide(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """[H W 2] "refined" from the better of two starts."""
+    near = search(first, second, REFINED)
+    far = search(first, second, REFINED, start=search_small(first, second))
+    better = _unlike(first, second, far) + BETTER_BY < _unlike(first, second, near)
+    return search(first, second, REFINED, start=np.where(better[..., None], far, near))
+
+
+def _unlike(first: np.ndarray, second: np.ndarray, flow: np.ndarray) -> np.ndarray:
+    """[H W] Grey levels by which the second picture, taken from where a flow leads, differs from the first around."""
+    at = flow + pixel_grid(first.shape)
+    there = cv2.remap(second.astype(np.float32), at, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    differs = np.minimum(np.abs(first.astype(np.float32) - there), WORST)
+    limit = np.array([first.shape[1] - 1, first.shape[0] - 1], np.float32)
+    out = ((at < 0) | (at > limit)).any(axis=-1)
+    return cv2.GaussianBlur(np.where(out, np.maximum(differs, OUTSIDE), differs), (0, 0), WINDOW)
 
 
 class CachedFlow:

@@ -37,6 +37,30 @@ def test_dis_gives_x_before_y_in_pixels(preset, shift):
     np.testing.assert_allclose(np.median(found, axis=(1, 2)), shift, atol=0.2)
 
 
+def test_wide_finds_far_motion_and_leaves_near_motion_as_exact():
+    rng = np.random.default_rng(1)
+    noise = [
+        cv2.GaussianBlur(rng.normal(size=(300, 500, 3)).astype(np.float32), (0, 0), s) for s in (1, 2, 4, 8, 16, 32)
+    ]
+    whole = sum(part / part.std() for part in noise)
+    whole = np.clip(128 + 40 * (whole - whole.mean()) / whole.std(), 0, 255).astype(np.uint8)
+    errors = {}
+    for far in (5, 60):
+        first, second = whole[40:232, 100:420], whole[40:232, 100 - far : 420 - far]
+        for preset in ("refined", "wide"):
+            missed = np.linalg.norm(DISFlow(preset)(first, second) - np.array([[[far]], [[0]]]), axis=0)[:, : 320 - far]
+            errors[preset, far] = np.median(missed)
+    assert errors["refined", 60] > 20 and errors["wide", 60] < 0.1
+    assert errors["refined", 5] < 0.1 and errors["wide", 5] < 0.1
+
+
+@pytest.mark.parametrize("size", [(16, 16), (24, 200), (61, 64), (64, 67)])
+def test_wide_takes_pictures_too_small_to_search_smaller_ones(size):
+    first = np.ascontiguousarray(PICTURES[0][: size[0], : size[1]])
+    first = np.pad(first, [(0, size[0] - first.shape[0]), (0, size[1] - first.shape[1]), (0, 0)], mode="reflect")
+    assert np.abs(DISFlow("wide")(first, first)).max() < 0.01
+
+
 def test_dis_is_opencvs_and_keeps_nothing_from_call_to_call():
     flow = DISFlow()
     first = flow(*PICTURES)
@@ -71,7 +95,7 @@ def test_raft_finds_a_shift(shared):
 
 
 def test_bad_arguments_are_named(weights, tmp_path, refuses):
-    with refuses("preset: expected one of ultrafast, fast, medium, refined, got 'slow'"):
+    with refuses("preset: expected one of ultrafast, fast, medium, refined, wide, got 'slow'"):
         DISFlow("slow")
     with refuses("iters: expected at least 1, got 0"):
         RAFTFlow(weights, iters=0)

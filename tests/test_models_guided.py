@@ -9,7 +9,7 @@ from fixtures.synthetic_clips import SyntheticClips
 
 from flowlib.flow import CachedFlow, DISFlow
 from flowlib.models.baselines import ConstantVelocity
-from flowlib.models.guided import WEIGHTS, GuidedTrajectories, default_methods, load_default, robust_affine
+from flowlib.models.guided import DESIGNS, WEIGHTS, GuidedTrajectories, default_methods, load_default, robust_affine
 from flowlib.models.one_frame import OneFrameTrajectories
 from flowlib.models.unet import grid_size
 from flowlib.synthetic import synthetic_clip
@@ -38,7 +38,7 @@ def stirred(model, amount=0.3):
     return model
 
 
-@pytest.mark.parametrize("design", ["unet", "recurrent", "pretrained"])
+@pytest.mark.parametrize("design", DESIGNS)
 @torch.no_grad()
 def test_untrained_it_is_constant_velocity_to_a_few_hundredths(design):
     images = pictures((0, 3))
@@ -49,7 +49,7 @@ def test_untrained_it_is_constant_velocity_to_a_few_hundredths(design):
     assert moved > 1 and (found.displacement - linear.displacement).norm(dim=2).mean() < 0.04 * moved
 
 
-@pytest.mark.parametrize("design", ["unet", "recurrent", "pretrained"])
+@pytest.mark.parametrize("design", DESIGNS)
 @pytest.mark.parametrize(("frames", "num_frames"), [((0, 1), 2), ((0, 3), 8), ((0, 2, 5), 6), ((0, 1, 2, 3), 12)])
 @torch.no_grad()
 def test_any_input_frames_and_any_length(design, frames, num_frames):
@@ -74,7 +74,7 @@ def learned(model):
     return [one for one in model.parameters() if one.requires_grad]
 
 
-@pytest.mark.parametrize("design", ["unet", "recurrent", "pretrained"])
+@pytest.mark.parametrize("design", DESIGNS)
 def test_points_alone_are_what_all_pixels_are_there_and_teach_the_same(design):
     model = stirred(guided(design=design, input_frames=(0, 1, 3), trust=0.7))
     images = torch.cat([pictures((0, 1, 3), seed) for seed in (0, 3)])
@@ -115,7 +115,7 @@ def test_a_training_asks_for_points_alone_and_learns_what_all_pixels_teach(monke
     torch.testing.assert_close(*losses, rtol=0.01, atol=0.01)
 
 
-@pytest.mark.parametrize("design", ["unet", "recurrent", "pretrained"])
+@pytest.mark.parametrize("design", DESIGNS)
 def test_every_parameter_learns(design):
     model = stirred(guided(design=design, input_frames=(0, 1, 3))).train()
     found = model(pictures((0, 1, 3)))
@@ -163,8 +163,8 @@ def test_one_frame_starts_at_zero_motion_and_can_learn_otherwise():
         ({"input_frames": (1, 3)}, "input_frames: expected 0"),
         ({"input_frames": (0, 3, 2)}, "ascending"),
         ({"input_frames": (0, 8)}, "below 8"),
-        ({"flow": "pips"}, "flow: expected one of dis, dis refined, raft"),
-        ({"design": "best"}, "design: expected one of unet, recurrent, pretrained"),
+        ({"flow": "pips"}, "flow: expected one of dis, dis refined, dis wide, raft"),
+        ({"design": "best"}, "design: expected one of unet, recurrent, pretrained, local"),
         ({"widths": (48, 64)}, "widths: expected 4 multiples of 8"),
         ({"widths": (48, 64, 96, 127)}, "widths: expected 4 multiples of 8"),
         ({"cells": 3}, "cells: expected at least"),

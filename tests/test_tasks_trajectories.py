@@ -143,7 +143,7 @@ def test_the_settings_go_through_json_and_back(refuses):
     )
     assert TrajectoryTask.from_settings(json.loads(json.dumps(task.settings()))) == task
     assert TrajectoryTask.from_settings({"loss": "l1", "augment": None}) == TrajectoryTask()
-    with refuses("loss: expected one of mse, l1, huber, charbonnier, laplace, laplace_2d, got 'l3'"):
+    with refuses("loss: expected one of mse, l1, huber, charbonnier, laplace, laplace_2d, relative, got 'l3'"):
         TrajectoryTask(loss="l3")
     with refuses("huber_delta: expected a number above 0, got 0"):
         TrajectoryTask(huber_delta=0.0)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from flowlib.models.protocols import TrajectoryPrediction
 from flowlib.tasks.trajectories.batch import Frames
-from flowlib.tasks.trajectories.loss import Targets, loss_sums, pointwise, total_loss
+from flowlib.tasks.trajectories.loss import RELATIVE_FLOOR, Targets, loss_sums, pointwise, total_loss
 from flowlib.tasks.trajectories.task import fit_target_scale
 
 KINDS = ["mse", "l1", "huber", "charbonnier", "laplace"]
@@ -206,3 +206,33 @@ def test_full_confidence_changes_nothing_to_the_last_bit():
     sure = Targets.of(batch, weighted=True)
     assert torch.equal(loss_sums(prediction, sure), loss_sums(prediction, plain))
     assert torch.equal(sure.counts(True), plain.counts(True))
+
+
+@given(seed=st.integers(0, 2**16))
+@settings(max_examples=10, deadline=None)
+def test_relative_descends_the_logarithm_of_each_clips_mean_distance(seed):
+    frames, points = (0, 1, 2, 3), random_points(seed, B=3)
+    points["visibility"][:, 1] = True  # something is seen in every clip
+    targets = targets_of(points, frames)
+    moved = torch.randn(3, 4, 2, 1, 1, requires_grad=True)
+    fields = moved.expand(3, 4, 2, HEIGHT, WIDTH)
+    still = torch.zeros(3, 4, HEIGHT, WIDTH)
+    loss_sums(TrajectoryPrediction(fields, still, frames, still), targets, loss="relative")[0].backward()
+    found = moved.grad
+    moved.grad = None
+    distance = (moved[..., 0, 0][:, :, None] - targets.displacement).norm(dim=-1)
+    seen = targets.measured
+    counts = seen.sum(dim=(1, 2))
+    means = torch.where(seen, distance, 0.0).sum(dim=(1, 2)) / counts
+    (counts * torch.log(RELATIVE_FLOOR + means)).sum().backward()
+    torch.testing.assert_close(found, moved.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_relative_learns_how_sure_it_is_and_that_leaves_the_motion_alone():
+    error = torch.tensor([[[[3.0, 4.0]]]]).requires_grad_()
+    spread = torch.zeros(1, 1, 1, 1, requires_grad=True)
+    value = pointwise(error, "relative", log_scale=spread)
+    assert value.item() == pytest.approx(5 + math.log(2 * math.pi))
+    value.sum().backward()
+    assert error.grad is None and spread.grad is not None
+    assert spread.grad.item() == pytest.approx(2 - 5)  # least where twice the scale is the distance

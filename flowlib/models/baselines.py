@@ -424,7 +424,7 @@ def all_baselines(
     """
     known: dict[str, Predictor] = {"zero motion": ZeroMotion(num_frames), "mean motion": MeanMotion.fit(train)}
     known["nearest clip"] = NearestNeighbour.fit(train, input_frames)
-    flows: dict[str, OpticalFlow] = {"DIS": DISFlow("refined")} if len(input_frames) == 2 else {}
+    flows: dict[str, OpticalFlow] = {"DIS": DISFlow("wide")} if len(input_frames) == 2 else {}
     if flows and raft_weights != "none":
         flows["RAFT"] = RAFTFlow(raft_weights)
     for name, flow in flows.items():

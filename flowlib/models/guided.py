@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from flowlib.flow import DISFlow, OpticalFlow, RAFTFlow
 from flowlib.geometry import bilinear_sample, inside, pixel_grid, rescale_points
+from flowlib.models.around import OwnCell, around, around_channels
 from flowlib.models.backbones import REDUCED, EarlyStages
 from flowlib.models.futures import FuturesHead, add_futures, futures_config
 from flowlib.models.protocols import PointPrediction, TrajectoryPrediction
@@ -36,9 +37,10 @@ from flowlib.workspace import atomic_write
 FLOWS: dict[str, Callable[[str], OpticalFlow]] = {
     "dis": lambda weights: DISFlow(),
     "dis refined": lambda weights: DISFlow("refined"),
+    "dis wide": lambda weights: DISFlow("wide"),
     "raft": RAFTFlow,
 }
-DESIGNS = ("unet", "recurrent", "pretrained")
+DESIGNS = ("unet", "recurrent", "pretrained", "local")
 WEIGHTS = Path(__file__).parents[1] / "weights"
 CANDIDATES = 5  # motions to choose among: flow, none, camera, smoothed, backwards
 SHIPPED_FUTURES = 5
@@ -55,7 +57,8 @@ class GuidedTrajectories(nn.Module):
         flow_weights: of RAFT, as for `flowlib.flow.RAFTFlow`; loaded when they are first needed.
         design: "unet" says all frames at once; "recurrent" takes them one by one, and looks at each where the motion so
             far has led, as RAFT's updates do (Teed and Deng 2020); "pretrained" is "unet" that sees frame 0 as well by
-            the first two stages of a ResNet-50, which are not trained further.
+            the first two stages of a ResNet-50, which are not trained further; "local" sees no pictures, but for each
+            place by itself how the flow goes around it and what the candidates explain (`models.around`).
         widths: channels of the U-Net's levels.
         cells: about how many cells the grid has; 3840 are 48×80.
         weights, stride_in: of these stages, as for `one_frame.OneFrameTrajectories`.
@@ -114,8 +117,12 @@ class GuidedTrajectories(nn.Module):
         self.other_flow: OpticalFlow | None = None  # if set, guides every other clip in training: one model for both
 
         later = len(frames) - 1
-        self.look = nn.Conv2d(3 * (later + 1), widths[0], 4, stride=2, padding=1)
-        self.trunk = UNet(widths[0] + guide_channels(later) + (sum(REDUCED) if self.seen else 0), widths)
+        channels = guide_channels(later)
+        if design == "local":
+            self.look, self.trunk = None, OwnCell(channels + around_channels(4), widths[0])
+        else:
+            self.look = nn.Conv2d(3 * (later + 1), widths[0], 4, stride=2, padding=1)
+            self.trunk = UNet(widths[0] + channels + (sum(REDUCED) if self.seen else 0), widths)
         self.head = RecurrentHead(widths[0]) if design == "recurrent" else JointHead(widths[0], num_frames - 1)
         self.choose = nn.Conv2d(widths[0], CANDIDATES + later - 1, 3, padding=1)
         with torch.no_grad():
@@ -160,14 +167,7 @@ class GuidedTrajectories(nn.Module):
         grid = grid_size(size, self.cells)
         with torch.no_grad():
             guide = Guide.of(images, self._measure(images), self.input_frames, grid)
-        weight = self.choose.weight
-        pictures = shrink((images.flatten(1, 2).float() - 127.5) / 255, (2 * grid[0], 2 * grid[1]))
-        if self.training:  # another exposure for each clip: the same video is lit in one way only
-            change = 0.2 * torch.randn(2, len(images), 1, 1, 1, device=images.device)
-            pictures = pictures * (1 + change[0]) + change[1]
-        looks = self.look(pictures.to(weight.dtype))
-        told = [looks, guide.channels.to(weight.dtype)]
-        told += [] if self.seen is None else [self.seen.seen_on(images[:, 0], grid)]
+        told = self._told(images, guide, grid)
         features = self.trunk(torch.cat(told, dim=1))
         times = torch.arange(1, self.num_frames, device=images.device) / self.input_frames[-1]
         said = self.head(features, guide, times) if isinstance(self.head, RecurrentHead) else self.head(features)
@@ -180,6 +180,21 @@ class GuidedTrajectories(nn.Module):
         unit = guide.unit * float(times[-1])
         velocity = guide.candidates[:, 0] * float(times[-1])
         return self.many(features, base, unit, flow, motion, self.config["trust"], velocity)
+
+    def _told(self, images: Tensor, guide: Guide, grid: tuple[int, int]) -> list[Tensor]:
+        """Channels [B C h w] for the trunk."""
+        channels, dtype = guide.channels, self.choose.weight.dtype
+        if self.look is None:
+            grey = images[:, [0, -1]].float().mean(dim=2) / 255
+            flow, none, camera, _, backwards = guide.candidates[:, :CANDIDATES].unbind(dim=1)
+            near = around(grey, (flow, none, backwards, camera), guide.unit, grid)
+            return [channels.to(dtype), near.to(dtype)]
+        pictures = shrink((images.flatten(1, 2).float() - 127.5) / 255, (2 * grid[0], 2 * grid[1]))
+        if self.training:  # another exposure for each clip: the same video is lit in one way only
+            change = 0.2 * torch.randn(2, len(images), 1, 1, 1, device=images.device)
+            pictures = pictures * (1 + change[0]) + change[1]
+        told = [self.look(pictures.to(dtype)), channels.to(dtype)]
+        return told + ([] if self.seen is None else [self.seen.seen_on(images[:, 0], grid)])
 
     def _assemble(
         self, guide: Guide, times: Tensor, choice: Tensor, said: Tensor, points: Tensor | None = None

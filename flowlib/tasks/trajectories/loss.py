@@ -18,8 +18,9 @@ from torch import Tensor
 
 from flowlib.models.protocols import TrajectoryPrediction
 
-Loss = Literal["mse", "l1", "huber", "charbonnier", "laplace", "laplace_2d"]
-SCALED = ("laplace", "laplace_2d")  # need a prediction with a log_scale
+Loss = Literal["mse", "l1", "huber", "charbonnier", "laplace", "laplace_2d", "relative"]
+SCALED = ("laplace", "laplace_2d", "relative")  # need a prediction with a log_scale
+RELATIVE_FLOOR = 0.3  # pixels, about half of what two trackers differ by: "relative" asks for no less
 CHARBONNIER_EPSILON = 1e-2  # in units of the target scale; below it the loss is quadratic
 
 
@@ -119,7 +120,10 @@ def loss_sums(
             raise ValueError(f"loss: {loss!r} expects a prediction with a log_scale, got one without")
         log_scale = prediction.scale_at(targets.positions)[..., None] - unit.log()
     # Chosen before they are weighed: a zero weight would not take the NaN out of a point that doesn't count.
-    values = torch.where(targets.counted(masked), pointwise(error / unit, loss, huber_delta, log_scale), 0.0)
+    counted = targets.counted(masked)
+    values = torch.where(counted, pointwise(error / unit, loss, huber_delta, log_scale), 0.0)
+    if loss == "relative":
+        values = values + relative(error, counted)
     if targets.weight is not None:
         values = values * targets.weight
     visible = targets.visible.float()
@@ -134,18 +138,30 @@ def loss_sums(
     return torch.stack([values.sum(), visibility, pixels, right.to(pixels)])
 
 
+def relative(error: Tensor, counted: Bool[Tensor, "B F N"]) -> Float[Tensor, "B F N"]:
+    """Each point's distance [B F N], errors [B F N 2] in pixels, as a share of its clip's mean distance: its descent is that
+    of the logarithm of that mean. So clips count alike, whether things move far in them or little, and what is best is
+    what is best in the geometric mean of clips."""
+    distance = torch.where(counted, error.norm(dim=-1), 0.0)
+    mean = distance.detach().sum(dim=(1, 2)) / counted.sum(dim=(1, 2)).clamp(min=1)
+    return distance / (RELATIVE_FLOOR + mean)[:, None, None]
+
+
 def pointwise(error: Tensor, loss: Loss, huber_delta: float = 1.0, log_scale: Tensor | None = None) -> Tensor:
     """The loss of each point: error [... 2] in units of the scale -> [...].
 
-    A mean over its two coordinates; "laplace_2d" has one density in the plane, exp(-|e|/b) / (2πb²), whose 90 % radius
+    A mean over its two coordinates; "relative" is here the likelihood of its scale alone, see `relative` for the rest;
+    "laplace_2d" has one density in the plane, exp(-|e|/b) / (2πb²), whose 90 % radius
     is 3.89 b, and is weighted by √b, held fixed: likelihood alone would give up where much moves, for there b is large
     and its gradient small (Seitzer and others, "On the pitfalls of heteroscedastic uncertainty estimation with
     probabilistic neural networks", ICLR 2022).
     """
-    if loss == "laplace_2d":
+    if loss in ("laplace_2d", "relative"):
         assert log_scale is not None, "the Laplace loss needs a scale"
-        spread = log_scale[..., 0]
-        density = error.norm(dim=-1) * (-spread).exp() + 2 * spread + math.log(2 * math.pi)
+        spread, distance = log_scale[..., 0], error.norm(dim=-1)
+        if loss == "relative":
+            return distance.detach() * (-spread).exp() + 2 * spread + math.log(2 * math.pi)
+        density = distance * (-spread).exp() + 2 * spread + math.log(2 * math.pi)
         return density * (spread.detach() / 2).exp()
     if loss == "mse":
         values = error**2
