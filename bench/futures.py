@@ -222,7 +222,7 @@ def clips(args: Any) -> dict[str, Any]:
         save_file(learned, WEIGHTS / "guided_2f_futures.safetensors", metadata=about)
     motions = ConcatDataset([read_part("train", workspace, step)["consensus"] for step in PARTS["train"]])
     motions = Subset(motions, range(0, len(motions), 3))  # of every video one clip or more
-    flows: dict[str, Any] = {"DIS": CachedFlow(DISFlow("refined"), args.flows)}
+    flows: dict[str, Any] = {"DIS": CachedFlow(DISFlow("wide"), args.flows)}
     if args.raft_weights:
         flows["RAFT"] = CachedFlow(RAFTFlow(args.raft_weights), args.flows)
     gains = ManyGains.fit(ConstantVelocity(flows["DIS"], input_frames=INPUT_FRAMES), motions)
@@ -262,7 +262,7 @@ def clips(args: Any) -> dict[str, Any]:
 def profiles(args: Any) -> dict[str, Any]:
     """Constant velocity times five courses over the frames, learned from other videos, against five gains."""
     workspace, rng = Workspace(args.workspace), np.random.default_rng(0)
-    control = ConstantVelocity(CachedFlow(DISFlow("refined"), args.flows), input_frames=INPUT_FRAMES)
+    control = ConstantVelocity(CachedFlow(DISFlow("wide"), args.flows), input_frames=INPUT_FRAMES)
     seen: list[Sighted] = []
     for part in ("train", "develop"):
         for step in PARTS[part]:

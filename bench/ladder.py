@@ -310,10 +310,10 @@ def training(labels: Workspace, every: int = 1) -> Subset:
 def methods_of(args: argparse.Namespace, labels: Workspace, clips: Labelled) -> dict[str, Any]:
     """By name, from what knows least to what knows the answer."""
     raft = CachedFlow(RAFTFlow(args.raft_weights), labels.root / "flows")
-    dis, refined = (CachedFlow(DISFlow(preset), labels.root / "flows") for preset in ("medium", "refined"))
+    dis, wide = (CachedFlow(DISFlow(preset), labels.root / "flows") for preset in ("medium", "wide"))
     train = training(labels, args.fit_every)
     methods: dict[str, Any] = {"zero motion": ZeroMotion(NUM_FRAMES), "mean motion": MeanMotion.fit(train)}
-    for name, flow in (("RAFT", raft), ("DIS", dis), ("DIS, refined", refined)):
+    for name, flow in (("RAFT", raft), ("DIS", dis), ("DIS, wide", wide)):
         linear = ConstantVelocity(flow, input_frames=INPUT_FRAMES)
         methods[f"constant velocity ({name})"] = linear
         scaled = Scaled.fit(linear, train)

@@ -150,7 +150,8 @@ def _wide(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 def _unlike(first: np.ndarray, second: np.ndarray, flow: np.ndarray) -> np.ndarray:
     """[H W] Grey levels by which the second picture, taken from where a flow leads, differs from the first around."""
     at = flow + pixel_grid(first.shape)
-    there = cv2.remap(second.astype(np.float32), at, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    x, y = np.ascontiguousarray(at[..., 0]), np.ascontiguousarray(at[..., 1])
+    there = cv2.remap(second.astype(np.float32), x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     differs = np.minimum(np.abs(first.astype(np.float32) - there), WORST)
     limit = np.array([first.shape[1] - 1, first.shape[0] - 1], np.float32)
     out = ((at < 0) | (at > limit)).any(axis=-1)

@@ -139,9 +139,11 @@ def loss_sums(
 
 
 def relative(error: Tensor, counted: Bool[Tensor, "B F N"]) -> Float[Tensor, "B F N"]:
-    """Each point's distance [B F N], errors [B F N 2] in pixels, as a share of its clip's mean distance: its descent is that
-    of the logarithm of that mean. So clips count alike, whether things move far in them or little, and what is best is
-    what is best in the geometric mean of clips."""
+    """Each point's distance [B F N], of errors [B F N 2] in pixels, as a share of its clip's mean distance.
+
+    Its descent is that of the logarithm of that mean: clips count alike, whether things move far in them or little, and
+    what is best is best in the geometric mean of clips.
+    """
     distance = torch.where(counted, error.norm(dim=-1), 0.0)
     mean = distance.detach().sum(dim=(1, 2)) / counted.sum(dim=(1, 2)).clamp(min=1)
     return distance / (RELATIVE_FLOOR + mean)[:, None, None]
