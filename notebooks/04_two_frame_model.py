@@ -78,8 +78,9 @@ model: str = "fcn"  # fcn (fully convolutional), or guided (optical flow, correc
 backbone: str = "fcn_resnet50"  # of fcn; also deeplabv3_resnet50, lraspp_mobilenet_v3_large, or timm/…
 weights: str = "auto"  # to start from: auto (ImageNet if it can be had), none, imagenet, coco, a path, URL or Drive id
 stride_in: str = "3x3"  # of these weights: 3x3 as torchvision's, or 1x1 as the first ResNets'
-flow: str = "dis refined"  # of guided, between two frames: this or dis (faster), or raft (needs weights)
+flow: str = "dis refined"  # of guided: this, dis (faster), dis wide (slower, finds far motion), or raft (needs weights)
 flow_weights: str = ""  # of RAFT: "" for torchvision's, else a path, URL or Drive id
+design: str = "unet"  # of guided: unet, local (little to learn, for few videos), recurrent, or pretrained (by weights)
 futures: int = 1  # whole futures that the network gives, each with its weight, up to 8; 1 for one answer
 conv1: str = "difference"  # of fcn: how the first layer's weights serve two frames: difference, duplicate, mean or zero
 head: str = "fine"  # of fcn: fine, or torchvision (stride 8: smooth and grid-like)
@@ -88,10 +89,10 @@ trained: str = "all"  # which layers: last, first+last, first+second+last or all
 flip_x: float = 0.0  # probability of mirroring a clip left and right
 flip_y: float = 0.0  # probability of mirroring it top and bottom
 reverse: float = 0.0  # probability of playing it backwards
-largest_scale: float = 1.0  # it is enlarged at random by 1 to so many times; 1.5 trained the predictor of flowlib's
+largest_scale: float = 1.0  # it is enlarged at random by 1 to so many times
 colour: float = 0.0  # how far brightness, contrast and saturation may leave 1
 crop: str = ""  # train on pieces, height x width like "192x320"; "" for whole frames
-loss: str = "auto"  # l1, mse, huber, charbonnier; laplace_2d for guided; auto: as suits the model
+loss: str = "auto"  # l1, mse, huber, charbonnier; for guided laplace_2d, relative (clips count alike); auto: what suits
 learning_rate: float = 0.0003  # of the optimiser, at its highest
 schedule: str = "cosine"  # of the learning rate: constant (steps may be raised later), cosine or one_cycle
 schedule_over: str = "steps"  # or minutes: a cosine over as many of the steps as fit into session_minutes
@@ -148,7 +149,7 @@ print(describe_splits(splits))
 torch.manual_seed(seed)  # of the weights that start from random numbers
 chosen = NetworkConfig(
     model=model, backbone=backbone, weights=weights, stride_in=stride_in, conv1=conv1, head=head, batch_norm=batch_norm,
-    flow=flow, flow_weights=flow_weights, futures=futures, input_frames=parse_frames(input_frames),
+    flow=flow, flow_weights=flow_weights, design=design, futures=futures, input_frames=parse_frames(input_frames),
     working_size=parse_size(input_size),
 )  # fmt: skip
 network = chosen.make(splits["train"].num_frames)

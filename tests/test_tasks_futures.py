@@ -44,6 +44,11 @@ def prediction_of(steps, weights, B=2, S=4, log_scale=0.0):
     return TrajectoryPrediction.of_futures(futures, told, torch.zeros(B, S, *SIZE), tuple(range(S)), spread)
 
 
+def test_several_futures_are_not_learned_relative_to_a_clips_error(refuses):
+    with refuses("loss: expected another than 'relative' with several futures"):
+        FuturesTask(loss="relative")
+
+
 def test_with_one_future_the_loss_is_that_of_trajectories():
     targets = Targets.of(batch_of(0, 1))
     one = replace(prediction_of([(0.5, 0.2)], [1.0]), futures=None, weights=None)

@@ -37,9 +37,9 @@ class NetworkConfig:
     conv1: str = "difference"  # how the first layer's weights serve two frames, or duplicate, mean, zero
     head: str = "fine"  # or torchvision (stride 8: smooth and grid-like)
     batch_norm: str = "train"  # or frozen, group
-    flow: str = "dis refined"  # that guides: this or dis (faster; neither needs weights), or raft
+    flow: str = "dis refined"  # that guides: this, dis (faster), dis wide (slower, finds far motion), or raft
     flow_weights: str = ""  # of RAFT: "" for torchvision's, else a path, URL or gdown id
-    design: str = "unet"  # of guided: unet (all frames at once), recurrent (one by one), pretrained (sees by weights)
+    design: str = "unet"  # of guided: unet, local (little to learn, for few videos), recurrent, pretrained (by weights)
     futures: int = 1  # whole futures that it gives, up to 8; 1 for one answer
     latent: str = "none"  # of guided: futures are modes with a weight each (none), or drawn: ae, vae, cvae
     input_frames: tuple[int, ...] = (0, 3)  # frames of a clip that the network sees

@@ -44,6 +44,8 @@ class FuturesTask(TrajectoryTask):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.loss == "relative":
+            raise ValueError("loss: expected another than 'relative' with several futures, laplace_2d for example")
         if not 0 <= self.relaxed < 1:
             raise ValueError(f"relaxed: expected a share from 0 to below 1, got {self.relaxed!r}")
         for name in ("choice_weight", "kl_weight", "kl_warmup"):

@@ -49,7 +49,7 @@ class TrajectoryTask(TrajectoryEvaluation, Task):
     measured_on: ClassVar[str] = "on visible points"
     free: ClassVar[tuple[str, ...]] = ("scoring",)
 
-    loss: Loss = "l1"  # of displacement: mse, l1, huber, charbonnier, laplace, laplace_2d (need a model with log_scale)
+    loss: Loss = "l1"  # mse, l1, huber, charbonnier; laplace, laplace_2d, relative (need a model with log_scale)
     huber_delta: float = 1.0  # where Huber turns linear, in units of the target scale
     masked: bool = True  # count visible points only; False counts all, as the tracker guessed them
     visibility_weight: float = 0.1  # of the visibility's cross-entropy beside the displacement's loss
