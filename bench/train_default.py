@@ -91,7 +91,7 @@ def read_part(part: str, workspace: Workspace, step: int) -> dict[str, Any]:
 def train(
     name: str, model: Any, workspace: Workspace, steps: int, task: TrajectoryTask, **changes: Any
 ) -> tuple[Any, float]:
-    """A trained model (averaged weights of the last step), with changes of SETTINGS, and the CPU seconds of this call."""
+    """A trained model (averaged weights of the last step) and the CPU seconds of this call; `changes` of SETTINGS."""
     parts = [read_part("train", workspace, step)["consensus"] for step in PARTS["train"]]
     chosen = [[i for i, clip in enumerate(part.clips) if clip.video not in LEFT_OUT] for part in parts]
     data = ConcatDataset([Subset(part, indices) for part, indices in zip(parts, chosen)])

@@ -134,8 +134,8 @@ def search_small(first: UInt8[np.ndarray, "H W"], second: UInt8[np.ndarray, "H W
     small = (width // REDUCTION, height // REDUCTION)
     if min(small) < SMALLEST_COARSE:
         return np.zeros((height, width, 2), np.float32)
-    reduced = [cv2.resize(picture, small, interpolation=cv2.INTER_AREA) for picture in (first, second)]
-    found = cv2.resize(search(*reduced, COARSE), (width, height), interpolation=cv2.INTER_LINEAR)
+    one, other = (cv2.resize(picture, small, interpolation=cv2.INTER_AREA) for picture in (first, second))
+    found = cv2.resize(search(one, other, COARSE), (width, height), interpolation=cv2.INTER_LINEAR)
     return found * np.array([width / small[0], height / small[1]], np.float32)
 
 

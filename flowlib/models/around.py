@@ -1,8 +1,8 @@
 """What flow and pictures show around each place, for a network that sees no further than its own cell.
 
-A network that looks at whole pictures learns from a hundred videos what these videos are like. One that is told, for each
-place by itself, how the flow there goes with its surroundings, and how well each candidate motion explains the second
-picture, has much less to learn, and does better on other videos (`bench/designs.py`).
+A network that looks at whole pictures learns from a hundred videos what these videos are like. One that is told, for
+each place by itself, how the flow there goes with its surroundings, and how well each candidate motion explains the
+second picture, has much less to learn, and does better on other videos (`bench/designs.py`).
 """
 
 from __future__ import annotations
