@@ -88,7 +88,7 @@ def test_modes_from_velocity_are_the_one_answer_and_gains_of_constant_velocity(c
     one, several = load_default().eval(), add_futures(load_default(), count).eval()
     images = pictures((0, 3))
     answer, found = one(images), several(images)
-    linear = ConstantVelocity(DISFlow("refined"), input_frames=(0, 3))(images).displacement[0]
+    linear = ConstantVelocity(DISFlow("wide"), input_frames=(0, 3))(images).displacement[0]
     assert found.futures.shape[1] == count and several.config["modes_from"] == "velocity"
     for future, gain in zip(found.futures[0, 1:], velocity_gains(count - 1)):
         torch.testing.assert_close(future, gain * linear, atol=1e-4, rtol=1e-4)
