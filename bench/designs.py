@@ -6,8 +6,9 @@
 
 `--labels` is the workspace of `bench/train_default.py`, whose labels, settings and measure are taken. "designs" trains
 each design for so many CPU minutes: its steps are what goes into them, from the time of a few steps; measured on
-"develop". "cross" tells variants apart by many more videos: those of "train" and "develop" are dealt into folds, each
-variant is trained once without each fold and measured on it, and set against the first one on the same videos.
+"develop". "cross" tells variants apart by many more videos: those of "train" and "develop" are dealt into folds, those
+of one source into the same; each variant is trained once without each fold and measured on it, and set against the
+first one on the same videos.
 "videos" trains the first variant without the first fold, on so many of the other videos (0: all), drawn by seed, for
 the same number of steps, and measures on that fold. All with DIS flow, with all of what was learned and with a share
 of it; never on "test". A call that is repeated goes on where it stopped. The last line is JSON.
@@ -70,7 +71,6 @@ VARIANTS = {
     "plain": ("unet", PLAIN, False),
     "relative loss": ("unet", RELATIVE, False),
     "local": ("local", RELATIVE, False),
-    "pretrained, relative loss": ("pretrained", RELATIVE, False),
     "pan": ("unet", PAN, False),
     "relative": ("unet", replace(TASK, confidence_weighted=True), True),
     "recurrent": ("recurrent", TASK, False),

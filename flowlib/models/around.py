@@ -13,12 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from flowlib.flow import OUTSIDE, WORST
 from flowlib.geometry import bilinear_sample, inside, pixel_grid
 from flowlib.models.unet import shrink
 
 WINDOWS = (0.02, 0.06, 0.16)  # radii, as shares of the picture's longer side
-WORST = 40.0  # grey levels: as far as two pictures may differ in a pixel
-OUTSIDE = 12.0  # grey levels that a motion out of the picture counts as, at least
 DROPPED = 0.1  # share of features left out in training
 
 

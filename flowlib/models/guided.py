@@ -59,7 +59,7 @@ class GuidedTrajectories(nn.Module):
             far has led, as RAFT's updates do (Teed and Deng 2020); "pretrained" is "unet" that sees frame 0 as well by
             the first two stages of a ResNet-50, which are not trained further; "local" sees no pictures, but for each
             place by itself how the flow goes around it and what the candidates explain (`models.around`).
-        widths: channels of the U-Net's levels.
+        widths: channels of the U-Net's levels; "local" has the first number in its layers.
         cells: about how many cells the grid has; 3840 are 48×80.
         weights, stride_in: of these stages, as for `one_frame.OneFrameTrajectories`.
         trust: share of what was learned that is applied, the rest is constant velocity. Below 1 in use, not in

@@ -152,11 +152,11 @@ def relative(error: Tensor, counted: Bool[Tensor, "B F N"]) -> Float[Tensor, "B 
 def pointwise(error: Tensor, loss: Loss, huber_delta: float = 1.0, log_scale: Tensor | None = None) -> Tensor:
     """The loss of each point: error [... 2] in units of the scale -> [...].
 
-    A mean over its two coordinates; "relative" is here the likelihood of its scale alone, see `relative` for the rest;
-    "laplace_2d" has one density in the plane, exp(-|e|/b) / (2πb²), whose 90 % radius
+    A mean over its two coordinates; "laplace_2d" has one density in the plane, exp(-|e|/b) / (2πb²), whose 90 % radius
     is 3.89 b, and is weighted by √b, held fixed: likelihood alone would give up where much moves, for there b is large
     and its gradient small (Seitzer and others, "On the pitfalls of heteroscedastic uncertainty estimation with
-    probabilistic neural networks", ICLR 2022).
+    probabilistic neural networks", ICLR 2022). "relative" is here that density without the weight, which teaches the
+    scale and leaves the motion to the function `relative`.
     """
     if loss in ("laplace_2d", "relative"):
         assert log_scale is not None, "the Laplace loss needs a scale"
